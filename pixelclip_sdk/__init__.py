@@ -1,0 +1,60 @@
+"""Open-vocabulary semantic segmentation: words and an image in, a label map out.
+
+>>> from pixelclip_sdk import Segmenter
+>>> with Segmenter.from_pretrained("pixelclip-lite", classes=["cat", "sofa"]) as segmenter:
+...     result = segmenter.predict("photo.jpg")
+
+Only the names in ``__all__`` are stable. Each is loaded when it is first used, so that a program which
+only imports this module pays nothing; the inference runtime and the tokenizer are loaded with a model.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pixelclip_sdk._version import __version__
+
+if TYPE_CHECKING:
+    from pixelclip_sdk.bundle import Bundle
+    from pixelclip_sdk.errors import (
+        BackendError,
+        BackendUnavailableError,
+        BundleError,
+        ImageError,
+        ModelNotFoundError,
+        OutputError,
+        PixelClipError,
+        VocabularyError,
+    )
+    from pixelclip_sdk.segmentation import Segmentation
+    from pixelclip_sdk.segmenter import Segmenter
+    from pixelclip_sdk.vocabulary import Vocabulary
+
+__all__ = [
+    "BackendError",
+    "BackendUnavailableError",
+    "Bundle",
+    "BundleError",
+    "ImageError",
+    "ModelNotFoundError",
+    "OutputError",
+    "PixelClipError",
+    "Segmentation",
+    "Segmenter",
+    "Vocabulary",
+    "VocabularyError",
+    "__version__",
+]
+
+_HOME = {"Bundle": "bundle", "Segmentation": "segmentation", "Segmenter": "segmenter", "Vocabulary": "vocabulary"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

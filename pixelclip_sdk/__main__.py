@@ -1,0 +1,7 @@
+"""`python -m pixelclip_sdk` is `pixelclip`."""
+
+import sys
+
+from pixelclip_sdk.cli import main
+
+sys.exit(main())

@@ -1,0 +1,171 @@
+"""ONNX Runtime: the CPU everywhere, and NVIDIA GPUs through its plugin execution provider.
+
+ONNX Runtime falls back to the CPU by itself, with no more than a log line. Here what was asked for is
+compared with what runs, and a difference is an error.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelclip_sdk.backends.base import Backend, Float32Array
+from pixelclip_sdk.errors import BackendError, BackendUnavailableError
+
+__all__ = ["OnnxBackend", "create_session", "default_threads", "gpu_devices"]
+
+_log = logging.getLogger(__name__)
+
+_GPU_EXTRA = 'pip install "pixelclip-sdk[gpu]"'
+
+
+class OnnxBackend(Backend):
+    """An `image_encoder.onnx` in ONNX Runtime.
+
+    Args:
+        path: The graph, as the bundle's contract has it.
+        embedding_dim: Width D of the embeddings.
+        multiple: Input sides have to be multiples of this.
+        fixed_size: The only input size `(H, W)` the graph takes, or None for any.
+        device: ``"cpu"`` or ``"gpu"``.
+        threads: CPU threads for one image; None for all that this process may use.
+
+    Raises:
+        BackendUnavailableError: The device, or a package it needs, is not there.
+        BackendError: ONNX Runtime refuses the graph.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        embedding_dim: int,
+        multiple: int,
+        fixed_size: tuple[int, int] | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(embedding_dim=embedding_dim, multiple=multiple, fixed_size=fixed_size)
+        self._session: Any = create_session(path, device=device, threads=threads)
+        self._no_text = np.zeros((1, embedding_dim), np.float32)
+        count = threads or default_threads()
+        self._description = f"onnxruntime on {device}" + (f", {count} threads" if device == "cpu" else "")
+
+    @property
+    def description(self) -> str:
+        """Runtime, device and threads."""
+        return self._description
+
+    def _logits(self, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
+        return self._run("logits", images, text)
+
+    def _features(self, images: npt.NDArray[np.uint8]) -> Float32Array:
+        return self._run("features", images, self._no_text)
+
+    def _run(self, output: str, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
+        session = self._session
+        if session is None:
+            raise BackendError("this engine is closed. Load the model again.")
+        try:
+            result: Float32Array = session.run([output], {"image": images, "text": text})[0]
+        except Exception as error:  # ONNX Runtime's errors have no common base class.
+            raise BackendError(
+                f"onnxruntime failed on images {images.shape} with {len(text)} texts: {error}"
+            ) from error
+        return result
+
+    def close(self) -> None:
+        """Release the session."""
+        super().close()
+        self._session = None
+
+
+def default_threads() -> int:
+    """Cores this process may run on; in a container that is often fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def create_session(path: Path, *, device: str = "cpu", threads: int | None = None) -> Any:
+    """An ``onnxruntime.InferenceSession`` on exactly the device that was asked for.
+
+    Args:
+        path: An ONNX file.
+        device: ``"cpu"`` or ``"gpu"``.
+        threads: CPU threads for one call; None for all that this process may use.
+
+    Raises:
+        BackendUnavailableError: The device, or a package it needs, is not there.
+        BackendError: ONNX Runtime refuses the file.
+    """
+    if device not in ("cpu", "gpu"):
+        raise BackendUnavailableError(f'device is {device!r}; expected "cpu" or "gpu"')
+    if threads is not None and threads < 1:
+        raise BackendError(f"threads is {threads}; expected at least 1, or None for all cores")
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or default_threads()
+    options.log_severity_level = 3
+    if device == "gpu":
+        options.add_provider_for_devices(gpu_devices(), {})
+        expected = gpu_devices()[0].ep_name
+        arguments = {}
+    else:
+        expected = "CPUExecutionProvider"
+        arguments = {"providers": [expected]}
+    try:
+        session = ort.InferenceSession(str(path), sess_options=options, **arguments)
+    except Exception as error:  # ONNX Runtime's errors have no common base class.
+        raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {error}") from error
+    running = session.get_providers()
+    if running[0] != expected:
+        raise BackendUnavailableError(
+            f"asked for {expected}, onnxruntime runs {running}. See `pixelclip doctor`."
+        )
+    _log.info("%s runs on %s", path.name, running[0])
+    return session
+
+
+def gpu_devices() -> list[Any]:
+    """The GPUs that ONNX Runtime can use through NVIDIA's TensorRT-RTX plugin.
+
+    Raises:
+        BackendUnavailableError: The plugin is not installed, or it finds no GPU.
+    """
+    ort = _onnxruntime()
+    try:
+        import onnxruntime_ep_nv_tensorrt_rtx as plugin
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"no GPU execution provider is installed. Install it: {_GPU_EXTRA}, or use device='cpu'."
+        ) from error
+    name = plugin.get_ep_name()
+    devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
+    if not devices:
+        try:
+            ort.register_execution_provider_library(name, plugin.get_library_path())
+        except Exception as error:  # A missing driver shows here, as a bare RuntimeError.
+            raise BackendUnavailableError(
+                f"{name} cannot be loaded: {error}. It needs an NVIDIA driver; use device='cpu' without one."
+            ) from error
+        devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
+    if not devices:
+        raise BackendUnavailableError(
+            f"{name} finds no NVIDIA GPU of compute capability 8.0 or newer. "
+            "Check `nvidia-smi`, or use device='cpu'."
+        )
+    return devices
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "onnxruntime is not installed. Install it: pip install onnxruntime"
+        ) from error
+    return onnxruntime

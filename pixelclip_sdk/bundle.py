@@ -1,0 +1,250 @@
+"""Bundle: the folder a model ships in.
+
+``bundle.json`` describes the model and lists every file with its size and SHA-256. A file is only handed
+out after its hash was checked. Nothing in a bundle is a pickle.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pixelclip_sdk._files import sha256
+from pixelclip_sdk.errors import BundleError
+
+__all__ = ["IMAGE_ENCODER", "MANIFEST", "SCHEMA_VERSION", "TEXT_ENCODER", "TOKENIZER", "Bundle", "InputSpec"]
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+IMAGE_ENCODER = "image_encoder.onnx"
+TEXT_ENCODER = "text_encoder.onnx"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """The sizes a model takes.
+
+    Attributes:
+        height: Nominal input height in pixels.
+        width: Nominal input width in pixels.
+        multiple: Input sides are multiples of this.
+        keep_aspect: True when the model takes any such size: a picture then keeps its aspect ratio and
+            is scaled to about `height * width` pixels. False when the size is fixed and pictures are
+            squashed to it.
+    """
+
+    height: int
+    width: int
+    multiple: int
+    keep_aspect: bool
+
+    def __post_init__(self) -> None:
+        for side in ("height", "width"):
+            value = getattr(self, side)
+            if value <= 0 or self.multiple <= 0 or value % self.multiple:
+                raise BundleError(f"input {side} is {value}; expected a positive multiple of {self.multiple}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A model folder whose manifest was read and whose files were found.
+
+    Attributes:
+        path: The folder.
+        name: The model's name.
+        license: SPDX expression of the weights' licence.
+        sources: Where the weights come from: one mapping each, with `name`, `license`, `sha256`, ….
+        input: The sizes the image encoder takes.
+        stride: Input pixels per cell of the output grid.
+        embedding_dim: Width D of the embeddings.
+        templates: Prompts a class name is put into, each with one ``{}``.
+        precision: Storage precision of the weights, e.g. ``"fp16"``.
+        verification: Report of the export's check against the source; see ``export/verify.py``.
+        files: Relative path → ``{"size": bytes, "sha256": hex}``.
+        schema_version: Version of the manifest's layout.
+    """
+
+    path: Path
+    name: str
+    license: str
+    sources: tuple[Mapping[str, Any], ...]
+    input: InputSpec
+    stride: int
+    embedding_dim: int
+    templates: tuple[str, ...]
+    precision: str
+    verification: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, Any]]
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "Bundle":
+        """Read a bundle's manifest and check that its files are there, at their sizes.
+
+        Hashes are checked later, by `file` for each file in use and by `verify` for all.
+
+        Raises:
+            BundleError: There is no manifest or it cannot be read, its schema is newer than this
+                library's, a key is missing or unknown, a listed file is missing or of another size.
+        """
+        folder = Path(path)
+        manifest = folder / MANIFEST
+        if not manifest.is_file():
+            raise BundleError(
+                f"{folder} is not a bundle: it has no {MANIFEST}. Expected a folder made by export/to_onnx.py"
+            )
+        try:
+            fields = json.loads(manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"{manifest} cannot be read: {error}. Export or copy the bundle again."
+            ) from error
+        bundle = cls(path=folder, **_checked_fields(fields, manifest))
+        for name, entry in bundle.files.items():
+            bundle._check_presence(name, entry["size"])
+        if IMAGE_ENCODER not in bundle.files:
+            raise BundleError(f"{manifest} lists no {IMAGE_ENCODER}; a bundle needs one. Export it again.")
+        return bundle
+
+    def manifest(self) -> dict[str, Any]:
+        """The content of ``bundle.json``, as JSON-ready values."""
+        fields = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "path"
+        }
+        fields["input"] = dataclasses.asdict(self.input)
+        return {"schema_version": fields.pop("schema_version"), **fields}
+
+    def file(self, name: str) -> Path:
+        """Path of a file of the bundle whose content has just been checked.
+
+        Args:
+            name: Relative path as listed in `files`.
+
+        Raises:
+            BundleError: The bundle has no such file, or its content is not the one that was exported.
+        """
+        if name not in self.files:
+            raise BundleError(f"bundle {self.name!r} has no {name}; it has {', '.join(sorted(self.files))}")
+        path = self.path / name
+        try:
+            found = sha256(path)
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+        expected = self.files[name]["sha256"]
+        if found != expected:
+            raise BundleError(
+                f"{path} was changed or damaged: its SHA-256 is {found[:12]}…, "
+                f"{MANIFEST} says {expected[:12]}…. "
+                "Copy or export the bundle again."
+            )
+        return path
+
+    def verify(self) -> None:
+        """Check the hash of every file.
+
+        Raises:
+            BundleError: A file's content is not the one that was exported.
+        """
+        for name in self.files:
+            self.file(name)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all listed files together."""
+        return sum(int(entry["size"]) for entry in self.files.values())
+
+    @property
+    def has_text_encoder(self) -> bool:
+        """Whether new words can be embedded with this bundle alone."""
+        return TEXT_ENCODER in self.files and TOKENIZER in self.files
+
+    @property
+    def text_hash(self) -> str:
+        """SHA-256 of the text encoder, or empty: tells whether a saved vocabulary fits this model."""
+        return str(self.files[TEXT_ENCODER]["sha256"]) if TEXT_ENCODER in self.files else ""
+
+    def _check_presence(self, name: str, size: int) -> None:
+        path = self.path / name
+        if not path.is_file():
+            raise BundleError(
+                f"{path} is missing, though {MANIFEST} lists it. Copy or export the bundle again."
+            )
+        found = path.stat().st_size
+        if found != size:
+            raise BundleError(
+                f"{path} has {found} bytes, {MANIFEST} says {size}: the copy is incomplete or was changed. "
+                "Copy or export the bundle again."
+            )
+
+
+_KEYS = {field.name for field in dataclasses.fields(Bundle)} - {"path"}
+_INPUT_KEYS = {field.name for field in dataclasses.fields(InputSpec)}
+_TYPES: Mapping[str, type] = {
+    "name": str,
+    "license": str,
+    "sources": list,
+    "input": dict,
+    "stride": int,
+    "embedding_dim": int,
+    "templates": list,
+    "precision": str,
+    "verification": dict,
+    "files": dict,
+}
+
+
+def _checked_fields(fields: Any, manifest: Path) -> dict[str, Any]:
+    """The manifest's JSON as keyword arguments of Bundle, without `path`."""
+    if not isinstance(fields, dict):
+        raise BundleError(f"{manifest} holds a {type(fields).__name__}; expected an object")
+    version = fields.get("schema_version")
+    if not isinstance(version, int) or version < 1:
+        raise BundleError(f"{manifest}: schema_version is {version!r}; expected {SCHEMA_VERSION}")
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{manifest} has schema version {version}; this pixelclip_sdk reads up to {SCHEMA_VERSION}. "
+            "Upgrade pixelclip-sdk, or export the bundle with this version."
+        )
+    _check_keys(fields, _KEYS, manifest, "")
+    for key, kind in _TYPES.items():
+        if not isinstance(fields[key], kind):
+            raise BundleError(
+                f"{manifest}: {key} is a {type(fields[key]).__name__}; expected a {kind.__name__}"
+            )
+    _check_keys(fields["input"], _INPUT_KEYS, manifest, "input.")
+    for name, entry in fields["files"].items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BundleError(f"{manifest}: file {name!r} is outside the bundle; expected a path inside it")
+        if not isinstance(entry, dict):
+            raise BundleError(f"{manifest}: files.{name} is a {type(entry).__name__}; expected an object")
+        _check_keys(entry, {"size", "sha256"}, manifest, f"files.{name}.")
+    if not all(isinstance(template, str) and template.count("{}") == 1 for template in fields["templates"]):
+        raise BundleError(
+            f"{manifest}: templates are {fields['templates']}; expected texts with one {{}} each"
+        )
+    return {
+        **fields,
+        "input": InputSpec(**fields["input"]),
+        "sources": tuple(fields["sources"]),
+        "templates": tuple(fields["templates"]),
+    }
+
+
+def _check_keys(found: Mapping[str, Any], expected: set[str], manifest: Path, prefix: str) -> None:
+    for key in found:
+        if key not in expected:
+            near = difflib.get_close_matches(key, expected, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise BundleError(
+                f"{manifest}: unknown key {prefix + key!r}.{hint} Expected: {', '.join(sorted(expected))}"
+            )
+    if missing := sorted(expected - found.keys()):
+        raise BundleError(
+            f"{manifest}: missing {', '.join(prefix + key for key in missing)}. Export the bundle again."
+        )

@@ -1,0 +1,81 @@
+"""What is installed, what would run, what is missing and how to get it."""
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Iterator
+
+from pixelclip_sdk.benchmark import environment, measure_latency, sample_jpeg
+from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.models import available_models, find_bundle
+from pixelclip_sdk.segmenter import Segmenter
+
+__all__ = ["Check", "diagnose"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: What was looked at.
+        status: ``"ok"``, ``"missing"`` (optional, not there) or ``"broken"``.
+        detail: What was found, or what to do.
+    """
+
+    name: str
+    status: str
+    detail: str
+
+
+def diagnose() -> Iterator[Check]:
+    """Look at everything, cheap things first. Raises nothing: trouble is a finding."""
+    facts = environment()
+    yield Check("machine", "ok", f"{facts['system']}, {facts['cpu']}, {facts['cores']} cores usable")
+    yield Check("python", "ok", facts["python"])
+    for package, version in facts["packages"].items():
+        found = version != "not installed"
+        fix = f"not installed: pip install {package}"
+        yield Check(package, "ok" if found else "broken", version if found else fix)
+    yield _runtime_owner()
+    yield _gpu()
+    yield from map(_model, available_models())
+    yield _smoke_test()
+
+
+def _runtime_owner() -> Check:
+    """Two distributions that own the module `onnxruntime` overwrite each other's files."""
+    owners = sorted(set(importlib.metadata.packages_distributions().get("onnxruntime", [])))
+    if len(owners) > 1:
+        fix = f"pip uninstall -y {' '.join(owners)} && pip install onnxruntime"
+        return Check("onnxruntime module", "broken", f"{' and '.join(owners)} overwrite each other: {fix}")
+    return Check("onnxruntime module", "ok", f"owned by {owners[0] if owners else 'nobody'}")
+
+
+def _gpu() -> Check:
+    from pixelclip_sdk.backends.onnx import gpu_devices
+
+    try:
+        devices = gpu_devices()
+    except PixelClipError as error:
+        return Check("backend onnx, gpu", "missing", str(error))
+    return Check("backend onnx, gpu", "ok", f"{len(devices)} device(s) through {devices[0].ep_name}")
+
+
+def _model(name: str) -> Check:
+    try:
+        bundle = find_bundle(name)
+        bundle.verify()
+    except PixelClipError as error:
+        return Check(f"model {name}", "broken", str(error))
+    return Check(f"model {name}", "ok", f"{bundle.size / 1e6:.1f} MB, {bundle.precision}, every hash right")
+
+
+def _smoke_test() -> Check:
+    try:
+        with Segmenter.from_pretrained("pixelclip-lite", classes=["cat", "sofa"]) as segmenter:
+            report = measure_latency(segmenter, sample_jpeg(), runs=5, warmup=2)
+    except PixelClipError as error:
+        return Check("backend onnx, cpu", "broken", str(error))
+    return Check(
+        "backend onnx, cpu", "ok", f"{report.backend}: {report.fps:.0f} frames a second at 640×480, 2 classes"
+    )

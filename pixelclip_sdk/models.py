@@ -1,0 +1,53 @@
+"""Model names → bundles on this machine. Nothing here goes to the network."""
+
+import difflib
+import os
+from pathlib import Path
+
+from pixelclip_sdk.bundle import MANIFEST, Bundle
+from pixelclip_sdk.errors import ModelNotFoundError
+
+__all__ = ["available_models", "cache_folder", "find_bundle"]
+
+_ASSETS = Path(__file__).parent / "assets"
+
+
+def cache_folder() -> Path:
+    """The user's folder of bundles: ``$PIXELCLIP_HOME``, or ``~/.cache/pixelclip``."""
+    return Path(os.environ.get("PIXELCLIP_HOME") or Path.home() / ".cache" / "pixelclip")
+
+
+def available_models() -> dict[str, Path]:
+    """Name → folder of every bundle that can be named; the user's own hide bundled ones of the same name."""
+    models = {}
+    for root in (_ASSETS, cache_folder()):
+        if root.is_dir():
+            models.update(
+                {manifest.parent.name: manifest.parent for manifest in sorted(root.glob(f"*/{MANIFEST}"))}
+            )
+    return models
+
+
+def find_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
+    """Open the bundle in a folder, or the one of that name.
+
+    Args:
+        name_or_path: A bundle's folder, ``"pixelclip-lite"``, or the name of a folder in `cache_folder`.
+
+    Raises:
+        ModelNotFoundError: It is neither.
+        BundleError: The bundle cannot be used.
+    """
+    folder = Path(name_or_path)
+    models = available_models()
+    if str(name_or_path) in models:
+        return Bundle.open(models[str(name_or_path)])
+    if folder.is_dir():
+        return Bundle.open(folder)
+    near = difflib.get_close_matches(str(name_or_path), models, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ModelNotFoundError(
+        f"no model {str(name_or_path)!r} on this machine.{hint} "
+        f"Expected a bundle's folder or one of: {', '.join(sorted(models)) or 'none found'}. "
+        f"Bundles in {cache_folder()} go by their folder's name."
+    )

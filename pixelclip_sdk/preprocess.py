@@ -1,0 +1,172 @@
+"""Any picture → uint8 RGB at its own size → uint8 RGB at the model's size."""
+
+import io
+import math
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.errors import ImageError
+
+__all__ = ["ChannelOrder", "ImageInput", "fit", "input_size", "load_image"]
+
+ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+ChannelOrder = Literal["rgb", "bgr"]
+UInt8Array = npt.NDArray[np.uint8]
+
+# Squashing a panorama further than this would leave nothing to see, and following it would cost more
+# memory than a normal photo.
+_MAX_ASPECT = 4.0
+
+
+def load_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> UInt8Array:
+    """Read a picture as upright RGB.
+
+    Greyscale, palette, CMYK and 16-bit files are converted; transparency is laid over white; the EXIF
+    orientation is applied.
+
+    Args:
+        source: A file's path, a file's bytes, a PIL image, or a uint8 array `(H, W)`, `(H, W, 1)`,
+            `(H, W, 3)` or `(H, W, 4)`, 0–255.
+        channel_order: Order of an array's colour channels. Files and PIL images know their own.
+
+    Returns:
+        `(H, W, 3)` uint8, RGB, 0–255, C-contiguous. May share memory with `source`.
+
+    Raises:
+        ImageError: There is no such file, it is no picture or only part of one, it has more pixels than
+            ``PIL.Image.MAX_IMAGE_PIXELS``, or the array has another dtype or shape.
+    """
+    if channel_order not in ("rgb", "bgr"):
+        raise ImageError(f'channel_order is {channel_order!r}; expected "rgb" or "bgr"')
+    if isinstance(source, np.ndarray):
+        return _from_array(source, channel_order)
+    if isinstance(source, Image.Image):
+        return _from_pil(source, "a PIL image")
+    if isinstance(source, bytes | bytearray):
+        return _from_file(io.BytesIO(source), f"{len(source)} bytes")
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise ImageError(f"{path} {what}; expected an image file")
+        return _from_file(path, str(path))
+    raise ImageError(
+        f"got {type(source).__name__}; expected a path, the bytes of an image file, "
+        "a PIL image or a uint8 array (H, W, 3). A torch tensor: pass tensor.cpu().numpy()"
+    )
+
+
+def input_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
+    """Size `(H, W)` at which a picture of `height` × `width` enters the model.
+
+    With ``spec.keep_aspect`` it has the picture's aspect ratio and about the number of pixels of the
+    model's nominal size, so that a frame costs the same whatever its shape; otherwise it is the nominal
+    size.
+    """
+    if not spec.keep_aspect:
+        return spec.height, spec.width
+    aspect = min(max(width / height, 1 / _MAX_ASPECT), _MAX_ASPECT)
+    area = spec.height * spec.width
+
+    def snap(pixels: float) -> int:
+        return max(round(pixels / spec.multiple), 1) * spec.multiple
+
+    return snap(math.sqrt(area / aspect)), snap(math.sqrt(area * aspect))
+
+
+def fit(image: UInt8Array, spec: InputSpec) -> UInt8Array:
+    """Resize a picture to the size at which it enters the model: bilinear, antialiased when shrinking.
+
+    Args:
+        image: `(H, W, 3)` uint8.
+        spec: The sizes the model takes.
+
+    Returns:
+        uint8 `(*input_size(H, W, spec), 3)`, C-contiguous; may be `image` itself.
+    """
+    height, width = input_size(image.shape[0], image.shape[1], spec)
+    if image.shape[:2] == (height, width):
+        return image
+    # reducing_gap shrinks by an integer factor first; 2 is indistinguishable and much faster on large frames.
+    small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(small)
+
+
+def _from_file(file: Path | io.BytesIO, name: str) -> UInt8Array:
+    limit = Image.MAX_IMAGE_PIXELS
+    try:
+        with Image.open(file) as image:
+            # Pillow only warns between its limit and twice its limit.
+            if limit is not None and image.width * image.height > limit:
+                raise Image.DecompressionBombError(f"it is {image.width}×{image.height}.")
+            image.load()
+            return _from_pil(image, name)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(
+            f"{name} has more than {limit} pixels: {error} "
+            "If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS or pass it as an array."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{name} is not an image that Pillow can read; expected JPEG, PNG, WebP, …"
+        ) from error
+    # Pillow's decoders raise all of these on damaged files.
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{name} cannot be read as an image: {error}. Is the file complete?") from error
+
+
+def _from_pil(image: Image.Image, name: str) -> UInt8Array:
+    if 0 in image.size:
+        raise ImageError(f"{name} is {image.width}×{image.height} pixels; expected at least 1×1")
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"{name} has pixels of mode {image.mode!r} (32 bits, no defined range); expected 8 or 16 bits. "
+            "Scale it to uint8 0–255 first."
+        )
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        # Full-range 16 bits; Pillow's own conversion would clip everything above 255.
+        return _from_array((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8), "rgb")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return _over_white(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB"))
+
+
+def _from_array(array: np.ndarray, channel_order: ChannelOrder) -> UInt8Array:
+    if array.dtype != np.uint8:
+        hint = "image.astype(np.uint8)"
+        if np.issubdtype(array.dtype, np.floating):
+            hint = "(image * 255).astype(np.uint8) if it runs from 0 to 1, after replacing any NaN"
+        elif array.dtype == np.uint16:
+            hint = "(image >> 8).astype(np.uint8)"
+        raise ImageError(f"got an array of {array.dtype}; expected uint8, 0–255. Convert: {hint}")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+        raise ImageError(
+            f"got an array of shape {array.shape}; expected (H, W, 3), (H, W, 4), (H, W, 1) or (H, W). "
+            "Channels come last; for a batch call predict_batch."
+        )
+    if 0 in array.shape:
+        raise ImageError(f"got an empty array of shape {array.shape}; expected at least one pixel")
+    if array.shape[2] == 1:
+        array = array.repeat(3, axis=2)
+    elif channel_order == "bgr":
+        array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
+    if array.shape[2] == 4:
+        return _over_white(array)
+    return np.ascontiguousarray(array)
+
+
+def _over_white(rgba: UInt8Array) -> UInt8Array:
+    alpha = rgba[:, :, 3:].astype(np.uint16)
+    mixed = rgba[:, :, :3] * alpha + 255 * (255 - alpha)
+    return ((mixed + 127) // 255).astype(np.uint8)

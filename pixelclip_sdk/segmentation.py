@@ -1,0 +1,144 @@
+"""Segmentation: the result for one picture."""
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk.errors import OutputError, VocabularyError
+from pixelclip_sdk.postprocess import label_dtype, unknown_label
+
+__all__ = ["Segmentation"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Segmentation:
+    """What was found in one picture. Owns its arrays; keeps its names when the segmenter's change.
+
+    Attributes:
+        labels: `(H, W)` at the picture's own size: index into `names`, or `unknown`. uint8; uint16
+            beyond 255 names.
+        scores: `(H, W)` float32: cosine of the winning class, −1…1, also where the label is unknown.
+        names: The class names it was made with.
+        image: `(H, W, 3)` uint8 RGB: the picture.
+        speed: Milliseconds of each stage: ``decode``, ``preprocess``, ``inference``, ``postprocess`` and
+            their ``total``. In a batch, inference is the batch's time divided by its pictures.
+    """
+
+    labels: npt.NDArray[np.uint8 | np.uint16]
+    scores: npt.NDArray[np.float32]
+    names: list[str]
+    image: npt.NDArray[np.uint8]
+    speed: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if self.labels.dtype != label_dtype(len(self.names)):
+            raise ValueError(f"labels are {self.labels.dtype}; expected {label_dtype(len(self.names))}")
+        if not self.labels.shape == self.scores.shape == self.image.shape[:2]:
+            raise ValueError(
+                f"labels {self.labels.shape}, scores {self.scores.shape}, image {self.image.shape} differ"
+            )
+
+    @property
+    def unknown(self) -> int:
+        """The label of pixels that no class explains: 255, or 65535 beyond 255 names."""
+        return unknown_label(len(self.names))
+
+    @property
+    def orig_shape(self) -> tuple[int, int]:
+        """Size `(H, W)` of the picture."""
+        height, width = self.labels.shape
+        return height, width
+
+    def mask(self, name: str) -> npt.NDArray[np.bool_]:
+        """Where a class was found.
+
+        Returns:
+            `(H, W)` bool.
+
+        Raises:
+            VocabularyError: `name` is not one of the names.
+        """
+        if name not in self.names:
+            near = difflib.get_close_matches(name, self.names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise VocabularyError(
+                f"no class {name!r} in this result.{hint} It has: {', '.join(self.names[:20])}"
+            )
+        result: npt.NDArray[np.bool_] = self.labels == self.names.index(name)
+        return result
+
+    def areas(self) -> dict[str, float]:
+        """Share of the picture each class covers, 0–1, largest first; what is missing from 1 is unknown."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.names))[: len(self.names)]
+        order = np.argsort(-counts, kind="stable")
+        return {self.names[i]: float(counts[i] / self.labels.size) for i in order}
+
+    def plot(self, *, opacity: float = 0.55, legend: bool = True) -> Image.Image:
+        """The picture with its regions tinted and outlined.
+
+        Args:
+            opacity: Of the tint, 0–1.
+            legend: Whether to add the names, with their shares, underneath.
+
+        Returns:
+            An RGB picture. ``numpy.asarray`` makes it an array.
+        """
+        # Only people who draw pay for the drawing library.
+        from pixelclip_sdk.visualize import draw_overlay
+
+        return draw_overlay(
+            self.image, self.labels, self.names, self.areas(), self.unknown, opacity=opacity, legend=legend
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write what `plot` shows. An existing file is replaced in one step.
+
+        Args:
+            path: An image file; its suffix decides the format.
+
+        Raises:
+            OutputError: The file cannot be written, or Pillow does not write such files.
+        """
+        target = Path(path)
+        if target.suffix.lower() not in Image.registered_extensions():
+            raise OutputError(
+                f"cannot save an image as {target.name!r}; expected a name ending in .png or .jpg"
+            )
+        return _save(self.plot(), target)
+
+    def save_labels(self, path: str | os.PathLike[str]) -> Path:
+        """Write the label map as a PNG whose pixel values are the labels.
+
+        Up to 255 names it is a palette image, so that viewers show colours and
+        ``numpy.asarray(Image.open(path))`` gives the labels; beyond, a 16-bit greyscale one.
+
+        Raises:
+            OutputError: The file cannot be written, or its name does not end in ``.png``.
+        """
+        target = Path(path)
+        if target.suffix.lower() != ".png":
+            raise OutputError(
+                f"cannot save labels as {target.name!r}; expected a name ending in .png (lossless)"
+            )
+        from pixelclip_sdk.visualize import palette
+
+        picture = Image.fromarray(self.labels)
+        if self.labels.dtype == np.uint8:
+            picture.putpalette(palette(256).tobytes())
+        return _save(picture, target)
+
+
+def _save(picture: Image.Image, target: Path) -> Path:
+    with atomic_write(target) as temporary:
+        try:
+            picture.save(temporary)
+        except (ValueError, KeyError) as error:
+            raise OutputError(f"Pillow cannot write {target.name}: {error}. Use .png or .jpg.") from error
+    return target

@@ -1,0 +1,327 @@
+"""Segmenter: words and pictures in, label maps out."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelclip_sdk.backends.base import Backend
+from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle, InputSpec
+from pixelclip_sdk.errors import BackendUnavailableError, ImageError, VocabularyError
+from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.postprocess import argmax_upsampled
+from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, fit, load_image
+from pixelclip_sdk.segmentation import Segmentation
+from pixelclip_sdk.vocabulary import Classes, Encoder, Vocabulary
+
+__all__ = ["Segmenter"]
+
+_log = logging.getLogger(__name__)
+
+_BACKENDS = ("auto", "onnx")
+
+
+class Segmenter:
+    """An image encoder with a vocabulary. Safe to call from several threads at once.
+
+    Most people make one with `from_pretrained`.
+
+    Args:
+        backend: The loaded image encoder; the segmenter closes it.
+        input_spec: The sizes it takes.
+        vocabulary: The classes to start with, or None to set them later.
+        text_encoder: What embeds new words; None if there are only precomputed vocabularies.
+        bundle: Where the model comes from, if it does.
+        threshold: Pixels whose best cosine is below it become unknown; None for none.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        input_spec: InputSpec,
+        *,
+        vocabulary: Vocabulary | None = None,
+        text_encoder: Encoder | None = None,
+        bundle: Bundle | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        self._backend = backend
+        self._input = input_spec
+        self._text_encoder = text_encoder
+        self._text_lock = threading.Lock()
+        self._threads: int | None = None
+        self._vocabulary: Vocabulary | None = None
+        self.bundle = bundle
+        self.threshold = threshold
+        if vocabulary is not None:
+            self.set_classes(vocabulary)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str] = "pixelclip-lite",
+        *,
+        backend: str = "auto",
+        device: str = "cpu",
+        classes: Classes | Vocabulary | None = None,
+        threshold: float | None = None,
+        threads: int | None = None,
+    ) -> Self:
+        """Load a model from this machine. Nothing is downloaded.
+
+        Args:
+            name_or_path: A model's name (see `pixelclip models`) or a bundle's folder.
+            backend: ``"onnx"``, or ``"auto"`` for the fastest one there is.
+            device: ``"cpu"`` or ``"gpu"``.
+            classes: The words to find, or a `Vocabulary`; None to call `set_classes` later.
+            threshold: Pixels whose best cosine is below it become unknown; None for none.
+            threads: CPU threads for one picture; None for all that this process may use.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            BundleError: The model's files are incomplete or damaged.
+            BackendUnavailableError: The backend or device is not there.
+            VocabularyError: The words cannot be used.
+        """
+        if backend not in _BACKENDS:
+            raise BackendUnavailableError(f"backend is {backend!r}; expected one of {', '.join(_BACKENDS)}")
+        # Imported here so that `import pixelclip_sdk` stays light.
+        from pixelclip_sdk.backends.onnx import OnnxBackend
+
+        bundle = find_bundle(name_or_path)
+        spec = bundle.input
+        engine = OnnxBackend(
+            bundle.file(IMAGE_ENCODER),
+            embedding_dim=bundle.embedding_dim,
+            multiple=spec.multiple,
+            fixed_size=None if spec.keep_aspect else (spec.height, spec.width),
+            device=device,
+            threads=threads,
+        )
+        _log.info("%s: backend %s", bundle.name, engine.description)
+        segmenter = cls(engine, spec, bundle=bundle, threshold=threshold)
+        segmenter._threads = threads
+        if classes is not None:
+            segmenter.set_classes(classes)
+        return segmenter
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words now in use.
+
+        Raises:
+            VocabularyError: None were set.
+        """
+        if self._vocabulary is None:
+            raise VocabularyError("no classes are set; call set_classes(['cat', 'sofa']) or pass classes=")
+        return self._vocabulary
+
+    @property
+    def backend(self) -> str:
+        """What runs the model, for people: engine, device, threads."""
+        return self._backend.description
+
+    def set_classes(self, classes: Classes | Vocabulary) -> Vocabulary:
+        """Change the words. Takes effect for the next picture; pictures under way keep the old ones.
+
+        Args:
+            classes: ``["cat", "sofa"]``, ``"cat, sofa"``, with synonyms ``{"cat": ["cat", "kitten"]}``, or a
+                `Vocabulary`.
+
+        Returns:
+            The vocabulary now in use.
+
+        Raises:
+            VocabularyError: The words cannot be used, or the vocabulary belongs to another model. The
+                words that were set before stay.
+            BundleError: The model has no text encoder, and these are words.
+        """
+        if isinstance(classes, Vocabulary):
+            vocabulary = classes
+            self._check_fits(vocabulary)
+        else:
+            vocabulary = Vocabulary.encode(classes, self._encoder())
+        self._vocabulary = vocabulary  # One reference: readers see the old one or the new one, whole.
+        return vocabulary
+
+    def predict(
+        self, image: ImageInput, *, channel_order: ChannelOrder = "rgb", threshold: float | None = None
+    ) -> Segmentation:
+        """Segment one picture.
+
+        Args:
+            image: A path, the bytes of an image file, a PIL image, or a uint8 array `(H, W, 3)`, 0–255.
+            channel_order: Order of an array's channels; OpenCV's is ``"bgr"``.
+            threshold: Overrides the segmenter's own.
+
+        Raises:
+            ImageError: The picture cannot be used.
+            VocabularyError: No classes are set.
+            BackendError: The engine is closed or failed.
+        """
+        return self.predict_batch([image], channel_order=channel_order, threshold=threshold)[0]
+
+    __call__ = predict
+
+    def predict_batch(
+        self,
+        images: Sequence[ImageInput],
+        *,
+        channel_order: ChannelOrder = "rgb",
+        threshold: float | None = None,
+    ) -> list[Segmentation]:
+        """Segment several pictures with the same words; the results equal those of single calls.
+
+        Pictures of one size go through the model together. All of them are in memory at once: feed long
+        lists in pieces.
+
+        Args:
+            images: Pictures; see `predict`.
+            channel_order: Order of the arrays' channels.
+            threshold: Overrides the segmenter's own.
+
+        Returns:
+            One result a picture, in their order.
+
+        Raises:
+            ImageError: A picture cannot be used; the message says which.
+            VocabularyError: No classes are set.
+            BackendError: The engine is closed or failed.
+        """
+        if isinstance(images, np.ndarray | str | bytes | os.PathLike):
+            raise ImageError(
+                f"images is one {type(images).__name__}; expected a list of pictures. For one call predict."
+            )
+        vocabulary = self.vocabulary
+        limit = self.threshold if threshold is None else threshold
+        pictures: list[npt.NDArray[np.uint8]] = []
+        inputs: list[npt.NDArray[np.uint8]] = []
+        speeds: list[dict[str, float]] = []
+        for i, source in enumerate(images):
+            clock = _Clock()
+            try:
+                picture = load_image(source, channel_order)
+            except ImageError as error:
+                if len(images) > 1:
+                    raise ImageError(f"image {i} of {len(images)}: {error}") from error
+                raise
+            clock.lap("decode")
+            inputs.append(fit(picture, self._input))
+            clock.lap("preprocess")
+            pictures.append(picture)
+            speeds.append(clock.laps)
+        logits = self._logits(inputs, vocabulary.embeddings, speeds)
+        results = []
+        for picture, grid, speed in zip(pictures, logits, speeds, strict=True):
+            clock = _Clock(speed)
+            labels, scores = argmax_upsampled(grid, picture.shape[:2], limit)
+            clock.lap("postprocess")
+            speed["total"] = sum(speed.values())
+            results.append(
+                Segmentation(
+                    labels=labels,
+                    scores=scores,
+                    names=list(vocabulary.names),
+                    image=picture,
+                    speed=dict(speed),
+                )
+            )
+        return results
+
+    def features(self, image: ImageInput, *, channel_order: ChannelOrder = "rgb") -> npt.NDArray[np.float32]:
+        """Dense embeddings of one picture, to compare with texts or with each other.
+
+        Args:
+            image: A picture; see `predict`.
+            channel_order: Order of an array's channels.
+
+        Returns:
+            `(h, w, D)` float32, one embedding a grid cell.
+
+        Raises:
+            ImageError: The picture cannot be used.
+            BackendError: The engine is closed or failed.
+        """
+        picture = load_image(image, channel_order)
+        features: npt.NDArray[np.float32] = self._backend.features(fit(picture, self._input)[None])[0]
+        return features
+
+    def close(self) -> None:
+        """Release the model; later calls raise. Closing twice is harmless."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        name = self.bundle.name if self.bundle else "no bundle"
+        return f"Segmenter({name}, {self.backend}, {self._vocabulary or 'no classes'})"
+
+    def _logits(
+        self,
+        inputs: Sequence[npt.NDArray[np.uint8]],
+        text: npt.NDArray[np.float32],
+        speeds: Sequence[dict[str, float]],
+    ) -> list[npt.NDArray[np.float32]]:
+        """Logits `(K, h, w)` of every input, computed together for inputs of one size."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, image in enumerate(inputs):
+            groups.setdefault(image.shape, []).append(i)
+        logits: dict[int, npt.NDArray[np.float32]] = {}
+        for members in groups.values():
+            clock = _Clock()
+            batch = self._backend.logits(np.stack([inputs[i] for i in members]), text)
+            clock.lap("inference")
+            for i, grid in zip(members, batch, strict=True):
+                logits[i] = grid
+                speeds[i]["inference"] = clock.laps["inference"] / len(members)
+        return [logits[i] for i in range(len(inputs))]
+
+    def _encoder(self) -> Encoder:
+        with self._text_lock:
+            if self._text_encoder is None:
+                if self.bundle is None:
+                    raise VocabularyError("this segmenter has no text encoder; pass a Vocabulary")
+                # Loaded with the first words, so that precomputed vocabularies start without it.
+                from pixelclip_sdk.text import TextEncoder
+
+                self._text_encoder = TextEncoder(self.bundle, threads=self._threads)
+            return self._text_encoder
+
+    def _check_fits(self, vocabulary: Vocabulary) -> None:
+        width = vocabulary.embeddings.shape[1]
+        if width != self._backend.embedding_dim:
+            raise VocabularyError(
+                f"the vocabulary's embeddings are {width} wide, this model's {self._backend.embedding_dim}. "
+                "Build the vocabulary with this model: pixelclip vocab build --model …"
+            )
+        expected = self.bundle.text_hash if self.bundle else ""
+        if vocabulary.text_hash and expected and vocabulary.text_hash != expected:
+            raise VocabularyError(
+                "the vocabulary was made with another text encoder than this model's; its embeddings mean "
+                "something else here. Build it with this model: pixelclip vocab build --model …"
+            )
+
+
+class _Clock:
+    """Milliseconds between laps."""
+
+    def __init__(self, laps: dict[str, float] | None = None) -> None:
+        self.laps = {} if laps is None else laps
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.laps[stage] = (now - self._last) * 1e3
+        self._last = now

@@ -1,0 +1,275 @@
+"""Vocabulary: class names with their embeddings."""
+
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk.errors import VocabularyError
+
+__all__ = ["MAX_CLASSES", "MAX_NAME_LENGTH", "Classes", "Vocabulary", "parse_classes", "read_classes"]
+
+MAX_CLASSES = 4096
+MAX_NAME_LENGTH = 200
+_SCHEMA_VERSION = 1
+
+Classes = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+"""Names: ``"cat, sofa"``, ``["cat", "sofa"]`` or, with synonyms, ``{"cat": ["cat", "kitten"]}``."""
+
+
+class Encoder(Protocol):
+    """What turns texts into embeddings: `pixelclip_sdk.text.TextEncoder`, or one of yours."""
+
+    templates: tuple[str, ...]
+    text_hash: str
+
+    def check_words(self, words: Sequence[str]) -> None:
+        """Raise VocabularyError for a word that cannot be embedded."""
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Texts → `(N, D)` float32 unit rows."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Vocabulary:
+    """Class names and their embeddings. Immutable: changing words means making another.
+
+    Attributes:
+        names: K class names, in label order.
+        embeddings: `(K, D)` float32, unit rows, read-only.
+        synonyms: Name → the texts its embedding is the mean of.
+        templates: Prompts the texts were put into.
+        text_hash: SHA-256 of the text encoder that made the embeddings; empty when unknown.
+    """
+
+    names: list[str]
+    embeddings: npt.NDArray[np.float32]
+    synonyms: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    templates: tuple[str, ...] = ()
+    text_hash: str = ""
+
+    def __post_init__(self) -> None:
+        names = list(parse_classes(self.names))
+        embeddings = np.array(self.embeddings)
+        if embeddings.dtype != np.float32 or embeddings.ndim != 2 or len(embeddings) != len(names):
+            raise VocabularyError(
+                f"embeddings are {embeddings.dtype} {embeddings.shape}; expected float32 ({len(names)}, D)"
+            )
+        norms = np.linalg.norm(embeddings, axis=1)
+        if not np.allclose(norms, 1, atol=1e-3):  # NaN fails this too.
+            row = int(np.argmax(~(np.abs(norms - 1) <= 1e-3)))
+            raise VocabularyError(f"the embedding of {names[row]!r} has norm {norms[row]:.4g}; expected 1")
+        embeddings.setflags(write=False)
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "embeddings", embeddings)
+        object.__setattr__(self, "synonyms", {n: tuple(self.synonyms.get(n, (n,))) for n in names})
+
+    @classmethod
+    def encode(cls, classes: Classes, encoder: Encoder) -> "Vocabulary":
+        """Embed words.
+
+        A class's embedding is the mean over its synonyms and the encoder's templates, each embedding
+        normalised, the mean normalised again (PixelCLIP's prompt ensemble). Underscores in a word are
+        read as spaces.
+
+        Args:
+            classes: The words; see `Classes`.
+            encoder: The text encoder.
+
+        Raises:
+            VocabularyError: There are no names, too many, one is empty, repeated, too long or unknown to
+                the encoder.
+        """
+        synonyms = parse_classes(classes)
+        words = [word.replace("_", " ") for texts in synonyms.values() for word in texts]
+        encoder.check_words(words)
+        prompts = [template.format(word) for word in words for template in encoder.templates or ("{}",)]
+        rows = encoder.encode(prompts)
+        counts = np.array([len(texts) for texts in synonyms.values()]) * max(len(encoder.templates), 1)
+        means = np.add.reduceat(rows, np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=0)
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        return cls(
+            names=list(synonyms),
+            embeddings=means,
+            synonyms=synonyms,
+            templates=encoder.templates,
+            text_hash=encoder.text_hash,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a ``.npz`` that `load` reads, without pickles.
+
+        Raises:
+            VocabularyError: The path does not end in ``.npz``.
+            OutputError: The file cannot be written.
+        """
+        target = Path(path)
+        if target.suffix != ".npz":
+            raise VocabularyError(
+                f"cannot save a vocabulary as {target.name!r}; expected a name ending in .npz"
+            )
+        meta = {
+            "schema_version": _SCHEMA_VERSION,
+            "names": self.names,
+            "synonyms": {name: list(texts) for name, texts in self.synonyms.items()},
+            "templates": list(self.templates),
+            "text_hash": self.text_hash,
+        }
+        # JSON in a byte array: numpy's own string arrays lose trailing NULs and waste four bytes a letter.
+        blob = np.frombuffer(json.dumps(meta, ensure_ascii=False).encode(), np.uint8)
+        with atomic_write(target) as temporary:
+            np.savez(temporary, embeddings=self.embeddings, meta=blob)
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
+        """Read what `save` wrote.
+
+        Raises:
+            VocabularyError: The file is missing, damaged, newer than this library, or not a vocabulary.
+        """
+        try:
+            # Opened here because numpy leaves the file open when it is no archive.
+            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                meta = json.loads(file["meta"].tobytes().decode())
+                embeddings = file["embeddings"]
+            version = meta["schema_version"]
+            if version > _SCHEMA_VERSION:
+                raise VocabularyError(
+                    f"{path} has schema version {version}; this pixelclip_sdk reads up to {_SCHEMA_VERSION}. "
+                    "Upgrade pixelclip-sdk."
+                )
+            return cls(
+                names=meta["names"],
+                embeddings=embeddings,
+                synonyms={name: tuple(texts) for name, texts in meta["synonyms"].items()},
+                templates=tuple(meta["templates"]),
+                text_hash=meta["text_hash"],
+            )
+        except VocabularyError:
+            raise
+        except FileNotFoundError as error:
+            raise VocabularyError(
+                f"{path} does not exist; expected a vocabulary made by `pixelclip vocab build`"
+            ) from error
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            zipfile.BadZipFile,
+        ) as error:
+            raise VocabularyError(
+                f"{path} is not a vocabulary, or is damaged: {error}. Build it again."
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.names[:6]) + (", …" if len(self.names) > 6 else "")
+        return f"Vocabulary({len(self.names)} names: {shown})"
+
+
+def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
+    """Check names and bring them into one form.
+
+    Args:
+        classes: The words; see `Classes`. Surrounding blanks are dropped.
+
+    Returns:
+        Name → synonyms, in label order. A class without synonyms of its own has its name as the only one.
+
+    Raises:
+        VocabularyError: There are no names, more than 4 096, one is empty, repeated (capitals do not
+            count), longer than 200 characters, or no text.
+    """
+    if isinstance(classes, str):
+        classes = _split(classes)
+    pairs: Iterable[tuple[str, str | Sequence[str]]]
+    if isinstance(classes, Mapping):
+        pairs = classes.items()
+    elif isinstance(classes, Sequence):
+        pairs = [(name, (name,)) for name in classes]
+    else:
+        raise VocabularyError(f"classes is {type(classes).__name__}; expected names, e.g. ['cat', 'sofa']")
+    result: dict[str, tuple[str, ...]] = {}
+    seen: dict[str, str] = {}
+    for raw, texts in pairs:
+        name = _checked(raw, "name")
+        if other := seen.get(name.casefold()):
+            raise VocabularyError(f"the name {name!r} is repeated (as {other!r}); expected each class once")
+        seen[name.casefold()] = name
+        words = [texts] if isinstance(texts, str) else list(texts)
+        # dict.fromkeys drops repeated synonyms and keeps their order.
+        result[name] = tuple(dict.fromkeys(_checked(word, f"synonym of {name!r}") for word in words))
+        if not result[name]:
+            raise VocabularyError(
+                f"the class {name!r} has an empty list of synonyms; expected at least one text"
+            )
+    if not result:
+        raise VocabularyError("no classes; expected at least one name, e.g. ['cat', 'sofa']")
+    if len(result) > MAX_CLASSES:
+        raise VocabularyError(
+            f"got {len(result)} classes; expected at most {MAX_CLASSES}. Split them over several passes."
+        )
+    return result
+
+
+def read_classes(text_or_path: str) -> Classes | Vocabulary:
+    """Read classes as a person gives them on a command line.
+
+    Args:
+        text_or_path: ``"cat, sofa"``, or a file: ``.txt`` with a class a line (``cat, kitten``: the first
+            text is the name, all are synonyms; ``#`` starts a comment), ``.json`` with a list or an
+            object name → synonyms, or a ``.npz`` vocabulary.
+
+    Raises:
+        VocabularyError: The file cannot be read.
+    """
+    path = Path(text_or_path)
+    if path.suffix == ".npz":
+        return Vocabulary.load(path)
+    if path.suffix not in (".txt", ".json"):
+        return text_or_path
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".json":
+            loaded: Classes = json.loads(content)
+            return loaded
+    except (OSError, ValueError) as error:
+        raise VocabularyError(f"classes cannot be read from {path}: {error}") from error
+    classes: dict[str, list[str]] = {}
+    for line in content.splitlines():
+        if texts := _split(line.partition("#")[0]):
+            if texts[0] in classes:
+                raise VocabularyError(f"{path}: the name {texts[0]!r} is repeated; expected each class once")
+            classes[texts[0]] = texts
+    return classes
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")] if text.strip() else []
+
+
+def _checked(text: object, what: str) -> str:
+    if not isinstance(text, str):
+        raise VocabularyError(f"a {what} is {text!r} ({type(text).__name__}); expected text")
+    stripped = " ".join(text.split())
+    if not stripped:
+        raise VocabularyError(f"a {what} is empty; expected a word")
+    if len(stripped) > MAX_NAME_LENGTH:
+        raise VocabularyError(
+            f"the {what} {stripped[:40]!r}… has {len(stripped)} characters; "
+            f"expected at most {MAX_NAME_LENGTH}"
+        )
+    return stripped

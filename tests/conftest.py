@@ -1,0 +1,60 @@
+"""Fixtures: pictures of known content, a segmenter without a model, and the bundled one."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from pixelclip_sdk import Segmenter, Vocabulary
+from pixelclip_sdk.backends.fake import FakeBackend
+from pixelclip_sdk.bundle import InputSpec
+
+COLOURS = {
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+}
+
+
+@pytest.fixture(scope="session")
+def colour_vocabulary() -> Callable[..., Vocabulary]:
+    """Makes a vocabulary of colours, with the embeddings that FakeBackend gives these colours."""
+
+    def make(*names: str) -> Vocabulary:
+        rows = np.array([COLOURS[name] for name in names], np.float32) - 127.5
+        return Vocabulary(names=list(names), embeddings=rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+    return make
+
+
+@pytest.fixture
+def fake(colour_vocabulary) -> Segmenter:
+    """A segmenter of 64×64 pixels, cells of 8, that knows red, green and blue."""
+    spec = InputSpec(height=64, width=64, multiple=8, keep_aspect=False)
+    return Segmenter(FakeBackend(stride=8), spec, vocabulary=colour_vocabulary("red", "green", "blue"))
+
+
+@pytest.fixture
+def patches() -> np.ndarray:
+    """64×64: red above, green below left, blue below right."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:32] = COLOURS["red"]
+    image[32:, :32] = COLOURS["green"]
+    image[32:, 32:] = COLOURS["blue"]
+    return image
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    """A real photo, 300×451: a cat (scikit-image's `chelsea`, CC0)."""
+    import skimage.data
+
+    return np.asarray(skimage.data.chelsea())
+
+
+@pytest.fixture(scope="session")
+def lite() -> Iterator[Segmenter]:
+    """The bundled model."""
+    with Segmenter.from_pretrained("pixelclip-lite", classes=["cat", "sofa", "grass"]) as segmenter:
+        yield segmenter

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from pixelclip_sdk import BackendError, BackendUnavailableError
+from pixelclip_sdk.backends.onnx import OnnxBackend, create_session, gpu_devices
+from pixelclip_sdk.models import find_bundle
+
+
+@pytest.fixture(scope="module")
+def backend():
+    bundle = find_bundle("pixelclip-lite")
+    with OnnxBackend(
+        bundle.file("image_encoder.onnx"), embedding_dim=bundle.embedding_dim, multiple=bundle.input.multiple
+    ) as backend:
+        yield backend
+
+
+def text(count, width):
+    rows = np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_shapes_follow_the_contract(backend):
+    images = np.zeros((2, 64, 96, 3), np.uint8)
+    stride = find_bundle("pixelclip-lite").stride
+    assert backend.logits(images, text(5, backend.embedding_dim)).shape == (2, 5, 64 // stride, 96 // stride)
+    assert backend.features(images).shape == (2, 64 // stride, 96 // stride, backend.embedding_dim)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (np.zeros((1, 64, 64, 3), np.float32), "float32"),
+        (np.zeros((64, 64, 3), np.uint8), "expected uint8"),
+        (np.zeros((1, 65, 64, 3), np.uint8), "multiples of"),
+        (np.zeros((0, 64, 64, 3), np.uint8), "expected uint8"),
+    ],
+)
+def test_wrong_images_are_refused(backend, images, said):
+    with pytest.raises(BackendError, match=said):
+        backend.logits(images, text(2, backend.embedding_dim))
+
+
+@pytest.mark.parametrize("shape", [(2, 7), (0, 384), (384,)])
+def test_wrong_texts_are_refused(backend, shape):
+    with pytest.raises(BackendError, match="expected float32"):
+        backend.logits(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(shape, np.float32))
+
+
+def test_a_file_that_is_no_graph_is_refused(tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    with pytest.raises(BackendError, match="cannot load"):
+        create_session(tmp_path / "bad.onnx")
+
+
+def test_a_fixed_size_is_enforced():
+    bundle = find_bundle("pixelclip-lite")
+    backend = OnnxBackend(
+        bundle.file("image_encoder.onnx"), embedding_dim=bundle.embedding_dim, multiple=32, fixed_size=(64, 64)
+    )
+    with pytest.raises(BackendError, match="this engine takes"):
+        backend.features(np.zeros((1, 64, 96, 3), np.uint8))
+
+
+def test_a_gpu_that_is_not_there_is_an_error_not_a_slow_cpu():
+    try:
+        gpu_devices()
+    except BackendUnavailableError:
+        bundle = find_bundle("pixelclip-lite")
+        with pytest.raises(BackendUnavailableError, match="cpu"):
+            create_session(bundle.file("image_encoder.onnx"), device="gpu")
+    else:
+        pytest.skip("this machine has a GPU that onnxruntime can use")
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_a_wrong_number_of_threads_is_refused(threads, tmp_path):
+    with pytest.raises(BackendError, match="at least 1"):
+        create_session(tmp_path / "any.onnx", threads=threads)

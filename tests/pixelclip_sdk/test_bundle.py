@@ -1,0 +1,120 @@
+import json
+import shutil
+
+import pytest
+
+import pixelclip_sdk
+from pixelclip_sdk import Bundle, BundleError, ModelNotFoundError
+from pixelclip_sdk.bundle import SCHEMA_VERSION
+from pixelclip_sdk.models import available_models, find_bundle
+
+LITE = available_models()["pixelclip-lite"]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the bundled model, to be damaged."""
+    return shutil.copytree(LITE, tmp_path / "lite")
+
+
+def rewrite(folder, change):
+    manifest = folder / "bundle.json"
+    fields = json.loads(manifest.read_text())
+    change(fields)
+    manifest.write_text(json.dumps(fields))
+
+
+def test_the_bundled_model_is_whole():
+    bundle = Bundle.open(LITE)
+    bundle.verify()
+    assert bundle.name == "pixelclip-lite"
+    assert bundle.has_text_encoder
+    assert bundle.size < 32e6
+    listed = set(bundle.files) | {"bundle.json"}
+    assert listed == {str(p.relative_to(LITE)) for p in LITE.rglob("*") if p.is_file()}
+
+
+def test_the_manifest_survives_a_round_trip():
+    bundle = Bundle.open(LITE)
+    assert json.loads(json.dumps(bundle.manifest())) == json.loads((LITE / "bundle.json").read_text())
+
+
+def test_a_name_or_a_folder_finds_a_bundle(copy):
+    assert find_bundle("pixelclip-lite").path == LITE
+    assert find_bundle(copy).path == copy
+    assert find_bundle(str(copy)).path == copy
+
+
+def test_bundles_in_the_users_folder_go_by_name(copy, monkeypatch):
+    monkeypatch.setenv("PIXELCLIP_HOME", str(copy.parent))
+    assert find_bundle("lite").path == copy
+    assert set(available_models()) == {"pixelclip-lite", "lite"}
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(ModelNotFoundError, match="Did you mean 'pixelclip-lite'"):
+        find_bundle("pixelclip-light")
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"has no bundle\.json"):
+        find_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["image_encoder.onnx", "text_encoder.onnx", "tokenizer.json"])
+def test_a_missing_file_is_refused(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        Bundle.open(copy)
+
+
+def test_a_file_cut_short_is_refused(copy):
+    path = copy / "image_encoder.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleError, match="incomplete or was changed"):
+        Bundle.open(copy)
+
+
+def test_a_changed_byte_is_refused_before_the_file_is_used(copy):
+    path = copy / "image_encoder.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="changed or damaged"):
+        pixelclip_sdk.Segmenter.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f.update(schema_version=SCHEMA_VERSION + 1), "Upgrade pixelclip-sdk"),
+        (lambda f: f.update(schema_version="one"), "schema_version is 'one'"),
+        (lambda f: f.pop("schema_version"), "schema_version is None"),
+        (lambda f: f.update(licence="x"), "unknown key 'licence'. Did you mean 'license'"),
+        (lambda f: f["input"].update(depth=3), "unknown key 'input.depth'"),
+        (lambda f: f.pop("stride"), "missing stride"),
+        (lambda f: f.update(templates=["no slot"]), "one {} each"),
+        (lambda f: f.update(embedding_dim="many"), "embedding_dim is a str"),
+        (lambda f: f["input"].update(height=100), "positive multiple"),
+        (lambda f: f["files"].update({"../secret": {"size": 1, "sha256": ""}}), "outside the bundle"),
+        (lambda f: f["files"].update({"x": 3}), "files.x is a int"),
+        (lambda f: f["files"].pop("image_encoder.onnx"), "lists no image_encoder"),
+    ],
+)
+def test_a_wrong_manifest_is_refused(copy, change, said):
+    rewrite(copy, change)
+    with pytest.raises(BundleError) as error:
+        Bundle.open(copy)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\udcff"])
+def test_a_manifest_that_is_no_json_object_is_refused(copy, content):
+    (copy / "bundle.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(BundleError):
+        Bundle.open(copy)
+
+
+def test_an_unlisted_file_is_not_handed_out():
+    with pytest.raises(BundleError, match=r"has no engine\.plan"):
+        Bundle.open(LITE).file("engine.plan")

@@ -1,0 +1,159 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelclip_sdk import ImageError
+from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.preprocess import fit, input_size, load_image
+
+DYNAMIC = InputSpec(height=384, width=512, multiple=32, keep_aspect=True)
+FIXED = InputSpec(height=320, width=320, multiple=16, keep_aspect=False)
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_a_path_bytes_a_picture_and_an_array_give_the_same(tmp_path, patches):
+    picture = Image.fromarray(patches)
+    path = tmp_path / "patches.png"
+    picture.save(path)
+    for source in (path, str(path), path.read_bytes(), picture, patches):
+        np.testing.assert_array_equal(load_image(source), patches)
+
+
+def test_bgr_is_turned(patches):
+    np.testing.assert_array_equal(load_image(patches[:, :, ::-1], "bgr"), patches)
+    bgra = np.dstack([patches[:, :, ::-1], np.full((64, 64), 255, np.uint8)])
+    np.testing.assert_array_equal(load_image(bgra, "bgr"), patches)
+
+
+def test_greyscale_becomes_three_equal_channels():
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    expected = np.dstack([grey] * 3)
+    for source in (grey, grey[:, :, None], Image.fromarray(grey), saved(Image.fromarray(grey))):
+        np.testing.assert_array_equal(load_image(source), expected)
+
+
+def test_sixteen_bit_greyscale_keeps_its_range():
+    deep = np.array([[0, 256, 32768, 65535]], np.uint16)
+    np.testing.assert_array_equal(load_image(saved(Image.fromarray(deep)))[0, :, 0], [0, 1, 128, 255])
+
+
+def test_palette_and_one_bit_files_become_rgb(patches):
+    palette = Image.fromarray(patches).convert("P", palette=Image.Palette.ADAPTIVE)
+    np.testing.assert_array_equal(load_image(saved(palette)), patches)
+    np.testing.assert_array_equal(load_image(saved(Image.new("1", (2, 2), 1))), np.full((2, 2, 3), 255))
+
+
+def test_transparency_is_laid_over_white():
+    rgba = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 128]]], np.uint8)
+    expected = [[[255, 0, 0], [255, 255, 255], [127, 127, 127]]]
+    for source in (rgba, Image.fromarray(rgba), saved(Image.fromarray(rgba))):
+        np.testing.assert_array_equal(load_image(source), expected)
+
+
+def test_exif_orientation_is_applied(patches):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Stored turned; to be shown turned a quarter clockwise.
+    wide = Image.fromarray(patches[:32])
+    turned = load_image(saved(wide, "PNG", exif=exif))
+    assert turned.shape == (64, 32, 3)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "LA", "YCbCr", "HSV"])
+def test_other_modes_become_rgb(mode):
+    image = load_image(Image.new("RGB", (5, 4), (10, 20, 30)).convert("L" if mode == "LA" else "RGB").convert(mode))
+    assert image.shape == (4, 5, 3)
+    assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("nowhere.jpg", "does not exist"),
+        (".", "is a folder"),
+        (b"", "not an image"),
+        (b"these bytes are a text", "not an image"),
+        (42, "expected a path"),
+        (None, "expected a path"),
+        (np.zeros((0, 4, 3), np.uint8), "empty array"),
+        (np.zeros((4, 4, 2), np.uint8), "shape"),
+        (np.zeros((3, 8, 8), np.uint8), "Channels come last"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "predict_batch"),
+        (np.zeros(5, np.uint8), "shape"),
+        (np.full((4, 4, 3), np.nan, np.float32), "float32; expected uint8"),
+        (np.zeros((4, 4, 3), np.uint16), ">> 8"),
+        (np.zeros((4, 4, 3), bool), "bool"),
+        (Image.new("F", (3, 3)), "32 bits"),
+        (Image.new("RGB", (0, 3)), "at least 1×1"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(source, said):
+    with pytest.raises(ImageError, match=said.replace("(", r"\(")):
+        load_image(source)
+
+
+def test_a_wrong_channel_order_is_refused(patches):
+    with pytest.raises(ImageError, match="rgb"):
+        load_image(patches, "rgba")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_truncated_and_damaged_files_are_refused(kind, photo):
+    whole = saved(Image.fromarray(photo), kind)
+    with pytest.raises(ImageError):
+        load_image(whole[: len(whole) // 2])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_any_damage_gives_a_picture_or_an_image_error(photo):
+    rng = np.random.default_rng(0)
+    for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP"):
+        whole = bytearray(saved(Image.fromarray(photo[:40, :40]), kind))
+        for _ in range(60):
+            damaged = bytearray(whole)
+            for position in rng.integers(0, len(damaged), 8):
+                damaged[position] = rng.integers(256)
+            try:
+                assert load_image(bytes(damaged)).dtype == np.uint8
+            except ImageError:
+                pass
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("factor", [1.5, 4])
+def test_a_decompression_bomb_is_refused(monkeypatch, factor):
+    bomb = saved(Image.new("1", (1000, 100)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(100_000 / factor))
+    with pytest.raises(ImageError, match="MAX_IMAGE_PIXELS"):
+        load_image(bomb)
+
+
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [((480, 640), (384, 512)), ((640, 480), (512, 384)), ((500, 500), (448, 448)), ((1080, 1920), (320, 576))],
+)
+def test_the_input_keeps_the_aspect_and_the_number_of_pixels(picture, expected):
+    assert input_size(*picture, DYNAMIC) == expected
+
+
+@pytest.mark.parametrize("picture", [(1, 1), (1, 20_000), (20_000, 1), (7, 5000)])
+def test_extreme_aspects_stay_affordable(picture):
+    height, width = input_size(*picture, DYNAMIC)
+    assert height % 32 == width % 32 == 0
+    assert 0.7 < height * width / (384 * 512) < 1.4
+
+
+def test_a_fixed_input_is_squashed(photo):
+    assert fit(photo, FIXED).shape == (320, 320, 3)
+    assert fit(photo, DYNAMIC).dtype == np.uint8
+
+
+def test_a_picture_of_the_right_size_is_not_copied():
+    image = np.zeros((384, 512, 3), np.uint8)
+    assert fit(image, DYNAMIC) is image

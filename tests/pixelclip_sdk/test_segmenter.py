@@ -1,0 +1,216 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelclip_sdk import BackendError, BackendUnavailableError, ImageError, Segmenter, Vocabulary, VocabularyError
+from pixelclip_sdk.backends.fake import FakeBackend
+from pixelclip_sdk.bundle import InputSpec
+
+
+def test_patches_get_their_colours(fake, patches):
+    result = fake.predict(patches)
+    assert result.labels.dtype == np.uint8
+    assert result.labels[5, 5] == 0
+    assert result.labels[60, 5] == 1
+    assert result.labels[60, 60] == 2
+    # Borders between patches lie within a cell of the truth.
+    assert (result.labels[:28] == 0).all()
+    assert (result.labels[36:, :28] == 1).all()
+
+
+def test_labels_have_the_pictures_size(fake, patches):
+    large = np.asarray(Image.fromarray(patches).resize((200, 130), Image.Resampling.NEAREST))
+    result = fake.predict(large)
+    assert result.labels.shape == result.scores.shape == (130, 200)
+    assert result.orig_shape == (130, 200)
+    assert result.labels[120, 190] == 2
+
+
+def test_one_pixel_is_a_picture(fake):
+    result = fake.predict(np.array([[[250, 0, 0]]], np.uint8))
+    assert result.labels.tolist() == [[0]]
+
+
+def test_scores_are_cosines_of_the_winner(fake):
+    result = fake.predict(np.full((64, 64, 3), (255, 0, 0), np.uint8))
+    np.testing.assert_allclose(result.scores, 1, atol=1e-5)
+
+
+def test_threshold_makes_unknown(fake, patches):
+    yellow = np.full((64, 64, 3), (255, 255, 0), np.uint8)
+    assert (fake.predict(yellow).labels != 255).all()
+    assert (fake.predict(yellow, threshold=0.9).labels == 255).all()
+    fake.threshold = 0.9
+    assert (fake(yellow).labels == 255).all()
+    assert (fake.predict(patches, threshold=-1).labels != 255).all()
+
+
+def test_channel_order(fake, patches):
+    turned = fake.predict(patches[:, :, ::-1], channel_order="bgr")
+    np.testing.assert_array_equal(turned.labels, fake.predict(patches).labels)
+    np.testing.assert_array_equal(turned.image, patches)
+
+
+def test_speed_names_every_stage(fake, patches):
+    speed = fake.predict(patches).speed
+    assert list(speed) == ["decode", "preprocess", "inference", "postprocess", "total"]
+    assert speed["total"] == pytest.approx(sum(list(speed.values())[:-1]))
+
+
+def test_batch_and_single_agree_whatever_the_sizes(fake, patches):
+    images = [patches, patches[:40], np.rot90(patches), patches[:, :17]]
+    together = fake.predict_batch(images)
+    for image, result in zip(images, together, strict=True):
+        np.testing.assert_array_equal(result.labels, fake.predict(image).labels)
+    assert fake.predict_batch([]) == []
+
+
+def test_batch_and_single_agree_on_the_real_model(lite, photo):
+    images = [photo, photo[:, ::-1], photo[:200], np.ascontiguousarray(photo[50:250])]
+    for image, result in zip(images, lite.predict_batch(images), strict=True):
+        single = lite.predict(image)
+        np.testing.assert_array_equal(result.labels, single.labels)
+        np.testing.assert_array_equal(result.scores, single.scores)
+
+
+def test_a_bad_picture_in_a_batch_is_named(fake, patches):
+    with pytest.raises(ImageError, match=r"image 1 of 2: nowhere\.jpg does not exist"):
+        fake.predict_batch([patches, "nowhere.jpg"])
+
+
+def test_a_single_picture_is_no_batch(fake, patches):
+    with pytest.raises(ImageError, match="expected a list"):
+        fake.predict_batch(patches)
+
+
+def test_features_are_a_grid_of_embeddings(fake, lite, patches, photo):
+    grid = fake.features(patches)
+    assert grid.shape == (8, 8, 3)
+    np.testing.assert_allclose(grid[0, 0], np.array([1, -1, -1]) / np.sqrt(3), atol=1e-6)
+    grid = lite.features(photo)
+    assert grid.shape[2] == lite.bundle.embedding_dim
+    assert grid.dtype == np.float32
+    assert np.isfinite(grid).all()
+
+
+def test_logits_are_cosines_of_features_and_text(lite, photo):
+    # A cell's centre carries its logit unchanged when the picture is an odd multiple of the grid.
+    height, width = lite.features(photo).shape[:2]
+    picture = np.asarray(Image.fromarray(photo).resize((width * 33, height * 33)))
+    result = lite.predict(picture)
+    again = lite.features(picture)
+    cosines = again / np.linalg.norm(again, axis=-1, keepdims=True) @ lite.vocabulary.embeddings.T
+    np.testing.assert_allclose(result.scores[16::33, 16::33], cosines.max(axis=-1), atol=1e-4)
+
+
+def test_words_change_for_the_next_picture_and_results_keep_their_own(fake, patches, colour_vocabulary):
+    before = fake.predict(patches)
+    fake.set_classes(colour_vocabulary("blue", "yellow"))
+    after = fake.predict(patches)
+    assert before.names == ["red", "green", "blue"]
+    assert after.names == ["blue", "yellow"]
+    assert before.mask("blue")[60, 60]
+    assert after.mask("blue")[60, 60]
+    after.names.append("mine")
+    assert fake.vocabulary.names == ["blue", "yellow"]
+
+
+def test_words_that_fail_leave_the_old_ones(lite, fake):
+    names = lite.vocabulary.names
+    for bad in ([], ["cat", "cat"], ["🐱"], ["x" * 10_000]):
+        with pytest.raises(VocabularyError):
+            lite.set_classes(bad)
+    assert lite.vocabulary.names == names
+    with pytest.raises(VocabularyError, match="no text encoder"):
+        fake.set_classes(["cat"])
+
+
+def test_a_vocabulary_of_another_model_is_refused(lite, colour_vocabulary):
+    with pytest.raises(VocabularyError, match="3 wide"):
+        lite.set_classes(colour_vocabulary("red"))
+    width = lite.bundle.embedding_dim
+    other = Vocabulary(names=["cat"], embeddings=np.eye(1, width, dtype=np.float32), text_hash="another")
+    with pytest.raises(VocabularyError, match="another text encoder"):
+        lite.set_classes(other)
+
+
+def test_a_segmenter_without_words_says_so(patches):
+    spec = InputSpec(height=64, width=64, multiple=8, keep_aspect=False)
+    with pytest.raises(VocabularyError, match="call set_classes"):
+        Segmenter(FakeBackend(), spec).predict(patches)
+
+
+def test_a_closed_segmenter_says_so(fake, patches):
+    with fake as segmenter:
+        segmenter.predict(patches)
+    fake.close()
+    with pytest.raises(BackendError, match="closed"):
+        fake.predict(patches)
+
+
+def test_unknown_backends_and_devices_are_refused():
+    with pytest.raises(BackendUnavailableError, match="auto"):
+        Segmenter.from_pretrained(backend="magic")
+    with pytest.raises(BackendUnavailableError, match="cpu"):
+        Segmenter.from_pretrained(device="tpu")
+
+
+def test_the_same_input_gives_the_same_labels(lite, photo):
+    first = lite.predict(photo)
+    for _ in range(3):
+        again = lite.predict(photo)
+        np.testing.assert_array_equal(first.labels, again.labels)
+        np.testing.assert_array_equal(first.scores, again.scores)
+
+
+def test_many_threads_one_segmenter(photo):
+    """Words swap while pictures are under way: every result fits its own names."""
+    with Segmenter.from_pretrained(classes=["cat", "sofa"]) as segmenter:
+        small = photo[::2, ::2]
+        sets = [["cat", "sofa"], ["grass"], ["sky", "road", "cat"]]
+        expected = {}
+        for names in sets:
+            segmenter.set_classes(names)
+            expected[tuple(names)] = segmenter.predict(small).labels
+        stop = threading.Event()
+
+        def swap():
+            while not stop.is_set():
+                for names in sets:
+                    segmenter.set_classes(names)
+
+        swapper = threading.Thread(target=swap)
+        swapper.start()
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                results = list(pool.map(segmenter.predict, [small] * 40))
+        finally:
+            stop.set()
+            swapper.join()
+        for result in results:
+            np.testing.assert_array_equal(result.labels, expected[tuple(result.names)])
+
+
+def test_4096_names_give_uint16_labels(lite, photo):
+    rows = np.random.default_rng(0).normal(size=(4096, lite.bundle.embedding_dim)).astype(np.float32)
+    many = Vocabulary(
+        names=[f"word {i}" for i in range(4096)], embeddings=rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    )
+    before = lite.vocabulary
+    lite.set_classes(many)
+    try:
+        result = lite.predict(photo)
+    finally:
+        lite.set_classes(before)
+    assert result.labels.dtype == np.uint16
+    assert result.unknown == 65535
+    assert result.labels.max() < 4096
+
+
+def test_real_words_find_a_real_cat(photo):
+    with Segmenter.from_pretrained(classes=["cat", "bicycle", "aeroplane"]) as segmenter:
+        assert next(iter(segmenter.predict(photo).areas())) == "cat"
+        assert "cat" in repr(segmenter)

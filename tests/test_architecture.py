@@ -1,0 +1,94 @@
+"""The rules of the house that code can check."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pixelclip_sdk
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ["numpy", "PIL", "torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "tokenizers", "cv2", "av"]
+# Folder → project folders it may import besides itself.
+ARROWS = {
+    "pixelclip_sdk": set(),
+    "training": {"pixelclip_sdk"},
+    "export": {"pixelclip_sdk", "training"},
+    "benchmarks": {"pixelclip_sdk"},
+}
+FORBIDDEN_IN_SDK = {"torch", "torchvision", "open_clip", "timm", "onnx", "skimage", "scipy"}
+
+
+def imported(file: Path) -> set[str]:
+    """Dotted names of all modules a file imports, at any depth."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("folder", ARROWS)
+def test_arrows_run_one_way(folder):
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    for file in files:
+        for name in imported(file):
+            top = name.partition(".")[0]
+            if top in ARROWS and top != folder:
+                assert top in ARROWS[folder], f"{file.relative_to(ROOT)} imports {name}"
+            if folder == "export" and top == "training":
+                assert name.startswith("training.encoders"), f"{file.relative_to(ROOT)} imports {name}"
+            if folder == "pixelclip_sdk":
+                assert top not in FORBIDDEN_IN_SDK, f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_import_loads_nothing_heavy():
+    code = f"import sys, pixelclip_sdk; print([m for m in {HEAVY} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_segmenter_class_loads_no_runtime():
+    code = (
+        "import sys; from pixelclip_sdk import Segmenter; "
+        f"print([m for m in {HEAVY[2:]} if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_segmenting_never_loads_torch(tmp_path):
+    code = (
+        "import sys, numpy as np\n"
+        "from pixelclip_sdk import Segmenter\n"
+        "Segmenter.from_pretrained(classes=['cat', 'sofa']).predict(np.zeros((48, 64, 3), np.uint8))\n"
+        "print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert result.stdout.strip() == "False"
+
+
+def test_all_is_sorted_and_complete():
+    names = pixelclip_sdk.__all__
+    assert names == sorted(names)
+    for name in names:
+        assert hasattr(pixelclip_sdk, name)
+    assert dir(pixelclip_sdk) == names
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        pixelclip_sdk.Nothing  # noqa: B018
+
+
+def test_every_error_is_of_one_tree_and_exported():
+    from pixelclip_sdk import errors
+
+    assert errors.__all__ == sorted(errors.__all__)
+    for name in errors.__all__:
+        error = getattr(errors, name)
+        assert issubclass(error, pixelclip_sdk.PixelClipError)
+        assert getattr(pixelclip_sdk, name) is error
+        assert name in errors.__doc__
