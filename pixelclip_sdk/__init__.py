@@ -45,7 +45,12 @@ __all__ = [
     "__version__",
 ]
 
-_HOME = {"Bundle": "bundle", "Segmentation": "segmentation", "Segmenter": "segmenter", "Vocabulary": "vocabulary"}
+_HOME = {
+    "Bundle": "bundle",
+    "Segmentation": "segmentation",
+    "Segmenter": "segmenter",
+    "Vocabulary": "vocabulary",
+}
 
 
 def __getattr__(name: str) -> Any:

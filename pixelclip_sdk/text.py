@@ -36,8 +36,8 @@ class TextEncoder:
             )
         self.templates = bundle.templates
         self.text_hash = bundle.text_hash
-        self._tokenizer = _load_tokenizer(bundle.file(TOKENIZER))
-        self._unknown = self._tokenizer.token_to_id("[UNK]")
+        self.tokenizer = _load_tokenizer(bundle.file(TOKENIZER))
+        self._unknown = self.tokenizer.token_to_id("[UNK]")
         self._session = create_session(bundle.file(TEXT_ENCODER), threads=threads)
 
     def check_words(self, words: Sequence[str]) -> None:
@@ -49,7 +49,7 @@ class TextEncoder:
         if self._unknown is None:  # Byte-level tokenizers know every text.
             return
         for word, encoding in zip(
-            words, self._tokenizer.encode_batch(words, add_special_tokens=False), strict=True
+            words, self.tokenizer.encode_batch(words, add_special_tokens=False), strict=True
         ):
             ids = [i for i, real in zip(encoding.ids, encoding.attention_mask, strict=True) if real]
             if all(i == self._unknown for i in ids):
@@ -71,7 +71,7 @@ class TextEncoder:
             VocabularyError: A text has more tokens than the encoder takes.
             BackendError: The engine failed.
         """
-        encodings = self._tokenizer.encode_batch(texts)
+        encodings = self.tokenizer.encode_batch(texts)
         for text, encoding in zip(texts, encodings, strict=True):
             if encoding.overflowing:
                 raise VocabularyError(

@@ -69,7 +69,9 @@ def test_segmenting_never_loads_torch(tmp_path):
         "Segmenter.from_pretrained(classes=['cat', 'sofa']).predict(np.zeros((48, 64, 3), np.uint8))\n"
         "print('torch' in sys.modules)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert result.stdout.strip() == "False"
 
 

@@ -137,5 +137,7 @@ def test_wrong_usage_exits_with_two(capsys):
 
 
 def test_the_module_runs_as_a_command():
-    result = subprocess.run([sys.executable, "-m", "pixelclip_sdk", "--version"], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "pixelclip_sdk", "--version"], capture_output=True, text=True
+    )
     assert result.stdout.startswith("pixelclip-sdk ")

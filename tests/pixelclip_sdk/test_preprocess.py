@@ -67,7 +67,9 @@ def test_exif_orientation_is_applied(patches):
 
 @pytest.mark.parametrize("mode", ["CMYK", "LA", "YCbCr", "HSV"])
 def test_other_modes_become_rgb(mode):
-    image = load_image(Image.new("RGB", (5, 4), (10, 20, 30)).convert("L" if mode == "LA" else "RGB").convert(mode))
+    image = load_image(
+        Image.new("RGB", (5, 4), (10, 20, 30)).convert("L" if mode == "LA" else "RGB").convert(mode)
+    )
     assert image.shape == (4, 5, 3)
     assert image.dtype == np.uint8
 
@@ -136,7 +138,12 @@ def test_a_decompression_bomb_is_refused(monkeypatch, factor):
 
 @pytest.mark.parametrize(
     ("picture", "expected"),
-    [((480, 640), (384, 512)), ((640, 480), (512, 384)), ((500, 500), (448, 448)), ((1080, 1920), (320, 576))],
+    [
+        ((480, 640), (384, 512)),
+        ((640, 480), (512, 384)),
+        ((500, 500), (448, 448)),
+        ((1080, 1920), (320, 576)),
+    ],
 )
 def test_the_input_keeps_the_aspect_and_the_number_of_pixels(picture, expected):
     assert input_size(*picture, DYNAMIC) == expected

@@ -41,7 +41,9 @@ def test_plot_takes_long_names_and_many_classes():
     names = [f"a rather long name of a thing number {i}" for i in range(300)]
     labels = np.arange(300, dtype=np.uint16).repeat(12).reshape(60, 60)
     image = np.zeros((60, 60, 3), np.uint8)
-    many = Segmentation(labels=labels, scores=np.zeros((60, 60), np.float32), names=names, image=image, speed={})
+    many = Segmentation(
+        labels=labels, scores=np.zeros((60, 60), np.float32), names=names, image=image, speed={}
+    )
     assert many.plot().width == 60
 
 
@@ -123,5 +125,9 @@ def test_writers_of_one_file_never_mix(fake, patches, tmp_path):
 def test_is_checked_when_made(patches):
     with pytest.raises(ValueError, match="differ"):
         Segmentation(
-            labels=np.zeros((2, 2), np.uint8), scores=np.zeros((2, 3), np.float32), names=["a"], image=patches, speed={}
+            labels=np.zeros((2, 2), np.uint8),
+            scores=np.zeros((2, 3), np.float32),
+            names=["a"],
+            image=patches,
+            speed={},
         )

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelclip_sdk import BackendError, BackendUnavailableError, ImageError, Segmenter, Vocabulary, VocabularyError
+from pixelclip_sdk import (
+    BackendError,
+    BackendUnavailableError,
+    ImageError,
+    Segmenter,
+    Vocabulary,
+    VocabularyError,
+)
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.bundle import InputSpec
 
@@ -197,7 +204,8 @@ def test_many_threads_one_segmenter(photo):
 def test_4096_names_give_uint16_labels(lite, photo):
     rows = np.random.default_rng(0).normal(size=(4096, lite.bundle.embedding_dim)).astype(np.float32)
     many = Vocabulary(
-        names=[f"word {i}" for i in range(4096)], embeddings=rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        names=[f"word {i}" for i in range(4096)],
+        embeddings=rows / np.linalg.norm(rows, axis=1, keepdims=True),
     )
     before = lite.vocabulary
     lite.set_classes(many)

@@ -25,7 +25,12 @@ class LetterEncoder:
 
 def test_all_ways_to_give_classes_agree():
     expected = {"cat": ("cat",), "red sofa": ("red sofa",)}
-    for classes in ("cat, red sofa", ["cat", "red sofa"], ("cat", " red  sofa "), {"cat": "cat", "red sofa": ["red sofa"]}):
+    for classes in (
+        "cat, red sofa",
+        ["cat", "red sofa"],
+        ("cat", " red  sofa "),
+        {"cat": "cat", "red sofa": ["red sofa"]},
+    ):
         assert parse_classes(classes) == expected
 
 
@@ -46,7 +51,9 @@ def test_the_embedding_is_the_normalised_mean_of_normalised_prompts():
 def test_underscores_are_read_as_spaces():
     vocabulary = Vocabulary.encode(["sports_car"], LetterEncoder())
     assert vocabulary.names == ["sports_car"]
-    np.testing.assert_array_equal(vocabulary.embeddings, Vocabulary.encode(["sports car"], LetterEncoder()).embeddings)
+    np.testing.assert_array_equal(
+        vocabulary.embeddings, Vocabulary.encode(["sports car"], LetterEncoder()).embeddings
+    )
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,10 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path):
 def test_a_fixed_size_is_enforced():
     bundle = find_bundle("pixelclip-lite")
     backend = OnnxBackend(
-        bundle.file("image_encoder.onnx"), embedding_dim=bundle.embedding_dim, multiple=32, fixed_size=(64, 64)
+        bundle.file("image_encoder.onnx"),
+        embedding_dim=bundle.embedding_dim,
+        multiple=32,
+        fixed_size=(64, 64),
     )
     with pytest.raises(BackendError, match="this engine takes"):
         backend.features(np.zeros((1, 64, 96, 3), np.uint8))

@@ -1,0 +1,1 @@
+"""Measurements: how fast, how right. Results worth keeping are in `benchmarks/results/`."""

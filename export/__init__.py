@@ -1,0 +1,1 @@
+"""Weights → bundles: ONNX graphs with dynamic words, verified against their source."""

@@ -1,0 +1,72 @@
+"""The code in the README and the guides runs, as it stands there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelclip_sdk.cli import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page, code) of every fenced block in a language."""
+    found = []
+    for page in PAGES:
+        for code in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+            found.append((page.name, code))
+    return found
+
+
+@pytest.fixture
+def workplace(tmp_path, photo, monkeypatch):
+    """An empty folder with the photos that the documentation talks of."""
+    Image.fromarray(photo).save(tmp_path / "photo.jpg")
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.asarray(photo)[::2, ::2]).save(tmp_path / "photos" / "other.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("page", "code"), blocks("python"))
+def test_python_blocks_run(page, code, workplace):
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, f"{page}:\n{code}\n{result.stderr}"
+
+
+def commands() -> list[str]:
+    """Every `pixelclip …` line of the shell blocks, in order."""
+    lines = [line.partition("#")[0].strip() for _, code in blocks("bash") for line in code.splitlines()]
+    return [line for line in lines if line.startswith("pixelclip ")]
+
+
+def test_pixelclip_commands_run_in_their_order(workplace, capsys):
+    found = commands()
+    assert len(found) >= 5
+    for command in found:
+        assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
+
+
+def test_files_that_the_pages_link_to_exist():
+    for page in PAGES + [ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_make_targets_that_the_pages_name_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for page in PAGES + [ROOT / "CONTRIBUTING.md"]:
+        named = set(
+            re.findall(
+                r"(?<=make )[a-z-]+(?=\s|`|$)",
+                "\n".join(re.findall(r"`make [^`]*`|^make .*", page.read_text(encoding="utf-8"), re.M)),
+            )
+        )
+        assert named <= targets, f"{page.name}: {named - targets}"

@@ -1,0 +1,1 @@
+"""PixelCLIP fine-tuning and evaluation (torch); never imported by the SDK."""

@@ -1,0 +1,1 @@
+"""Dense image encoders and their text encoders, one file a family."""

@@ -1,0 +1,258 @@
+"""The two pretrained networks pixelclip-lite is made of, as plain torch modules.
+
+Both are written out here, not imported from timm or transformers, so that the
+exported graph is ours to the last node: fixed padding, no shape-dependent
+Python, and nothing but convolutions, matrix products and pointwise functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["EfficientNetLite0", "MiniLM"]
+
+# (expansion, kernel, stride, channels, repeats) of each stage; EfficientNet
+# (Tan & Le 2019, table 1) without squeeze-and-excitation is "Lite0".
+_LITE0_STAGES = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
+_LITE0_BN_EPS = 1e-3  # TensorFlow's default, which the weights were trained with
+_LITE0_HEAD_CHANNELS = 1280
+
+
+class _ConvBnRelu6(nn.Module):
+    """Convolution, batch norm (inference statistics) and, unless linear, ReLU6.
+
+    The weights come from TensorFlow, whose "SAME" padding of a stride-2
+    convolution on an even-sized map puts the odd pixel at the end.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        depthwise: bool = False,
+        linear: bool = False,
+    ) -> None:
+        super().__init__()
+        groups = inputs if depthwise else 1
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, dilation=dilation, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=_LITE0_BN_EPS)
+        total = dilation * (kernel - 1) + 1 - stride
+        self.padding = (total // 2, total - total // 2) * 2
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        if any(self.padding):
+            x = F.pad(x, self.padding)
+        x = self.bn(self.conv(x))
+        return x if self.linear else F.relu6(x)
+
+
+class _InvertedResidual(nn.Module):
+    """Expand, depthwise, project; the input is added back where shapes allow."""
+
+    def __init__(
+        self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int, dilation: int
+    ) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        layers = [] if expansion == 1 else [_ConvBnRelu6(inputs, hidden, 1)]
+        layers += [
+            _ConvBnRelu6(hidden, hidden, kernel, stride, dilation, depthwise=True),
+            _ConvBnRelu6(hidden, outputs, 1, linear=True),
+        ]
+        self.layers = nn.Sequential(*layers)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x)
+        return x + y if self.residual else y
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 without pooling and classifier: a dense feature map.
+
+    Args:
+        stride: Input pixels per output cell, 32 (as trained) or 16. At 16 the
+            last stride-2 convolution becomes stride 1 and the kernels after it
+            are dilated by 2, so that every 32-cell keeps its value and three
+            more are computed in between.
+    """
+
+    channels = _LITE0_HEAD_CHANNELS
+
+    def __init__(self, stride: int = 32) -> None:
+        super().__init__()
+        if stride not in (16, 32):
+            raise ValueError(f"stride is {stride}; EfficientNet-Lite0 is made for 16 or 32")
+        self.stride = stride
+        self.stem = _ConvBnRelu6(3, 32, 3, stride=2)
+        blocks: list[nn.Module] = []
+        inputs, reached, dilation = 32, 2, 1
+        for expansion, kernel, step, outputs, repeats in _LITE0_STAGES:
+            for index in range(repeats):
+                block_step = step if index == 0 else 1
+                if reached * block_step > stride:
+                    # This block's kernel still sees the dense map undilated.
+                    blocks.append(_InvertedResidual(inputs, outputs, expansion, kernel, 1, 1))
+                    dilation = block_step
+                else:
+                    reached *= block_step
+                    blocks.append(_InvertedResidual(inputs, outputs, expansion, kernel, block_step, dilation))
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.head = _ConvBnRelu6(inputs, self.channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Dense features.
+
+        Args:
+            x: float32 `[N, 3, H, W]`, `(pixel - 127) / 128`; H, W multiples of 32.
+
+        Returns:
+            float32 `[N, 1280, H/stride, W/stride]` in 0-6 (after ReLU6).
+        """
+        return self.head(self.blocks(self.stem(x)))
+
+    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Loads the published weights, which follow this module's order.
+
+        Args:
+            tensors: The package's state dict: 294 tensors of the trunk, then
+                the classifier's weight and bias.
+
+        Returns:
+            The classifier: weight float32 `[1000, 1280]`, bias float32 `[1000]`.
+
+        Raises:
+            ValueError: The tensors are not EfficientNet-Lite0's.
+        """
+        values = list(tensors.values())
+        own = self.state_dict()
+        trunk = dict(zip(own, values, strict=False))
+        wrong = [name for name, value in trunk.items() if value.shape != own[name].shape]
+        if len(values) != len(own) + 2 or wrong:
+            raise ValueError(
+                f"expected {len(own) + 2} tensors of EfficientNet-Lite0 in order, "
+                f"got {len(values)}; shapes differ at {wrong[:3]}"
+            )
+        self.load_state_dict(trunk)
+        return values[-2], values[-1]
+
+
+class _MiniLMLayer(nn.Module):
+    """One post-norm transformer layer of BERT (Devlin et al. 2019)."""
+
+    def __init__(self, width: int, heads: int, hidden: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.norm_attention = nn.LayerNorm(width, eps=eps)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+        self.norm_out = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        def split(y: Tensor) -> Tensor:
+            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        query, key, value = split(self.query(x)), split(self.key(x)), split(self.value(x))
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + bias
+        attended = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
+        x = self.norm_attention(x + self.out(attended))
+        return self.norm_out(x + self.down(F.gelu(self.up(x))))
+
+
+class MiniLM(nn.Module):
+    """all-MiniLM-L6-v2: token ids to one sentence embedding (mean-pooled, unit norm)."""
+
+    width = 384
+    # The published file's name of each part of a layer.
+    _NAMES = (
+        ("query", "attention.self.query"),
+        ("key", "attention.self.key"),
+        ("value", "attention.self.value"),
+        ("out", "attention.output.dense"),
+        ("norm_attention", "attention.output.LayerNorm"),
+        ("up", "intermediate.dense"),
+        ("down", "output.dense"),
+        ("norm_out", "output.LayerNorm"),
+    )
+
+    def __init__(
+        self,
+        tokens: int = 30522,
+        positions: int = 512,
+        layers: int = 6,
+        heads: int = 12,
+        hidden: int = 1536,
+        eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        self.words = nn.Embedding(tokens, self.width)
+        self.positions = nn.Embedding(positions, self.width)
+        self.norm = nn.LayerNorm(self.width, eps=eps)
+        self.layers = nn.ModuleList(_MiniLMLayer(self.width, heads, hidden, eps) for _ in range(layers))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Sentence embeddings.
+
+        Args:
+            input_ids: int64 `[B, T]`, T at most 512.
+            attention_mask: int64 `[B, T]`, 1 for a token, 0 for padding.
+
+        Returns:
+            float32 `[B, 384]`, unit rows.
+        """
+        mask = attention_mask.to(self.norm.weight.dtype)
+        # Plain indexing: F.embedding would call its ONNX value "embedding", the
+        # name of the graph's output.
+        x = self.words.weight[input_ids] + self.positions.weight[: input_ids.shape[1]]
+        x = self.norm(x)
+        # -1e4 is small enough for exp() to give 0 and still a number in fp16.
+        bias = (1.0 - mask)[:, None, None, :] * -1e4
+        for layer in self.layers:
+            x = layer(x, bias)
+        weights = mask.unsqueeze(-1)
+        pooled = (x * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+        return F.normalize(pooled, dim=-1)
+
+    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> None:
+        """Loads the published weights (`model.safetensors`, BERT's names).
+
+        Raises:
+            ValueError: A tensor is missing.
+        """
+        state: dict[str, Tensor] = {}
+        try:
+            # Sentences are always of token type 0: its row folds into the positions.
+            kind = tensors["embeddings.token_type_embeddings.weight"][0]
+            state["words.weight"] = tensors["embeddings.word_embeddings.weight"]
+            state["positions.weight"] = tensors["embeddings.position_embeddings.weight"] + kind
+            for part in ("weight", "bias"):
+                state[f"norm.{part}"] = tensors[f"embeddings.LayerNorm.{part}"]
+                for index in range(len(self.layers)):
+                    for ours, theirs in self._NAMES:
+                        state[f"layers.{index}.{ours}.{part}"] = tensors[
+                            f"encoder.layer.{index}.{theirs}.{part}"
+                        ]
+        except KeyError as error:
+            raise ValueError(f"the MiniLM weights have no tensor {error}") from error
+        self.load_state_dict(state)
