@@ -59,9 +59,8 @@ def main() -> int:
         matrix = confusion(segmenter, options.folder)
         vocabulary = segmenter.vocabulary
     ious = class_ious(matrix)
-    print(
-        f"{options.model} on {options.folder}, {len(vocabulary)} classes, templates {list(vocabulary.templates)}"
-    )
+    templates = list(vocabulary.templates)
+    print(f"{options.model} on {options.folder}, {len(vocabulary)} classes, templates {templates}")
     for name, iou in zip(vocabulary.names, ious, strict=True):
         print(f"{name:<20}{iou:7.1%}")
     print(f"{'mIoU':<20}{np.nanmean(ious):7.1%}")
@@ -71,7 +70,7 @@ def main() -> int:
             "miou": float(np.nanmean(ious)),
             "iou": dict(zip(vocabulary.names, ious.tolist(), strict=True)),
             "synonyms": {name: list(texts) for name, texts in vocabulary.synonyms.items()},
-            "templates": list(vocabulary.templates),
+            "templates": templates,
             "confusion": matrix.tolist(),
             "environment": environment(),
         }

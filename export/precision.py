@@ -27,7 +27,8 @@ def store_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     casts = []
     for weight in _large_weights(result):
         values = numpy_helper.to_array(weight)
-        small = values.astype(np.float16)
+        with np.errstate(over="ignore"):  # Said below, with the weight's name.
+            small = values.astype(np.float16)
         if not np.isfinite(small).all():
             raise ValueError(
                 f"{weight.name} has values up to {np.abs(values).max():.3g}, beyond fp16; store it in fp32"

@@ -20,7 +20,7 @@ from torch.export import Dim
 
 from export._graph import trace
 from export.precision import store_fp16, store_int8
-from export.verify import verify
+from export.verify import VerificationError, verify
 from pixelclip_sdk import Bundle, PixelClipError
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER, InputSpec
@@ -47,6 +47,8 @@ def export_lite(out: Path, *, photos: list[Path], gate: float | None = None) -> 
         VerificationError: The written files do not compute what the source does.
         OSError: The folder cannot be written.
     """
+    if not photos:
+        raise VerificationError("no photos to verify on; give a folder of JPEG or PNG photos")
     pair = build_lite()
     with staged_folder(out) as folder:
         image_encoder = store_int8(_trace_image_encoder(pair), min_elements=_INT8_MIN_ELEMENTS)

@@ -35,8 +35,9 @@ def workplace(tmp_path, photo, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize(("page", "code"), blocks("python"))
-def test_python_blocks_run(page, code, workplace):
+def test_python_blocks_run(page, code):
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, f"{page}:\n{code}\n{result.stderr}"
 
@@ -47,7 +48,8 @@ def commands() -> list[str]:
     return [line for line in lines if line.startswith("pixelclip ")]
 
 
-def test_pixelclip_commands_run_in_their_order(workplace, capsys):
+@pytest.mark.usefixtures("workplace")
+def test_pixelclip_commands_run_in_their_order(capsys):
     found = commands()
     assert len(found) >= 5
     for command in found:
@@ -55,18 +57,19 @@ def test_pixelclip_commands_run_in_their_order(workplace, capsys):
 
 
 def test_files_that_the_pages_link_to_exist():
-    for page in PAGES + [ROOT / "CONTRIBUTING.md"]:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
 def test_make_targets_that_the_pages_name_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
-    for page in PAGES + [ROOT / "CONTRIBUTING.md"]:
-        named = set(
-            re.findall(
-                r"(?<=make )[a-z-]+(?=\s|`|$)",
-                "\n".join(re.findall(r"`make [^`]*`|^make .*", page.read_text(encoding="utf-8"), re.M)),
-            )
-        )
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        text = page.read_text(encoding="utf-8")
+        named = {
+            name
+            for pair in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", text, re.M)
+            for name in pair
+            if name
+        }
         assert named <= targets, f"{page.name}: {named - targets}"

@@ -1,4 +1,3 @@
-import os
 import threading
 
 import numpy as np
@@ -98,7 +97,7 @@ def test_a_failed_write_keeps_the_old_file(result, tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="No space left"):
         result.save(path)
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["out.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
 
 
 def test_writers_of_one_file_never_mix(fake, patches, tmp_path):
@@ -119,7 +118,7 @@ def test_writers_of_one_file_never_mix(fake, patches, tmp_path):
     for thread in threads:
         thread.join()
     assert not failures
-    assert os.listdir(tmp_path) == ["labels.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["labels.png"]
 
 
 def test_is_checked_when_made(patches):

@@ -1,0 +1,98 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from export.to_onnx import staged_folder
+from pixelclip_sdk import Bundle, PixelClipError
+
+ROOT = Path(__file__).parents[2]
+PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
+
+
+def export(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Run the documented command, from another folder."""
+    command = [sys.executable, str(ROOT / "export" / "to_onnx.py"), "--model", "pixelclip-lite", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The bundle as the documented command builds it."""
+    out = tmp_path_factory.mktemp("export") / "bundle"
+    result = export("--out", str(out), cwd=out.parent)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def test_the_command_builds_the_bundle_that_ships(exported):
+    """Same weights, same files, to the byte."""
+    shipped = json.loads((ROOT / "pixelclip_sdk" / "assets" / "pixelclip-lite" / "bundle.json").read_text())
+    built = json.loads((exported / "bundle.json").read_text())
+    assert built["files"] == shipped["files"]
+    assert built["sources"] == shipped["sources"]
+    Bundle.open(exported).verify()
+
+
+def test_nothing_of_the_machine_is_in_the_files(exported):
+    for name in ("image_encoder.onnx", "text_encoder.onnx", "bundle.json"):
+        content = (exported / name).read_bytes()
+        for trace in (b"site-packages", b"/home/", b"/root/", str(ROOT).encode(), b"stack_trace"):
+            assert trace not in content, f"{name} holds {trace!r}"
+
+
+def test_the_report_is_in_the_bundle(exported):
+    report = Bundle.open(exported).verification
+    assert report["photos"] == len(PHOTOS)
+    assert report["label_agreement"] >= report["gate"]
+    assert 0 < report["logits_max_difference"] < 0.05
+
+
+@pytest.mark.slow
+def test_an_export_below_the_gate_leaves_no_bundle(tmp_path):
+    result = export("--out", str(tmp_path / "b"), "--gate", "1.1", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "agrees with its source" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_without_photos_is_refused(tmp_path):
+    result = export("--out", str(tmp_path / "b"), "--photos", str(tmp_path), cwd=tmp_path)
+    assert result.returncode == 1
+    assert "no photos" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_staged_folder_replaces_a_bundle_whole(tmp_path):
+    target = tmp_path / "bundle"
+    for content in ("one", "two"):
+        with staged_folder(target) as folder:
+            (folder / "bundle.json").write_text(content)
+    assert (target / "bundle.json").read_text() == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
+def test_a_failed_export_keeps_the_old_bundle(tmp_path, error):
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "bundle.json").write_text("old")
+
+    def fail() -> None:
+        with staged_folder(target) as folder:
+            (folder / "bundle.json").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert (target / "bundle.json").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"precious")
+    with pytest.raises(PixelClipError, match="is no bundle"), staged_folder(tmp_path):
+        pass
+    assert (tmp_path / "holiday.jpg").exists()
