@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,19 +39,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: The folder or the file cannot be written, or the disk is full.
     """
     target = Path(path)
-    temporary: Path | None = None
+    temporary = target.with_name(f".{target.stem[:32]}-{secrets.token_hex(8)}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise OutputError(f"cannot write {target}: it is a folder. Name a file in it.")
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.stem[:32]}-", suffix=target.suffix, dir=target.parent
-        )
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch(exist_ok=False)
         yield temporary
-        # mkstemp makes files that only the owner may read; a result should be as readable as any other.
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
         raise OutputError(
@@ -59,12 +53,5 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             "Choose a folder that can be written and a disk with room."
         ) from error
     finally:
-        if temporary is not None:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    # There is no call that only reads the mask.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -42,6 +42,13 @@ def test_python_blocks_run(page, code):
     assert result.returncode == 0, f"{page}:\n{code}\n{result.stderr}"
 
 
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_examples_run(example, tmp_path):
+    command = [sys.executable, "-W", "error", str(example)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
 def commands() -> list[str]:
     """Every `pixelclip …` line of the shell blocks, in order."""
     lines = [line.partition("#")[0].strip() for _, code in blocks("bash") for line in code.splitlines()]
