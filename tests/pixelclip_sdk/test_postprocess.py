@@ -28,6 +28,10 @@ def reference(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         ((300, 8, 8), (33, 47)),
         ((1, 4, 4), (9, 9)),
         ((6, 5, 5), (5, 5)),
+        ((20, 64, 64), (270, 480)),  # A whole number of columns a cell, not of rows.
+        ((3, 2, 2), (200, 300)),  # Cells cut into parts.
+        ((2, 3, 40), (400, 11)),
+        ((7, 30, 30), (4, 4)),  # Smaller than the grid.
     ],
 )
 def test_equals_interpolate_then_argmax(shape, size):
