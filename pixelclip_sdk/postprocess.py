@@ -7,8 +7,6 @@ grid points an interpolated logit is a convex combination of the four, so a clas
 below another's worst corner cannot win there. What is left is one or two classes in most cells.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -60,11 +58,13 @@ def argmax_upsampled(
     for start in range(0, rows.cells, step):
         stop = min(start + step, rows.cells)
         piece = slice(*np.searchsorted(rows.cell, (start, stop)))
-        best, winner = _blocks(
-            grid[start : stop + 1], rows.weights[start:stop], columns.weights, labels.dtype
-        )
-        scores[piece] = _assemble(best, rows.index[piece] - start * rows.block, columns.index)
-        labels[piece] = _assemble(winner, rows.index[piece] - start * rows.block, columns.index)
+        weights = rows.weights[start:stop], columns.weights
+        best, winner, place = _blocks(grid[start : stop + 1], *weights, labels.dtype)
+        across = place.take(columns.cell, axis=1) * best[0].size + columns.offset
+        index = across[rows.cell[piece] - start]
+        index += rows.offset[piece, None] * columns.block
+        best.take(index, out=scores[piece], mode="clip")  # Only with a mode is `out` written directly.
+        winner.take(index, out=labels[piece], mode="clip")
     if threshold is not None:
         labels[scores < threshold] = unknown_label(count)
     return labels, scores
@@ -78,11 +78,12 @@ def _parts(grid: tuple[int, ...], size: tuple[int, int]) -> int:
     """Into how many parts a side to cut the cells of a grid `(K, h, w)`.
 
     An interpolated logit is bilinear in a part of a cell just as in the whole, and in a smaller part fewer
-    classes can win; but finding them costs about 8 operations a class and part, and saves some for every
-    pixel. Cutting pays as long as it stays cheaper than one operation a pixel.
+    classes can win. But finding them costs about 8 operations a class and part, so cutting stops where that
+    becomes one a pixel; and loops over less than about 16 pixels are not worth starting.
     """
     classes, rows, columns = grid
-    return min(max(int((size[0] * size[1] / (8 * classes * (rows + 1) * (columns + 1))) ** 0.5), 1), 8)
+    affordable = (size[0] * size[1] / (8 * classes * (rows + 1) * (columns + 1))) ** 0.5
+    return max(int(min(affordable, size[0] / (16 * rows), size[1] / (16 * columns))), 1)
 
 
 class _Axis:
@@ -97,7 +98,7 @@ class _Axis:
         cells: Number of cells; the outer two lie between an edge point and its repetition.
         block: Pixels of the widest cell.
         cell: `(pixels,)` cell of every pixel, ascending.
-        index: `(pixels,)` place of every pixel when every cell has `block` places.
+        offset: `(pixels,)` place of every pixel in its cell, from 0 to `block - 1`.
         weights: `(cells, block)` share of the cell's second grid point at every place.
         between: `(cells + 1, points + 2)` takes the grid points, edges repeated, to the cells' corners.
     """
@@ -106,16 +107,11 @@ class _Axis:
         position = ((np.arange(pixels) + 0.5) * (points / pixels) + 0.5) * parts
         self.cell = np.floor(position).astype(np.intp)
         self.cells = (points + 1) * parts
-        starts = np.searchsorted(self.cell, np.arange(self.cells + 1))
-        sizes = np.diff(starts)
-        self.block = int(sizes.max())
-        # The first cell may be narrower and ends where the second begins: with a whole number of pixels a
-        # cell all places then follow each other.
-        offset = np.where(np.arange(self.cells) == self.cell[0], self.block - sizes, 0) - starts[:-1]
-        self.index = self.cell * self.block + offset[self.cell] + np.arange(pixels)
-        weights = np.zeros(self.cells * self.block, np.float32)
-        weights[self.index] = position - self.cell
-        self.weights = weights.reshape(self.cells, self.block)
+        starts = np.searchsorted(self.cell, np.arange(self.cells))
+        self.offset = np.arange(pixels) - starts[self.cell]
+        self.block = int(self.offset.max()) + 1
+        self.weights = np.zeros((self.cells, self.block), np.float32)
+        self.weights[self.cell, self.offset] = position - self.cell
         corners = np.arange(self.cells + 1)[:, None] / parts
         self.between = np.maximum(1 - np.abs(corners - np.arange(points + 2)), 0).astype(np.float32)
 
@@ -125,7 +121,7 @@ def _blocks(
     row_weights: Float32Array,
     column_weights: Float32Array,
     dtype: np.dtype[np.uint8 | np.uint16],
-) -> tuple[Float32Array, LabelArray]:
+) -> tuple[Float32Array, LabelArray, IndexArray]:
     """Best logit and its class at every place of every cell.
 
     Args:
@@ -135,7 +131,8 @@ def _blocks(
         dtype: Of the labels.
 
     Returns:
-        Two arrays `(r, c, b, d)`.
+        Best logits and labels, both `(r * c, b, d)` in an order of their own, and `(r, c)` the place of each
+        cell in that order.
     """
     classes, first, count = _candidates(grid)
     # Cells with more candidates come first, so that those with a t-th one are always the leading ones.
@@ -164,8 +161,7 @@ def _blocks(
             np.maximum(best[:n], values, out=best[:n])
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    cells = (len(row_weights), len(column_weights), *shape[1:])
-    return best[place].reshape(cells), winner[place].reshape(cells)
+    return best, winner, place.reshape(len(row_weights), len(column_weights))
 
 
 def _between(points: Float32Array, at: IndexArray, step: int, weight: Float32Array) -> Float32Array:
@@ -187,12 +183,3 @@ def _candidates(grid: Float32Array) -> tuple[IndexArray, IndexArray, IndexArray]
     possible = (high >= low.max(axis=2, keepdims=True) - 1e-6).reshape(-1, grid.shape[2])
     count = np.count_nonzero(possible, axis=1)
     return np.nonzero(possible)[1], np.cumsum(count) - count, count
-
-
-def _assemble(blocks: npt.NDArray[Any], rows: IndexArray, columns: IndexArray) -> npt.NDArray[Any]:
-    """Cells `(r, c, b, d)` → the pixels at places `rows` and `columns` `(len(rows), len(columns))`."""
-    r, c, b, d = blocks.shape
-    picture = blocks.transpose(0, 2, 1, 3).reshape(r * b, c * d)
-    if columns[-1] - columns[0] == len(columns) - 1:  # Nothing to leave out: a slice is much faster.
-        return picture[rows, columns[0] : columns[-1] + 1]
-    return picture[rows].take(columns, axis=1)
