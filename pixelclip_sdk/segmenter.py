@@ -25,6 +25,8 @@ __all__ = ["Segmenter"]
 _log = logging.getLogger(__name__)
 
 _BACKENDS = ("auto", "onnx")
+# Pictures that go through the engine together: enough to gain all there is, few enough to fit anywhere.
+_MAX_BATCH = 16
 
 
 class Segmenter:
@@ -178,8 +180,8 @@ class Segmenter:
     ) -> list[Segmentation]:
         """Segment several pictures with the same words; the results equal those of single calls.
 
-        Pictures of one size go through the model together. All of them are in memory at once: feed long
-        lists in pieces.
+        Pictures of one size go through the model together, up to 16 at a time. All pictures and results
+        are in memory at once: feed long lists in pieces.
 
         Args:
             images: Pictures; see `predict`.
@@ -279,7 +281,8 @@ class Segmenter:
         for i, image in enumerate(inputs):
             groups.setdefault(image.shape, []).append(i)
         logits: dict[int, npt.NDArray[np.float32]] = {}
-        for members in groups.values():
+        batches = [m[i : i + _MAX_BATCH] for m in groups.values() for i in range(0, len(m), _MAX_BATCH)]
+        for members in batches:
             clock = _Clock()
             batch = self._backend.logits(np.stack([inputs[i] for i in members]), text)
             clock.lap("inference")

@@ -75,6 +75,20 @@ def test_batch_and_single_agree_whatever_the_sizes(fake, patches):
     assert fake.predict_batch([]) == []
 
 
+def test_a_long_batch_goes_through_in_pieces(fake, patches, monkeypatch):
+    sizes = []
+    logits = FakeBackend.logits
+    monkeypatch.setattr(
+        FakeBackend,
+        "logits",
+        lambda self, images, text: sizes.append(len(images)) or logits(self, images, text),
+    )
+    results = fake.predict_batch([np.roll(patches, i, axis=1) for i in range(40)])
+    assert sizes == [16, 16, 8]
+    for i in (0, 17, 39):
+        np.testing.assert_array_equal(results[i].labels, fake.predict(np.roll(patches, i, axis=1)).labels)
+
+
 def test_batch_and_single_agree_on_the_real_model(lite, photo):
     images = [photo, photo[:, ::-1], photo[:200], np.ascontiguousarray(photo[50:250])]
     for image, result in zip(images, lite.predict_batch(images), strict=True):
