@@ -13,12 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelclip_sdk import Segmenter
-from pixelclip_sdk.benchmark import measure_latency, sample_jpeg
-
-WORDS = (
-    "person, cat, dog, chair, table, sofa, bed, cup, plate, bottle, book, plant, "
-    "window, door, wall, floor, lamp, television, carpet, curtain"
-)
+from pixelclip_sdk.benchmark import SAMPLE_WORDS, measure_latency, sample_jpeg
 
 # Runs in a fresh interpreter, which prints the four times in seconds as JSON.
 _COLD_START = """
@@ -48,7 +43,7 @@ def cold_start(model: str, runs: int) -> dict[str, float]:
     """Median seconds of each step of a fresh process, after one that warms the file cache."""
     samples = []
     for _ in range(runs + 1):
-        command = [sys.executable, "-c", _COLD_START, model, WORDS]
+        command = [sys.executable, "-c", _COLD_START, model, SAMPLE_WORDS]
         samples.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     return {step: statistics.median(sample[step] for sample in samples[1:]) for step in samples[0]}
 
@@ -62,7 +57,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     options = parser.parse_args()
     start = cold_start(options.model, runs=5)
-    with Segmenter.from_pretrained(options.model, classes=WORDS) as segmenter:
+    with Segmenter.from_pretrained(options.model, classes=SAMPLE_WORDS) as segmenter:
         jpeg = options.image.read_bytes() if options.image else sample_jpeg()
         report = measure_latency(segmenter, jpeg, runs=options.runs)
     print(report.table())

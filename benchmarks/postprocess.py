@@ -23,6 +23,7 @@ from pixelclip_sdk import Segmenter
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.postprocess import argmax_upsampled
+from pixelclip_sdk.vocabulary import read_classes
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GRID = 64
@@ -74,9 +75,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     options = parser.parse_args()
     photos = options.photos or sorted((_ROOT / "examples" / "photos").glob("*.jpg"))
-    names = [
-        line for line in (Path(__file__).parent / "classes" / "common.txt").read_text().split("\n") if line
-    ]
+    classes = read_classes(str(_ROOT / "benchmarks" / "classes" / "common.txt"))
     torch.set_num_threads(default_threads())
     results = []
     print(
@@ -84,6 +83,7 @@ def main() -> int:
     )
     print("classes    picture      ours      torch   ratio      equal  peak memory")
     with Segmenter.from_pretrained("pixelclip-lite") as segmenter:
+        names = segmenter.set_classes(classes).names
         for count, height, width in _CASES:
             segmenter.set_classes(names[:count])
             logits = [grid_logits(segmenter, photo) for photo in photos]

@@ -26,7 +26,7 @@ from pixelclip_sdk._files import sha256
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER, InputSpec
 from training.encoders.lite import LitePair, build_lite
 
-__all__ = ["export_lite", "main"]
+__all__ = ["export_lite", "main", "staged_folder"]
 
 # Nominal input of pixelclip-lite; docs/pixelclip-lite.md has the measurements.
 LITE_INPUT = InputSpec(height=352, width=448, multiple=32, keep_aspect=True)
@@ -56,7 +56,7 @@ def export_lite(out: Path, *, photos: list[Path], gate: float = LITE_GATE) -> Bu
         image_encoder = store_int8(_trace_image_encoder(pair), min_elements=_INT8_MIN_ELEMENTS)
         onnx.save(store_fp16(image_encoder), folder / IMAGE_ENCODER)
         # Whitening divides by small numbers and so multiplies rounding: int8 there would cost more than all
-        # of MiniLM's layers together (mean cosine 0.9958, against 0.9970).
+        # of MiniLM's layers together (mean cosine of 500 names 0.9958, against 0.9970; measured by hand).
         text_encoder = store_int8(_trace_text_encoder(pair), keep=["whiten"])
         onnx.save(store_fp16(text_encoder), folder / TEXT_ENCODER)
         pair.tokenizer.save(str(folder / TOKENIZER), pretty=False)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pixelclip_sdk import Bundle, PixelClipError
+from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk.backends.onnx import OnnxBackend
 from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.postprocess import argmax_upsampled
@@ -65,6 +65,19 @@ class Report:
         return "\n".join(f"  {key:<24}{value}" for key, value in self.to_json().items())
 
 
+class _SourceEncoder:
+    """The PyTorch text encoder, with the tokenizer and templates of the bundle."""
+
+    def __init__(self, bundled: TextEncoder, module: torch.nn.Module) -> None:
+        self.templates, self.text_hash = bundled.templates, bundled.text_hash
+        self.check_words, self._tokenizer, self._module = bundled.check_words, bundled.tokenizer, module
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        encodings = self._tokenizer.encode_batch(texts)
+        ids, mask = [e.ids for e in encodings], [e.attention_mask for e in encodings]
+        return self._module(torch.tensor(ids), torch.tensor(mask)).numpy()
+
+
 @torch.no_grad()
 def verify(
     bundle: Bundle,
@@ -85,19 +98,9 @@ def verify(
     Raises:
         VerificationError: The labels agree on too few pixels.
     """
-    words = [word.strip() for word in WORDS.split(",")]
     encoder = TextEncoder(bundle)
-    prompts = [template.format(word) for word in words for template in bundle.templates]
-
-    def pooled(rows: np.ndarray) -> np.ndarray:
-        means = rows.reshape(len(words), -1, rows.shape[1]).mean(axis=1)
-        return means / np.linalg.norm(means, axis=1, keepdims=True)
-
-    ours = encoder.encode(prompts)
-    encodings = encoder.tokenizer.encode_batch(prompts)
-    source = text_encoder(
-        torch.tensor([e.ids for e in encodings]), torch.tensor([e.attention_mask for e in encodings])
-    ).numpy()
+    ours = Vocabulary.encode(WORDS, encoder).embeddings
+    source = Vocabulary.encode(WORDS, _SourceEncoder(encoder, text_encoder)).embeddings
     agreement, worst, mean, cosine = [], 0.0, [], []
     with OnnxBackend(
         bundle.file(IMAGE_ENCODER), embedding_dim=bundle.embedding_dim, multiple=bundle.input.multiple
@@ -105,11 +108,9 @@ def verify(
         for photo in photos:
             picture = load_image(photo)
             image = fit(picture, bundle.input)[None]
-            expected, features = (
-                t.numpy()
-                for t in image_encoder(torch.from_numpy(image.copy()), torch.from_numpy(pooled(source)))
-            )
-            found = backend.logits(image, pooled(ours))
+            tensors = torch.from_numpy(image.copy()), torch.from_numpy(source.copy())
+            expected, features = (tensor.numpy() for tensor in image_encoder(*tensors))
+            found = backend.logits(image, ours)
             a, b = backend.features(image), features
             cosine.append((a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1))
             difference = np.abs(found - expected)
@@ -120,7 +121,7 @@ def verify(
             agreement.append((labels[0] == labels[1]).mean())
     report = Report(
         photos=len(photos),
-        words=len(words),
+        words=len(ours),
         label_agreement=float(np.mean(agreement)),
         logits_max_difference=worst,
         logits_mean_difference=float(np.mean(mean)),

@@ -15,7 +15,13 @@ from PIL import Image
 
 from pixelclip_sdk.segmenter import Segmenter
 
-__all__ = ["LatencyReport", "environment", "measure_latency", "sample_jpeg"]
+__all__ = ["SAMPLE_WORDS", "LatencyReport", "environment", "measure_latency", "sample_jpeg"]
+
+SAMPLE_WORDS = (
+    "person, cat, dog, chair, table, sofa, bed, cup, plate, bottle, book, plant, "
+    "window, door, wall, floor, lamp, television, carpet, curtain"
+)
+"""20 household words, for timing."""
 
 _PERCENTILES = (50, 90, 95, 99)
 _STAGES = ("decode", "preprocess", "inference", "postprocess", "total")

