@@ -33,6 +33,9 @@ def trace(
 
     Returns:
         A checked model with all weights inside and nothing else: no traces of the machine it was made on.
+
+    Raises:
+        RuntimeError: A dynamic dimension did not survive the export.
     """
     with warnings.catch_warnings():
         # Inputs that share a dynamic dimension share its name; that is meant.
@@ -52,8 +55,21 @@ def trace(
     model = program.model_proto
     _strip(model)
     _rename_outputs(model.graph)
+    _check_dynamic(model.graph, dynamic)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _check_dynamic(graph: onnx.GraphProto, dynamic: Mapping[str, Mapping[int, Any]]) -> None:
+    """Refuse a graph in which a dimension that was to be free became the example's."""
+    for value in graph.input:
+        for dimension in dynamic.get(value.name, {}):
+            size = value.type.tensor_type.shape.dim[dimension]
+            if not size.dim_param:
+                raise RuntimeError(
+                    f"dimension {dimension} of {value.name} was to be dynamic and was exported as "
+                    f"{size.dim_value}: something in the module reads it as a number"
+                )
 
 
 def _strip(model: onnx.ModelProto) -> None:

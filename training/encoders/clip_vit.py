@@ -1,0 +1,140 @@
+"""CLIP's vision transformer made dense: one embedding of the text space for every patch."""
+
+import math
+
+import torch
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["DenseViT", "attend", "run_block"]
+
+
+class DenseViT(nn.Module):
+    """An open_clip vision transformer whose last block keeps only its value path.
+
+    In the last block attention mixes patches until each tells of the whole image. As in PixelCLIP, its
+    place is taken by ``out_proj(V)`` of the patch itself plus the residual of the class token, the same for
+    all patches; then come the block's MLP, `ln_post` and the projection.
+
+    Args:
+        visual: The image tower; its parameters are used, not copied.
+
+    Raises:
+        ValueError: The tower is of another make than CLIP's.
+    """
+
+    def __init__(self, visual: VisionTransformer) -> None:
+        super().__init__()
+        blocks = visual.transformer.resblocks
+        if (
+            visual.attn_pool is not None
+            or visual.proj is None
+            or visual.patch_size[0] != visual.patch_size[1]
+            or not all(type(block) is ResidualAttentionBlock for block in blocks)
+        ):
+            raise ValueError("expected a vision transformer as CLIP's: class token, plain blocks, projection")
+        self.visual = visual
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per patch."""
+        return int(self.visual.patch_size[0])
+
+    @property
+    def dim(self) -> int:
+        """Width D of the embeddings."""
+        return int(self.visual.proj.shape[1])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Dense features.
+
+        Args:
+            pixels: float `[N, 3, H, W]`, normalised by CLIP's mean and deviation; H, W multiples of `stride`.
+
+        Returns:
+            float `[N, H / stride, W / stride, D]`, not normalised.
+        """
+        visual = self.visual
+        patches = visual.conv1(pixels)
+        height, width = patches.shape[2:]
+        x = patches.flatten(2).transpose(1, 2)
+        positions = self.positions(height, width)
+        first = (visual.class_embedding + positions[0]).expand(x.shape[0], 1, -1)
+        x = visual.ln_pre(torch.cat([first, x + positions[1:]], dim=1))
+        *blocks, last = visual.transformer.resblocks
+        for block in blocks:
+            x = run_block(block, x)
+        x = last_block(last, x)
+        x = visual.ln_post(x) @ visual.proj
+        return x.unflatten(1, (height, width))
+
+    def positions(self, height: int, width: int) -> Tensor:
+        """Position embeddings of the class token and of a grid: bicubic, half-pixel centres, no antialias.
+
+        Args:
+            height: Rows of patches.
+            width: Columns of patches.
+
+        Returns:
+            float `[1 + height * width, C]`.
+        """
+        positions = self.visual.positional_embedding
+        side = math.isqrt(len(positions) - 1)
+        if (height, width) == (side, side):
+            return positions
+        grid = positions[1:].T.unflatten(1, (side, side))[None]
+        grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+        return torch.cat([positions[:1], grid[0].flatten(1).T])
+
+
+def last_block(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+    """The value path of a block, for the patches alone.
+
+    Args:
+        block: The transformer's last block.
+        x: float `[N, 1 + P, C]`, the class token first.
+
+    Returns:
+        float `[N, P, C]`.
+    """
+    attention = block.attn
+    channels = x.shape[-1]
+    weight = attention.in_proj_weight[2 * channels :]
+    values = F.linear(block.ln_1(x[:, 1:]), weight, attention.in_proj_bias[2 * channels :])
+    x = block.ls_1(attention.out_proj(values)) + x[:, :1]
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def run_block(block: ResidualAttentionBlock, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """A whole block; the same as calling it, in operations that export well.
+
+    Args:
+        block: A transformer's block.
+        x: float `[N, T, C]`.
+        mask: float `[T, T]`, added to the attention scores.
+
+    Returns:
+        float `[N, T, C]`.
+    """
+    x = x + block.ls_1(attend(block.attn, block.ln_1(x), mask))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Self-attention.
+
+    Args:
+        attention: The weights.
+        x: float `[N, T, C]`.
+        mask: float `[T, T]`, added to the attention scores.
+
+    Returns:
+        float `[N, T, C]`.
+    """
+    # Sizes first, as numbers: an exporter then writes constant shapes and leaves the batch free.
+    tokens, heads, channels = x.shape[1], attention.num_heads, attention.head_dim
+    qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    qkv = qkv.reshape(-1, tokens, 3, heads, channels).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=mask)
+    return attention.out_proj(mixed.transpose(1, 2).reshape(-1, tokens, heads * channels))
