@@ -48,7 +48,7 @@ class LeanImageEncoder(nn.Module):
         """Same as `DenseImageEncoder.forward`, at the one size."""
         # Cast before the transpose: TensorRT refuses to transpose uint8.
         features = self.tower(image.to(self.up_rows.dtype).permute(0, 3, 1, 2))
-        _, rows, columns, dim = features.shape
+        columns, dim = features.shape[2:]
         features = self.up_rows @ features.flatten(2)
         features = self.up_columns @ features.unflatten(2, (columns, dim))
         features = F.normalize(features, dim=-1)

@@ -32,21 +32,37 @@ class InputSpec:
         height: Nominal input height in pixels.
         width: Nominal input width in pixels.
         multiple: Input sides are multiples of this.
-        keep_aspect: True when the model takes any such size: a picture then keeps its aspect ratio and
-            is scaled to about `height * width` pixels. False when the size is fixed and pictures are
-            squashed to it.
+        fixed: True when the model takes the nominal size only, False when it takes any size whose sides
+            are multiples of `multiple`.
+        keep_aspect: True when a picture keeps its aspect ratio: at any size it is scaled to about
+            `height * width` pixels, at a fixed one it is scaled to fit in and the rest is padded. False
+            when it is squashed to the nominal size.
+        batch: The only number of pictures the model takes at once, or None for any.
     """
 
     height: int
     width: int
     multiple: int
+    fixed: bool
     keep_aspect: bool
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         for side in ("height", "width"):
             value = getattr(self, side)
             if value <= 0 or self.multiple <= 0 or value % self.multiple:
                 raise BundleError(f"input {side} is {value}; expected a positive multiple of {self.multiple}")
+        if not self.fixed and not self.keep_aspect:
+            raise BundleError(
+                "the input is of any size (fixed is false) and squashed (keep_aspect is false); expected either"
+            )
+        if self.batch is not None and self.batch < 1:
+            raise BundleError(f"input batch is {self.batch}; expected at least 1, or null for any")
+
+    @property
+    def only_size(self) -> tuple[int, int] | None:
+        """The only input size `(H, W)`, or None when there are others."""
+        return (self.height, self.width) if self.fixed else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +75,7 @@ class Bundle:
         license: SPDX expression of the weights' licence.
         sources: Where the weights come from: one mapping each, with `name`, `license`, `sha256`, ….
         input: The sizes the image encoder takes.
-        stride: Input pixels per cell of the output grid.
+        grid: Cells `(h, w)` of the output grid at the nominal input size.
         embedding_dim: Width D of the embeddings.
         templates: Prompts a class name is put into, each with one ``{}``.
         precision: Storage precision of the weights, e.g. ``"fp16"``.
@@ -73,7 +89,7 @@ class Bundle:
     license: str
     sources: tuple[Mapping[str, Any], ...]
     input: InputSpec
-    stride: int
+    grid: tuple[int, int]
     embedding_dim: int
     templates: tuple[str, ...]
     precision: str
@@ -190,7 +206,7 @@ _TYPES: Mapping[str, type] = {
     "license": str,
     "sources": list,
     "input": dict,
-    "stride": int,
+    "grid": list,
     "embedding_dim": int,
     "templates": list,
     "precision": str,
@@ -232,8 +248,15 @@ def _checked_fields(fields: Any, manifest: Path) -> dict[str, Any]:
         **fields,
         "input": InputSpec(**fields["input"]),
         "sources": tuple(fields["sources"]),
+        "grid": _grid(fields["grid"], manifest),
         "templates": tuple(fields["templates"]),
     }
+
+
+def _grid(sides: list[Any], manifest: Path) -> tuple[int, int]:
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise BundleError(f"{manifest}: grid is {sides}; expected two positive numbers, rows and columns")
+    return sides[0], sides[1]
 
 
 def _check_keys(found: Mapping[str, Any], expected: set[str], manifest: Path, prefix: str) -> None:

@@ -7,6 +7,8 @@ grid points an interpolated logit is a convex combination of the four, so a clas
 below another's worst corner cannot win there. What is left is one or two classes in most cells.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,7 +30,10 @@ def unknown_label(count: int) -> int:
 
 
 def argmax_upsampled(
-    logits: Float32Array, size: tuple[int, int], threshold: float | None = None
+    logits: Float32Array,
+    size: tuple[int, int],
+    threshold: float | None = None,
+    covered: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[LabelArray, Float32Array]:
     """Best class of every pixel, and its interpolated logit.
 
@@ -36,18 +41,23 @@ def argmax_upsampled(
         logits: `(K, h, w)` float32.
         size: Wanted `(H, W)`.
         threshold: Pixels whose best logit is below it become unknown; None for none.
+        covered: Share of the grid, from its top left, that the picture covers; the rest is padding.
 
     Returns:
         Labels `(H, W)`, uint8 or (beyond 255 classes) uint16, and scores `(H, W)` float32. Among equal
         logits the first class wins.
     """
     count = len(logits)
+    spans = logits.shape[1] * covered[0], logits.shape[2] * covered[1]
+    # Cells of padding alone are dropped, so that nothing of them is mixed in at the picture's edge.
+    logits = logits[:, : math.ceil(spans[0] - 1e-6), : math.ceil(spans[1] - 1e-6)]
     labels = np.empty(size, label_dtype(count))
     scores = np.empty(size, np.float32)
     # Repeated edges turn the clamping at the borders into ordinary cells. Classes last: they are compared.
     grid = np.ascontiguousarray(np.pad(logits, ((0, 0), (1, 1), (1, 1)), mode="edge").transpose(1, 2, 0))
     parts = _parts(logits.shape, size)
-    rows, columns = _Axis(logits.shape[1], size[0], parts), _Axis(logits.shape[2], size[1], parts)
+    rows = _Axis(logits.shape[1], spans[0], size[0], parts)
+    columns = _Axis(logits.shape[2], spans[1], size[1], parts)
     if parts > 1:
         grid = _corners(logits.shape[1], parts) @ grid.reshape(len(grid), -1)
         grid = _corners(logits.shape[2], parts) @ grid.reshape(len(grid), -1, count)
@@ -98,6 +108,7 @@ class _Axis:
 
     Args:
         points: Grid points along the side.
+        span: Length of the picture's side in distances between grid points; not above `points`.
         pixels: Pixels along the side.
         parts: Into how many cells to cut the space between two grid points.
 
@@ -109,8 +120,8 @@ class _Axis:
         weights: `(cells, block)` share of the cell's second grid point at every place.
     """
 
-    def __init__(self, points: int, pixels: int, parts: int) -> None:
-        position = ((np.arange(pixels) + 0.5) * (points / pixels) + 0.5) * parts
+    def __init__(self, points: int, span: float, pixels: int, parts: int) -> None:
+        position = ((np.arange(pixels) + 0.5) * (span / pixels) + 0.5) * parts
         self.cell = np.floor(position).astype(np.intp)
         self.cells = (points + 1) * parts
         starts = np.searchsorted(self.cell, np.arange(self.cells))

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import ImageError
 
-__all__ = ["ChannelOrder", "ImageInput", "fit", "input_size", "load_image"]
+__all__ = ["ChannelOrder", "ImageInput", "fit", "input_size", "load_image", "scaled_size"]
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 ChannelOrder = Literal["rgb", "bgr"]
@@ -22,6 +22,8 @@ UInt8Array = npt.NDArray[np.uint8]
 # Squashing a panorama further than this would leave nothing to see, and following it would cost more
 # memory than a normal photo.
 _MAX_ASPECT = 4.0
+# The mean colour of photos, which normalisation turns into about zero.
+_PADDING = (123, 117, 104)
 
 
 def load_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> UInt8Array:
@@ -63,13 +65,12 @@ def load_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> UInt8
 
 
 def input_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
-    """Size `(H, W)` at which a picture of `height` × `width` enters the model.
+    """Size `(H, W)` of the model's input for a picture of `height` × `width`.
 
-    With ``spec.keep_aspect`` it has the picture's aspect ratio and about the number of pixels of the
-    model's nominal size, so that a frame costs the same whatever its shape; otherwise it is the nominal
-    size.
+    A model of a fixed size has one. For others it has the picture's aspect ratio and about the number of
+    pixels of the nominal size, so that a frame costs the same whatever its shape.
     """
-    if not spec.keep_aspect:
+    if spec.fixed:
         return spec.height, spec.width
     aspect = min(max(width / height, 1 / _MAX_ASPECT), _MAX_ASPECT)
     area = spec.height * spec.width
@@ -80,22 +81,40 @@ def input_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
     return snap(math.sqrt(area / aspect)), snap(math.sqrt(area * aspect))
 
 
+def scaled_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
+    """Size `(H, W)` that a picture of `height` × `width` has inside the model's input, at its top left.
+
+    Smaller than `input_size` where the size is fixed and the aspect ratio is kept.
+    """
+    size = input_size(height, width, spec)
+    if not (spec.fixed and spec.keep_aspect):
+        return size
+    scale = min(size[0] / height, size[1] / width)
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
 def fit(image: UInt8Array, spec: InputSpec) -> UInt8Array:
-    """Resize a picture to the size at which it enters the model: bilinear, antialiased when shrinking.
+    """Bring a picture to the model's input: bilinear, antialiased when shrinking.
 
     Args:
         image: `(H, W, 3)` uint8.
         spec: The sizes the model takes.
 
     Returns:
-        uint8 `(*input_size(H, W, spec), 3)`, C-contiguous; may be `image` itself.
+        uint8 `(*input_size(H, W, spec), 3)`, C-contiguous; may be `image` itself. Where `scaled_size` is
+        smaller, the right or the bottom is grey.
     """
-    height, width = input_size(image.shape[0], image.shape[1], spec)
-    if image.shape[:2] == (height, width):
+    size, whole = scaled_size(*image.shape[:2], spec), input_size(*image.shape[:2], spec)
+    if image.shape[:2] != size:
+        # reducing_gap shrinks by an integer factor first; 2 is indistinguishable, much faster on large frames.
+        small = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
+        image = np.asarray(small)
+    if size == whole:
         return image
-    # reducing_gap shrinks by an integer factor first; 2 is indistinguishable and much faster on large frames.
-    small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return np.asarray(small)
+    padded = np.empty((*whole, 3), np.uint8)
+    padded[: size[0], : size[1]] = image
+    padded[size[0] :] = padded[:, size[1] :] = _PADDING
+    return padded
 
 
 def _from_file(file: Path | io.BytesIO, name: str) -> UInt8Array:

@@ -31,7 +31,7 @@ def colour_vocabulary() -> Callable[..., Vocabulary]:
 @pytest.fixture
 def fake(colour_vocabulary) -> Segmenter:
     """A segmenter of 64×64 pixels, cells of 8, that knows red, green and blue."""
-    spec = InputSpec(height=64, width=64, multiple=8, keep_aspect=False)
+    spec = InputSpec(height=64, width=64, multiple=8, fixed=True, keep_aspect=False)
     return Segmenter(FakeBackend(stride=8), spec, vocabulary=colour_vocabulary("red", "green", "blue"))
 
 

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -90,3 +92,22 @@ def test_memory_follows_the_picture_not_the_classes():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40e6  # K × H × W of float32 would be 1 GB.
+
+
+@pytest.mark.parametrize("covered", [(1, 0.75), (0.3, 1), (0.51, 0.99)])
+def test_padding_has_no_part_in_the_labels(covered):
+    logits = np.random.default_rng(1).normal(size=(6, 16, 16)).astype(np.float32)
+    rows, columns = (math.ceil(16 * share) for share in covered)
+    labels, scores = argmax_upsampled(logits, (90, 70), covered=covered)
+    logits[:, rows:] = logits[:, :, columns:] = 100
+    again = argmax_upsampled(logits, (90, 70), covered=covered)
+    assert (again[0] == labels).all()
+    assert (again[1] == scores).all()
+
+
+def test_a_covered_part_is_interpolated_as_if_it_were_alone():
+    logits = np.random.default_rng(1).normal(size=(6, 16, 16)).astype(np.float32)
+    part = argmax_upsampled(logits, (60, 80), covered=(0.5, 1))
+    alone = argmax_upsampled(logits[:, :8], (60, 80))
+    assert (part[0] == alone[0]).all()
+    np.testing.assert_allclose(part[1], alone[1], atol=1e-6)

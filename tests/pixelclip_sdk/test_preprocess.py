@@ -7,10 +7,10 @@ from PIL import Image
 
 from pixelclip_sdk import ImageError
 from pixelclip_sdk.bundle import InputSpec
-from pixelclip_sdk.preprocess import fit, input_size, load_image
+from pixelclip_sdk.preprocess import fit, input_size, load_image, scaled_size
 
-DYNAMIC = InputSpec(height=384, width=512, multiple=32, keep_aspect=True)
-FIXED = InputSpec(height=320, width=320, multiple=16, keep_aspect=False)
+DYNAMIC = InputSpec(height=384, width=512, multiple=32, fixed=False, keep_aspect=True)
+FIXED = InputSpec(height=320, width=320, multiple=16, fixed=True, keep_aspect=False)
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -163,3 +163,20 @@ def test_a_fixed_input_is_squashed(photo):
 def test_a_picture_of_the_right_size_is_not_copied():
     image = np.zeros((384, 512, 3), np.uint8)
     assert fit(image, DYNAMIC) is image
+
+
+@pytest.mark.parametrize(
+    ("size", "scaled"),
+    [((480, 640), (336, 448)), ((720, 1280), (252, 448)), ((640, 480), (336, 252)), ((9000, 3), (336, 1))],
+)
+def test_a_fixed_size_that_keeps_the_aspect_is_padded(size, scaled):
+    spec = InputSpec(height=336, width=448, multiple=16, fixed=True, keep_aspect=True)
+    assert input_size(*size, spec) == (336, 448)
+    assert scaled_size(*size, spec) == scaled
+    image = np.full((*size, 3), 200, np.uint8)
+    entered = fit(image, spec)
+    assert entered.shape == (336, 448, 3)
+    assert (entered[: scaled[0], : scaled[1]] == 200).all()
+    padding = np.ones((336, 448), bool)
+    padding[: scaled[0], : scaled[1]] = False
+    assert (entered[padding] == (123, 117, 104)).all()

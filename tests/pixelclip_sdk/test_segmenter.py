@@ -158,8 +158,23 @@ def test_a_vocabulary_of_another_model_is_refused(lite, colour_vocabulary):
         lite.set_classes(other)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (32, 64), (64, 32), (20, 60)])
+def test_padding_does_not_move_the_labels(colour_vocabulary, size):
+    spec = InputSpec(height=64, width=128, multiple=8, fixed=True, keep_aspect=True)
+    image = np.zeros((*size, 3), np.uint8)
+    image[: size[0] // 2] = (255, 0, 0)
+    image[size[0] // 2 :] = (0, 255, 0)
+    with Segmenter(FakeBackend(), spec, vocabulary=colour_vocabulary("red", "green")) as segmenter:
+        labels = segmenter.predict(image).labels
+    expected = np.arange(size[0])[:, None] * np.ones(size[1]) >= size[0] // 2
+    # Interpolation moves a border by less than a cell.
+    assert (labels == expected).mean() > 0.9
+    assert (labels[0] == 0).all()
+    assert (labels[-1] == 1).all()
+
+
 def test_a_segmenter_without_words_says_so(patches):
-    spec = InputSpec(height=64, width=64, multiple=8, keep_aspect=False)
+    spec = InputSpec(height=64, width=64, multiple=8, fixed=True, keep_aspect=False)
     with pytest.raises(VocabularyError, match="call set_classes"):
         Segmenter(FakeBackend(), spec).predict(patches)
 
