@@ -13,10 +13,11 @@ from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk.backends.onnx import OnnxBackend
 from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.postprocess import argmax_upsampled
-from pixelclip_sdk.preprocess import fit, load_image
+from pixelclip_sdk.preprocess import covered, fit, load_image
 from pixelclip_sdk.text import TextEncoder
+from training.encoders.pair import EncoderPair
 
-__all__ = ["Report", "VerificationError", "verify"]
+__all__ = ["WORDS", "Report", "SourceEncoder", "VerificationError", "verify"]
 
 # Everyday words: near ones too, so that labels can flip if the numbers move.
 WORDS = (
@@ -65,59 +66,71 @@ class Report:
         return "\n".join(f"  {key:<24}{value}" for key, value in self.to_json().items())
 
 
-class _SourceEncoder:
-    """The PyTorch text encoder, with the tokenizer and templates of the bundle."""
+class SourceEncoder:
+    """A pair's PyTorch text encoder, as `Vocabulary.encode` takes it."""
 
-    def __init__(self, bundled: TextEncoder, module: torch.nn.Module) -> None:
-        self.templates, self.text_hash = bundled.templates, bundled.text_hash
-        self.check_words, self._tokenizer, self._module = bundled.check_words, bundled.tokenizer, module
+    text_hash = ""
 
+    def __init__(self, pair: EncoderPair) -> None:
+        self.templates, self._pair = pair.templates, pair
+
+    def check_words(self, words: Sequence[str]) -> None:
+        """Every word will do."""
+
+    @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        encodings = self._tokenizer.encode_batch(texts)
-        ids, mask = [e.ids for e in encodings], [e.attention_mask for e in encodings]
-        return self._module(torch.tensor(ids), torch.tensor(mask)).numpy()
+        """Texts → `(N, D)` float32 unit rows."""
+        self._pair.tokenizer.enable_padding()
+        encodings = self._pair.tokenizer.encode_batch(texts)
+        tokens = {
+            "input_ids": torch.tensor([encoding.ids for encoding in encodings]),
+            "attention_mask": torch.tensor([encoding.attention_mask for encoding in encodings]),
+        }
+        return self._pair.text(*(tokens[name] for name in self._pair.text_inputs)).numpy()
 
 
 @torch.no_grad()
-def verify(
-    bundle: Bundle,
-    image_encoder: torch.nn.Module,
-    text_encoder: torch.nn.Module,
-    photos: Sequence[Path],
-    gate: float,
-) -> Report:
+def verify(bundle: Bundle, pair: EncoderPair, photos: Sequence[Path], gate: float) -> Report:
     """Run a written bundle and its PyTorch source on the same photos and words.
 
     Args:
         bundle: The bundle, as written.
-        image_encoder: The source: uint8 `[N, H, W, 3]` and text `[K, D]` → logits and features.
-        text_encoder: The source: token ids and mask → embeddings.
+        pair: The source.
         photos: Real photos, at least one.
         gate: Least label agreement, 0–1.
 
     Raises:
-        VerificationError: The labels agree on too few pixels.
+        VerificationError: The labels agree on too few pixels, or the bundle's numbers are not finite.
     """
-    encoder = TextEncoder(bundle)
-    ours = Vocabulary.encode(WORDS, encoder).embeddings
-    source = Vocabulary.encode(WORDS, _SourceEncoder(encoder, text_encoder)).embeddings
+    ours = Vocabulary.encode(WORDS, TextEncoder(bundle)).embeddings
+    source = Vocabulary.encode(WORDS, SourceEncoder(pair)).embeddings
     agreement, worst, mean, cosine = [], 0.0, [], []
     with OnnxBackend(
-        bundle.file(IMAGE_ENCODER), embedding_dim=bundle.embedding_dim, multiple=bundle.input.multiple
+        bundle.file(IMAGE_ENCODER),
+        embedding_dim=bundle.embedding_dim,
+        multiple=bundle.input.multiple,
+        fixed_size=bundle.input.only_size,
+        batch=bundle.input.batch,
     ) as backend:
         for photo in photos:
             picture = load_image(photo)
             image = fit(picture, bundle.input)[None]
             tensors = torch.from_numpy(image.copy()), torch.from_numpy(source.copy())
-            expected, features = (tensor.numpy() for tensor in image_encoder(*tensors))
+            expected, features = (tensor.numpy() for tensor in pair.image(*tensors))
             found = backend.logits(image, ours)
             a, b = backend.features(image), features
+            if not (np.isfinite(found).all() and np.isfinite(a).all()):
+                raise VerificationError(
+                    f"the exported model gives values that are not finite on {photo.name}. "
+                    f"Export with higher precision than {bundle.precision}."
+                )
             cosine.append((a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1))
             difference = np.abs(found - expected)
             worst = max(worst, float(difference.max()))
             mean.append(difference.mean())
             size = picture.shape[0], picture.shape[1]
-            labels = [argmax_upsampled(logits[0], size)[0] for logits in (found, expected)]
+            share = covered(size, bundle.input)
+            labels = [argmax_upsampled(logits[0], size, covered=share)[0] for logits in (found, expected)]
             agreement.append((labels[0] == labels[1]).mean())
     report = Report(
         photos=len(photos),

@@ -51,10 +51,14 @@ class InputSpec:
         for side in ("height", "width"):
             value = getattr(self, side)
             if value <= 0 or self.multiple <= 0 or value % self.multiple:
-                raise BundleError(f"input {side} is {value}; expected a positive multiple of {self.multiple}")
+                below = max(value // max(self.multiple, 1), 1) * self.multiple
+                raise BundleError(
+                    f"input {side} is {value}; expected a positive multiple of {self.multiple}, "
+                    f"for example {below} or {below + self.multiple}"
+                )
         if not self.fixed and not self.keep_aspect:
             raise BundleError(
-                "the input is of any size (fixed is false) and squashed (keep_aspect is false); expected either"
+                "fixed and keep_aspect are both false: a picture cannot be squashed to any size; expected either"
             )
         if self.batch is not None and self.batch < 1:
             raise BundleError(f"input batch is {self.batch}; expected at least 1, or null for any")

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import ImageError
 
-__all__ = ["ChannelOrder", "ImageInput", "fit", "input_size", "load_image", "scaled_size"]
+__all__ = ["ChannelOrder", "ImageInput", "covered", "fit", "input_size", "load_image", "scaled_size"]
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 ChannelOrder = Literal["rgb", "bgr"]
@@ -93,6 +93,12 @@ def scaled_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
+def covered(size: tuple[int, int], spec: InputSpec) -> tuple[float, float]:
+    """Share `(down, across)` of the model's input that a picture of `size` `(H, W)` covers."""
+    scaled, whole = scaled_size(*size, spec), input_size(*size, spec)
+    return scaled[0] / whole[0], scaled[1] / whole[1]
+
+
 def fit(image: UInt8Array, spec: InputSpec) -> UInt8Array:
     """Bring a picture to the model's input: bilinear, antialiased when shrinking.
 
@@ -106,7 +112,7 @@ def fit(image: UInt8Array, spec: InputSpec) -> UInt8Array:
     """
     size, whole = scaled_size(*image.shape[:2], spec), input_size(*image.shape[:2], spec)
     if image.shape[:2] != size:
-        # reducing_gap shrinks by an integer factor first; 2 is indistinguishable, much faster on large frames.
+        # reducing_gap shrinks by an integer factor first; 2 is indistinguishable and faster on large frames.
         small = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
         image = np.asarray(small)
     if size == whole:

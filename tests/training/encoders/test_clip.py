@@ -225,7 +225,7 @@ def test_the_grid_of_a_square_is_the_protocol_s():
     assert grid_size(28, 21) == (85, 64)
 
 
-def test_towers_of_another_make_are_refused(convnext, vit):
+def test_towers_of_another_make_are_refused(vit):
     with pytest.raises(ValueError, match="ConvNeXt"):
         DenseConvNeXt(vit.visual)
     pooled = open_clip.CLIP(32, {**VIT, "attentional_pool": True}, TEXT)

@@ -2,18 +2,19 @@ import numpy as np
 import pytest
 import torch
 
-from training.encoders.lite import LitePair, build_lite
+from training.encoders.lite import build_lite
 from training.encoders.lite_alignment import mean_relu6, word_classes
 from training.encoders.lite_towers import EfficientNetLite0
+from training.encoders.pair import EncoderPair
 
 
 @pytest.fixture(scope="module")
-def pair() -> LitePair:
+def pair() -> EncoderPair:
     return build_lite()
 
 
 @torch.no_grad()
-def embed(pair: LitePair, *words: str) -> torch.Tensor:
+def embed(pair: EncoderPair, *words: str) -> torch.Tensor:
     tokens = pair.tokenizer.encode_batch([pair.templates[0].format(word) for word in words])
     ids = torch.tensor([item.ids for item in tokens])
     return pair.text(ids, torch.tensor([item.attention_mask for item in tokens]))

@@ -1,0 +1,134 @@
+"""CLIP models by name: official PixelCLIP, the models it starts from, and open_clip's."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import open_clip
+from torch import nn
+
+from pixelclip_sdk._files import sha256
+from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.errors import CheckpointError
+from training.encoders import hub, registry
+from training.encoders.checkpoints import load_into, read_checkpoint
+from training.encoders.clip_convnext import DenseConvNeXt
+from training.encoders.clip_text import ClipTextEncoder
+from training.encoders.clip_tokenizer import clip_tokenizer
+from training.encoders.clip_vit import DenseViT
+from training.encoders.dense import DenseImageEncoder, grid_size
+from training.encoders.pair import EncoderPair
+
+__all__ = ["TEMPLATES", "build_clip", "empty_model", "pair_of"]
+
+_log = logging.getLogger(__name__)
+
+# The prompt ensemble of PixelCLIP's evaluation. The last has no full stop, there as here.
+TEMPLATES = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+    "A photo of a {} in the scene",
+)
+# The official models see 20×20 patches: 320² pixels for the ViT, 640² for the ConvNeXt.
+_PATCHES = 20
+_DENSE = {"vit": DenseViT, "convnext": DenseConvNeXt}
+
+
+def build_clip(
+    name: str, *, checkpoint: Path | None = None, imgsz: tuple[int, int] | None = None, offline: bool = False
+) -> EncoderPair:
+    """Both encoders of a CLIP model, with weights from the hub or from a file.
+
+    Args:
+        name: See `registry.find`.
+        checkpoint: A file to take instead of the download: official, ours or open_clip's.
+        imgsz: Input `(H, W)`; None for 20×20 patches, as the official models are used.
+        offline: Do not ask the hub; take what is in its cache.
+
+    Raises:
+        ModelNotFoundError: There is no model of that name.
+        CheckpointError: The weights cannot be had, or do not fit the model.
+        BundleError: `imgsz` is no multiple of the patch size.
+    """
+    spec = registry.find(name)
+    if checkpoint is None:
+        file = hub.fetch(spec.repository, *spec.files, offline=offline)
+        path = file.path
+        source = {k: v for k, v in dataclasses.asdict(file).items() if k != "path"} | {
+            "license": spec.license
+        }
+    else:
+        path = Path(checkpoint)
+        # What somebody gives us has the licence that they say, which is not known here.
+        source = {"file": path.name, "license": "NOASSERTION"}
+    state = read_checkpoint(path)
+    source.setdefault("sha256", sha256(path))
+    model = empty_model(spec)
+    _log.info("%s", load_into(model, state, source=path.name))
+    license = source["license"]
+    return pair_of(name, model, family=spec.family, imgsz=imgsz, license=license, sources=(source,))
+
+
+def empty_model(spec: registry.Spec) -> nn.Module:
+    """An open_clip model of the right build, its weights random."""
+    return open_clip.create_model(
+        spec.architecture, pretrained=None, load_weights=False, force_quick_gelu=spec.quick_gelu
+    )
+
+
+def pair_of(
+    name: str,
+    model: nn.Module,
+    *,
+    family: str,
+    imgsz: tuple[int, int] | None = None,
+    license: str = "NOASSERTION",
+    sources: tuple[dict[str, str], ...] = (),
+) -> EncoderPair:
+    """Dense encoders around an open_clip model.
+
+    Args:
+        name: The model's name.
+        model: Its parameters are used, not copied; it is set to evaluation mode.
+        family: ``"vit"`` or ``"convnext"``.
+        imgsz: Input `(H, W)`; None for 20×20 patches.
+        license: SPDX expression of the weights' licence.
+        sources: Where the weights come from.
+
+    Raises:
+        CheckpointError: The model's towers are of another make.
+        BundleError: `imgsz` is no multiple of the patch size.
+    """
+    model.eval()
+    try:
+        tower, text = _DENSE[family](model.visual), ClipTextEncoder(model)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{name} cannot be made dense: {error}. Use a ViT or ConvNeXt of CLIP."
+        ) from error
+    stride = tower.stride
+    size = imgsz or (_PATCHES * stride, _PATCHES * stride)
+    return EncoderPair(
+        name=name,
+        license=license,
+        sources=sources,
+        image=DenseImageEncoder(tower).eval(),
+        text=text.eval(),
+        text_inputs=("input_ids",),
+        max_tokens=text.max_tokens,
+        tokenizer=clip_tokenizer(),
+        templates=TEMPLATES,
+        # The official protocol squashes to a square; who asks for another shape wants the aspect kept.
+        input=InputSpec(
+            height=size[0], width=size[1], multiple=stride, fixed=True, keep_aspect=size[0] != size[1]
+        ),
+        grid=grid_size(size[0] // stride, size[1] // stride),
+        dim=tower.dim,
+    )
