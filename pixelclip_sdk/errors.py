@@ -9,6 +9,7 @@
     │   └── ModelNotFoundError   no model of that name on this machine
     ├── BackendError         an inference engine failed or was given something it cannot run
     │   └── BackendUnavailableError  a package, provider or device that was asked for is not there
+    ├── CheckpointError      weights cannot be fetched, read or fitted to their model
     └── OutputError          a result cannot be written
 
 A message says what was received, what was expected and what to do about it. Errors of the libraries
@@ -19,6 +20,7 @@ __all__ = [
     "BackendError",
     "BackendUnavailableError",
     "BundleError",
+    "CheckpointError",
     "ImageError",
     "ModelNotFoundError",
     "OutputError",
@@ -53,6 +55,10 @@ class BackendError(PixelClipError):
 
 class BackendUnavailableError(BackendError):
     """A package, an execution provider or a device that was asked for is not there."""
+
+
+class CheckpointError(PixelClipError):
+    """Trained weights cannot be fetched, read or fitted to their model."""
 
 
 class OutputError(PixelClipError):
