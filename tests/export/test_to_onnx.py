@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from export.to_onnx import staged_folder
+from export.staging import staged_folder
 from pixelclip_sdk import Bundle, PixelClipError
 
 ROOT = Path(__file__).parents[2]

@@ -186,7 +186,8 @@ def build_lite(stride: int = 32, imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
         image=LiteImageEncoder(trunk, (weight, bias), alignment).eval(),
         text=LiteTextEncoder(tower, alignment).eval(),
         text_inputs=("input_ids", "attention_mask"),
-        max_tokens=MAX_TOKENS,
+        # The tokenizer stops at MAX_TOKENS; the graph that ships was exported with MiniLM's own limit.
+        max_tokens=512,
         tokenizer=tokenizer,
         templates=TEMPLATES,
         input=InputSpec(height=imgsz[0], width=imgsz[1], multiple=32, fixed=False, keep_aspect=True),

@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from pixelclip_sdk.errors import CheckpointError, ModelNotFoundError
 
-__all__ = ["Spec", "find", "names"]
+__all__ = ["LITE", "Spec", "find", "names"]
+
+LITE = "pixelclip-lite"  # made of packages, not of a checkpoint: see lite.py
 
 PREFIX = "open_clip:"
 _OFFICIAL = "hsshin98/PixelCLIP"
@@ -75,7 +77,7 @@ _ALIASES = {
 
 def names() -> list[str]:
     """The names that have no `open_clip:` before them."""
-    return sorted([*_KNOWN, *_ALIASES])
+    return sorted([LITE, *_KNOWN, *_ALIASES])
 
 
 def find(name: str) -> Spec:

@@ -1,0 +1,338 @@
+"""Compile a bundle for TensorRT: ``python export/to_trt.py --bundle BUNDLE``.
+
+Writes a plain plan and a sidecar that says what it is (docs/tensorrt.md). Precision is the ONNX file's: the
+network is strongly typed, and what it computes in is read off it, printed and written down. A failed or
+interrupted build leaves an older engine whole.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from export._trt import Progress, describe_tensors, fold_storage, parse, precisions, profiles
+from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, PixelClipError
+from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk.backends._cuda import Cuda
+from pixelclip_sdk.backends._limits import Limits
+from pixelclip_sdk.backends._trt import load_tensorrt, make_logger
+from pixelclip_sdk.bundle import IMAGE_ENCODER, InputSpec
+from pixelclip_sdk.engine import ENGINES, FLAVORS, EngineInfo, system
+from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.preprocess import input_size
+
+__all__ = ["DEFAULT_BATCH", "DEFAULT_CLASSES", "Options", "compile_engine", "main", "pick_flavor"]
+
+# Tuned for the frame of a camera; predict_batch may send some at once.
+DEFAULT_BATCH = (1, 1, 4)
+# K is a dimension of one small matrix product, so a wide range costs buffers and no time.
+DEFAULT_CLASSES = (1, 32, 512)
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+# GPUs that a TensorRT-RTX engine runs on where it was told no more: Ampere and everything after.
+_RTX_CAPABILITY = "8.0+"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to compile.
+
+    Attributes:
+        batch: Pictures at once: least, usual, most.
+        classes: Texts K: least, usual, most.
+        imgsz: The only input size `(H, W)`; None for the bundle's own, or for all
+            that a bundle takes whose size follows the picture.
+        precision: Refuse to compile a network that computes in another; None for whatever it is.
+        workspace_mb: Most scratch memory for a layer, in MiB; None for TensorRT's own limit.
+        timing_cache: File of measured kernels to start from and add to (TensorRT; RTX measures none).
+    """
+
+    batch: tuple[int, int, int] = DEFAULT_BATCH
+    classes: tuple[int, int, int] = DEFAULT_CLASSES
+    imgsz: tuple[int, int] | None = None
+    precision: str | None = None
+    workspace_mb: int | None = None
+    timing_cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "classes"):
+            least, usual, most = values = getattr(self, name)
+            if not 1 <= least <= usual <= most:
+                raise BackendError(f"--{name} is {values}; expected 1 ≤ min ≤ opt ≤ max")
+        if self.workspace_mb is not None and self.workspace_mb < 1:
+            raise BackendError(f"--workspace is {self.workspace_mb}; expected at least 1 (MiB)")
+
+
+def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> Path:
+    """Compile a bundle's image encoder.
+
+    Args:
+        bundle: The model.
+        flavor: ``"tensorrt"`` (needs the GPU it is for) or ``"tensorrt-rtx"`` (needs none).
+        out: Folder for the plan and its sidecar.
+        options: How.
+
+    Returns:
+        The plan.
+
+    Raises:
+        BackendUnavailableError: TensorRT, or the GPU it needs to compile, is not there.
+        BackendError: TensorRT refuses the model, or its precision is not the one that was asked for.
+        BundleError: The ONNX file is not the one that was exported.
+        OutputError: The files cannot be written.
+    """
+    source = bundle.file(IMAGE_ENCODER)
+    sizes = _sizes(bundle.input, options.imgsz)
+    trt = load_tensorrt(flavor)
+    gpu, capability = "", _RTX_CAPABILITY
+    if flavor == "tensorrt":
+        found = Cuda().gpu
+        gpu, capability = found.name, found.compute_capability
+    model = onnx.load(source)
+    expanded = fold_storage(model)
+    logger = make_logger(trt)
+    builder = trt.Builder(logger)
+    # TensorRT 11 and RTX know nothing else; TensorRT 10 would choose precisions of its own.
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    content = model.SerializeToString()
+    del model
+    parse(trt, network, logger, content, source)
+    layers = precisions(network)
+    precision = next(iter(layers))
+    _check_precision(precision, layers, options.precision, bundle, expanded)
+    inputs = {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
+    shapes = profiles(inputs, batch=options.batch, classes=options.classes, sizes=sizes)
+    tensors = describe_tensors(network, shapes)
+    plan, settings = _build(trt, builder, network, logger, shapes, options)
+    info = EngineInfo(
+        model=bundle.name,
+        flavor=flavor,
+        tensorrt_version=trt.__version__,
+        compute_capability=capability,
+        gpu=gpu,
+        system=system(),
+        precision=precision,
+        layers=layers,
+        stored_as=bundle.precision,
+        tensors=tensors,
+        onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"],
+        plan_size=plan.nbytes,
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        options={
+            "batch": options.batch,
+            "classes": options.classes,
+            "imgsz": options.imgsz,
+            "workspace_mb": options.workspace_mb,
+            **settings,
+        },
+    )
+    Limits.of(info, bundle.embedding_dim)  # What the SDK checks when it loads the engine.
+    target = out / f"{_name(info)}.plan"
+    # Both are whole before either takes its place.
+    with atomic_write(target.with_suffix(".json")) as sidecar, atomic_write(target) as temporary:
+        sidecar.write_text(info.to_json(), encoding="utf-8")
+        temporary.write_bytes(plan)
+    return target
+
+
+def pick_flavor(flavor: str) -> str:
+    """The flavour that ``"auto"`` means: TensorRT if it and a GPU are there, else TensorRT-RTX.
+
+    Raises:
+        BackendUnavailableError: Neither is installed.
+    """
+    if flavor != "auto":
+        return flavor
+    try:
+        load_tensorrt("tensorrt")
+        Cuda()
+        return "tensorrt"
+    except BackendUnavailableError as first:
+        try:
+            load_tensorrt("tensorrt-rtx")
+        except BackendUnavailableError as second:
+            raise BackendUnavailableError(f"no TensorRT can compile here: {second}; {first}") from second
+    return "tensorrt-rtx"
+
+
+def _sizes(spec: InputSpec, imgsz: tuple[int, int] | None) -> Any:
+    """Least, usual and largest input size `(H, W)`."""
+    nominal = spec.height, spec.width
+    if imgsz is not None:
+        if any(side < 1 or side % spec.multiple for side in imgsz):
+            raise BackendError(f"--imgsz is {imgsz}; expected positive multiples of {spec.multiple}")
+        if spec.fixed and imgsz != nominal:
+            raise BackendError(
+                f"--imgsz is {imgsz}; this bundle takes {nominal} only. Export another for another size."
+            )
+        return imgsz, imgsz, imgsz
+    if spec.fixed:
+        return nominal, nominal, nominal
+    # Everything that a picture's shape can lead to: the flattest and the tallest.
+    (low, wide), (high, narrow) = input_size(1, 1000, spec), input_size(1000, 1, spec)
+    return (low, narrow), nominal, (high, wide)
+
+
+def _check_precision(
+    found: str, layers: dict[str, int], wanted: str | None, bundle: Bundle, expanded: bool
+) -> None:
+    """Refuse an engine of another precision than was asked for.
+
+    A bundle whose weights are merely stored small says so with `expanded`; of others the manifest's word
+    counts.
+    """
+    if wanted is None and not expanded and bundle.precision in PRECISIONS:
+        wanted = bundle.precision
+        said = f"{bundle.name}'s manifest says {wanted}"
+    else:
+        said = f"asked for {wanted}"
+    if wanted is not None and wanted != found:
+        stored = f" (its weights are only stored as {bundle.precision})" if expanded else ""
+        raise BackendError(
+            f"{said}, but the ONNX file computes in {found}{stored}: {layers}. TensorRT takes precision from "
+            "the file: export the bundle in the precision you want."
+        )
+
+
+def _build(
+    trt: Any, builder: Any, network: Any, logger: Any, shapes: dict[str, Any], options: Options
+) -> tuple[memoryview, dict[str, Any]]:
+    """The plan, and the builder's settings that matter for it."""
+    config = builder.create_builder_config()
+    profile = builder.create_optimization_profile()
+    for name, (least, usual, most) in shapes.items():
+        profile.set_shape(name, least, usual, most)
+    if config.add_optimization_profile(profile) < 0:
+        raise BackendError(f"TensorRT refuses the shapes {shapes}: {' '.join(logger.errors)}")
+    if options.workspace_mb is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+    cache = _timing_cache(config, options.timing_cache)
+    progress = Progress()
+    if (monitor := progress.monitor(trt)) is not None:
+        config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    progress.clear()
+    if progress.interrupted:
+        raise KeyboardInterrupt
+    if plan is None:
+        raise BackendError(
+            f"TensorRT cannot compile the network: {' '.join(logger.errors) or 'it gave no reason'}"
+        )
+    if cache is not None and options.timing_cache is not None:
+        with atomic_write(options.timing_cache) as temporary:
+            temporary.write_bytes(memoryview(cache.serialize()))
+    settings = {
+        "optimization_level": config.builder_optimization_level,
+        # fp32 products may use TF32's 10 bits of mantissa, TensorRT's default.
+        "tf32": bool(config.get_flag(trt.BuilderFlag.TF32)),
+    }
+    return memoryview(plan), settings
+
+
+def _timing_cache(config: Any, file: Path | None) -> Any:
+    if file is None:
+        return None
+    try:
+        content = file.read_bytes() if file.exists() else b""
+    except OSError as error:
+        raise BackendError(f"--timing-cache {file} cannot be read: {error.strerror}") from error
+    cache = config.create_timing_cache(content)
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise BackendError(f"{file} is no timing cache of this TensorRT and GPU; name another file")
+    return cache
+
+
+def _name(info: EngineInfo) -> str:
+    """A file name that keeps engines for different machines and sizes apart."""
+    where = "portable" if info.capability_is_minimum else f"sm{info.compute_capability.replace('.', '')}"
+    parts = [info.model, info.flavor, info.tensorrt_version, where, info.precision]
+    if imgsz := info.options["imgsz"]:
+        parts.append(f"{imgsz[0]}x{imgsz[1]}")
+    return "-".join(parts)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 done, 1 it cannot be done, 130 interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--bundle", required=True, help="the bundle's folder, or a model's name")
+    parser.add_argument("--flavor", default="auto", choices=["auto", *FLAVORS], help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"(default: BUNDLE/{ENGINES})")
+    for name, default, what in (
+        ("batch", DEFAULT_BATCH, "pictures at once"),
+        ("classes", DEFAULT_CLASSES, "classes K"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            nargs="+",
+            default=default,
+            metavar="N",
+            help=f"{what}: MIN OPT MAX or one number (default: {' '.join(map(str, default))})",
+        )
+    parser.add_argument(
+        "--imgsz",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="the only input size (default: the bundle's; of one that follows the picture's shape, all)",
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, help="fail unless the ONNX file computes in it")
+    parser.add_argument("--workspace", type=int, metavar="MB", help="most scratch memory for a layer")
+    parser.add_argument(
+        "--timing-cache", type=Path, metavar="FILE", help="keep kernel timings here (TensorRT; RTX has none)"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        flavor = pick_flavor(given.flavor)
+        if flavor == "tensorrt-rtx" and given.timing_cache:
+            raise BackendError(
+                "--timing-cache: TensorRT-RTX times no kernels when it compiles. Leave it out."
+            )
+        options = Options(
+            batch=_three("batch", given.batch),
+            classes=_three("classes", given.classes),
+            imgsz=tuple(given.imgsz) if given.imgsz else None,
+            precision=given.precision,
+            workspace_mb=given.workspace,
+            timing_cache=given.timing_cache,
+        )
+        bundle = find_bundle(given.bundle)
+        plan = compile_engine(bundle, flavor, given.out or bundle.path / ENGINES, options)
+    except KeyboardInterrupt:
+        print("to_trt: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except (
+        PixelClipError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # The last two are TensorRT's and onnx's.
+        print(f"to_trt: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print(_summary(plan, EngineInfo.read(plan)))
+    return 0
+
+
+def _three(name: str, values: Sequence[int]) -> tuple[int, int, int]:
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    if len(values) != 3:
+        raise BackendError(f"--{name} has {len(values)} numbers; expected MIN OPT MAX, or one for all three")
+    return values[0], values[1], values[2]
+
+
+def _summary(plan: Path, info: EngineInfo) -> str:
+    stored = f" (weights stored as {info.stored_as})" if info.stored_as != info.precision else ""
+    return (
+        f"{plan} ({info.plan_size / 1e6:.1f} MB)\n"
+        f"{info.flavor} {info.tensorrt_version} for {info.gpu or 'GPUs of compute capability'} "
+        f"{info.compute_capability}; computes in {info.precision}{stored}: {dict(info.layers)}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

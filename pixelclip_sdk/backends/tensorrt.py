@@ -1,0 +1,315 @@
+"""TensorRT engines on NVIDIA GPUs, without torch: either flavour of TensorRT, and cuda-python for memory.
+
+Buffers are allocated once, for the largest shapes the engine takes, so that addresses never change and CUDA
+graphs stay valid. Words stay on the GPU until others come. One lock lets threads take turns: the GPU would
+do no more at once.
+"""
+
+import contextlib
+import logging
+import math
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelclip_sdk.backends._cuda import Cuda
+from pixelclip_sdk.backends._limits import IMAGE, TEXT, Limits, Recent, TextSlot
+from pixelclip_sdk.backends._trt import load_tensorrt, make_logger, one_line
+from pixelclip_sdk.backends.base import Backend, Float32Array
+from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle
+from pixelclip_sdk.engine import EngineInfo
+from pixelclip_sdk.errors import BackendError
+
+__all__ = ["TensorRTBackend"]
+
+_log = logging.getLogger(__name__)
+
+_OUTPUTS = ("logits", "features")
+# A camera has one shape, and words change now and then. Each shape kept costs an execution context.
+_SHAPES_KEPT = 4
+Shapes = dict[str, tuple[int, ...]]
+
+
+class TensorRTBackend(Backend):
+    """An engine that `export/to_trt.py` compiled from a bundle.
+
+    Batches larger than the engine's go through in pieces, smaller ones are padded.
+
+    Args:
+        plan: The engine, with its sidecar beside it.
+        bundle: The bundle that it was compiled from.
+        gpu: CUDA's number of the GPU.
+
+    Raises:
+        BackendUnavailableError: TensorRT, cuda-bindings or the GPU is not there.
+        BackendError: The engine was compiled from or for something else, is damaged, or does not load. The
+            message has the command that compiles it again.
+    """
+
+    def __init__(self, plan: Path, *, bundle: Bundle, gpu: int = 0) -> None:
+        info = EngineInfo.read(plan)
+        limits = Limits.of(info, bundle.embedding_dim)
+        super().__init__(
+            embedding_dim=bundle.embedding_dim,
+            multiple=bundle.input.multiple,
+            fixed_size=limits.fixed_size,
+        )
+        info.check_bundle(plan, onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"], bundle=bundle.path)
+        trt = load_tensorrt(info.flavor)
+        cuda = Cuda(gpu)
+        info.check_runtime(
+            plan,
+            flavor=info.flavor,
+            tensorrt_version=trt.__version__,
+            compute_capability=cuda.gpu.compute_capability,
+            bundle=bundle.path,
+        )
+        self._limits = limits
+        self._hint = f"Compile another: {info.rebuild_command(bundle.path)}, with larger numbers"
+        self._description = (
+            f"{info.flavor} {info.tensorrt_version}, {info.precision}, on {cuda.gpu.name} (gpu:{gpu})"
+        )
+        self._lock = threading.Lock()
+        self._session = _Session(plan, info, limits, trt, cuda)
+        # Also when nobody calls close, and at the end of the program while CUDA still lives.
+        self._release = weakref.finalize(self, self._session.close)
+
+    @property
+    def description(self) -> str:
+        """Flavour, version, precision and GPU."""
+        return self._description
+
+    def _logits(self, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
+        texts = self._limits.texts(len(text), self._hint)
+        return self._run("logits", images, text, texts)[:, : len(text)]
+
+    def _features(self, images: npt.NDArray[np.uint8]) -> Float32Array:
+        return self._run("features", images, None, self._limits.classes[0])
+
+    def _run(
+        self, output: str, images: npt.NDArray[np.uint8], text: Float32Array | None, texts: int
+    ) -> Float32Array:
+        self._limits.check_size(images.shape[1], images.shape[2], self._hint)
+        with self._lock:
+            if self._closed:
+                raise BackendError("this engine is closed. Load the model again.")
+            try:
+                with self._session.cuda.current():
+                    self._session.put_text(text, texts)
+                    parts = [
+                        self._session.run(output, images[piece], given)
+                        for piece, given in self._limits.pieces(len(images))
+                    ]
+            except (RuntimeError, TypeError, ValueError) as error:  # What TensorRT's bindings raise.
+                raise BackendError(
+                    f"{self.description} failed on images {images.shape} with {texts} texts: "
+                    f"{one_line(str(error))}"
+                ) from error
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def close(self) -> None:
+        """Free the GPU's memory, once the call under way is done."""
+        with self._lock:
+            super().close()
+            self._release()
+
+
+class _Session:
+    """An engine on a GPU with its buffers. Not thread-safe; knows no contract but the four tensors."""
+
+    def __init__(self, plan: Path, info: EngineInfo, limits: Limits, trt: Any, cuda: Cuda) -> None:
+        self.cuda = cuda
+        self._trt = trt
+        # TensorRT-RTX records CUDA graphs by itself, and knows when its kernels for a shape are ready.
+        self._records_itself = info.flavor == "tensorrt-rtx"
+        self._logger = make_logger(trt)
+        self._slot = TextSlot()
+        self._texts = limits.classes[0]
+        self._device: dict[str, int] = {}
+        self._host: dict[str, npt.NDArray[np.uint8]] = {}
+        self._release = contextlib.ExitStack()
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._first: Any = None
+        self._executions: Recent[_Execution] = Recent(_SHAPES_KEPT, lambda execution: execution.close())
+        try:
+            with cuda.current():
+                self._load(plan)
+                self._allocate(info)
+        except (RuntimeError, TypeError, ValueError) as error:
+            self.close()
+            raise BackendError(f"{plan} does not load: {self._said(one_line(str(error)))}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def put_text(self, text: Float32Array | None, texts: int) -> None:
+        """Have these words on the GPU, padded with zeros to `texts` rows; None: whatever is there."""
+        if text is None:
+            self._texts = max(self._texts, texts)
+            return
+        if not (self._slot.holds(text) and self._texts == texts):
+            self._slot.forget()  # Until the copy is done nobody knows what is there.
+            host = self._host[TEXT][: texts * text.shape[1] * 4]
+            rows = host.view(np.float32).reshape(texts, text.shape[1])
+            rows[: len(text)] = text
+            rows[len(text) :] = 0
+            self.cuda.upload(host, self._device[TEXT], self._stream)
+            self.cuda.synchronize(self._stream)
+            self._slot.remember(text)
+        self._texts = texts
+
+    def run(self, output: str, images: npt.NDArray[np.uint8], given: int) -> Float32Array:
+        """One output for images `(N, H, W, 3)`, padded to `given` images, and the words that are there."""
+        shapes: Shapes = {
+            IMAGE: (given, *images.shape[1:]),
+            TEXT: (self._texts, *self._text_width),
+        }
+        size = math.prod(shapes[IMAGE])
+        host = self._host[IMAGE][:size]
+        host[: images.size] = images.reshape(-1)
+        host[images.size :] = 0
+        execution = self._execution(shapes)
+        self.cuda.upload(host, self._device[IMAGE], self._stream)
+        execution.start()
+        shape = execution.shape(output)
+        answer = self._host[output][: math.prod(shape) * 4]
+        self.cuda.download(self._device[output], answer, self._stream)
+        self.cuda.synchronize(self._stream)
+        if not self._records_itself:
+            execution.record()
+        # A copy: the next frame overwrites the buffer.
+        return answer.view(np.float32).reshape(shape)[: len(images)].copy()
+
+    def close(self) -> None:
+        """Free all. The engine's objects go before the memory they use."""
+        with contextlib.suppress(BackendError), self.cuda.current():
+            with contextlib.suppress(BackendError):
+                self._executions.clear()
+            self._first = self._engine = self._runtime = None
+            self._release.close()
+
+    def _load(self, plan: Path) -> None:
+        self._runtime = self._trt.Runtime(self._logger)
+        self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        if self._engine is None:
+            raise BackendError(f"{plan} does not load: {self._said('TensorRT gave no reason')}")
+        self._stream = self.cuda.stream(self._release)
+        if not self._records_itself:
+            # Contexts take turns on one stream, so one piece of memory for activations serves all.
+            self._scratch_size = int(self._engine.device_memory_size_v2)
+            self._scratch = self.cuda.device_memory(max(self._scratch_size, 1), self._release)
+
+    def _allocate(self, info: EngineInfo) -> None:
+        profiles = {name: info.tensor(name).profile for name in (IMAGE, TEXT)}
+        largest: Shapes = {name: profile[2] for name, profile in profiles.items() if profile}
+        self._text_width = largest[TEXT][1:]
+        sizes = {IMAGE: math.prod(largest[IMAGE]), TEXT: math.prod(largest[TEXT]) * 4}
+        # Only a context can tell the outputs' largest sizes. It is then used for the first shape.
+        self._first = self._new_context()
+        _set_shapes(self._first, largest)
+        for name in _OUTPUTS:
+            sizes[name] = math.prod(tuple(self._first.get_tensor_shape(name))) * 4
+        for name, size in sizes.items():
+            self._device[name] = self.cuda.device_memory(size, self._release)
+            self._host[name] = self.cuda.pinned_memory(size, self._release)
+        # Texts of a `features` call before any words came; their cosines are thrown away.
+        self._host[TEXT][:] = 0
+        self.cuda.upload(self._host[TEXT], self._device[TEXT], self._stream)
+        self.cuda.synchronize(self._stream)
+
+    def _execution(self, shapes: Shapes) -> "_Execution":
+        # TensorRT wants a context for each graph; TensorRT-RTX compiles kernels for each context, and its
+        # own graphs follow the shape.
+        key = () if self._records_itself else (*shapes[IMAGE], *shapes[TEXT])
+        execution = self._executions.get(key, self._new_execution)
+        execution.prepare(shapes)
+        return execution
+
+    def _new_execution(self) -> "_Execution":
+        context, self._first = self._first or self._new_context(), None
+        for name, address in self._device.items():
+            context.set_tensor_address(name, address)
+        return _Execution(context, self.cuda, self._stream, self._logger)
+
+    def _new_context(self) -> Any:
+        if self._records_itself:
+            config = self._engine.create_runtime_config()
+            config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            context = self._engine.create_execution_context(runtime_config=config)
+        else:
+            strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self._engine.create_execution_context(strategy)
+        if context is None:
+            raise BackendError(f"no execution context: {self._said('is there enough GPU memory?')}")
+        if not self._records_itself:
+            context.set_device_memory(self._scratch, self._scratch_size)
+        return context
+
+    def _said(self, otherwise: str) -> str:
+        return " ".join(self._logger.errors) or otherwise
+
+
+class _Execution:
+    """An execution context, and the CUDA graph of its shapes once there is one."""
+
+    def __init__(self, context: Any, cuda: Cuda, stream: Any, logger: Any) -> None:
+        self._context = context
+        self._cuda = cuda
+        self._stream = stream
+        self._logger = logger
+        self._shapes: Shapes = {}
+        self._graphs: list[Any] = []
+        self._try_to_record = True
+
+    def prepare(self, shapes: Shapes) -> None:
+        if shapes != self._shapes:
+            self._shapes = {}  # Until it is done nobody knows.
+            _set_shapes(self._context, shapes)
+            self._shapes = shapes
+
+    def shape(self, output: str) -> tuple[int, ...]:
+        return tuple(self._context.get_tensor_shape(output))
+
+    def start(self) -> None:
+        if self._graphs:
+            self._cuda.call("cudaGraphLaunch", self._graphs[0], self._stream)
+        else:
+            self._enqueue()
+
+    def record(self) -> None:
+        """Record a CUDA graph, after a run without one, which TensorRT needs first. Tried once."""
+        if not self._try_to_record:
+            return
+        self._try_to_record = False
+        try:
+            with self._cuda.capture(self._stream, self._graphs):
+                self._enqueue()
+        except BackendError as error:
+            _log.warning("no CUDA graph for %s, every frame is enqueued anew: %s", self._shapes, error)
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(int(self._stream)):
+            raise BackendError(
+                f"TensorRT did not start: {' '.join(self._logger.errors) or 'no reason given'}"
+            )
+
+    def close(self) -> None:
+        for graph in self._graphs:
+            self._cuda.call("cudaGraphExecDestroy", graph)
+        self._graphs.clear()
+        self._context = None
+
+
+def _set_shapes(context: Any, shapes: Shapes) -> None:
+    for name, shape in shapes.items():
+        if not context.set_input_shape(name, shape):
+            raise BackendError(f"the engine refuses {name} of shape {shape}; its sidecar is wrong")
+    if missing := context.infer_shapes():
+        raise BackendError(
+            f"the engine wants more than shapes: {', '.join(missing)}. Export the model again."
+        )

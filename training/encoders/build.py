@@ -1,0 +1,44 @@
+"""Model names → encoders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pixelclip_sdk.errors import CheckpointError
+from training.encoders.checkpoints import read_checkpoint
+from training.encoders.pair import EncoderPair
+from training.encoders.registry import LITE
+
+__all__ = ["build_pair"]
+
+
+def build_pair(
+    name: str, *, checkpoint: Path | None = None, imgsz: tuple[int, int] | None = None, offline: bool = False
+) -> EncoderPair:
+    """Both encoders of a model.
+
+    Args:
+        name: ``"pixelclip-lite"``, a name of `registry.names` or ``"open_clip:NAME/TAG"``.
+        checkpoint: A file with weights to take instead of those that the name stands for; for
+            pixelclip-lite, of its image encoder.
+        imgsz: Input `(H, W)`; None for the model's own.
+        offline: Do not ask the hub; take what is in its cache.
+
+    Raises:
+        ModelNotFoundError: There is no model of that name.
+        CheckpointError: The weights cannot be had, or do not fit the model.
+        BundleError: The model cannot take pictures of that size.
+    """
+    if name != LITE:
+        from training.encoders.clip import build_clip
+
+        return build_clip(name, checkpoint=checkpoint, imgsz=imgsz, offline=offline)
+    from training.encoders.lite import build_lite
+
+    pair = build_lite(imgsz=imgsz) if imgsz else build_lite()
+    if checkpoint is not None:
+        try:
+            pair.image.load_state_dict(read_checkpoint(checkpoint))
+        except RuntimeError as error:
+            raise CheckpointError(f"{checkpoint} is no image encoder of {LITE}: {error}") from error
+    return pair
