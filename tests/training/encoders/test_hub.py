@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,15 +19,18 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONTENT = bytes(range(256)) * 40_000  # 10 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 SMALL = b'{"small": "kept in git"}'
+# Answers one line with arguments of `fetch` by one line with its result, until there are no more.
 FETCH = """
 import json, sys, dataclasses
 from pixelclip_sdk.errors import CheckpointError
 from training.encoders.hub import fetch
-arguments, options = json.loads(sys.argv[1])
-try:
-    print(json.dumps(dataclasses.asdict(fetch(*arguments, **options)), default=str))
-except CheckpointError as error:
-    print(json.dumps({"error": str(error)}))
+for line in sys.stdin:
+    arguments, options = json.loads(line)
+    try:
+        answer = dataclasses.asdict(fetch(*arguments, **options))
+    except CheckpointError as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer, default=str), flush=True)
 """
 
 
@@ -42,7 +46,6 @@ class Hub:
     status: int | None = None  # answer everything with that
     headers: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, Range
-    port: int = 0
 
     def gets(self) -> list[str | None]:
         """The Range of every GET of a content."""
@@ -51,6 +54,7 @@ class Hub:
 
 class Handler(BaseHTTPRequestHandler):
     hub: Hub
+    port: int
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
@@ -64,10 +68,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self.do_GET()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         hub = self.hub
         hub.asked.append((self.command, self.path, self.headers.get("Range")))
         parts = self.path.strip("/").split("/")
@@ -96,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
             "X-Linked-Etag": f'"{hashlib.sha256(body).hexdigest()}"',
             "X-Linked-Size": str(len(body)),
             # Another host name, as the hub's: the client must not ask it for the metadata.
-            "Location": f"http://localhost:{self.hub.port}/content/{file}",
+            "Location": f"http://localhost:{self.port}/content/{file}",
         }
         self.answer(302, headers | self.hub.headers)
 
@@ -120,54 +124,83 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[start:])
 
 
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    hub = Hub()
-    handler = type("BoundHandler", (Handler,), {"hub": hub})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        hub.port = server.server_port
+@pytest.fixture(scope="module")
+def server() -> Iterator[type[Handler]]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield hub
+        Handler.port = server.server_port
+        yield Handler
         server.shutdown()
         thread.join()
 
 
-@pytest.fixture
-def run(hub: Hub, tmp_path: Path):
-    """Fetches in a process of its own, since the client reads its environment when it is imported."""
+@pytest.fixture(autouse=True)
+def hub(server: type[Handler]) -> Hub:
+    server.hub = Hub()
+    return server.hub
 
-    def fetch(*arguments: str, environment: dict[str, str] | None = None, code: str = FETCH, **options):
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def start(server: type[Handler], home: Path):
+    """Starts a process for the client, since it reads its environment when it is imported."""
+
+    def start(code: str = FETCH, **environment: str) -> subprocess.Popen[str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and "proxy" not in k.lower()}
-        result = subprocess.run(
-            [sys.executable, "-c", code, json.dumps([arguments, options])],
-            env=clean
-            | {"HF_ENDPOINT": f"http://127.0.0.1:{hub.port}", "HF_HOME": str(tmp_path / "home")}
-            | {"PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_TELEMETRY": "1"}
-            | (environment or {}),
-            capture_output=True,
+        ours = {"HF_ENDPOINT": f"http://127.0.0.1:{server.port}", "HF_HOME": str(home)}
+        ours |= {"PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=clean | ours | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
-            timeout=120,
         )
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)
 
-    return fetch
+    return start
 
 
-def blobs(tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def client(start) -> Iterator[subprocess.Popen[str]]:
+    with start() as process:
+        yield process
+
+
+@pytest.fixture
+def run(home: Path, start, client):
+    """Calls `fetch` in the client's process or, with other code or variables, in one of its own."""
+    shutil.rmtree(home / "hub", ignore_errors=True)
+
+    def run(*arguments: str, code: str = FETCH, environment: dict[str, str] | None = None, **options):
+        question = json.dumps([arguments, options])
+        if code == FETCH and environment is None:
+            print(question, file=client.stdin, flush=True)
+            return json.loads(client.stdout.readline())
+        with start(code, **(environment or {})) as process:
+            answer, _ = process.communicate(question, timeout=120)
+        return json.loads(answer)
+
+    return run
+
+
+def blobs(home: Path) -> list[str]:
     """Names of the contents in the cache, whole or not."""
-    return sorted(path.name for path in tmp_path.glob("home/hub/models--someone--model/blobs/*"))
+    return sorted(path.name for path in home.glob("hub/models--someone--model/blobs/*"))
 
 
-def test_a_file_arrives_whole_with_its_provenance(hub, run, tmp_path):
+def test_a_file_arrives_whole_with_its_provenance(hub, run, home):
     got = run("someone/model", "weights/big.pth")
     assert Path(got["path"]).read_bytes() == CONTENT
     assert got["repository"] == "someone/model"
     assert got["file"] == "weights/big.pth"
     assert got["revision"] == COMMIT
     assert got["sha256"] == SHA256
-    assert blobs(tmp_path) == [SHA256]
+    assert blobs(home) == [SHA256]
     assert hub.gets() == [None]  # asked at the address that HF_ENDPOINT names, for all of it
 
     again = run("someone/model", "weights/big.pth", sha256=SHA256.upper())
@@ -175,12 +208,12 @@ def test_a_file_arrives_whole_with_its_provenance(hub, run, tmp_path):
     assert len(hub.gets()) == 1  # from the cache
 
 
-def test_a_small_file_is_checked_against_gits_hash(hub, run, tmp_path):
+def test_a_small_file_is_checked_against_gits_hash(run, home):
     got = run("someone/model", "config.json")
     assert got["sha256"] == hashlib.sha256(SMALL).hexdigest()
     Path(got["path"]).write_bytes(SMALL.replace(b"git", b"got"))
     assert "config.json of someone/model is damaged" in run("someone/model", "config.json")["error"]
-    assert blobs(tmp_path) == []
+    assert blobs(home) == []
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(hub, run):
@@ -192,19 +225,19 @@ def test_a_broken_connection_is_taken_up_where_it_broke(hub, run):
     assert hub.gets() == [None, f"bytes={chunk}-"]
 
 
-def test_damaged_content_is_refused_and_not_kept(hub, run, tmp_path):
+def test_damaged_content_is_refused_and_not_kept(hub, run, home):
     hub.damage = True
     error = run("someone/model", "weights/big.pth")["error"]
     assert "weights/big.pth of someone/model is damaged" in error
     assert SHA256 in error
     assert "run again" in error
-    assert blobs(tmp_path) == []
+    assert blobs(home) == []
 
     hub.damage = False
     assert run("someone/model", "weights/big.pth")["sha256"] == SHA256
 
 
-def test_a_cached_file_that_went_bad_is_found_out_offline_too(hub, run, tmp_path):
+def test_a_cached_file_that_went_bad_is_found_out_offline_too(run):
     path = Path(run("someone/model", "weights/big.pth")["path"])
     with path.open("r+b") as file:
         file.seek(5_000_000)
@@ -214,12 +247,12 @@ def test_a_cached_file_that_went_bad_is_found_out_offline_too(hub, run, tmp_path
     assert "is not in the cache" in run("someone/model", "weights/big.pth", offline=True)["error"]
 
 
-def test_an_expected_hash_that_differs_is_an_error_and_the_file_stays(hub, run, tmp_path):
+def test_an_expected_hash_that_differs_is_an_error_and_the_file_stays(run, home):
     error = run("someone/model", "weights/big.pth", sha256="0" * 64)["error"]
     assert SHA256 in error
     assert "expected 000" in error
     assert COMMIT in error
-    assert blobs(tmp_path) == [SHA256]
+    assert blobs(home) == [SHA256]
 
 
 @pytest.mark.parametrize("how", ["argument", "variable"])
@@ -237,7 +270,7 @@ def test_offline(hub, run, how):
     assert hub.asked == []
 
 
-def test_the_first_file_that_exists_is_taken(hub, run):
+def test_the_first_file_that_exists_is_taken(run):
     names = ("new.safetensors", "weights/big.pth")
     assert run("someone/model", *names)["file"] == "weights/big.pth"
     assert run("someone/model", *names, offline=True)["file"] == "weights/big.pth"
@@ -278,7 +311,7 @@ def test_a_server_that_tells_no_hash(hub, run):
     assert run("someone/model", "weights/big.pth", sha256=SHA256)["sha256"] == SHA256
 
 
-def test_a_cache_without_links(hub, run, tmp_path):
+def test_a_cache_without_links(run):
     """As on a file system without symbolic links: the hub is asked for the hash."""
     environment = {"HF_HUB_DISABLE_SYMLINKS": "1"}
     path = Path(run("someone/model", "weights/big.pth", environment=environment)["path"])
@@ -289,18 +322,18 @@ def test_a_cache_without_links(hub, run, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are of Unix")
-def test_a_disk_without_room(hub, run, tmp_path):
-    """A limit on the size of files stands in for a full disk: writing fails in the middle as it does there."""
+def test_a_disk_without_room(run, home):
+    """A limit on the size of files stands in for a full disk: writing fails in the middle, as there."""
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
     error = run("someone/model", "weights/big.pth", code=limit + FETCH)["error"]
     assert "cannot be kept in the cache" in error
     assert "HF_HOME" in error
-    assert blobs(tmp_path) == []
+    assert blobs(home) == []
 
 
 @pytest.mark.slow
-def test_no_connection(hub, run):
+def test_no_connection(run):
     """The client tries for half a minute before it gives up."""
     error = run("someone/model", "a.safetensors", "b.pth", environment={"HF_ENDPOINT": "http://127.0.0.1:9"})[
         "error"
