@@ -63,18 +63,16 @@ def fetch(
             and the cache has no copy, the disk is full, or the content is not what was announced; in the
             last case the copy is deleted.
     """
-    import huggingface_hub
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    offline = offline or huggingface_hub.constants.HF_HUB_OFFLINE
+    offline = offline or constants.HF_HUB_OFFLINE
     missing: Exception | None = None
     for file in files:
         # Without a connection the hub is asked once, with all the retries that takes, not once a file.
         cached_only = offline or isinstance(missing, LocalEntryNotFoundError)
         try:
-            path = huggingface_hub.hf_hub_download(
-                repository, file, revision=revision, local_files_only=cached_only
-            )
+            path = hf_hub_download(repository, file, revision=revision, local_files_only=cached_only)
         except EntryNotFoundError as error:
             missing = missing or error
         except Exception as error:
