@@ -71,12 +71,14 @@ def export_bundle(
         OSError: The folder cannot be written.
     """
     if precision == "int8" and not calibration:
-        raise PixelClipError("int8 needs photos to calibrate on: --calibration DIR with some dozen real photos")
+        raise PixelClipError(
+            "int8 needs photos to calibrate on: --calibration DIR with some dozen real photos"
+        )
     calibrated = {sha256(photo) for photo in calibration}
     photos = [photo for photo in photos if sha256(photo) not in calibrated]
     if not photos:
         raise VerificationError(
-            "no photos to verify on; give --photos a folder of JPEG or PNG photos, other ones than for calibration"
+            "no photos to verify on; give --photos a folder of JPEG or PNG photos, not those of --calibration"
         )
     pair = dataclasses.replace(pair, input=dataclasses.replace(pair.input, batch=batch))
     with staged_folder(out) as folder:
@@ -227,7 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--offline", action="store_true", help="take weights from the cache, never download")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("training").setLevel(logging.INFO)
     try:
         pair = build_pair(
             options.model,

@@ -58,7 +58,7 @@ class InputSpec:
                 )
         if not self.fixed and not self.keep_aspect:
             raise BundleError(
-                "fixed and keep_aspect are both false: a picture cannot be squashed to any size; expected either"
+                "fixed and keep_aspect are both false, but squashing needs one size; set one of them"
             )
         if self.batch is not None and self.batch < 1:
             raise BundleError(f"input batch is {self.batch}; expected at least 1, or null for any")

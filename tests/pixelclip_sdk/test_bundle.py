@@ -94,7 +94,7 @@ def test_a_changed_byte_is_refused_before_the_file_is_used(copy):
         (lambda f: f["input"].update(depth=3), "unknown key 'input.depth'"),
         (lambda f: f.pop("grid"), "missing grid"),
         (lambda f: f.update(grid=[4]), "grid is [4]"),
-        (lambda f: f["input"].update(keep_aspect=False), "expected either"),
+        (lambda f: f["input"].update(keep_aspect=False), "squashing needs one size"),
         (lambda f: f["input"].update(batch=0), "batch is 0"),
         (lambda f: f.update(templates=["no slot"]), "one {} each"),
         (lambda f: f.update(embedding_dim="many"), "embedding_dim is a str"),
