@@ -1,0 +1,234 @@
+"""CLIP models through the exporter, small ones by its functions and full-size ones by its command."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from clip_reference import perturbed, reference_convnext, reference_logits, reference_text, reference_vit
+
+from export.to_onnx import export_bundle, main
+from pixelclip_sdk import Bundle, BundleError, PixelClipError, Segmenter
+from pixelclip_sdk.backends.onnx import OnnxBackend
+from pixelclip_sdk.bundle import IMAGE_ENCODER
+from pixelclip_sdk.text import TextEncoder
+from training.encoders.clip import TEMPLATES, pair_of
+
+ROOT = Path(__file__).parents[2]
+PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
+VOC_20 = (
+    "aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse, motorbike, "
+    "person, pottedplant, sheep, sofa, train, tvmonitor"
+).split(", ")
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 2}
+VIT = {"image_size": 64, "layers": 3, "width": 128, "patch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return perturbed(open_clip.CLIP(32, VIT, TEXT, quick_gelu=True))
+
+
+def backend_of(bundle: Bundle) -> OnnxBackend:
+    return OnnxBackend(
+        bundle.file(IMAGE_ENCODER),
+        embedding_dim=bundle.embedding_dim,
+        multiple=bundle.input.multiple,
+        fixed_size=bundle.input.only_size,
+        batch=bundle.input.batch,
+    )
+
+
+@pytest.fixture(scope="module")
+def wide(tiny, tmp_path_factory):
+    """A bundle of 96×160 pixels that takes two pictures at once and knows two vocabularies."""
+    out = tmp_path_factory.mktemp("wide") / "bundle"
+    pair = pair_of("tiny", tiny, family="vit", imgsz=(96, 160))
+    return export_bundle(
+        pair, out, precision="fp32", photos=PHOTOS, batch=2, classes=["cat, sofa", "voc-20"]
+    )
+
+
+def test_a_size_that_is_not_square_keeps_the_aspect(wide, tiny):
+    assert (wide.input.height, wide.input.width) == (96, 160)
+    assert wide.input.keep_aspect
+    assert wide.grid == (64, 107)
+    image = np.random.default_rng(0).integers(0, 256, (1, 96, 160, 3), np.uint8)
+    with backend_of(wide) as backend:
+        features = backend.features(image)
+    expected = reference_vit(tiny.state_dict(), torch.from_numpy(image[0]), 16, 3)
+    fine = torch.nn.functional.interpolate(expected.permute(2, 0, 1)[None], (64, 107), mode="bilinear")[0]
+    expected = torch.nn.functional.normalize(fine.permute(1, 2, 0), dim=-1)
+    np.testing.assert_allclose(features[0], expected.numpy(), atol=1e-5)
+
+
+def test_a_fixed_batch_serves_any_number_of_pictures(wide):
+    images = np.random.default_rng(0).integers(0, 256, (5, 96, 160, 3), np.uint8)
+    text = np.eye(3, 32, dtype=np.float32)
+    with backend_of(wide) as backend:
+        together = backend.logits(images, text)
+        for image, expected in zip(images, together, strict=True):
+            np.testing.assert_allclose(backend.logits(image[None], text)[0], expected, atol=1e-5)
+
+
+def test_the_words_change_without_a_new_export(wide, photo):
+    with Segmenter.from_pretrained(wide.path, classes=["cat", "dog"]) as segmenter:
+        first = segmenter.predict(photo)
+        segmenter.set_classes(["cat", "dog", "sofa", "grass"])
+        second = segmenter.predict(photo)
+    assert first.labels.shape == second.labels.shape == photo.shape[:2]
+    assert len(second.names) == 4
+
+
+def test_vocabularies_are_embedded_with_the_templates(wide, tiny):
+    with Segmenter.from_pretrained(wide.path, classes="voc-20") as segmenter:
+        vocabulary = segmenter.vocabulary
+    assert vocabulary.templates == TEMPLATES
+    assert len(vocabulary) == 20
+    word = vocabulary.synonyms[vocabulary.names[1]][0]
+    rows = open_clip.get_tokenizer("ViT-B-16")([template.format(word) for template in TEMPLATES])
+    each = [reference_text(tiny.state_dict(), row, 2, quick=True) for row in rows]
+    expected = torch.nn.functional.normalize(torch.stack(each).mean(0), dim=0)
+    if len(vocabulary.synonyms[vocabulary.names[1]]) == 1:
+        np.testing.assert_allclose(vocabulary.embeddings[1], expected.detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(90, 160), (96, 161)])
+def test_odd_sizes_are_refused_with_the_nearest(tiny, size):
+    with pytest.raises(BundleError, match=r"multiple of 16, for example (80 or 96|160 or 176)"):
+        pair_of("tiny", tiny, family="vit", imgsz=size)
+
+
+def test_the_report_tells_the_source_and_the_difference(wide):
+    manifest = json.loads((wide.path / "bundle.json").read_text())
+    report = manifest["verification"]
+    assert report["label_agreement"] >= report["gate"] == 0.999
+    assert report["features_cosine"] > 0.9999
+    assert manifest["precision"] == "fp32"
+
+
+def test_int8_without_calibration_photos_is_refused(tiny, tmp_path):
+    pair = pair_of("tiny", tiny, family="vit", imgsz=(64, 64))
+    with pytest.raises(PixelClipError, match="--calibration"):
+        export_bundle(pair, tmp_path / "b", precision="int8", photos=PHOTOS)
+    with pytest.raises(PixelClipError, match="not those of --calibration"):
+        export_bundle(pair, tmp_path / "b", precision="int8", photos=PHOTOS, calibration=PHOTOS)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "pixelclip-vit-b61"], "pixelclip-vit-b16"),
+        (["--model", "pixelclip-light"], "pixelclip-lite"),
+        (["--model", "open_clip:ViT-B-16/openia"], "ViT-B-16/openai"),
+        (["--model", "pixelclip-vit-b16", "--checkpoint", "nowhere.pth"], "nowhere.pth"),
+        (["--model", "pixelclip-lite", "--imgsz", "350", "448"], "for example 320 or 352"),
+        (["--model", "pixelclip-lite", "--photos", "nowhere"], "nowhere is no folder"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(tmp_path, capsys, arguments, said):
+    assert main([*arguments, "--out", str(tmp_path / "b")]) == 1
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def official_checkpoint(path: Path, architecture: str) -> dict[str, torch.Tensor]:
+    """Write seeded random weights as the official training code does; return CLIP's."""
+    torch.manual_seed(0)
+    model = perturbed(open_clip.create_model(architecture, pretrained=None, load_weights=False))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    prefixed = {f"sem_seg_head.predictor.clip_model.{name}": value for name, value in state.items()}
+    training = {
+        "sem_seg_head.predictor.prompt_tokens": torch.randn(64, 4, 512),
+        "teacher_encoder.visual.proj": torch.randn(4, 4),
+        "head.conv0.weight": torch.randn(64, 1, 3, 3),
+    }
+    torch.save({"model": prefixed | training, "iteration": 9999}, path)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("model", "architecture", "size", "patches"),
+    [
+        ("pixelclip-vit-b16", "ViT-B-16-quickgelu", 320, (20, 20)),
+        pytest.param(
+            "pixelclip-convnext-b", "convnext_base_w_320", 640, (20, 20), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_an_official_checkpoint_becomes_a_bundle_that_agrees_with_the_protocol(
+    tmp_path, model, architecture, size, patches
+):
+    """The whole way, at full size: file → command → bundle → words and logits, against the reference."""
+    state = official_checkpoint(tmp_path / "official.pth", architecture)
+    command = [sys.executable, str(ROOT / "export" / "to_onnx.py"), "--model", model]
+    command += ["--checkpoint", str(tmp_path / "official.pth"), "--out", str(tmp_path / "bundle")]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (tmp_path / "official.pth").unlink()
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.input.only_size == (size, size)
+    assert bundle.grid == (64, 64)
+    assert not bundle.input.keep_aspect
+
+    quick = "ViT" in architecture
+    tokens = open_clip.get_tokenizer(architecture)([TEMPLATES[0].format(name) for name in VOC_20])
+    with torch.no_grad():
+        text = torch.stack([reference_text(state, row, 12, quick=quick) for row in tokens])
+    found = TextEncoder(bundle).encode([TEMPLATES[0].format(name) for name in VOC_20])
+    np.testing.assert_allclose(found, text.numpy(), atol=1e-4)
+
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    with torch.no_grad():
+        if quick:
+            features = reference_vit(state, torch.from_numpy(image), 16, 12)
+        else:
+            features = reference_convnext(state, torch.from_numpy(image), (3, 3, 27, 3))
+    assert features.shape[:2] == patches
+    with backend_of(bundle) as backend:
+        logits = backend.logits(image[None], text.numpy())[0]
+    np.testing.assert_allclose(logits, reference_logits(features, text).numpy(), atol=1e-4)
+
+
+def test_an_interrupted_export_keeps_the_old_bundle(tmp_path):
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "bundle.json").write_text("old")
+    command = [sys.executable, str(ROOT / "export" / "to_onnx.py"), "--model", "pixelclip-lite", "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.iterdir())) == 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "interrupted" in said
+    assert (out / "bundle.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_an_export_that_finds_no_room_keeps_the_old_bundle(tmp_path):
+    """No file of this process may grow beyond 1 MB: what a full disk looks like to it."""
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "bundle.json").write_text("old")
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
+        "from export.to_onnx import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code, "--model", "pixelclip-lite", "--out", str(out)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "File too large" in result.stderr
+    assert (out / "bundle.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
