@@ -17,7 +17,6 @@ from training.encoders.checkpoints import load_into, pick_clip, read_checkpoint
 
 OFFICIAL = "sem_seg_head.predictor.clip_model."
 TEXT = {"context_length": 16, "vocab_size": 60, "width": 32, "heads": 2, "layers": 1}
-PIXELS = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
 
 
 def tiny(seed: int = 0, *, image_size: int = 64, layers: int = 2, width: int = 64) -> open_clip.CLIP:
@@ -221,7 +220,6 @@ def test_damage_never_gets_past_as_another_error(tmp_path, kind):
 
 @pytest.mark.parametrize("make", [tiny, tiny_convnext])
 @pytest.mark.parametrize("layout", ["open_clip", "distributed", "compiled", "openai", "official"])
-@torch.no_grad()
 def test_every_layout_gives_the_source_again(tmp_path, layout, make):
     source, model = make(1), make(2)
     state = {
@@ -232,10 +230,9 @@ def test_every_layout_gives_the_source_again(tmp_path, layout, make):
         "official": lambda clip: {"model": official(clip), "iteration": 10_000},
     }[layout](source.state_dict())
     torch.save(state, tmp_path / "weights.pth")
-    assert not torch.equal(model.encode_image(PIXELS), source.encode_image(PIXELS))
+    assert not same_weights(model, source)
     report = load_into(model, read_checkpoint(tmp_path / "weights.pth"), source="weights.pth")
     assert same_weights(model, source)
-    torch.testing.assert_close(model.encode_image(PIXELS), source.encode_image(PIXELS), rtol=0, atol=0)
     assert report.fits
     assert report.loaded == len(source.state_dict())
     assert report.layout == ("official PixelCLIP" if layout == "official" else "open_clip")
@@ -306,7 +303,7 @@ BIAS = "visual.ln_post.bias"
         (with_value(BIAS, lambda b: b.half() + 1e5), r"visual\.ln_post\.bias has values that are not finite"),
         (
             lambda s: {k: v for k, v in s.items() if k.startswith("visual")},
-            r"cannot be used .*12 × transformer\.resblocks \(transformer\.resblocks\.0\.ln_1\.weight\)",
+            r"incomplete, damaged.*12 × transformer\.resblocks \(transformer\.resblocks\.0\.ln_1\.weight\)",
         ),
     ],
 )
@@ -362,7 +359,8 @@ def test_other_networks_are_refused(keys, message):
 
 
 def full(architecture: str) -> open_clip.CLIP:
-    return open_clip.create_model(architecture, pretrained=None, load_weights=False, device="meta")
+    with torch.device("meta"):  # besides the argument: else it is made on the CPU first
+        return open_clip.create_model(architecture, pretrained=None, load_weights=False, device="meta")
 
 
 def shapes(model: open_clip.CLIP) -> dict[str, Tensor]:
