@@ -197,10 +197,10 @@ def _misfit(report: KeyReport, own: Mapping[str, Tensor], picked: Mapping[str, T
     """The report, led by the likeliest reason."""
     wanted, found = _build(own), _build(picked)
     if found == wanted:
-        advice = (
-            "The checkpoint is incomplete or damaged: get it again, or train from weights that are finite."
+        return (
+            f"{report.source} does not fit the model, though its image tower has the right build: it is "
+            f"incomplete, damaged, or has another text encoder. Get it again, or use another.\n{report}"
         )
-        return f"{report.source} cannot be used as it is. {advice}\n{report}"
     model = f"--model {_MODELS[found]}" if found in _MODELS else "the --model that it was trained as"
     return (
         f"{report.source} looks like {_described(found)}; you asked for {_described(wanted)}. "

@@ -70,15 +70,18 @@ def fetch(
     missing: Exception | None = None
     for file in files:
         # Without a connection the hub is asked once, with all the retries that takes, not once a file.
-        cached_only = offline or isinstance(missing, LocalEntryNotFoundError)
+        unreachable = isinstance(missing, LocalEntryNotFoundError)
         try:
-            path = hf_hub_download(repository, file, revision=revision, local_files_only=cached_only)
-        except EntryNotFoundError as error:
-            missing = missing or error
-        except Exception as error:
-            raise CheckpointError(_explained(error, repository, file, revision, offline)) from error
-        else:
+            path = hf_hub_download(
+                repository, file, revision=revision, local_files_only=offline or unreachable
+            )
             return _checked(Path(path), repository, file, sha256, offline)
+        except EntryNotFoundError as error:
+            missing = missing if unreachable else error  # the first says why it is
+        except CheckpointError:
+            raise
+        except Exception as error:  # of the network, the disk, the server, …
+            raise CheckpointError(_explained(error, repository, file, revision, offline)) from error
     if missing is None:
         raise CheckpointError(f"no file of {repository} was named; name at least one")
     names = " or ".join(files)
