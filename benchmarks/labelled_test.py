@@ -1,4 +1,4 @@
-"""mIoU on photos with label maps: ``python benchmarks/labelled_test.py camvid/val --classes camvid.txt``.
+"""mIoU on photos with label maps: ``python benchmarks/labelled_test.py camvid/val --classes camvid-11``.
 
 The folder holds ``images/`` and ``labels/`` with files of the same stem; a label file's pixel values are
 positions in the list of classes, every other value is ignored. One confusion matrix over the whole set, at

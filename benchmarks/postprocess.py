@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from pixelclip_sdk import Segmenter
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
+from pixelclip_sdk.classes import class_list
 from pixelclip_sdk.postprocess import argmax_upsampled
-from pixelclip_sdk.vocabulary import read_classes
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GRID = 64
@@ -75,7 +75,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     options = parser.parse_args()
     photos = options.photos or sorted((_ROOT / "examples" / "photos").glob("*.jpg"))
-    classes = read_classes(str(_ROOT / "benchmarks" / "classes" / "common.txt"))
+    classes = class_list("common-150")
     torch.set_num_threads(default_threads())
     results = []
     print(

@@ -73,8 +73,7 @@ def parse(trt: Any, network: Any, logger: Any, content: bytes, path: Path) -> No
         found.append(where + one_line(error.desc()))
     reasons = "; ".join(found) or " ".join(logger.errors) or "no reason given"
     raise BackendError(
-        f"TensorRT cannot read {path.name}: {reasons}. "
-        "Export the model with operators that TensorRT has."
+        f"TensorRT cannot read {path.name}: {reasons}. Export the model with operators that TensorRT has."
     )
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.export import Dim
 
 from export._graph import trace
 from export.calibration import calibration_inputs
-from export.embed_text import write_vocabularies
+from export.embed_text import named_classes, write_vocabularies
 from export.lean import LeanImageEncoder
 from export.precision import store_fp16, store_int8, to_fp16, to_int8
 from export.staging import staged_folder
@@ -27,6 +27,7 @@ from export.verify import VerificationError, verify
 from pixelclip_sdk import Bundle, PixelClipError
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
+from pixelclip_sdk.classes import Classes
 from pixelclip_sdk.text import TextEncoder
 from training.encoders import registry
 from training.encoders.build import build_pair
@@ -50,7 +51,7 @@ def export_bundle(
     photos: Sequence[Path],
     calibration: Sequence[Path] = (),
     batch: int | None = None,
-    classes: Sequence[str] = (),
+    classes: Mapping[str, Classes] | None = None,
     gate: float | None = None,
 ) -> Bundle:
     """Export both encoders, verify them against their source, and put the bundle in its place.
@@ -62,7 +63,7 @@ def export_bundle(
         photos: Real photos to verify on.
         calibration: Real photos to calibrate ``"int8"`` on; those among `photos` are not verified on.
         batch: The only number of pictures at once; None for any.
-        classes: Vocabularies to embed, as `read_classes` takes them.
+        classes: Vocabularies to embed: name → words.
         gate: Least label agreement with the source, 0–1; None for the precision's own.
 
     Raises:
@@ -101,7 +102,7 @@ def export_bundle(
             files={name: _entry(folder / name) for name in (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER)},
         )
         report = verify(bundle, pair, photos, GATES[precision] if gate is None else gate)
-        vocabularies = write_vocabularies(folder, classes, TextEncoder(bundle)) if classes else {}
+        vocabularies = write_vocabularies(folder, TextEncoder(bundle), classes) if classes else {}
         bundle = dataclasses.replace(
             bundle, verification=report.to_json(), files={**bundle.files, **vocabularies}
         )
@@ -245,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             photos=_pictures(options.photos),
             calibration=_pictures(options.calibration),
             batch=options.batch,
-            classes=options.classes,
+            classes=dict(named_classes(words) for words in options.classes),
             gate=options.gate,
         )
     except (PixelClipError, OSError) as error:

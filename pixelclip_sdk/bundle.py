@@ -9,19 +9,29 @@ import difflib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.errors import BundleError
 
-__all__ = ["IMAGE_ENCODER", "MANIFEST", "SCHEMA_VERSION", "TEXT_ENCODER", "TOKENIZER", "Bundle", "InputSpec"]
+__all__ = [
+    "IMAGE_ENCODER",
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "TEXT_ENCODER",
+    "TOKENIZER",
+    "VOCABULARIES",
+    "Bundle",
+    "InputSpec",
+]
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 IMAGE_ENCODER = "image_encoder.onnx"
 TEXT_ENCODER = "text_encoder.onnx"
 TOKENIZER = "tokenizer.json"
+VOCABULARIES = "vocabularies"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,6 +198,16 @@ class Bundle:
     def text_hash(self) -> str:
         """SHA-256 of the text encoder, or empty: tells whether a saved vocabulary fits this model."""
         return str(self.files[TEXT_ENCODER]["sha256"]) if TEXT_ENCODER in self.files else ""
+
+    @property
+    def vocabularies(self) -> dict[str, str]:
+        """Name → file (as in `files`) of every precomputed vocabulary, by name.
+
+        A file is ``vocabularies/NAME.npz``, or ``vocabularies/NAME.2.npz`` where one replaced the other.
+        """
+        paths = [PurePosixPath(name) for name in self.files]
+        found = {p.name.partition(".")[0]: str(p) for p in paths if p.match(f"{VOCABULARIES}/*.npz")}
+        return dict(sorted(found.items()))
 
     def _check_presence(self, name: str, size: int) -> None:
         path = self.path / name

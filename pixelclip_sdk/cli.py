@@ -17,17 +17,21 @@ from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk._version import __version__
 from pixelclip_sdk.backends.choose import BACKENDS
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, measure_latency, sample_jpeg
+from pixelclip_sdk.classes import class_list, class_lists
 from pixelclip_sdk.doctor import diagnose
 from pixelclip_sdk.errors import ImageError, PixelClipError
 from pixelclip_sdk.models import available_models, cache_folder, find_bundle
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
-from pixelclip_sdk.vocabulary import Vocabulary, read_classes
+from pixelclip_sdk.vocabulary import Classes, Vocabulary, read_classes
 
 __all__ = ["main"]
 
 _DEFAULT_MODEL = "pixelclip-lite"
-_CLASSES_HELP = '"cat, sofa", a .txt file (a class a line, synonyms after commas), .json or .npz'
+_CLASSES_HELP = (
+    '"cat, sofa"; a list such as voc-20 (see `pixelclip vocab list`); or a file: .txt (a class a line, '
+    "synonyms after commas), .json or .npz"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--out", required=True, type=Path, metavar="FILE.npz")
     build.add_argument("--model", default=_DEFAULT_MODEL, help="name or folder (default: %(default)s)")
     build.set_defaults(run=_vocab_build)
+    listing = verbs.add_parser("list", help="lists of classes that go by name")
+    listing.add_argument("--model", default=_DEFAULT_MODEL, help="name or folder (default: %(default)s)")
+    listing.set_defaults(run=_vocab_list)
     show = verbs.add_parser("show", help="names of a .npz, each with its nearest other")
     show.add_argument("file", metavar="FILE.npz")
     show.set_defaults(run=_vocab_show)
@@ -113,9 +120,14 @@ def _load(options: argparse.Namespace, classes: str) -> Segmenter:
         backend=options.backend,
         device=options.device,
         threads=options.threads,
-        classes=read_classes(classes),
+        classes=_classes(options.model, classes),
         threshold=getattr(options, "threshold", None),
     )
+
+
+def _classes(model: str, text: str) -> Classes | Vocabulary:
+    """Classes from a command line; a name the bundle has precomputed stays a name, for the segmenter."""
+    return text if text in find_bundle(model).vocabularies else read_classes(text)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -181,9 +193,24 @@ def _unique_stems(files: Sequence[Path]) -> list[str]:
 
 def _vocab_build(options: argparse.Namespace) -> int:
     with Segmenter.from_pretrained(options.model) as segmenter:
-        vocabulary = segmenter.set_classes(read_classes(options.classes))
+        vocabulary = segmenter.set_classes(_classes(options.model, options.classes))
     path = vocabulary.save(options.out)
     print(f"{len(vocabulary)} names → {path} ({path.stat().st_size / 1e3:.0f} kB)")
+    return 0
+
+
+def _vocab_list(options: argparse.Namespace) -> int:
+    bundle = find_bundle(options.model)
+    for name in sorted({*class_lists(), *bundle.vocabularies}):
+        if name in bundle.vocabularies:
+            names = Vocabulary.load(bundle.file(bundle.vocabularies[name])).names
+            state = f"precomputed in {bundle.name}"
+        else:
+            names = list(class_list(name))
+            state = (
+                f"for {bundle.name}'s text encoder" if bundle.has_text_encoder else f"not in {bundle.name}"
+            )
+        print(f"{name:<20} {len(names):>5}  {', '.join(names[:3])}, …  ({state})")
     return 0
 
 

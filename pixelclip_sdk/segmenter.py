@@ -1,6 +1,7 @@
 """Segmenter: words and pictures in, label maps out."""
 
 import dataclasses
+import difflib
 import logging
 import os
 import threading
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import Bundle, InputSpec
+from pixelclip_sdk.classes import check_list_name, class_lists
 from pixelclip_sdk.errors import ImageError, VocabularyError
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import argmax_upsampled
@@ -130,20 +132,23 @@ class Segmenter:
         """Change the words. Takes effect for the next picture; pictures under way keep the old ones.
 
         Args:
-            classes: ``["cat", "sofa"]``, ``"cat, sofa"``, with synonyms ``{"cat": ["cat", "kitten"]}``, or a
-                `Vocabulary`.
+            classes: ``["cat", "sofa"]``, ``"cat, sofa"``, with synonyms ``{"cat": ["cat", "kitten"]}``; a
+                `Vocabulary`; or the name of a list, ``"voc-20"``: one precomputed in the bundle, which needs
+                no text encoder, or one of `pixelclip_sdk.classes.class_lists`.
 
         Returns:
             The vocabulary now in use.
 
         Raises:
-            VocabularyError: The words cannot be used, or the vocabulary belongs to another model. The
-                words that were set before stay.
+            VocabularyError: The words cannot be used, there is no list of that name, or the vocabulary
+                belongs to another model. The words that were set before stay.
             BundleError: The model has no text encoder, and these are words.
         """
         if isinstance(classes, Vocabulary):
             vocabulary = classes
             self._check_fits(vocabulary)
+        elif isinstance(classes, str) and (precomputed := self._precomputed(classes.strip())):
+            vocabulary = precomputed
         else:
             vocabulary = Vocabulary.encode(classes, self._encoder())
         self._vocabulary = vocabulary  # One reference: readers see the old one or the new one, whole.
@@ -299,6 +304,28 @@ class Segmenter:
 
                 self._text_encoder = TextEncoder(self.bundle, threads=self._threads)
             return self._text_encoder
+
+    def _precomputed(self, name: str) -> Vocabulary | None:
+        """The bundle's vocabulary of that name; None when words have to be embedded."""
+        bundle = self.bundle
+        if bundle is None:
+            return None
+        if name not in bundle.vocabularies:
+            check_list_name(name, {*bundle.vocabularies, *class_lists()})
+            if bundle.vocabularies and not bundle.has_text_encoder:
+                near = difflib.get_close_matches(name, bundle.vocabularies, n=1, cutoff=0)
+                raise VocabularyError(
+                    f"{bundle.name} has no text encoder and no vocabulary {name[:60]!r}. "
+                    f"Did you mean {near[0]!r}? It has: {', '.join(bundle.vocabularies)}"
+                )
+            return None
+        vocabulary = Vocabulary.load(bundle.file(bundle.vocabularies[name]))
+        made_with, now = (vocabulary.text_hash, vocabulary.templates), (bundle.text_hash, bundle.templates)
+        if bundle.has_text_encoder and made_with != now and name in class_lists():
+            _log.info("%s: the precomputed %s is of another text encoder; embedding it", bundle.name, name)
+            return None
+        self._check_fits(vocabulary)
+        return vocabulary
 
     def _check_fits(self, vocabulary: Vocabulary) -> None:
         width = vocabulary.embeddings.shape[1]

@@ -31,14 +31,22 @@ class TextEncoder:
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         if not bundle.has_text_encoder:
             raise BundleError(
-                f"bundle {bundle.name!r} has no text encoder: it knows only precomputed vocabularies. "
-                "Pass a Vocabulary loaded from a .npz file, or export the bundle with its text encoder."
+                f"bundle {bundle.name!r} has no text encoder: it knows only precomputed vocabularies "
+                f"({', '.join(sorted(bundle.vocabularies)) or 'none inside'}). Use one of them, "
+                "or a Vocabulary loaded from a .npz file, or export the bundle with its text encoder."
             )
         self.templates = bundle.templates
         self.text_hash = bundle.text_hash
         self.tokenizer = _load_tokenizer(bundle.file(TOKENIZER))
         self._unknown = self.tokenizer.token_to_id("[UNK]")
         self._session = create_session(bundle.file(TEXT_ENCODER), threads=threads)
+        # CLIP's graph takes the ids alone: it ends a text by a token of its own.
+        self._inputs = [value.name for value in self._session.get_inputs()]
+        if self._inputs not in (["input_ids"], ["input_ids", "attention_mask"]):
+            raise BundleError(
+                f"{TEXT_ENCODER} of bundle {bundle.name!r} takes {', '.join(self._inputs)}; "
+                "expected input_ids, and attention_mask if it needs one. Export the bundle again."
+            )
 
     def check_words(self, words: Sequence[str]) -> None:
         """Refuse words of which the tokenizer knows no part: their embedding would mean nothing.
@@ -46,12 +54,11 @@ class TextEncoder:
         Raises:
             VocabularyError: Names the first such word.
         """
-        if self._unknown is None:  # Byte-level tokenizers know every text.
-            return
         for word, encoding in zip(
             words, self.tokenizer.encode_batch(words, add_special_tokens=False), strict=True
         ):
             ids = [i for i, real in zip(encoding.ids, encoding.attention_mask, strict=True) if real]
+            # A byte-level tokenizer has no unknown token, but it may find nothing (a control character).
             if all(i == self._unknown for i in ids):
                 raise VocabularyError(
                     f"the text encoder knows no part of the name {word!r}; expected English words. "
@@ -98,7 +105,9 @@ class TextEncoder:
     def _run(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         try:
             feed = {"input_ids": ids, "attention_mask": mask}
-            result: npt.NDArray[np.float32] = self._session.run(["embedding"], feed)[0]
+            result: npt.NDArray[np.float32] = self._session.run(
+                ["embedding"], {name: feed[name] for name in self._inputs}
+            )[0]
         except Exception as error:  # ONNX Runtime's errors have no common base class.
             raise BackendError(f"the text encoder failed on {len(ids)} texts: {error}") from error
         return result
@@ -117,5 +126,5 @@ def _load_tokenizer(path: Path) -> Any:
         raise BundleError(
             f"{path} is not a tokenizer that tokenizers {tokenizers.__version__} reads: {error}"
         ) from error
-    tokenizer.enable_padding()
+    tokenizer.enable_padding(direction="right", pad_id=0)
     return tokenizer

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,16 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk.classes import (
+    Classes,
+    check_list_name,
+    class_list,
+    class_lists,
+    parse_classes,
+    read_class_file,
+)
 from pixelclip_sdk.errors import VocabularyError
 
-__all__ = ["MAX_CLASSES", "MAX_NAME_LENGTH", "Classes", "Vocabulary", "parse_classes", "read_classes"]
+__all__ = ["Classes", "Encoder", "Vocabulary", "parse_classes", "read_classes"]
 
-MAX_CLASSES = 4096
-MAX_NAME_LENGTH = 200
 _SCHEMA_VERSION = 1
-
-Classes = str | Sequence[str] | Mapping[str, str | Sequence[str]]
-"""Names: ``"cat, sofa"``, ``["cat", "sofa"]`` or, with synonyms, ``{"cat": ["cat", "kitten"]}``."""
 
 
 class Encoder(Protocol):
@@ -180,96 +183,24 @@ class Vocabulary:
         return f"Vocabulary({len(self.names)} names: {shown})"
 
 
-def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
-    """Check names and bring them into one form.
-
-    Args:
-        classes: The words; see `Classes`. Surrounding blanks are dropped.
-
-    Returns:
-        Name → synonyms, in label order. A class without synonyms of its own has its name as the only one.
-
-    Raises:
-        VocabularyError: There are no names, more than 4 096, one is empty, repeated (capitals do not
-            count), longer than 200 characters, or no text.
-    """
-    if isinstance(classes, str):
-        classes = _split(classes)
-    pairs: Iterable[tuple[str, str | Sequence[str]]]
-    if isinstance(classes, Mapping):
-        pairs = classes.items()
-    elif isinstance(classes, Sequence):
-        pairs = [(name, (name,)) for name in classes]
-    else:
-        raise VocabularyError(f"classes is {type(classes).__name__}; expected names, e.g. ['cat', 'sofa']")
-    result: dict[str, tuple[str, ...]] = {}
-    seen: dict[str, str] = {}
-    for raw, texts in pairs:
-        name = _checked(raw, "name")
-        if other := seen.get(name.casefold()):
-            raise VocabularyError(f"the name {name!r} is repeated (as {other!r}); expected each class once")
-        seen[name.casefold()] = name
-        words = [texts] if isinstance(texts, str) else list(texts)
-        # dict.fromkeys drops repeated synonyms and keeps their order.
-        result[name] = tuple(dict.fromkeys(_checked(word, f"synonym of {name!r}") for word in words))
-        if not result[name]:
-            raise VocabularyError(
-                f"the class {name!r} has an empty list of synonyms; expected at least one text"
-            )
-    if not result:
-        raise VocabularyError("no classes; expected at least one name, e.g. ['cat', 'sofa']")
-    if len(result) > MAX_CLASSES:
-        raise VocabularyError(
-            f"got {len(result)} classes; expected at most {MAX_CLASSES}. Split them over several passes."
-        )
-    return result
-
-
 def read_classes(text_or_path: str) -> Classes | Vocabulary:
     """Read classes as a person gives them on a command line.
 
     Args:
-        text_or_path: ``"cat, sofa"``, or a file: ``.txt`` with a class a line (``cat, kitten``: the first
-            text is the name, all are synonyms; ``#`` starts a comment), ``.json`` with a list or an
-            object name → synonyms, or a ``.npz`` vocabulary.
+        text_or_path: ``"cat, sofa"``; the name of a list that comes with the SDK, ``"voc-20"``; or a file:
+            ``.txt`` with a class a line (``cat, kitten``: the first text is the name, all are synonyms;
+            ``#`` starts a comment), ``.json`` with a list or an object name → synonyms, or a ``.npz``
+            vocabulary.
 
     Raises:
-        VocabularyError: The file cannot be read.
+        VocabularyError: The file cannot be read, or the text is nearly the name of a list.
     """
     path = Path(text_or_path)
     if path.suffix == ".npz":
         return Vocabulary.load(path)
-    if path.suffix not in (".txt", ".json"):
-        return text_or_path
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
-            loaded: Classes = json.loads(content)
-            return loaded
-    except (OSError, ValueError) as error:
-        raise VocabularyError(f"classes cannot be read from {path}: {error}") from error
-    classes: dict[str, list[str]] = {}
-    for line in content.splitlines():
-        if texts := _split(line.partition("#")[0]):
-            if texts[0] in classes:
-                raise VocabularyError(f"{path}: the name {texts[0]!r} is repeated; expected each class once")
-            classes[texts[0]] = texts
-    return classes
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")] if text.strip() else []
-
-
-def _checked(text: object, what: str) -> str:
-    if not isinstance(text, str):
-        raise VocabularyError(f"a {what} is {text!r} ({type(text).__name__}); expected text")
-    stripped = " ".join(text.split())
-    if not stripped:
-        raise VocabularyError(f"a {what} is empty; expected a word")
-    if len(stripped) > MAX_NAME_LENGTH:
-        raise VocabularyError(
-            f"the {what} {stripped[:40]!r}… has {len(stripped)} characters; "
-            f"expected at most {MAX_NAME_LENGTH}"
-        )
-    return stripped
+    if path.suffix in (".txt", ".json"):
+        return read_class_file(path)
+    if text_or_path.strip() in class_lists():
+        return class_list(text_or_path.strip())
+    check_list_name(text_or_path, class_lists())
+    return text_or_path
