@@ -17,15 +17,13 @@ from export.to_onnx import export_bundle, main
 from pixelclip_sdk import Bundle, BundleError, PixelClipError, Segmenter
 from pixelclip_sdk.backends.onnx import OnnxBackend
 from pixelclip_sdk.bundle import IMAGE_ENCODER
+from pixelclip_sdk.classes import class_list
 from pixelclip_sdk.text import TextEncoder
 from training.encoders.clip import TEMPLATES, pair_of
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
-VOC_20 = (
-    "aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse, motorbike, "
-    "person, pottedplant, sheep, sofa, train, tvmonitor"
-).split(", ")
+VOC_20 = [words[0] for words in class_list("voc-20").values()]
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 2}
 VIT = {"image_size": 64, "layers": 3, "width": 128, "patch_size": 16}
 
