@@ -93,20 +93,21 @@ def _checked(path: Path, repository: str, file: str, wanted: str | None, offline
     # Every time, not only after a download: it takes a second or two for 600 MB, and disks fail too.
     found = sha256_of(path)
     commit = path.parents[file.count("/")].name  # …/snapshots/COMMIT/FILE
-    announced = _announced(path, repository, file, commit, offline)
-    if announced is None and wanted is None:
+    wanted = wanted.lower() if wanted is not None else None
+    announced = _announced(path, repository, file, commit, offline) or wanted
+    if announced is None:
         raise CheckpointError(
             f"nothing says what {file} of {repository} should hash to: the server gave no SHA-256 with it, "
             f"or this cache does not keep it. The copy has {found}; pass that as sha256 if you trust it."
         )
-    if announced is not None and announced != (found if len(announced) == 64 else _git_sha1(path)):
+    if announced != (found if len(announced) == 64 else _git_sha1(path)):
         _remove(path)
         raise CheckpointError(
-            f"{file} of {repository} is damaged: the hub announced the hash {announced}, the content has "
-            f"another one (SHA-256 {found}). The copy was deleted; run again to download it anew. If that "
-            "does not help, the mirror (HF_ENDPOINT) or a proxy changes the file."
+            f"{file} of {repository} is damaged: its hash should be {announced}, the content has another "
+            f"(SHA-256 {found}). The copy was deleted; run again to download it anew. If that does not help, "
+            "the mirror (HF_ENDPOINT) or a proxy changes the file."
         )
-    if wanted is not None and found != wanted.lower():
+    if wanted not in (None, found):
         raise CheckpointError(
             f"{file} of {repository} at {commit} has the SHA-256 {found}, expected {wanted}. It is whole, so "
             "it is another version: name the commit that has yours as the revision."

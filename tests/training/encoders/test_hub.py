@@ -309,6 +309,7 @@ def test_a_server_that_tells_no_hash(hub, run):
     assert "nothing says what weights/big.pth of someone/model should hash to" in error
     assert SHA256 in error
     assert run("someone/model", "weights/big.pth", sha256=SHA256)["sha256"] == SHA256
+    assert "is damaged" in run("someone/model", "weights/big.pth", sha256="0" * 64)["error"]
 
 
 def test_a_cache_without_links(run):
