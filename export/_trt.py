@@ -27,9 +27,9 @@ _HEAVY = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "ATTENTION")
 def fold_storage(model: onnx.ModelProto) -> bool:
     """Expand stored weights, in place: Cast and Mul of nothing but constants become constants.
 
-    `export/precision.py` stores weights small and lets ONNX Runtime expand them. TensorRT takes an int8 constant
-    for a quantised tensor and refuses it. No arithmetic on data changes: a weight has afterwards the type in
-    which it is used.
+    `export/precision.py` stores weights small and lets ONNX Runtime expand them. TensorRT takes an int8
+    constant for a quantised tensor and refuses it. No arithmetic on data changes: a weight has afterwards
+    the type in which it is used.
 
     Returns:
         Whether there was anything to expand.
@@ -71,9 +71,9 @@ def parse(trt: Any, network: Any, logger: Any, content: bytes, path: Path) -> No
         error = parser.get_error(i)
         where = f"{error.node_operator()} {error.node_name()!r}: " if error.node_name() else ""
         found.append(where + one_line(error.desc()))
+    said = "; ".join(found) or " ".join(logger.errors) or "it gave no reason"
     raise BackendError(
-        f"TensorRT cannot read {path.name}: {'; '.join(found) or ' '.join(logger.errors) or 'no reason given'}. "
-        "Export the model with operators that TensorRT has."
+        f"TensorRT cannot read {path.name}: {said}. Export the model with operators that TensorRT has."
     )
 
 
@@ -119,7 +119,8 @@ def profiles(
     """
     if set(inputs) != {"image", "text"} or len(inputs["image"]) != 4 or len(inputs["text"]) != 2:
         raise BackendError(
-            f"the graph's inputs are {inputs}; expected image [N,H,W,3] and text [K,D]. Export the bundle again."
+            f"the graph's inputs are {inputs}; expected image [N,H,W,3] and text [K,D]. "
+            "Export the bundle again."
         )
     wanted = {
         "image": [(batch[i], *sizes[i], 3) for i in range(3)],
