@@ -162,12 +162,14 @@ class EngineInfo:
         """Whether newer GPUs than `compute_capability` run it too."""
         return self.compute_capability.endswith("+")
 
-    def rebuild_command(self, bundle: Path) -> str:
-        """The command that compiles this engine again, here, with the same shapes."""
+    def rebuild_command(self, plan: Path, bundle: Path) -> str:
+        """The command that compiles this engine again, into the same folder and with the same shapes."""
         words = ["python", "export/to_trt.py", "--bundle", str(bundle), "--flavor", self.flavor]
         for option in ("batch", "classes", "imgsz"):
             if values := self.options.get(option):
                 words += [f"--{option}", *map(str, values)]
+        if plan.parent != bundle / ENGINES:
+            words += ["--out", str(plan.parent)]
         return shlex.join(words)
 
     def check_bundle(self, plan: Path, *, onnx_sha256: str, bundle: Path) -> None:
@@ -235,13 +237,14 @@ class EngineInfo:
     def _differs(self, plan: Path, bundle: Path, what: str, expected: str, found: str) -> BackendError:
         return BackendError(
             f"{plan} cannot be used: {what} is {found}; the engine was compiled for {expected}. "
-            f"Compile it again: {self.rebuild_command(bundle)}"
+            f"Compile it again: {self.rebuild_command(plan, bundle)}"
         )
 
 
 def engine_files(bundle: Path) -> list[Path]:
     """The plans in a bundle's folder, newest first."""
-    plans = (bundle / ENGINES).glob("*.plan")
+    # A file that is still being written has a name with a dot in front.
+    plans = [plan for plan in (bundle / ENGINES).glob("*.plan") if not plan.name.startswith(".")]
     return sorted(plans, key=lambda plan: (-plan.stat().st_mtime, plan.name))
 
 

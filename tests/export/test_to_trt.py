@@ -223,6 +223,17 @@ def test_an_fp32_engine_is_never_made_where_fp16_was_promised(tmp_path, said, as
     assert not engine_files(folder)
 
 
+def test_a_small_constant_behind_a_cast_excuses_no_fp32_engine(tmp_path, capsys):
+    model = tiny_graph("fp32")
+    for weight in model.graph.initializer:
+        if weight.name == "epsilon":
+            weight.CopyFrom(numpy_helper.from_array(np.array([1e-3], np.float16), "epsilon.half"))
+    cast = helper.make_node("Cast", ["epsilon.half"], ["epsilon"], to=TensorProto.FLOAT)
+    model.graph.node.insert(0, cast)
+    assert compile_rtx("--bundle", bundle_of(model, tmp_path / "tiny", "fp16")) == 1
+    assert "manifest says fp16, but the ONNX file computes in fp32" in capsys.readouterr().err
+
+
 def test_weights_stored_in_int8_are_no_int8_engine(lite, capsys):
     assert compile_rtx("--bundle", lite, "--precision", "int8") == 1
     assert "computes in fp32 (its weights are only stored as int8)" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_a_sidecar_comes_back_as_it_was_written(engine):
 
 COMMAND = (
     "python export/to_trt.py --bundle 'models/my bundle' --flavor tensorrt "
-    "--batch 1 1 4 --classes 1 32 512 --imgsz 64 64"
+    "--batch 1 1 4 --classes 1 32 512 --imgsz 64 64 --out "
 )
 
 
@@ -76,7 +76,7 @@ def test_another_tensorrt_is_refused_with_the_command_that_helps(engine, flavor,
     plan, info = engine
     with pytest.raises(BackendError, match=said) as error:
         info.check_tensorrt(plan, flavor=flavor, version=version, bundle=BUNDLE)
-    assert str(error.value).endswith(COMMAND)
+    assert str(error.value).endswith(f"{COMMAND}{plan.parent}")
 
 
 def test_a_tensorrt_engine_of_another_system_is_refused_and_a_portable_one_is_not(engine):
@@ -109,7 +109,7 @@ def test_a_gpu_of_another_capability_is_refused(engine, compiled_for, found, run
         BackendError, match=f"capability is {re.escape(found)}; .* {re.escape(compiled_for)}"
     ) as error:
         info.check_gpu(plan, compute_capability=found, bundle=BUNDLE)
-    assert str(error.value).endswith(COMMAND)
+    assert str(error.value).endswith(f"{COMMAND}{plan.parent}")
 
 
 def test_a_model_that_was_exported_again_is_noticed(engine):
@@ -176,5 +176,11 @@ def test_a_sidecar_that_cannot_be_read_is_refused(engine, content):
 
 def test_engine_files_are_those_of_the_bundle(engine, tmp_path):
     plan, _ = engine
+    (plan.parent / ".model-half.plan").write_bytes(b"being written")
     assert engine_files(tmp_path) == [plan]
     assert engine_files(plan.parent) == []
+
+
+def test_the_command_names_no_folder_for_an_engine_in_its_bundle(engine, tmp_path):
+    plan, info = engine
+    assert "--out" not in info.rebuild_command(plan, tmp_path)
