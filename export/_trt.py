@@ -20,6 +20,8 @@ Shape = tuple[int, ...]
 Profile = tuple[Shape, Shape, Shape]
 
 _NUMPY_NAMES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "UINT8": "uint8", "INT32": "int32"}
+# A constant of fewer elements is no weight, but a shape or a scale.
+_WEIGHT = 1024
 # Where nearly all arithmetic is.
 _HEAVY = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "ATTENTION")
 
@@ -32,11 +34,12 @@ def fold_storage(model: onnx.ModelProto) -> bool:
     the type in which it is used.
 
     Returns:
-        Whether there was anything to expand.
+        Whether weights were stored smaller than they are used.
     """
     graph = model.graph
     constants = {weight.name: weight for weight in graph.initializer}
     rest = []
+    stored_small = False
     for node in graph.node:
         if node.op_type not in ("Cast", "Mul") or not all(name in constants for name in node.input):
             rest.append(node)
@@ -45,16 +48,15 @@ def fold_storage(model: onnx.ModelProto) -> bool:
         if node.op_type == "Cast":
             to = next(attribute.i for attribute in node.attribute if attribute.name == "to")
             result = values[0].astype(onnx.helper.tensor_dtype_to_np_dtype(to))
+            stored_small |= result.size >= _WEIGHT and result.itemsize > values[0].itemsize
         else:
             result = np.multiply(*values)
         constants[node.output[0]] = numpy_helper.from_array(result, node.output[0])
-    if len(rest) == len(graph.node):
-        return False
     used = {name for node in rest for name in node.input} | {value.name for value in graph.output}
     del graph.node[:], graph.initializer[:]
     graph.node.extend(rest)
     graph.initializer.extend(weight for name, weight in constants.items() if name in used)
-    return True
+    return stored_small
 
 
 def parse(trt: Any, network: Any, logger: Any, content: bytes, path: Path) -> None:
@@ -71,9 +73,9 @@ def parse(trt: Any, network: Any, logger: Any, content: bytes, path: Path) -> No
         error = parser.get_error(i)
         where = f"{error.node_operator()} {error.node_name()!r}: " if error.node_name() else ""
         found.append(where + one_line(error.desc()))
-    reasons = "; ".join(found) or " ".join(logger.errors) or "no reason given"
+    said = "; ".join(found) or " ".join(logger.errors) or "it gave no reason"
     raise BackendError(
-        f"TensorRT cannot read {path.name}: {reasons}. Export the model with operators that TensorRT has."
+        f"TensorRT cannot read {path.name}: {said}. Export the model with operators that TensorRT has."
     )
 
 

@@ -130,8 +130,8 @@ def named_classes(text: str, name: str | None = None) -> tuple[str, Classes]:
         name = text
     if name is None:
         raise VocabularyError(
-            f"the words {text[:40]!r} have no name to call them by; put them into a file, whose name they get, "
-            "or give one with embed_text.py --name"
+            f"the words {text[:40]!r} have no name to call them by; put them into a file, whose name they "
+            "get, or give one with embed_text.py --name"
         )
     return name, words
 

@@ -162,12 +162,14 @@ class EngineInfo:
         """Whether newer GPUs than `compute_capability` run it too."""
         return self.compute_capability.endswith("+")
 
-    def rebuild_command(self, bundle: Path) -> str:
-        """The command that compiles this engine again, here, with the same shapes."""
+    def rebuild_command(self, plan: Path, bundle: Path) -> str:
+        """The command that compiles this engine again, into the same folder and with the same shapes."""
         words = ["python", "export/to_trt.py", "--bundle", str(bundle), "--flavor", self.flavor]
         for option in ("batch", "classes", "imgsz"):
             if values := self.options.get(option):
                 words += [f"--{option}", *map(str, values)]
+        if plan.parent != bundle / ENGINES:
+            words += ["--out", str(plan.parent)]
         return shlex.join(words)
 
     def check_bundle(self, plan: Path, *, onnx_sha256: str, bundle: Path) -> None:
@@ -195,28 +197,37 @@ class EngineInfo:
         if found != self.plan_sha256:
             raise self._differs(plan, bundle, "its SHA-256", self.plan_sha256[:12], found[:12])
 
-    def check_runtime(
-        self, plan: Path, *, flavor: str, tensorrt_version: str, compute_capability: str, bundle: Path
-    ) -> None:
-        """Check that the TensorRT and the GPU of this machine are those the plan was compiled for.
+    def check_tensorrt(self, plan: Path, *, flavor: str, version: str, bundle: Path) -> None:
+        """Check that the TensorRT of this machine is the one the plan was compiled with.
 
         Args:
             plan: The plan.
             flavor: Flavour of the TensorRT that is to run it.
-            tensorrt_version: Its version.
+            version: Its version.
+            bundle: The bundle's folder, for the command in the message.
+
+        Raises:
+            BackendError: It is not; the message says what differs and how to compile it again.
+        """
+        if flavor != self.flavor:
+            raise self._differs(plan, bundle, "flavour of TensorRT", self.flavor, flavor)
+        if version != self.tensorrt_version:
+            raise self._differs(plan, bundle, f"version of {flavor}", self.tensorrt_version, version)
+        # TensorRT-RTX compiles for Linux and Windows at once, TensorRT for where it runs.
+        if flavor == "tensorrt" and system() != self.system:
+            raise self._differs(plan, bundle, "system", self.system, system())
+
+    def check_gpu(self, plan: Path, *, compute_capability: str, bundle: Path) -> None:
+        """Check that a GPU is one the plan was compiled for.
+
+        Args:
+            plan: The plan.
             compute_capability: The GPU's, e.g. ``"8.6"``.
             bundle: The bundle's folder, for the command in the message.
 
         Raises:
-            BackendError: They are not; the message says what differs and how to compile it again.
+            BackendError: It is not; the message says what differs and how to compile it again.
         """
-        if flavor != self.flavor:
-            raise self._differs(plan, bundle, "flavour of TensorRT", self.flavor, flavor)
-        if tensorrt_version != self.tensorrt_version:
-            raise self._differs(plan, bundle, f"version of {flavor}", self.tensorrt_version, tensorrt_version)
-        # TensorRT-RTX compiles for Linux and Windows at once, TensorRT for where it runs.
-        if flavor == "tensorrt" and system() != self.system:
-            raise self._differs(plan, bundle, "system", self.system, system())
         wanted, found = _capability(self.compute_capability), _capability(compute_capability)
         if not (found == wanted or (self.capability_is_minimum and found > wanted)):
             raise self._differs(
@@ -226,13 +237,14 @@ class EngineInfo:
     def _differs(self, plan: Path, bundle: Path, what: str, expected: str, found: str) -> BackendError:
         return BackendError(
             f"{plan} cannot be used: {what} is {found}; the engine was compiled for {expected}. "
-            f"Compile it again: {self.rebuild_command(bundle)}"
+            f"Compile it again: {self.rebuild_command(plan, bundle)}"
         )
 
 
 def engine_files(bundle: Path) -> list[Path]:
     """The plans in a bundle's folder, newest first."""
-    plans = (bundle / ENGINES).glob("*.plan")
+    # A file that is still being written has a name with a dot in front.
+    plans = [plan for plan in (bundle / ENGINES).glob("*.plan") if not plan.name.startswith(".")]
     return sorted(plans, key=lambda plan: (-plan.stat().st_mtime, plan.name))
 
 

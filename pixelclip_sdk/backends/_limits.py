@@ -135,11 +135,6 @@ class TextSlot:
         self._source = None
         self._content = np.empty((0, 0), np.float32)
 
-    @property
-    def content(self) -> npt.NDArray[np.float32]:
-        """The words `(K, D)` that are there; K = 0 for none."""
-        return self._content
-
 
 class Recent(Generic[Value]):
     """The values of the last few keys; one that is pushed out is released.

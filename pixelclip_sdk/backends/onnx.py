@@ -4,7 +4,9 @@ ONNX Runtime falls back to the CPU by itself, with no more than a log line. Here
 compared with what runs, and a difference is an error.
 """
 
+import contextlib
 import ctypes
+import io
 import logging
 import os
 import warnings
@@ -157,7 +159,8 @@ def create_session(
         with warnings.catch_warnings():
             # ONNX Runtime warns when it falls back; below that is an error.
             warnings.simplefilter("ignore", UserWarning)
-            session = ort.InferenceSession(str(path), sess_options=options, **arguments)
+            # Its Python part would retry on the CPU, when it loads and when a run fails.
+            session = ort.InferenceSession(str(path), sess_options=options, enable_fallback=0, **arguments)
     except Exception as error:  # ONNX Runtime's errors have no common base class.
         raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {error}") from error
     running = session.get_providers()
@@ -182,8 +185,13 @@ def _built_in_provider(ort: Any, provider: str) -> str:
     if name not in there:
         raise BackendUnavailableError(
             f"{name} is not in this onnxruntime, which has {', '.join(there)}. It is in onnxruntime-gpu, "
-            "which takes onnxruntime's place: pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
+            "which takes onnxruntime's place: pip uninstall -y onnxruntime && "
+            'pip install "onnxruntime-gpu[cuda,cudnn]"'
         )
+    # Finds the CUDA libraries that pip installed. It prints what it misses; the session's error says it too.
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        ort.preload_dlls()
+    _log.debug("%s", said.getvalue())
     return name
 
 

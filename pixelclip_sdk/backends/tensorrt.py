@@ -60,16 +60,11 @@ class TensorRTBackend(Backend):
         )
         info.check_bundle(plan, onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"], bundle=bundle.path)
         trt = load_tensorrt(info.flavor)
+        info.check_tensorrt(plan, flavor=info.flavor, version=trt.__version__, bundle=bundle.path)
         cuda = Cuda(gpu)
-        info.check_runtime(
-            plan,
-            flavor=info.flavor,
-            tensorrt_version=trt.__version__,
-            compute_capability=cuda.gpu.compute_capability,
-            bundle=bundle.path,
-        )
+        info.check_gpu(plan, compute_capability=cuda.gpu.compute_capability, bundle=bundle.path)
         self._limits = limits
-        self._hint = f"Compile another: {info.rebuild_command(bundle.path)}, with larger numbers"
+        self._hint = f"Compile another: {info.rebuild_command(plan, bundle.path)}, with larger numbers"
         self._description = (
             f"{info.flavor} {info.tensorrt_version}, {info.precision}, on {cuda.gpu.name} (gpu:{gpu})"
         )

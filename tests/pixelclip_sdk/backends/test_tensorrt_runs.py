@@ -1,0 +1,283 @@
+"""The TensorRT backend at work: on host memory everywhere, on a real GPU with `make test-gpu`.
+
+conftest.py has both. On a machine without a GPU the tests marked gpu fail, they do not skip.
+"""
+
+import gc
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.to_trt import Options
+from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, Segmenter
+from pixelclip_sdk.backends.choose import open_backend
+from pixelclip_sdk.backends.onnx import OnnxBackend
+from pixelclip_sdk.backends.tensorrt import TensorRTBackend
+from pixelclip_sdk.engine import engine_files
+from pixelclip_sdk.models import find_bundle
+
+RNG = np.random.default_rng(0)
+# fp32 products use TF32 on a GPU: 10 bits of mantissa, through some 50 layers.
+COSINE_TOLERANCE = 0.02
+
+
+@pytest.fixture(scope="module")
+def lite() -> Bundle:
+    return find_bundle("pixelclip-lite")
+
+
+@pytest.fixture(scope="module")
+def reference(lite) -> Iterator[OnnxBackend]:
+    with open_backend(lite, "onnx", "cpu") as backend:
+        yield backend
+
+
+@pytest.fixture(scope="module")
+def compiled(machine, tmp_path_factory) -> Path:
+    """The bundled model with an engine of all sizes."""
+    return machine.compile(tmp_path_factory.mktemp("compiled") / "lite", Options())
+
+
+@pytest.fixture(scope="module")
+def backend(compiled) -> Iterator[TensorRTBackend]:
+    with open_backend(Bundle.open(compiled), "tensorrt") as backend:
+        yield backend
+
+
+def words(count: int, width: int = 384) -> np.ndarray:
+    rows = RNG.normal(size=(count, width)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def pictures(count: int, height: int = 192, width: int = 224) -> np.ndarray:
+    return RNG.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def test_a_photo_gets_the_labels_of_the_cpu(compiled, photo):
+    classes = ["cat", "sofa", "grass", "wall", "face"]
+    with (
+        Segmenter.from_pretrained(compiled, backend="onnx", device="cpu", classes=classes) as cpu,
+        Segmenter.from_pretrained(compiled, backend="tensorrt", classes=classes) as gpu,
+    ):
+        expected, found = cpu.predict(photo), gpu.predict(photo)
+        assert (expected.labels == found.labels).mean() > 0.99
+        assert np.abs(expected.scores - found.scores).max() < COSINE_TOLERANCE
+        assert "tensorrt" in gpu.backend
+
+
+def test_auto_takes_the_engine(compiled):
+    with Segmenter.from_pretrained(compiled) as segmenter:
+        assert segmenter.backend.startswith("tensorrt")
+
+
+def test_shapes_and_words_come_and_go(backend, reference):
+    """Twice each: run, then replayed; more shapes than contexts are kept; then back to the first."""
+    cases = [(1, 224, 288, 20), (1, 224, 288, 3), (2, 192, 384, 3), (1, 384, 192, 512), (4, 192, 224, 1)]
+    for count, height, width, classes in [*cases, cases[0]]:
+        text = words(classes)
+        for _ in range(2):
+            images = pictures(count, height, width)
+            expected = reference.logits(images, text)
+            for _ in range(2):
+                np.testing.assert_allclose(backend.logits(images, text), expected, atol=COSINE_TOLERANCE)
+
+
+def test_features_with_and_without_words_before(backend, reference):
+    images = pictures(1)
+    expected = reference.features(images)
+    np.testing.assert_allclose(backend.features(images), expected, atol=COSINE_TOLERANCE)
+    backend.logits(images, words(30))
+    np.testing.assert_allclose(backend.features(images), expected, atol=COSINE_TOLERANCE)
+
+
+def test_features_before_any_words(compiled, reference):
+    images = pictures(1)
+    with open_backend(Bundle.open(compiled), "tensorrt") as fresh:
+        np.testing.assert_allclose(fresh.features(images), reference.features(images), atol=COSINE_TOLERANCE)
+
+
+def test_words_changed_in_place_are_sent_again(backend, reference):
+    images, text = pictures(1), words(5)
+    backend.logits(images, text)
+    text[:] = words(5)
+    np.testing.assert_allclose(
+        backend.logits(images, text), reference.logits(images, text), atol=COSINE_TOLERANCE
+    )
+
+
+def test_a_result_is_not_overwritten_by_the_next(backend):
+    text = words(5)
+    first = backend.logits(pictures(1), text)
+    kept = first.copy()
+    backend.logits(pictures(1), text)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_a_batch_beyond_the_engines_goes_through_in_pieces(backend, reference):
+    images, text = pictures(9, 192, 192), words(4)
+    np.testing.assert_allclose(
+        backend.logits(images, text), reference.logits(images, text), atol=COSINE_TOLERANCE
+    )
+
+
+def test_an_engine_of_one_batch_size_and_many_classes_pads(machine, reference, tmp_path):
+    options = Options(batch=(4, 4, 4), classes=(8, 8, 8), imgsz=(224, 192))
+    folder = machine.compile(tmp_path / "lite", options)
+    images, text = pictures(5, 224, 192), words(3)
+    with open_backend(Bundle.open(folder), engine_files(folder)[0]) as backend:
+        assert backend.fixed_size == (224, 192)
+        for _ in range(3):
+            np.testing.assert_allclose(
+                backend.logits(images, text), reference.logits(images, text), atol=COSINE_TOLERANCE
+            )
+        assert backend.features(images).shape == (5, 7, 6, 384)
+        with pytest.raises(BackendError, match="at most 8"):
+            backend.logits(images, words(9))
+        with pytest.raises(BackendError, match="this engine takes"):
+            backend.logits(pictures(1), text)
+
+
+def test_words_swap_while_pictures_are_under_way(compiled, photo):
+    with Segmenter.from_pretrained(compiled, backend="tensorrt", classes=["cat"]) as segmenter:
+        small = photo[::2, ::2]
+        sets = [["cat", "sofa"], ["grass"], ["sky", "road", "cat"]]
+        expected = {}
+        for names in sets:
+            segmenter.set_classes(names)
+            expected[tuple(names)] = segmenter.predict(small).labels
+        stop = threading.Event()
+
+        def swap():
+            while not stop.is_set():
+                for names in sets:
+                    segmenter.set_classes(names)
+
+        swapper = threading.Thread(target=swap)
+        swapper.start()
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                results = list(pool.map(segmenter.predict, [small] * 30))
+        finally:
+            stop.set()
+            swapper.join()
+        for result in results:
+            # A replayed graph may round otherwise than the first run; borders may move by a pixel.
+            assert (result.labels == expected[tuple(result.names)]).mean() > 0.99
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_memory_comes_back(machine, compiled, close):
+    """Also when nobody calls close."""
+    bundle = Bundle.open(compiled)
+
+    def load_and_run() -> int:
+        backend = open_backend(bundle, "tensorrt")
+        backend.logits(pictures(1), words(5))
+        backend.logits(pictures(1), words(6))
+        if close:
+            backend.close()
+        del backend
+        gc.collect()
+        return machine.free_memory()
+
+    first = load_and_run()  # CUDA keeps what its own libraries need.
+    for _ in range(3):
+        last = load_and_run()
+    assert first - last < (16 << 20 if machine.cuda is None else 1)
+
+
+def test_a_closed_engine_says_so(compiled):
+    backend = open_backend(Bundle.open(compiled), "tensorrt")
+    backend.close()
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        backend.features(pictures(1))
+
+
+def test_a_gpu_that_is_not_there_is_refused(compiled):
+    with pytest.raises(BackendUnavailableError, match="gpu:99"):
+        open_backend(Bundle.open(compiled), "tensorrt", "gpu:99")
+
+
+def test_an_engine_for_another_gpu_is_refused(compiled, tmp_path):
+    folder = Path(shutil.copytree(compiled, tmp_path / "lite"))
+    (plan,) = engine_files(folder)
+    sidecar = plan.with_suffix(".json")
+    fields = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps(fields | {"compute_capability": "99.0"}))
+    with pytest.raises(BackendError, match=r"compute capability is .*; .* 99\.0"):
+        open_backend(Bundle.open(folder), "tensorrt")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["onnx", "onnx-cuda", "onnx-tensorrt"])
+def test_onnxruntime_on_the_gpu(lite, reference, name):
+    try:
+        backend = open_backend(lite, name, "gpu")
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+    images, text = pictures(2), words(5)
+    with backend:
+        np.testing.assert_allclose(
+            backend.logits(images, text), reference.logits(images, text), atol=COSINE_TOLERANCE
+        )
+
+
+# What only host memory can show.
+
+
+@pytest.fixture
+def host(machine):
+    """The GPU in host memory, with fresh counts."""
+    if machine.cuda is None:
+        pytest.skip("a real GPU does not count")
+    machine.cuda.counts = dict.fromkeys(machine.cuda.counts, 0)
+    return machine.cuda
+
+
+def test_unchanged_words_are_not_sent_again(compiled, host):
+    text = words(5)
+    with open_backend(Bundle.open(compiled), "tensorrt") as backend:
+        before = host.counts["upload"]
+        for _ in range(3):
+            backend.logits(pictures(1), text)
+        assert host.counts["upload"] - before == 3 + 1  # Pictures, and the words once.
+        backend.logits(pictures(1), words(5))
+        assert host.counts["upload"] - before == 4 + 2
+
+
+def test_a_shape_is_captured_once_and_then_replayed(machine, compiled, host):
+    with open_backend(Bundle.open(compiled), "tensorrt") as backend:
+        for classes in (5, 6, 5, 6, 5):
+            backend.logits(pictures(1), words(classes))
+    if machine.flavor == "tensorrt":
+        assert (host.counts["capture"], host.counts["launch"]) == (2, 3)
+    else:  # TensorRT-RTX does it by itself.
+        assert (host.counts["capture"], host.counts["enqueue"]) == (0, 5)
+
+
+def test_no_graph_is_no_error(compiled, reference, host, monkeypatch):
+    monkeypatch.setattr(host, "refuse_capture", True)
+    images, text = pictures(1), words(5)
+    with open_backend(Bundle.open(compiled), "tensorrt") as backend:
+        for _ in range(3):
+            np.testing.assert_allclose(
+                backend.logits(images, text), reference.logits(images, text), atol=1e-4
+            )
+    assert host.counts["launch"] == 0
+
+
+def test_too_little_gpu_memory_is_an_error_and_leaks_nothing(machine, compiled, host, monkeypatch):
+    before, graphs = machine.free_memory(), set(host.graphs)
+    monkeypatch.setattr(host, "room", 1 << 20)
+    with pytest.raises(BackendError, match=r"cudaMalloc failed: out of memory \(CUDA error 2\)"):
+        open_backend(Bundle.open(compiled), "tensorrt")
+    monkeypatch.undo()
+    assert machine.free_memory() == before
+    assert set(host.graphs) == graphs
