@@ -228,7 +228,8 @@ class _Session:
     def _new_execution(self) -> "_Execution":
         context, self._first = self._first or self._new_context(), None
         for name, address in self._device.items():
-            context.set_tensor_address(name, address)
+            if not context.set_tensor_address(name, address):
+                raise BackendError(f"the engine has no tensor {name!r}; its sidecar is wrong")
         return _Execution(context, self.cuda, self._stream, self._logger)
 
     def _new_context(self) -> Any:
