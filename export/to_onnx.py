@@ -133,7 +133,8 @@ def _trace_text_encoder(pair: EncoderPair) -> onnx.ModelProto:
     sizes = {0: Dim("batch"), 1: Dim("tokens", max=pair.max_tokens)}
     return trace(
         pair.text,
-        [torch.ones(2, 7, dtype=torch.int64)] * len(pair.text_inputs),
+        # One tensor each: the exporter takes equal objects for one input.
+        [torch.ones(2, 7, dtype=torch.int64) for _ in pair.text_inputs],
         inputs=pair.text_inputs,
         outputs=["embedding"],
         dynamic=dict.fromkeys(pair.text_inputs, sizes),
