@@ -313,7 +313,7 @@ class Segmenter:
         if bundle is None:
             return None
         if name not in bundle.vocabularies:
-            if bundle.has_text_encoder or not bundle.vocabularies:
+            if bundle.has_text_encoder or self._text_encoder or not bundle.vocabularies:
                 check_list_name(name, {*bundle.vocabularies, *class_lists()})
                 return None
             near = difflib.get_close_matches(name, bundle.vocabularies, n=1)
