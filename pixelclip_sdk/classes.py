@@ -47,7 +47,7 @@ def class_list(name: str) -> dict[str, tuple[str, ...]]:
         VocabularyError: There is no such list.
     """
     if name not in class_lists():
-        near = difflib.get_close_matches(name, class_lists(), n=1)
+        near = difflib.get_close_matches(name.casefold(), class_lists(), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise VocabularyError(f"no list of classes {name!r}.{hint} There are: {', '.join(class_lists())}")
     return parse_classes(read_class_file(_LISTS / f"{name}.txt"))
@@ -138,10 +138,12 @@ def check_list_name(text: str, known: Iterable[str]) -> None:
     """
     word = text.strip()
     names = {name: re.sub(r"-\d+$", "", name) for name in known}
+    if word in names:
+        return
     near = [name for name, stem in names.items() if word.casefold() in (name, stem)]
     if not near and re.fullmatch(r"[\w-]*[-\d_][\w-]*", word, re.ASCII):
         near = difflib.get_close_matches(
-            word.casefold(), names, n=1, cutoff=0.7 if re.search(r"\d", word) else 0.8
+            word.casefold(), names, n=1, cutoff=0.72 if re.search(r"\d", word) else 0.8
         )
     if near:
         raise VocabularyError(

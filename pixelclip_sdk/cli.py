@@ -210,7 +210,8 @@ def _vocab_list(options: argparse.Namespace) -> int:
             state = (
                 f"for {bundle.name}'s text encoder" if bundle.has_text_encoder else f"not in {bundle.name}"
             )
-        print(f"{name:<20} {len(names):>5}  {', '.join(names[:3])}, …  ({state})")
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        print(f"{name:<20} {len(names):>5}  {shown}  ({state})")
     return 0
 
 

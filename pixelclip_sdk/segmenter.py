@@ -311,14 +311,15 @@ class Segmenter:
         if bundle is None:
             return None
         if name not in bundle.vocabularies:
-            check_list_name(name, {*bundle.vocabularies, *class_lists()})
-            if bundle.vocabularies and not bundle.has_text_encoder:
-                near = difflib.get_close_matches(name, bundle.vocabularies, n=1, cutoff=0)
-                raise VocabularyError(
-                    f"{bundle.name} has no text encoder and no vocabulary {name[:60]!r}. "
-                    f"Did you mean {near[0]!r}? It has: {', '.join(bundle.vocabularies)}"
-                )
-            return None
+            if bundle.has_text_encoder or self._text_encoder or not bundle.vocabularies:
+                check_list_name(name, {*bundle.vocabularies, *class_lists()})
+                return None
+            near = difflib.get_close_matches(name, bundle.vocabularies, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise VocabularyError(
+                f"{bundle.name} has no text encoder and no vocabulary {name[:60]!r}.{hint} "
+                f"It has: {', '.join(bundle.vocabularies)}"
+            )
         vocabulary = Vocabulary.load(bundle.file(bundle.vocabularies[name]))
         made_with, now = (vocabulary.text_hash, vocabulary.templates), (bundle.text_hash, bundle.templates)
         if bundle.has_text_encoder and made_with != now and name in class_lists():

@@ -91,6 +91,16 @@ def test_vocab_build_then_show_then_predict(cat, tmp_path, capsys):
     assert main(["predict", str(cat), "--classes", str(path), "--out", str(tmp_path / "out")]) == 0
 
 
+def test_vocab_list_names_the_lists_and_a_name_works_as_classes(cat, tmp_path, capsys):
+    assert main(["vocab", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert "voc-20" in shown
+    assert main(["predict", str(cat), "--classes", "voc-20", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / f"{cat.stem}.json").read_text())["names"][0] == "aeroplane"
+    assert main(["predict", str(cat), "--classes", "voc-21", "--out", str(tmp_path)]) == 1
+    assert "Did you mean 'voc-20'" in capsys.readouterr().err
+
+
 def test_models_lists_the_bundled_one(capsys):
     assert main(["models"]) == 0
     assert "pixelclip-lite" in capsys.readouterr().out

@@ -9,12 +9,13 @@ part of the file that the `tokenizers` library reads:
 - lower case as Python does it, the Greek final sigma included;
 - CLIP's split, byte-level letters, merges with ``</w>``, start and end of text, 77 tokens at most.
 
-Replacements cannot compute, so these differ from open_clip (`tests` hold them as they are):
+Replacements cannot compute, so these differ from open_clip (the test holds the first three):
 
 - **Mojibake** (``sofÃ¡`` for ``sofá``) is not repaired: ftfy guesses encodings of the whole text.
 - **Numeric entities** beyond U+00FF are decoded only for characters that have a named entity as well.
 - **A text with a literal** ``<`` **and entities**: ftfy then leaves entities alone and what ``html.unescape``
   makes of them later is not cleaned again (curly quotes stay curly). Here they are cleaned all the same.
+- **A capital sigma** after a letter and more than three accents or apostrophes is not seen as a final one.
 - **Letters newer than a library's Unicode tables** may split otherwise.
 """
 
@@ -27,7 +28,7 @@ from collections.abc import Iterator
 from html.entities import html5
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from pixelclip_sdk.errors import BackendUnavailableError
 
@@ -90,7 +91,6 @@ def clip_tokenizer() -> Tokenizer:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{start} $A {end}", special_tokens=[(start, START_OF_TEXT), (end, END_OF_TEXT)]
     )
-    tokenizer.decoder = decoders.Sequence([decoders.BPEDecoder(suffix=_WORD_END)])
     tokenizer.enable_truncation(CONTEXT_LENGTH)
     return tokenizer
 

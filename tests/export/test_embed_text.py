@@ -1,0 +1,261 @@
+"""Vocabularies in a bundle: the real pixelclip-lite, embedded with its own text encoder."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.embed_text import add_vocabularies, main, write_vocabularies
+from pixelclip_sdk import Bundle, BundleError, OutputError, Segmenter, Vocabulary, VocabularyError
+from pixelclip_sdk.bundle import MANIFEST, TEXT_ENCODER, TOKENIZER
+from pixelclip_sdk.classes import class_list
+from pixelclip_sdk.cli import main as pixelclip
+from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.text import TextEncoder
+
+
+def copied(source: Path, target: Path) -> Bundle:
+    # Links: nothing writes into a file of a bundle, files are replaced.
+    shutil.copytree(source, target, copy_function=os.link)
+    return Bundle.open(target)
+
+
+def without_text_encoder(bundle: Bundle) -> Bundle:
+    files = {name: entry for name, entry in bundle.files.items() if name not in (TEXT_ENCODER, TOKENIZER)}
+    manifest = dataclasses.replace(bundle, files=files).manifest()
+    (bundle.path / MANIFEST).unlink()
+    (bundle.path / MANIFEST).write_text(json.dumps(manifest))
+    for name in (TEXT_ENCODER, TOKENIZER):
+        (bundle.path / name).unlink()
+    return Bundle.open(bundle.path)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    return shutil.copytree(find_bundle("pixelclip-lite").path, tmp_path_factory.mktemp("lite") / "bundle")
+
+
+@pytest.fixture
+def bundle(original, tmp_path) -> Bundle:
+    return copied(original, tmp_path / "bundle")
+
+
+@pytest.fixture(scope="module")
+def stripped(original, tmp_path_factory) -> Bundle:
+    """A bundle without a text encoder that knows voc-20 and rooms."""
+    bundle = copied(original, tmp_path_factory.mktemp("stripped") / "bundle")
+    rooms = {"bed": ["bed", "bunk"], "sofa": ["sofa"]}
+    return without_text_encoder(add_vocabularies(bundle, {"voc-20": "voc-20", "rooms": rooms}))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_precomputed_list_is_the_one_the_text_encoder_makes(bundle):
+    changed = add_vocabularies(bundle, {"voc-20": "voc-20"})
+    changed.verify()
+    assert changed.vocabularies == {"voc-20": "vocabularies/voc-20.npz"}
+    saved = Vocabulary.load(changed.file("vocabularies/voc-20.npz"))
+    assert saved.text_hash == bundle.text_hash
+    assert saved.templates == bundle.templates
+    with Segmenter.from_pretrained(bundle.path) as segmenter:
+        found = segmenter.set_classes("voc-20")
+        assert segmenter._text_encoder is None  # the point of it
+        expected = segmenter.set_classes(class_list("voc-20"))
+        assert segmenter._text_encoder is not None
+    assert found.names == expected.names == list(class_list("voc-20"))
+    np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-6)
+
+
+def test_a_list_that_is_not_precomputed_goes_through_the_text_encoder(lite):
+    before = lite.vocabulary
+    try:
+        assert lite.set_classes("cityscapes-19").names == list(class_list("cityscapes-19"))
+    finally:
+        lite.set_classes(before)
+
+
+def test_replacing_leaves_one_file_and_a_whole_bundle(bundle):
+    for words in ("bed, sofa", "oven, sink", "bath, towel"):
+        bundle = add_vocabularies(bundle, {"rooms": words})
+        bundle.verify()
+        (name,) = bundle.vocabularies.values()
+        assert Vocabulary.load(bundle.file(name)).names == words.split(", ")
+        assert [p.name for p in (bundle.path / "vocabularies").iterdir()] == [Path(name).name]
+
+
+@pytest.mark.parametrize("fails", ["rooms.2.npz", MANIFEST])
+def test_a_full_disk_leaves_the_bundle_as_it_was(bundle, monkeypatch, fails):
+    bundle = add_vocabularies(bundle, {"rooms": "bed, sofa"})
+    before = contents(bundle.path)
+    replace = Path.replace
+
+    def full(self, target):
+        if Path(target).name == fails:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match="No space left"):
+        add_vocabularies(bundle, {"other": "a tree", "rooms": "oven, sink"})
+    assert contents(bundle.path) == before
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from export.embed_text import add_vocabularies
+from pixelclip_sdk import Bundle
+steps = 0
+def stop_at(function):
+    def stopping(self, *arguments, **keywords):
+        global steps
+        if "tmp" in str(self) or "bundle" in str(self):
+            steps += 1
+            if steps == int(sys.argv[2]):
+                os._exit(9)
+        return function(self, *arguments, **keywords)
+    return stopping
+for name in ("touch", "replace", "write_text", "unlink"):
+    setattr(Path, name, stop_at(getattr(Path, name)))
+add_vocabularies(Bundle.open(sys.argv[1]), {"rooms": "oven, sink"})
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_step_the_bundle_is_the_old_one_or_the_new_one(original, tmp_path):
+    add_vocabularies(copied(original, tmp_path / "start"), {"rooms": "bed, sofa"})
+    outcomes = []
+    for step in range(1, 20):
+        bundle = copied(tmp_path / "start", tmp_path / f"bundle{step}")
+        command = [sys.executable, "-c", KILLED, str(bundle.path), str(step)]
+        code = subprocess.run(command, cwd=Path(__file__).parents[2]).returncode
+        bundle = Bundle.open(bundle.path)
+        bundle.verify()
+        names = Vocabulary.load(bundle.file(bundle.vocabularies["rooms"])).names
+        assert names in (["bed", "sofa"], ["oven", "sink"])
+        outcomes.append(names[0])
+        # And the next run is not disturbed by what was left.
+        again = add_vocabularies(bundle, {"rooms": "bath, towel"})
+        assert Vocabulary.load(again.file(again.vocabularies["rooms"])).names == ["bath", "towel"]
+        shutil.rmtree(bundle.path)
+        if code == 0:
+            break
+        assert code == 9
+    assert code == 0
+    assert outcomes.count("bed") >= 3
+    assert outcomes.count("oven") >= 2
+
+
+def test_without_a_text_encoder_a_bundle_works_end_to_end(stripped, photo, tmp_path, capsys):
+    with Segmenter.from_pretrained(stripped.path, classes="voc-20") as segmenter:
+        assert segmenter.predict(photo).names == list(class_list("voc-20"))
+        assert segmenter.set_classes("rooms").synonyms["bed"] == ("bed", "bunk")
+        for name, said in {
+            "voc-21": "Did you mean 'voc-20'.*rooms, voc-20",
+            "room": "Did you mean 'rooms'",
+            "cityscapes-19": "no vocabulary 'cityscapes-19'. It has: rooms, voc-20",
+            "cat, dog": "It has: rooms, voc-20",
+        }.items():
+            with pytest.raises(VocabularyError, match=said):
+                segmenter.set_classes(name)
+        with pytest.raises(BundleError, match=r"no text encoder.*rooms, voc-20"):
+            segmenter.set_classes(["cat"])
+        assert segmenter.vocabulary.names == ["bed", "sofa"]
+    arguments = ["--model", str(stripped.path), "--out", str(tmp_path / "out")]
+    picture = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.jpg"
+    assert pixelclip(["predict", str(picture), "--classes", "voc-20", *arguments]) == 0
+    assert (tmp_path / "out" / "chelsea.labels.png").exists()
+    capsys.readouterr()
+    assert pixelclip(["vocab", "list", "--model", str(stripped.path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"precomputed in {stripped.name}" in shown
+    assert "rooms" in shown
+    assert "not in" in shown
+
+
+def test_a_vocabulary_of_another_text_encoder_is_not_used(bundle):
+    bundle = add_vocabularies(bundle, {"voc-20": "voc-20", "rooms": "bed, sofa"})
+    for name, path in bundle.vocabularies.items():
+        foreign = dataclasses.replace(Vocabulary.load(bundle.path / path), text_hash="of another model")
+        files = {**bundle.files}
+        foreign.save(bundle.path / path)
+        files[path] = {"size": (bundle.path / path).stat().st_size, "sha256": _hash(bundle.path / path)}
+        bundle = dataclasses.replace(bundle, files=files)
+        assert name in bundle.vocabularies
+    (bundle.path / MANIFEST).unlink()
+    (bundle.path / MANIFEST).write_text(json.dumps(bundle.manifest()))
+    with Segmenter.from_pretrained(bundle.path) as segmenter:
+        assert segmenter.set_classes("voc-20").text_hash == bundle.text_hash  # embedded anew
+        with pytest.raises(VocabularyError, match="another text encoder"):
+            segmenter.set_classes("rooms")
+
+
+def _hash(path: Path) -> str:
+    from pixelclip_sdk._files import sha256
+
+    return sha256(path)
+
+
+def test_write_vocabularies_needs_no_manifest(tmp_path):
+    bundle = find_bundle("pixelclip-lite")
+    files = write_vocabularies(tmp_path, TextEncoder(bundle), {"camvid-11": "camvid-11"})
+    assert set(files) == {"vocabularies/camvid-11.npz"}
+    assert files["vocabularies/camvid-11.npz"]["sha256"] == _hash(tmp_path / "vocabularies/camvid-11.npz")
+    with pytest.raises(VocabularyError, match="cannot be named"):
+        write_vocabularies(tmp_path, TextEncoder(bundle), {"../x": "cat"})
+    with pytest.raises(VocabularyError, match="knows no part"):
+        write_vocabularies(tmp_path, TextEncoder(bundle), {"fine": "cat", "emoji": "🐱"})
+    assert set(contents(tmp_path)) == set(files)
+
+
+def run(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["embed_text.py", *arguments])
+    return main()
+
+
+def test_the_command_names_lists_and_files_and_asks_for_a_name_of_words(
+    bundle, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "Rooms.txt").write_text("bed, bunk\nsofa\n")
+    folder = str(bundle.path)
+    assert run(monkeypatch, "--bundle", folder, "--classes", "camvid-11") == 0
+    assert run(monkeypatch, "--bundle", folder, "--classes", str(tmp_path / "Rooms.txt")) == 0
+    assert run(monkeypatch, "--bundle", folder, "--classes", "cat, dog", "--name", "pets") == 0
+    assert set(Bundle.open(bundle.path).vocabularies) == {"camvid-11", "pets", "rooms"}
+    capsys.readouterr()
+    for arguments, said in {
+        ("--classes", "cat, dog"): "--name",
+        ("--classes", "camvid-12"): "Did you mean 'camvid-11'",
+        ("--classes", str(bundle.path / "vocabularies" / "pets.npz")): "embedded already",
+        ("--classes", "cat", "--name", "My Pets"): "cannot be named",
+    }.items():
+        assert run(monkeypatch, "--bundle", folder, *arguments) == 1
+        assert said in capsys.readouterr().err
+    assert run(monkeypatch, "--bundle", "pixelclip-light", "--classes", "voc-20") == 1
+
+
+@pytest.mark.slow
+def test_all_lists_fit_into_a_bundle(bundle, monkeypatch):
+    assert run(monkeypatch, "--bundle", str(bundle.path), "--all") == 0
+    changed = Bundle.open(bundle.path)
+    changed.verify()
+    assert "everyday-nouns" in changed.vocabularies
+
+
+def test_a_bundle_without_a_text_encoder_cannot_embed(stripped, monkeypatch, capsys):
+    assert run(monkeypatch, "--bundle", str(stripped.path), "--classes", "voc-20") == 1
+    assert "no text encoder" in capsys.readouterr().err
+
+
+def test_embedding_needs_no_torch():
+    code = "import sys, export.embed_text; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
