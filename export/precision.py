@@ -147,7 +147,3 @@ def _with_nodes_in_front(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) ->
     model.graph.node.extend([*nodes, *rest])
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def to_fp16(m): ...
-def to_int8(m, c): ...
