@@ -128,7 +128,9 @@ def _drop_needless_casts(graph: onnx.GraphProto) -> None:
     """fp32 → fp16 → fp32 becomes nothing; casts that nobody reads go."""
     casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
     to = {name: node.attribute[0].i for name, node in casts.items()}
-    floats = {v.name for v in [*graph.input, *graph.value_info] if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    floats = {
+        v.name for v in [*graph.input, *graph.value_info] if v.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
     source = {}
     for name, cast in casts.items():
         between = cast.input[0]

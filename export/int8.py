@@ -38,9 +38,7 @@ _STORED_ELEMENTS = 200_000
 _MIN_ELEMENTS = 1024
 
 
-def to_int8(
-    model: onnx.ModelProto, calibration: Iterable[Batch], *, gate: float = _GATE
-) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, calibration: Iterable[Batch], *, gate: float = _GATE) -> onnx.ModelProto:
     """Quantise an fp32 image encoder.
 
     Every product with a large weight but the first (it reads the pixels) is a candidate. If all of them cost
@@ -174,7 +172,9 @@ def _only(
         other = quantised[node.name]
         if node.name in names:
             node.input[:] = other.input
-        elif stored and node.op_type in ("Conv", "MatMul") and sizes.get(node.input[1], 0) >= _STORED_ELEMENTS:
+        elif (
+            stored and node.op_type in ("Conv", "MatMul") and sizes.get(node.input[1], 0) >= _STORED_ELEMENTS
+        ):
             node.input[1] = other.input[1]
         for name in node.input:
             for pair in _pair_behind(name, made):

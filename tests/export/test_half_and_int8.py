@@ -199,9 +199,7 @@ def test_int8_runs_the_products_of_a_transformer_in_integers(vit, vit_photos, tm
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
     model = to_int8(vit, vit_photos, gate=0.5)
-    onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     found = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
     # Two blocks of four products, the last of three, and the projection.
     assert found["MatMulIntegerToFloat"] == 2 * 4 + 3 + 1
