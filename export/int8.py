@@ -10,7 +10,6 @@ import math
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -38,9 +37,7 @@ _STORED_ELEMENTS = 200_000
 _MIN_ELEMENTS = 1024
 
 
-def to_int8(
-    model: onnx.ModelProto, calibration: Iterable[Batch], *, gate: float = _GATE
-) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, calibration: Iterable[Batch], *, gate: float = _GATE) -> onnx.ModelProto:
     """Quantise an fp32 image encoder.
 
     Every product with a large weight but the first (it reads the pixels) is a candidate. If all of them cost
@@ -104,7 +101,7 @@ def _ranked(
     batches: list[Batch],
     expected: list[tuple[np.ndarray, np.ndarray]],
 ) -> list[str]:
-    """The candidates; first those whose quantisation alone changes the features least for the bytes it saves."""
+    """The candidates, those first whose quantisation alone changes the features least per weight."""
     sizes = _sizes(base.graph)
     weight = {node.name: sizes[node.input[1]] for node in base.graph.node if node.name in candidates}
     cost = {}
@@ -174,7 +171,9 @@ def _only(
         other = quantised[node.name]
         if node.name in names:
             node.input[:] = other.input
-        elif stored and node.op_type in ("Conv", "MatMul") and sizes.get(node.input[1], 0) >= _STORED_ELEMENTS:
+        elif (
+            stored and node.op_type in ("Conv", "MatMul") and sizes.get(node.input[1], 0) >= _STORED_ELEMENTS
+        ):
             node.input[1] = other.input[1]
         for name in node.input:
             for pair in _pair_behind(name, made):
@@ -184,7 +183,7 @@ def _only(
     weights = {w.name: w for w in [*full.graph.initializer, *base.graph.initializer] if w.name in used}
     result = onnx.ModelProto()
     result.CopyFrom(base)
-    del result.graph.node[:], result.graph.initializer[:]
+    del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
     result.graph.node.extend(nodes.values())
     result.graph.initializer.extend(weights[name] for name in sorted(weights))
     return result
