@@ -44,7 +44,8 @@ def largest_values(model: onnx.ModelProto, calibration: Iterable[Batch]) -> dict
     """
     inferred = onnx.shape_inference.infer_shapes(model)
     values = [*inferred.graph.value_info, *inferred.graph.output]
-    names = sorted({v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT})
+    floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    names = sorted(name for node in model.graph.node for name in node.output if name in floats)
     for name in names:
         inferred.graph.node.append(helper.make_node("Abs", [name], [f"{name}/abs"]))
         inferred.graph.node.append(helper.make_node("ReduceMax", [f"{name}/abs"], [name + _MARK], keepdims=0))

@@ -1,4 +1,4 @@
-"""fp16 for GPUs: an ONNX graph whose tensors are typed fp16, so that a strongly typed engine computes in fp16.
+"""fp16 for GPUs: an ONNX graph with tensors typed fp16, so that a strongly typed engine computes in fp16.
 
 What stays fp32, because rounding or range would show: LayerNormalization, Softmax, everything from the
 features' normalisation on (lengths, cosines), the graph's inputs and outputs, and tensors that come near
@@ -43,10 +43,10 @@ def to_fp16(model: onnx.ModelProto, calibration: Iterable[Batch]) -> onnx.ModelP
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    _check_weights(result.graph)
     _name_nodes(result.graph)
     kept = _kept_nodes(result.graph, largest_values(result, calibration))
     _own_weights(result.graph, kept)
-    _check_weights(result.graph, kept)
     del result.graph.value_info[:]  # The converter infers its own, and takes weights listed here for fp16.
     result = convert_float_to_float16(
         result, keep_io_types=True, op_block_list=[], node_block_list=sorted(kept)
@@ -85,7 +85,7 @@ def _kept_nodes(graph: onnx.GraphProto, largest: dict[str, float]) -> set[str]:
 
 
 def _feeding_only(graph: onnx.GraphProto, kept: set[str]) -> set[str]:
-    """Nodes that only move an input (`text`, transposed) to nodes that stay fp32: a Cast there gains nothing."""
+    """Nodes that only move an input (`text`, transposed) to nodes that stay fp32."""
     inputs = {value.name for value in graph.input}
     users: dict[str, set[str]] = {}
     for node in graph.node:
@@ -112,10 +112,9 @@ def _own_weights(graph: onnx.GraphProto, kept: set[str]) -> None:
             graph.initializer[-1].name = own
 
 
-def _check_weights(graph: onnx.GraphProto, kept: set[str]) -> None:
-    halved = {name for node in graph.node if node.name not in kept for name in node.input}
+def _check_weights(graph: onnx.GraphProto) -> None:
     for weight in graph.initializer:
-        if weight.data_type == TensorProto.FLOAT and weight.name in halved:
+        if weight.data_type == TensorProto.FLOAT:
             largest = np.abs(numpy_helper.to_array(weight)).max(initial=0)
             if not largest <= _LARGEST:
                 raise ValueError(
@@ -128,9 +127,8 @@ def _drop_needless_casts(graph: onnx.GraphProto) -> None:
     """fp32 → fp16 → fp32 becomes nothing; casts that nobody reads go."""
     casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
     to = {name: node.attribute[0].i for name, node in casts.items()}
-    floats = {
-        v.name for v in [*graph.input, *graph.value_info] if v.type.tensor_type.elem_type == TensorProto.FLOAT
-    }
+    values = [*graph.input, *graph.value_info]
+    floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
     source = {}
     for name, cast in casts.items():
         between = cast.input[0]

@@ -39,7 +39,7 @@ from training.encoders.dense import DenseImageEncoder
 from training.encoders.pair import EncoderPair
 from training.encoders.registry import LITE
 
-__all__ = ["GATES", "export_bundle", "main"]
+__all__ = ["GATES", "export_bundle", "main", "photo_batches", "trace_image_encoder"]
 
 # Precision → least share of pixels that keep their label. "int8-weights" computes in fp32.
 GATES = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97, "int8-weights": 0.99}
@@ -87,7 +87,7 @@ def export_bundle(
         )
     pair = dataclasses.replace(pair, input=dataclasses.replace(pair.input, batch=batch))
     with staged_folder(out) as folder:
-        graph = _trace_image_encoder(pair)
+        graph = trace_image_encoder(pair)
         _say(f"image encoder traced, {len(graph.graph.node)} nodes; now {precision}")
         # fp16 needs to see photos too, to find tensors beyond its range; it learns nothing from them.
         image_encoder = _in_precision(graph, precision, pair, calibration or photos)
@@ -116,7 +116,8 @@ def export_bundle(
     return Bundle.open(out)
 
 
-def _trace_image_encoder(pair: EncoderPair) -> onnx.ModelProto:
+def trace_image_encoder(pair: EncoderPair) -> onnx.ModelProto:
+    """The image encoder's graph in fp32, for the sizes and the batch of `pair.input`."""
     spec = pair.input
     free: dict[int, Any] = {} if spec.batch else {0: Dim("batch")}
     module, size = pair.image, (2 * spec.multiple, 3 * spec.multiple)
@@ -154,7 +155,7 @@ def _in_precision(
     if precision in ("fp16", "int8"):
         convert = to_fp16 if precision == "fp16" else to_int8
         try:
-            return convert(graph, _batches(pair, photos))
+            return convert(graph, photo_batches(pair, photos))
         except ValueError as error:  # A weight or a layer that the precision cannot hold.
             raise VerificationError(f"{pair.name} cannot be exported in {precision}: {error}") from error
     if precision == "int8-weights":
@@ -163,7 +164,7 @@ def _in_precision(
     return graph
 
 
-def _batches(pair: EncoderPair, photos: Sequence[Path]) -> Iterator[Batch]:
+def photo_batches(pair: EncoderPair, photos: Sequence[Path]) -> Iterator[Batch]:
     """Photos as the image encoder takes them, with some everyday words."""
     text = Vocabulary.encode(WORDS, SourceEncoder(pair)).embeddings
     for photo in photos:
