@@ -87,7 +87,7 @@ def export_bundle(
         )
     pair = dataclasses.replace(pair, input=dataclasses.replace(pair.input, batch=batch))
     with staged_folder(out) as folder:
-        graph = trace_image_encoder(pair)
+        graph = trace_image_encoder(pair, for_cpu=precision in ("fp32", "int8-weights"))
         _say(f"image encoder traced, {len(graph.graph.node)} nodes; now {precision}")
         # fp16 needs to see photos too, to find tensors beyond its range; it learns nothing from them.
         image_encoder = _in_precision(graph, precision, pair, calibration or photos)
@@ -116,14 +116,19 @@ def export_bundle(
     return Bundle.open(out)
 
 
-def trace_image_encoder(pair: EncoderPair) -> onnx.ModelProto:
-    """The image encoder's graph in fp32, for the sizes and the batch of `pair.input`."""
+def trace_image_encoder(pair: EncoderPair, *, for_cpu: bool = False) -> onnx.ModelProto:
+    """The image encoder's graph in fp32, for the sizes and the batch of `pair.input`.
+
+    Args:
+        pair: The model.
+        for_cpu: See `LeanImageEncoder`.
+    """
     spec = pair.input
     free: dict[int, Any] = {} if spec.batch else {0: Dim("batch")}
     module, size = pair.image, (2 * spec.multiple, 3 * spec.multiple)
     if isinstance(module, DenseImageEncoder):
         size = spec.height, spec.width
-        module = LeanImageEncoder(module, size).eval()
+        module = LeanImageEncoder(module, size, for_cpu=for_cpu).eval()
     else:
         rows, columns = Dim("rows", min=1, max=128), Dim("columns", min=1, max=128)
         free |= {1: spec.multiple * rows, 2: spec.multiple * columns}
