@@ -16,7 +16,8 @@ from export.calibration import largest_values
 from export.half import to_fp16
 from export.int8 import to_int8
 from export.lean import LeanImageEncoder
-from export.to_onnx import LITE_INPUT, _trace_image_encoder
+from export.to_onnx import trace_image_encoder
+from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.preprocess import fit
 from training.encoders.clip_vit import DenseViT
 from training.encoders.dense import DenseImageEncoder
@@ -54,8 +55,6 @@ def vit() -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def vit_photos() -> list[dict[str, np.ndarray]]:
-    from pixelclip_sdk.bundle import InputSpec
-
     spec = InputSpec(height=SIZE, width=SIZE, multiple=16, fixed=True, keep_aspect=False)
     return [{"image": fit(photo, spec)[None], "text": unit_rows(5, DIM)} for photo in bundled_photos()]
 
@@ -67,7 +66,7 @@ def lite_pair():
 
 @pytest.fixture(scope="module")
 def lite_onnx(lite_pair) -> onnx.ModelProto:
-    return _trace_image_encoder(lite_pair)
+    return trace_image_encoder(lite_pair)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def lite_photos(lite_pair) -> list[dict[str, np.ndarray]]:
     ids, mask = torch.tensor([t.ids for t in tokens]), torch.tensor([t.attention_mask for t in tokens])
     with torch.no_grad():
         text = lite_pair.text(ids, mask).numpy()
-    return [{"image": fit(photo, LITE_INPUT)[None], "text": text} for photo in bundled_photos()]
+    return [{"image": fit(photo, lite_pair.input)[None], "text": text} for photo in bundled_photos()]
 
 
 def run(model: onnx.ModelProto, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
