@@ -108,7 +108,8 @@ def newest(folder: Path) -> Saved | None:
             _log.warning("the checkpoint %s cannot be used (%s); trying the one before it", file, error)
     if reasons:
         raise CheckpointError(
-            f"no checkpoint in {folder} can be used: {'; '.join(reasons)}. Give another out=FOLDER to begin anew."
+            f"no checkpoint in {folder} can be used: {'; '.join(reasons)}. "
+            "Give another out=FOLDER to begin anew."
         )
     return None
 

@@ -14,7 +14,7 @@ class MaskDecoder(nn.Module):
     then need to say no more than what is where.
 
     Args:
-        width: Channels at 2×; half of them at 4×. A multiple of 32, or less than 32 and even. 64 in PixelCLIP.
+        width: Channels at 2×; half of them at 4×. A multiple of 32, or less and even. 64 in PixelCLIP.
     """
 
     def __init__(self, width: int = 64) -> None:

@@ -1,8 +1,8 @@
 """PixelCLIP's training step: photos and masks without labels in, a loss out.
 
-The paper (arXiv 2409.19846, section 3) in the order of `PixelCLIP.forward`: class prompts → clusters; teacher →
-a feature a mask; clustering; merging; student → cosine maps → mask decoder → masked cross-entropy. At inference
-nothing of this is left but the student and the text tower.
+The paper (arXiv 2409.19846, section 3) in the order of `PixelCLIP.forward`: teacher → one feature a mask;
+class prompts → clusters; clustering; merging; student → cosine maps → mask decoder → masked cross-entropy.
+At inference nothing of this is left but the student and the text tower.
 """
 
 from __future__ import annotations
@@ -141,8 +141,8 @@ class PixelCLIP(nn.Module):
 
         Returns:
             The loss, a scalar with a gradient, also where the batch has no mask; and scalars to watch:
-            `masks` in the batch, `clusters` effectively in use (`perplexity`), `margin`: how much nearer masks
-            are to their cluster than to the clusters on average.
+            `masks` in the batch, `clusters` effectively in use (`perplexity`), and `margin`: how much nearer
+            masks are to their cluster than to the clusters on average.
         """
         with torch.no_grad():
             seen = dense_features(self.teacher.encoder, batch.images)
