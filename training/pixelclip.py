@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelclip_sdk.errors import PixelClipError
+from training import distributed
 from training.clustering import centred, merge, perplexity, sinkhorn
 from training.data import Batch
 from training.decoder import MaskDecoder
@@ -141,8 +142,8 @@ class PixelCLIP(nn.Module):
 
         Returns:
             The loss, a scalar with a gradient, also where the batch has no mask; and scalars to watch:
-            `masks` in the batch, `clusters` effectively in use (`perplexity`), and `margin`: how much nearer
-            masks are to their cluster than to the clusters on average.
+            `masks` in all processes' batches, `clusters` effectively in use (`perplexity`), and `margin`: how
+            much nearer masks are to their cluster than to the clusters on average.
         """
         with torch.no_grad():
             seen = dense_features(self.teacher.encoder, batch.images)
@@ -159,7 +160,8 @@ class PixelCLIP(nn.Module):
                     torch.tensor(batch.counts, device=pooled.device),
                 )
                 maps = torch.einsum("mhwd,md->mhw", features[owner], pooled)
-                targets, stats = batch.masks, {"masks": pooled.new_tensor(len(pooled))}
+                targets = batch.masks
+                stats = {"masks": distributed.total(pooled.new_tensor(len(pooled)))}
                 covered = merge(batch.masks, torch.zeros_like(owner), batch.counts, 1)[owner, 0]
             else:
                 maps = torch.einsum("nhwd,kd->nkhw", features, clusters).flatten(0, 1)
@@ -177,11 +179,12 @@ class PixelCLIP(nn.Module):
         """The merged masks bool `[N, k, R, R]` of features `[M, D]`, and what to watch."""
         similarity = pooled @ clusters.T
         assigned = sinkhorn(similarity, self.epsilon).argmax(-1)
-        chosen = similarity.gather(1, assigned[:, None]).mean() if len(assigned) else similarity.new_zeros(())
+        margins = similarity.gather(1, assigned[:, None])[:, 0] - similarity.mean(1)
+        masks, margin = distributed.total(torch.stack([torch.ones_like(margins).sum(), margins.sum()]))
         stats = {
-            "masks": similarity.new_tensor(len(assigned)),
+            "masks": masks,
             "clusters": perplexity(assigned, len(clusters)),
-            "margin": chosen - (similarity.mean() if len(assigned) else 0.0),
+            "margin": margin / masks.clamp(min=1),
         }
         return merge(batch.masks, assigned, batch.counts, len(clusters)), stats
 

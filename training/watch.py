@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from pixelclip_sdk._files import atomic_write
 from training import distributed
 from training.config import Config
 from training.data import Batch
@@ -37,7 +38,9 @@ class Watch:
         # On a terminal only; elsewhere the log's lines tell the same.
         self.bar = tqdm(initial=first, total=config.steps, unit="step", disable=None if self.leads else True)
         self.board: Any = None
+        self.file = config.out / "log.jsonl"
         if self.leads:
+            self._forget_after(first)
             with contextlib.suppress(ModuleNotFoundError):
                 from torch.utils.tensorboard import SummaryWriter
 
@@ -66,12 +69,22 @@ class Watch:
         left = tqdm.format_interval(pace * (config.steps - done))
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         _log.info("step %d/%d  %s  %.2f s/step  %s left", done, config.steps, shown, pace, left)
-        config.out.mkdir(parents=True, exist_ok=True)
-        with (config.out / "log.jsonl").open("a", encoding="utf-8") as file:
+        with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": done, **numbers}) + "\n")
         if self.board is not None:
             for name, value in numbers.items():
                 self.board.add_scalar(name, value, done)
+
+    def _forget_after(self, step: int) -> None:
+        """Takes steps that a killed run did but did not save off the log: they come again."""
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        kept = []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # the last line of a killed run may be half
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        with atomic_write(self.file) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
 
     def close(self) -> None:
         """Ends the bar and TensorBoard's file."""

@@ -89,6 +89,7 @@ def whole(photos, tmp_path_factory):
 
 def test_a_run_ends_with_weights_that_fit_their_model(whole):
     assert [line["step"] for line in lines(whole)] == [1, 2, 3, 4, 5, 6]
+    assert list((whole / "tensorboard").glob("events.*"))
     weights = read_checkpoint(whole / "step-00000006.weights.safetensors")
     content = json.loads((TRAINING / "configs" / "tiny.json").read_text())
     with torch.random.fork_rng():
@@ -115,6 +116,7 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(photos, whole, tmp_path):
     process.communicate()
     assert not (tmp_path / "step-00000006.json").exists()
     finish(start(photos, tmp_path, "workers=2"))
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert_equal_runs(tmp_path, whole, 6)
 
 
@@ -137,6 +139,8 @@ def test_two_processes_train_as_one(photos, whole, tmp_path):
     finish(start(photos, tmp_path, processes=2))
     for one, two in zip(lines(whole), lines(tmp_path), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert two["masks"] == one["masks"]
+        assert two["margin"] == pytest.approx(one["margin"], rel=1e-3)
         assert two["clusters"] == pytest.approx(one["clusters"])
         assert two["norm"] == pytest.approx(one["norm"], rel=1e-3)
 
