@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pixelclip_sdk.errors import BackendUnavailableError
+
 __all__ = ["join", "largest", "leave", "rank", "total", "wait", "world"]
 
 
@@ -14,11 +16,16 @@ def join(device: str) -> torch.device:
 
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+
+    Raises:
+        BackendUnavailableError: A GPU was asked for and there is none.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
     if device == "cuda":
+        if not torch.cuda.is_available():
+            raise BackendUnavailableError("device is cuda, and torch finds no GPU here; take device=cpu")
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

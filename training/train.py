@@ -291,9 +291,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load_config(options.config, options.overrides)
         weights = train(config)
-    except PixelClipError as error:
+    except (PixelClipError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("train.py: interrupted; what was saved is as it was", file=sys.stderr)
+        return 130
     print(f"weights: {weights}")
     return 0
 

@@ -59,12 +59,12 @@ def lines(out):
 
 
 def wait_for(out, count, process):
-    for _ in range(1200):
+    for _ in range(12_000):
         if len(lines(out)) >= count:
             return
         if process.poll() is not None:
             break
-        time.sleep(0.05)
+        time.sleep(0.01)
     raise AssertionError(process.communicate()[1])
 
 
@@ -109,8 +109,8 @@ def test_a_run_ends_with_weights_that_fit_their_model(whole):
 
 
 def test_killed_anywhere_and_resumed_it_ends_the_same(photos, whole, tmp_path):
-    at = random.randint(1, 5)
-    process = start(photos, tmp_path, "log_every=1")
+    at = random.randint(1, 4)
+    process = start(photos, tmp_path)
     wait_for(tmp_path, at, process)
     process.kill()
     process.communicate()
@@ -183,6 +183,10 @@ def test_other_settings_do_not_go_on_with_a_run(photos, whole, capsys):
         ("random_weights=false", "has no weights of its own"),
         ("images=nowhere", "nowhere is no folder"),
         ("stepps=3", "Did you mean steps"),
+        pytest.param(
+            *("device=cuda", "finds no GPU"),
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
     ],
 )
 def test_bad_input_is_said_in_a_line(photos, tmp_path, capsys, change, message):
