@@ -125,7 +125,10 @@ class LiteTextEncoder(nn.Module):
         Returns:
             float32 `[B, 384]`, unit rows.
         """
-        sentence = self.tower(input_ids, attention_mask)
+        return self.place(self.tower(input_ids, attention_mask))
+
+    def place(self, sentence: Tensor) -> Tensor:
+        """From MiniLM's sentences, float32 `[B, 384]`, unit rows, to the joint space, the same."""
         point = F.normalize((sentence - self.text_mean) @ self.whiten, dim=-1)
         attention = (sentence @ self.anchors.T / ANCHOR_TEMPERATURE).softmax(-1)
         return F.normalize(point + F.normalize(attention @ self.places, dim=-1), dim=-1)

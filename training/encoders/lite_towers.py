@@ -224,7 +224,19 @@ class MiniLM(nn.Module):
         mask = attention_mask.to(self.norm.weight.dtype)
         # Plain indexing: F.embedding would call its ONNX value "embedding", the
         # name of the graph's output.
-        x = self.words.weight[input_ids] + self.positions.weight[: input_ids.shape[1]]
+        return self.embed_words(self.words.weight[input_ids], mask)
+
+    def embed_words(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Sentence embeddings from word embeddings, which may be learned ones.
+
+        Args:
+            words: float32 `[B, T, 384]`, T at most 512.
+            mask: float32 `[B, T]`, 1 for a token, 0 for padding.
+
+        Returns:
+            float32 `[B, 384]`, unit rows.
+        """
+        x = words + self.positions.weight[: words.shape[1]]
         x = self.norm(x)
         # -1e4 is small enough for exp() to give 0 and still a number in fp16.
         bias = (1.0 - mask)[:, None, None, :] * -1e4

@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pytest
+
+import training
+from training.config import Config, ConfigError, load_config
+
+CONFIGS = sorted(Path(training.__file__).with_name("configs").glob("*.yaml"))
+PLACES = ["images=a", "masks=b", "out=c"]
+
+
+def test_there_are_configs():
+    assert {file.stem for file in CONFIGS} == {
+        *("vit-b16", "vit-b16-dino", "convnext-b", "convnext-b-dino"),
+        *("pixelclip-lite", "tiny"),
+    }
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_config_loads_and_says_how_it_is_run(file):
+    config = load_config(file, PLACES)
+    assert (config.images, config.masks, config.out) == (Path("a"), Path("b"), Path("c"))
+    head = file.read_text().splitlines()[:3]
+    assert any(f"training/train.py --config training/configs/{file.name} images=" in line for line in head)
+    assert all(line.startswith("#") for line in head[:2])
+
+
+def test_the_paper_s_settings():
+    vit, dino, convnext, convnext_dino = (
+        load_config(CONFIGS[0].with_name(f"{name}.yaml"), PLACES)
+        for name in ("vit-b16", "vit-b16-dino", "convnext-b", "convnext-b-dino")
+    )
+    assert vit == dino == Config(images=Path("a"), masks=Path("b"), out=Path("c"))
+    assert convnext == convnext_dino
+    assert (vit.imgsz, vit.epsilon, convnext.imgsz, convnext.epsilon) == (320, 0.01, 640, 1.0)
+    assert (vit.clusters, vit.words, vit.momentum) == (64, 4, 0.999)
+    assert (vit.batch, vit.steps, vit.lr_decoder, vit.lr_encoder) == (48, 10_000, 2e-4, 2e-6)
+    assert vit.templates == ("A photo of a {} in the scene",)
+
+
+def read(tmp_path, text, *overrides):
+    file = tmp_path / "config.yaml"
+    file.write_text("images: i\nmasks: m\nout: o\n" + text)
+    return load_config(file, overrides)
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    config = read(
+        tmp_path, "steps: 5\nbatch: 8\n", "steps=7", "lr_encoder=1e-5", "templates=['a {}', 'b {}']"
+    )
+    assert (config.steps, config.batch, config.lr_encoder) == (7, 8, 1e-5)
+    assert config.templates == ("a {}", "b {}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("step: 5", "Did you mean steps"),
+        ("zzz: 5", "Known are: images"),
+        ("steps: 5.5", "steps is 5.5; expected int"),
+        ("steps: true", "expected int"),
+        ("steps: 0", "expected more than 0"),
+        ("epsilon: .nan", "expected more than 0"),
+        ("momentum: 1.5", "expected 0 to 1"),
+        ("lr_encoder: fast", "expected float"),
+        ("precision: fp8", "expected 'fp32' or 'bf16' or 'fp16'"),
+        ("templates: a photo of a {}", "expected a list of sentences"),
+        ("crop: 900\nshort_side: 800", "larger than short_side"),
+        ("decoder_width: 48", "decoder_width is 48"),
+        ("out:", "out not given"),
+        ("steps: [", "cannot read the settings"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, text)
+
+
+def test_bad_overrides_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="expected key=value"):
+        read(tmp_path, "", "steps")
+    with pytest.raises(ConfigError, match="Did you mean batch"):
+        read(tmp_path, "", "bach=3")
+    with pytest.raises(ConfigError, match="cannot read the value"):
+        read(tmp_path, "", "steps=[")
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path):
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match="holds list"):
+        load_config(tmp_path / "list.yaml")
+    with pytest.raises(ConfigError, match=r"missing\.yaml"):
+        load_config(tmp_path / "missing.yaml")
+
+
+def test_a_model_s_file_is_beside_the_yaml(tmp_path):
+    assert read(tmp_path, "model: tiny.json").model == str(tmp_path / "tiny.json")
+    assert read(tmp_path, "", "model=tiny.json").model == "tiny.json"

@@ -1,0 +1,193 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from toy_photos import write_photos
+
+from pixelclip_sdk.errors import ImageError
+from training import augment
+from training.augment import Crop, Cut
+from training.data import MaskedPhotos, Order, collate, find_pairs
+from training.masks.format import write_masks
+
+SIZES = {"short_side": 90, "crop": 60, "imgsz": 64, "mask_size": 32}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("photos"), 7)
+
+
+def same(a, b):
+    return all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("images", "student_images", "masks"))
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone(folders):
+    photos = MaskedPhotos(*folders, **SIZES)
+    first = photos[0, 3]
+    torch.rand(5)
+    state = torch.get_rng_state()
+    again = photos[0, 3]
+    assert torch.equal(torch.get_rng_state(), state)  # and it draws from nobody else's numbers
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.student_image, again.student_image)
+    assert torch.equal(first.masks, again.masks)
+    assert not torch.equal(first.image, photos[1, 3].image)
+    assert not torch.equal(first.image, MaskedPhotos(*folders, **SIZES, seed=1)[0, 3].image)
+    assert first.image.shape == (3, 64, 64)
+    assert first.image.dtype == torch.uint8
+    assert first.masks.shape[1:] == (32, 32)
+    assert first.masks.dtype == torch.bool
+
+
+def test_workers_change_nothing(folders):
+    photos = MaskedPhotos(*folders, **SIZES)
+
+    def read(workers):
+        order = Order(len(photos), batch=4, parts=2, first=1, last=4, seed=5)
+        return list(DataLoader(photos, batch_sampler=order, collate_fn=collate, num_workers=workers))
+
+    alone, together = read(0), read(2)
+    assert len(alone) == 6
+    assert all(a.names == b.names and same(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_masks_go_where_their_pixels_go(tmp_path, monkeypatch):
+    """A photo whose colours are its regions' numbers: under every crop and flip they still agree."""
+    y, x = np.indices((90, 150))
+    labels = 1 + (y // 15) * 10 + x // 15
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.stack([3 * labels] * 3, -1).astype(np.uint8)).save(tmp_path / "images" / "p.png")
+    write_masks(tmp_path / "masks" / "p.npz", labels)
+    monkeypatch.setattr("training.data.vary", lambda image: image)
+    photos = MaskedPhotos(
+        tmp_path / "images", tmp_path / "masks", short_side=90, crop=60, imgsz=60, mask_size=60, strong=False
+    )
+    lefts = set()
+    for epoch in range(6):
+        sample = photos[epoch, 0]
+        assert torch.equal(sample.image, sample.student_image)
+        assert sample.masks.sum(0).max() == 1
+        lefts.add(bool(sample.image[0, 0, 0] < sample.image[0, 0, -1]))
+        for mask in sample.masks:
+            values = sample.image[0][mask]
+            assert (values == values[0]).all()
+    assert lefts == {True, False}  # flipped and not
+
+
+def test_the_student_sees_more_change_and_masks_lose_the_cut_out(folders):
+    photos = MaskedPhotos(*folders, **SIZES)
+    hidden = 0
+    for index in range(len(photos)):
+        sample = photos[0, index]
+        black = (sample.student_image == 0).all(0)
+        hidden += int(black.sum())
+        assert not torch.equal(sample.image, sample.student_image)
+        small = black[::2, ::2] & black[1::2, 1::2]
+        # The rectangle's own rounding is one pixel of each; what is black is no mask's.
+        inner = -torch.nn.functional.max_pool2d(-small[None].float(), 3, 1, 1)[0] > 0
+        assert not (sample.masks.any(0) & inner).any()
+    assert hidden > len(photos) * 0.01 * 64 * 64
+
+
+def test_augmentation_keeps_kind_and_shape():
+    image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8)
+    torch.manual_seed(0)
+    for _ in range(20):
+        for changed in (augment.vary(image), augment.strengthen(image, 0.5)):
+            assert changed.shape == image.shape
+            assert changed.dtype == torch.uint8
+        cut = augment.random_cut()
+        assert 0 <= cut.top <= cut.top + cut.height <= 1
+        assert 0 <= cut.left <= cut.left + cut.width <= 1
+
+
+def test_a_cut_leaves_the_rest():
+    picture = torch.ones(2, 10, 20)
+    cut = Cut(top=0.2, left=0.5, height=0.3, width=0.25).of(picture, 0)
+    assert picture.all()
+    assert cut[:, 2:5, 10:15].sum() == 0
+    assert cut.sum() == 2 * (200 - 15)
+
+
+def test_a_crop_is_resampled_once():
+    image = torch.arange(100, dtype=torch.uint8).reshape(1, 10, 10).expand(3, -1, -1)
+    square = augment.take(image, Crop(2, 3, 4, flipped=False), 4)
+    assert torch.equal(square, image[:, 2:6, 3:7])
+    assert torch.equal(augment.take(image, Crop(2, 3, 4, flipped=True), 4), square.flip(-1))
+
+
+@pytest.mark.parametrize(("world", "parts"), [(1, 1), (2, 1), (1, 3), (2, 3)])
+def test_a_step_has_the_same_photos_however_it_is_shared(world, parts):
+    def steps(**changes):
+        settings = {"batch": 12, "parts": parts, "first": 0, "last": 5, "seed": 3, "world": world} | changes
+        orders = [list(Order(10, rank=rank, **settings)) for rank in range(settings["world"])]
+        size = settings["parts"]
+        return [
+            [key for part in range(size) for order in orders for key in order[step * size + part]]
+            for step in range(settings["last"] - settings["first"])
+        ]
+
+    whole = steps(world=1, parts=1)
+    assert steps() == whole
+    assert steps(first=2) == whole[2:]
+    flat = [key for step in whole for key in step]
+    for epoch in range(6):  # every photo once an epoch, in another order each
+        assert sorted(flat[epoch * 10 : epoch * 10 + 10]) == [(epoch, i) for i in range(10)]
+    assert len({tuple(i for _, i in flat[e * 10 : e * 10 + 10]) for e in range(6)}) == 6
+
+
+def test_what_has_no_partner_is_left_out_and_named(tmp_path, caplog):
+    images, masks = write_photos(tmp_path, 3)
+    (masks / "a" / "00.npz").unlink()
+    (images / "a" / "01.png").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert find_pairs(images, masks) == ["a/02.png"]
+    assert "1 photos without masks: a/00.png" in caplog.text
+    assert "1 masks without a photo: a/01" in caplog.text
+
+
+def test_nothing_in_common_is_an_error(tmp_path):
+    images, masks = write_photos(tmp_path, 1)
+    with pytest.raises(ImageError, match=r"1 photos\) has masks"):
+        find_pairs(images, masks / "a")
+    with pytest.raises(ImageError, match="no folder"):
+        find_pairs(images, tmp_path / "missing")
+
+
+def test_corrupt_files_are_skipped_and_named(tmp_path):
+    images, masks = write_photos(tmp_path, 4)
+    whole = (images / "a" / "01.png").read_bytes()
+    (images / "a" / "01.png").write_bytes(whole[: len(whole) // 2])
+    (masks / "a" / "02.npz").write_bytes(b"nothing")
+    photos = MaskedPhotos(images, masks, **SIZES)
+    sample = photos[0, 1]
+    assert sample.name == "a/03.png"
+    assert len(sample.skipped) == 2
+    assert "01.png" in sample.skipped[0]
+    assert "02.npz" in sample.skipped[1]
+    assert torch.equal(sample.image, photos[0, 3].image)
+    assert collate([photos[0, 0], sample]).skipped == sample.skipped
+
+
+def test_only_corrupt_files_is_an_error(tmp_path):
+    images, masks = write_photos(tmp_path, 2)
+    for file in images.rglob("*.png"):
+        file.write_bytes(b"nothing")
+    with pytest.raises(ImageError, match="2 files in a row"):
+        MaskedPhotos(images, masks, **SIZES)[0, 0]
+
+
+def test_empty_masks_and_single_pixels_are_dropped(tmp_path):
+    images, masks = write_photos(tmp_path, 1)
+    regions = np.zeros((3, 96, 120), bool)
+    regions[1, 40, 40] = True
+    regions[2] = True
+    write_masks(masks / "a" / "00.npz", regions)
+    sample = MaskedPhotos(images, masks, **SIZES, strong=False)[0, 0]
+    assert sample.masks.shape == (1, 32, 32)
+    write_masks(masks / "a" / "00.npz", regions[:2])
+    assert len(MaskedPhotos(images, masks, **SIZES)[0, 0].masks) == 0

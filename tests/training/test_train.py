@@ -1,0 +1,231 @@
+"""The command, in processes of its own where that is the point."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_photos import write_photos
+
+import training
+from training.config import load_config
+from training.encoders.checkpoints import load_into, read_checkpoint
+from training.train import TrainingError, learning_rates, main, train
+
+TRAINING = Path(training.__file__).parent
+TINY = TRAINING / "configs" / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    images, masks = write_photos(tmp_path_factory.mktemp("photos"), 6)
+    return [f"images={images}", f"masks={masks}"]
+
+
+def settings(photos, out, *more, config=TINY):
+    return ["--config", str(config), *photos, f"out={out}", *more]
+
+
+def start(photos, out, *more, processes=1):
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.Popen(
+        [*command, str(TRAINING / "train.py"), *settings(photos, out, *more)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process):
+    """Waits for a run, which must end well; returns what it said."""
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+def lines(out):
+    file = out / "log.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def wait_for(out, count, process):
+    for _ in range(12_000):
+        if len(lines(out)) >= count:
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.01)
+    raise AssertionError(process.communicate()[1])
+
+
+def tensors(out, step, kind):
+    return load_file(out / f"step-{step:08d}.{kind}.safetensors")
+
+
+def assert_equal_runs(one, other, step):
+    for kind in ("weights", "state"):
+        first, second = tensors(one, step, kind), tensors(other, step, kind)
+        assert first.keys() == second.keys()
+        assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """A run from beginning to end, in a process of its own as those it is compared with."""
+    out = tmp_path_factory.mktemp("whole")
+    finish(start(photos, out))
+    return out
+
+
+def test_a_run_ends_with_weights_that_fit_their_model(whole):
+    assert [line["step"] for line in lines(whole)] == [1, 2, 3, 4, 5, 6]
+    assert list((whole / "tensorboard").glob("events.*"))
+    weights = read_checkpoint(whole / "step-00000006.weights.safetensors")
+    content = json.loads((TRAINING / "configs" / "tiny.json").read_text())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**content)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert load_into(model, weights, source="run").ignored == ()
+    changed = {n for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
+    assert changed
+    assert all(n.startswith("visual.") and (".attn." in n or "positional" in n) for n in changed)
+    teacher = {n: v for n, v in tensors(whole, 6, "state").items() if n.startswith("model.teacher.encoder.")}
+    student = tensors(whole, 6, "state")
+    moved = "tower.visual.positional_embedding"
+    start, now = before["visual.positional_embedding"], student[f"model.student.{moved}"]
+    follows = teacher[f"model.teacher.encoder.{moved}"]
+    assert 0 < (follows - start).norm() < 0.05 * (now - start).norm()
+
+
+def test_killed_anywhere_and_resumed_it_ends_the_same(photos, whole, tmp_path):
+    at = random.randint(1, 4)
+    process = start(photos, tmp_path)
+    wait_for(tmp_path, at, process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "step-00000006.json").exists()
+    finish(start(photos, tmp_path, "workers=2"))
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert_equal_runs(tmp_path, whole, 6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_saves_and_ends_well(photos, whole, tmp_path, number):
+    process = start(photos, tmp_path, "save_every=100")
+    wait_for(tmp_path, 2, process)
+    process.send_signal(number)
+    said = finish(process)
+    assert "stopped by a signal after step" in said
+    done = lines(tmp_path)[-1]["step"]
+    assert 2 <= done < 6
+    assert (tmp_path / f"step-{done:08d}.json").exists()
+    said = finish(start(photos, tmp_path, "save_every=100"))
+    assert f"going on from step {done}" in said
+    assert_equal_runs(tmp_path, whole, 6)
+
+
+def test_two_processes_train_as_one(photos, whole, tmp_path):
+    finish(start(photos, tmp_path, processes=2))
+    for one, two in zip(lines(whole), lines(tmp_path), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert two["masks"] == one["masks"]
+        assert two["margin"] == pytest.approx(one["margin"], rel=1e-3)
+        assert two["clusters"] == pytest.approx(one["clusters"])
+        assert two["norm"] == pytest.approx(one["norm"], rel=1e-3)
+
+
+def test_accumulated_parts_and_half_precision_run(photos, tmp_path):
+    for precision in ("bf16", "fp16"):
+        out = tmp_path / precision
+        assert main(settings(photos, out, "accumulate=2", "steps=2", f"precision={precision}")) == 0
+        losses = [line["loss"] for line in lines(out)]
+        assert len(losses) == 2
+        assert all(0.3 < loss < 1.5 for loss in losses)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(photos, tmp_path):
+    config = load_config(
+        TINY, [*photos, f"out={tmp_path}", "lr_encoder=1e36", "clip_norm=1e9", "save_every=1"]
+    )
+    with pytest.raises(TrainingError, match=r"step \d: the loss is .*a/0\d.png.*is the last good one"):
+        train(config)
+    saved = sorted(tmp_path.glob("*.json"))
+    assert saved
+    assert all(
+        value.isfinite().all() for value in load_file(saved[0].with_suffix(".weights.safetensors")).values()
+    )
+
+
+def test_other_settings_do_not_go_on_with_a_run(photos, whole, capsys):
+    assert main(settings(photos, whole, "steps=7", "workers=1")) == 1
+    assert "steps was 6 and is 7" in capsys.readouterr().err
+    assert main(settings(photos, whole, "workers=1")) == 0  # nothing left to do
+    assert "step-00000006.weights" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("accumulate=3", "multiple of accumulate"),
+        ("imgsz=70", "takes multiples of 16"),
+        ("model=pixelclip-lit", "Did you mean 'pixelclip-lite'"),
+        ("random_weights=false", "has no weights of its own"),
+        ("images=nowhere", "nowhere is no folder"),
+        ("stepps=3", "Did you mean steps"),
+        pytest.param(
+            *("device=cuda", "finds no GPU"),
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_bad_input_is_said_in_a_line(photos, tmp_path, capsys, change, message):
+    assert main(settings(photos, tmp_path, change)) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("train.py: ")
+
+
+def test_the_schedule_is_the_paper_s(photos):
+    config = load_config(TRAINING / "configs" / "vit-b16.yaml", [*photos, "out=x"])
+    groups = [{"name": n, "params": [torch.zeros(1)]} for n in ("decoder", "encoder", "prompts")]
+    optimiser = torch.optim.AdamW(groups)
+    assert learning_rates(config, optimiser, 0) == pytest.approx([2e-4, 2e-6, 2e-3])
+    assert learning_rates(config, optimiser, 5000) == pytest.approx([1.5e-4, 1.5e-6, 1.5e-3])
+    assert learning_rates(config, optimiser, 10_000) == pytest.approx([1e-4, 1e-6, 1e-3])
+
+
+def test_lite_takes_a_step_and_its_weights_fit(photos, tmp_path):
+    from training.encoders.build import build_pair
+
+    config = TRAINING / "configs" / "pixelclip-lite.yaml"
+    more = ["batch=2", "steps=1", "imgsz=96", "mask_size=24", "clusters=8", "workers=0", "device=cpu"]
+    assert main(settings(photos, tmp_path, *more, config=config)) == 0
+    file = tmp_path / "step-00000001.weights.safetensors"
+    tuned, base = build_pair("pixelclip-lite", checkpoint=file), build_pair("pixelclip-lite")
+    before = base.image.state_dict()
+    changed = {n for n, value in tuned.image.state_dict().items() if not torch.equal(value, before[n])}
+    assert changed
+    assert all(name.startswith("trunk.") for name in changed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit-b16", "vit-b16-dino", "convnext-b", "convnext-b-dino"])
+def test_the_paper_s_models_take_a_step(photos, tmp_path, name):
+    """With seeded random weights: the real ones cannot be downloaded where the tests run."""
+    config = TRAINING / "configs" / f"{name}.yaml"
+    more = ["random_weights=true", "steps=1", "batch=1", "workers=0", "device=cpu", "log_every=1"]
+    assert main(settings(photos, tmp_path, *more, config=config)) == 0
+    (line,) = lines(tmp_path)
+    assert 0.3 < line["loss"] < 1.5
+    assert line["masks"] > 1

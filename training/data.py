@@ -1,0 +1,256 @@
+"""Photos with masks but without labels, the same in every run.
+
+What a sample looks like depends on (seed, epoch, index) and what a batch holds on (seed, step) alone: not on
+the number of workers or processes, nor on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.preprocess import load_image
+from training.augment import Crop, random_crop, random_cut, strengthen, take, vary
+from training.masks.format import read_masks
+
+__all__ = ["Batch", "MaskedPhotos", "Order", "Sample", "collate", "find_pairs"]
+
+_log = logging.getLogger(__name__)
+
+_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_SHOWN = 5  # names in a message
+_TRIES = 16  # files that may be unreadable one after the other
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photo, augmented.
+
+    Attributes:
+        image: uint8 `[3, S, S]`, RGB, what the teacher sees.
+        student_image: The same with stronger augmentation.
+        masks: bool `[M, R, R]`, the masks in this crop, none empty.
+        name: The photo's path under its folder.
+        skipped: Why files before it could not be used.
+    """
+
+    image: Tensor
+    student_image: Tensor
+    masks: Tensor
+    name: str
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples together; see `Sample`.
+
+    Attributes:
+        images: uint8 `[N, 3, S, S]`.
+        student_images: uint8 `[N, 3, S, S]`.
+        masks: bool `[M, R, R]`, one photo's after the other's.
+        counts: How many masks each photo has, `[N]`.
+        names: `[N]`.
+        skipped: Why files could not be used.
+    """
+
+    images: Tensor
+    student_images: Tensor
+    masks: Tensor
+    counts: tuple[int, ...]
+    names: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        tensors = {name: getattr(self, name).to(device) for name in ("images", "student_images", "masks")}
+        return replace(self, **tensors)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples → batch."""
+    return Batch(
+        images=torch.stack([sample.image for sample in samples]),
+        student_images=torch.stack([sample.student_image for sample in samples]),
+        masks=torch.cat([sample.masks for sample in samples]),
+        counts=tuple(len(sample.masks) for sample in samples),
+        names=tuple(sample.name for sample in samples),
+        skipped=tuple(reason for sample in samples for reason in sample.skipped),
+    )
+
+
+def find_pairs(images: Path, masks: Path) -> list[str]:
+    """The photos that have a file of masks: paths under `images`, sorted; the others are counted in the log.
+
+    Raises:
+        ImageError: A folder does not exist, or nothing in them belongs together.
+    """
+    for folder, what in ((images, "photos"), (masks, "masks, which training/make_masks.py writes")):
+        if not folder.is_dir():
+            raise ImageError(f"{folder} is no folder; expected one with {what}")
+    photos = {
+        path.relative_to(images).as_posix() for path in images.rglob("*") if path.suffix.lower() in _PICTURES
+    }
+    masked = {path.relative_to(masks).with_suffix("").as_posix() for path in masks.rglob("*.npz")}
+    pairs = sorted(photo for photo in photos if _stem(photo) in masked)
+    _tell("photos without masks", sorted(photos - set(pairs)))
+    _tell("masks without a photo", sorted(masked - {_stem(photo) for photo in photos}))
+    if not pairs:
+        raise ImageError(
+            f"no photo under {images} ({len(photos)} photos) has masks under {masks} ({len(masked)} files): "
+            "expected MASKS/REL/PATH.npz for IMAGES/REL/PATH.jpg"
+        )
+    return pairs
+
+
+def _stem(photo: str) -> str:
+    return photo.rpartition(".")[0]
+
+
+def _tell(what: str, names: list[str]) -> None:
+    if names:
+        more = ", …" if len(names) > _SHOWN else ""
+        _log.warning("left out %d %s: %s%s", len(names), what, ", ".join(names[:_SHOWN]), more)
+
+
+class MaskedPhotos(Dataset[Sample]):
+    """Photos and their masks, augmented as in the paper. Its keys are (epoch, index).
+
+    Args:
+        images: The photos' folder.
+        masks: The masks' folder, of the same tree.
+        short_side: Photos are seen as if their short side had this many pixels …
+        crop: … and a square of this many of them is cut out, which is
+        imgsz: … brought to this side, in one resampling.
+        mask_size: Side R of the masks.
+        seed: Of the augmentation.
+        strong: The student's photo is augmented more than the teacher's.
+
+    Raises:
+        ImageError: See `find_pairs`.
+    """
+
+    def __init__(
+        self,
+        images: Path,
+        masks: Path,
+        *,
+        short_side: int,
+        crop: int,
+        imgsz: int,
+        mask_size: int,
+        seed: int = 0,
+        strong: bool = True,
+    ) -> None:
+        self.images, self.masks = images, masks
+        self.names = find_pairs(images, masks)
+        self.share = crop / short_side
+        self.imgsz, self.mask_size = imgsz, mask_size
+        # The blur's deviation is in pixels of the crop.
+        self.blur = imgsz / crop
+        self.seed, self.strong = seed, strong
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """One sample; where a file cannot be read, the next that can.
+
+        Raises:
+            ImageError: Too many files in a row cannot be read.
+        """
+        epoch, index = key
+        skipped: list[str] = []
+        for attempt in range(min(_TRIES, len(self))):
+            place = (index + attempt) % len(self)
+            try:
+                sample = self._read(epoch, place)
+            except ImageError as error:
+                skipped.append(str(error))
+            else:
+                return replace(sample, skipped=tuple(skipped))
+        raise ImageError(f"{len(skipped)} files in a row cannot be used; the last: {skipped[-1]}")
+
+    def _read(self, epoch: int, index: int) -> Sample:
+        name = self.names[index]
+        image = torch.from_numpy(load_image(self.images / name).copy()).permute(2, 0, 1)
+        file = self.masks / f"{_stem(name)}.npz"
+        words = np.random.SeedSequence([self.seed, epoch, index]).generate_state(2)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+            crop = random_crop(image.shape[1], image.shape[2], self.share)
+            masks = torch.from_numpy(read_masks(file, at=_points(crop, image.shape, self.mask_size)))
+            image = vary(take(image, crop, self.imgsz))
+            student = image
+            if self.strong:
+                student, cut = strengthen(image, self.blur), random_cut()
+                student = cut.of(student, 0)
+                masks = cut.of(masks, False)
+        # A mask of one pixel is noise; one of none has no mean.
+        return Sample(image, student, masks[masks.sum((1, 2)) > 1], name)
+
+
+def _points(crop: Crop, shape: torch.Size, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the mask's pixels lie in the photo, as fractions of its height and width."""
+    steps = (np.arange(size) + 0.5) / size
+    columns = (crop.left + steps * crop.side) / shape[2]
+    return (crop.top + steps * crop.side) / shape[1], columns[::-1] if crop.flipped else columns
+
+
+class Order(Sampler[list[tuple[int, int]]]):
+    """Which samples this process reads, batch by batch; endless photos are cut into equal steps.
+
+    A step's samples are the same however many processes and parts share them.
+
+    Args:
+        length: Number of photos.
+        batch: Photos in a step, over all processes; a multiple of `parts` times `world`.
+        parts: Batches that a process makes of its share in a step (gradient accumulation).
+        first: The step to begin with.
+        last: The step to end before.
+        seed: Of the shuffling.
+        rank: This process.
+        world: Number of processes.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        batch: int,
+        parts: int,
+        first: int,
+        last: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.length, self.batch, self.parts, self.seed = length, batch, parts, seed
+        self.first, self.last, self.rank, self.world = first, last, rank, world
+        self._epoch, self._shuffled = -1, torch.empty(0)
+
+    def __len__(self) -> int:
+        return (self.last - self.first) * self.parts
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        size = self.batch // (self.parts * self.world)
+        for step in range(self.first, self.last):
+            for part in range(self.parts):
+                start = step * self.batch + (part * self.world + self.rank) * size
+                yield [self._at(place) for place in range(start, start + size)]
+
+    def _at(self, place: int) -> tuple[int, int]:
+        epoch, offset = divmod(place, self.length)
+        if epoch != self._epoch:
+            words = np.random.SeedSequence([self.seed, epoch]).generate_state(1)
+            generator = torch.Generator().manual_seed(int(words[0]))
+            self._epoch, self._shuffled = epoch, torch.randperm(self.length, generator=generator)
+        return epoch, int(self._shuffled[offset])

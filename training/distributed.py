@@ -1,0 +1,73 @@
+"""What several processes must agree on; with one process these do nothing."""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pixelclip_sdk.errors import BackendUnavailableError
+
+__all__ = ["join", "largest", "leave", "rank", "total", "wait", "world"]
+
+
+def join(device: str) -> torch.device:
+    """Joins the processes that torchrun started, if it did, and picks this one's device.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+
+    Raises:
+        BackendUnavailableError: A GPU was asked for and there is none.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise BackendUnavailableError("device is cuda, and torch finds no GPU here; take device=cpu")
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    return chosen
+
+
+def leave() -> None:
+    """Leaves the group of processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wait() -> None:
+    """Waits until all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all processes, of the same shape."""
+    return _reduced(values, dist.ReduceOp.SUM)
+
+
+def largest(values: Tensor) -> Tensor:
+    """The maximum over all processes, of the same shape."""
+    return _reduced(values, dist.ReduceOp.MAX)
+
+
+def _reduced(values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    if not dist.is_initialized():
+        return values
+    values = values.clone()
+    dist.all_reduce(values, operation)
+    return values

@@ -1,0 +1,82 @@
+"""The encoders that a training run starts from, with the weights to write in the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import open_clip
+import torch
+from torch import nn
+
+from pixelclip_sdk.errors import CheckpointError
+from training.encoders import hub, registry
+from training.encoders.build import build_pair
+from training.encoders.checkpoints import load_into, read_checkpoint
+from training.encoders.clip import empty_model, pair_of
+from training.encoders.pair import EncoderPair
+
+__all__ = ["starting_model"]
+
+
+def starting_model(
+    name: str,
+    *,
+    checkpoint: Path | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
+    offline: bool = False,
+) -> tuple[EncoderPair, nn.Module]:
+    """A model to fine-tune.
+
+    Args:
+        name: As `build_pair` takes it; or a ``.json`` file with an open_clip configuration (embed_dim,
+            vision_cfg, text_cfg, quick_gelu), for models of one's own.
+        checkpoint: Weights to start from; None for those the name stands for.
+        random_weights: Start from random weights. pixelclip-lite has none.
+        seed: Of the random weights.
+        offline: Do not ask the hub.
+
+    Returns:
+        The encoders, and the module whose state dict ``export/to_onnx.py --checkpoint`` takes for the same
+        name. Parameters are shared.
+
+    Raises:
+        ModelNotFoundError: There is no model of that name.
+        CheckpointError: The weights cannot be had or do not fit, or there are none.
+    """
+    if name == registry.LITE:
+        pair = build_pair(name, checkpoint=checkpoint, offline=offline)
+        return pair, pair.image
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name.endswith(".json"):
+            model, family = _configured(Path(name))
+        else:
+            spec = registry.find(name)
+            model, family = empty_model(spec), spec.family
+            if checkpoint is None and not random_weights:
+                checkpoint = hub.fetch(spec.repository, *spec.files, offline=offline).path
+    if checkpoint is not None:
+        load_into(model, read_checkpoint(checkpoint), source=checkpoint.name)
+    elif not random_weights:
+        raise CheckpointError(
+            f"{name} has no weights of its own: give checkpoint=FILE or random_weights=true"
+        )
+    return pair_of(name, model, family=family), model
+
+
+def _configured(file: Path) -> tuple[nn.Module, str]:
+    """A CLIP of an open_clip configuration, and its family."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        model = open_clip.CLIP(**content)
+    except OSError as error:
+        raise CheckpointError(f"cannot read the model's configuration {file}: {error.strerror}") from error
+    # open_clip raises what its parts happen to raise.
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
+        raise CheckpointError(
+            f"{file} is no configuration of an open_clip CLIP ({error}); expected JSON with embed_dim, "
+            "vision_cfg and text_cfg"
+        ) from error
+    return model, "convnext" if "timm_model_name" in content["vision_cfg"] else "vit"

@@ -1,0 +1,225 @@
+"""PixelCLIP's training step: photos and masks without labels in, a loss out.
+
+The paper (arXiv 2409.19846, section 3) in the order of `PixelCLIP.forward`: teacher → one feature a mask;
+class prompts → clusters; clustering; merging; student → cosine maps → mask decoder → masked cross-entropy.
+At inference nothing of this is left but the student and the text tower.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixelclip_sdk.errors import PixelClipError
+from training import distributed
+from training.clustering import centred, merge, perplexity, sinkhorn
+from training.data import Batch
+from training.decoder import MaskDecoder
+from training.encoders.clip_vit import DenseViT
+from training.encoders.dense import DenseImageEncoder
+from training.encoders.pair import EncoderPair
+from training.losses import covered_bce
+from training.pooling import pool_masks
+from training.prompts import ClassPrompts
+from training.teacher import Teacher
+
+__all__ = ["PixelCLIP", "dense_features"]
+
+
+class PixelCLIP(nn.Module):
+    """Everything that a step needs. The student's and the text tower's parameters are the pair's own.
+
+    Args:
+        pair: The encoders to start from. Its text tower is frozen here.
+        trainable: Regular expression; the parameters of the image encoder whose name it is found in train.
+        clusters: k.
+        words: l.
+        templates: What the class prompts are put into.
+        epsilon: ε of the clustering.
+        classes: What the clusters are: ``"prompts"``, the paper's; ``"words"``, prompts that stay the random
+            words they begin as; ``"vectors"``, free vectors without a text tower, which begin where the
+            prompts do.
+        clustering: False for no clusters at all: every mask is a class of its own, its vector the teacher's
+            feature of it. The paper does not say how its ablation does that; this is our reading.
+        centre: Compare with clusters centred by their own mean.
+        decoder_width: Channels of the mask decoder.
+        batch_norm: ``"frozen"`` keeps the image encoder's batch-norm statistics, ``"updated"`` moves them.
+        seed: Picks the prompts' first words and the decoder's weights.
+
+    Raises:
+        PixelClipError: `trainable` is no regular expression or names no parameter.
+        VocabularyError: A template cannot be used.
+    """
+
+    def __init__(
+        self,
+        pair: EncoderPair,
+        *,
+        trainable: str,
+        clusters: int = 64,
+        words: int = 4,
+        templates: Sequence[str] = ("A photo of a {} in the scene",),
+        epsilon: float = 0.01,
+        classes: Literal["prompts", "words", "vectors"] = "prompts",
+        clustering: bool = True,
+        centre: bool = False,
+        decoder_width: int = 64,
+        batch_norm: Literal["frozen", "updated"] = "frozen",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.student = pair.image.requires_grad_(False)
+        self.text = pair.text.requires_grad_(False)
+        self.prompts = ClassPrompts(
+            self.text,
+            pair.tokenizer,
+            count=clusters,
+            length=words,
+            templates=templates,
+            seed=seed,
+            learnable=clustering and classes == "prompts",
+        )
+        self.vectors: nn.Parameter | None = None
+        if classes == "vectors":
+            with torch.no_grad():
+                self.vectors = nn.Parameter(self.prompts(self.text), requires_grad=clustering)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.decoder = MaskDecoder(decoder_width)
+        self.teacher = Teacher(self.student)
+        for parameter in _named(self.student, trainable):
+            parameter.requires_grad_(True)
+        self.epsilon, self.clustering, self.centre, self.batch_norm = epsilon, clustering, centre, batch_norm
+        self.train()
+
+    def train(self, mode: bool = True) -> PixelCLIP:
+        """As in torch, but the encoders stay in evaluation mode: no dropout, and batch norm only if asked."""
+        super().train(mode)
+        for encoder in (self.student, self.text, self.teacher):
+            encoder.eval()
+        if self.batch_norm == "updated":
+            for module in self.student.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.train(mode)
+        return self
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What trains, in groups for an optimiser: each with its `name` and `params`.
+
+        The names are decoder, encoder and prompts. The last block of a ViT runs without queries and keys, but
+        they lie in one tensor with its values; weight decay would move them although no gradient does. So
+        that they stay CLIP's, that tensor is a group of the encoder without decay.
+        """
+        encoder = [p for p in self.student.parameters() if p.requires_grad]
+        tower = getattr(self.student, "tower", None)
+        kept: list[nn.Parameter] = []
+        if isinstance(tower, DenseViT):
+            attention = tower.visual.transformer.resblocks[-1].attn
+            kept = [p for p in (attention.in_proj_weight, attention.in_proj_bias) if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"name": "decoder", "params": list(self.decoder.parameters())},
+            {"name": "encoder", "params": [p for p in encoder if all(p is not q for q in kept)]},
+            {"name": "encoder", "params": kept, "weight_decay": 0.0},
+            {"name": "prompts", "params": [p for p in (self.prompts.words, self.vectors) if _trains(p)]},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def clusters(self) -> Tensor:
+        """The cluster embeddings: float32 `[k, D]`, unit rows."""
+        found = self.prompts(self.text) if self.vectors is None else F.normalize(self.vectors, dim=-1)
+        return centred(found) if self.centre else found
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step.
+
+        Args:
+            batch: Photos and masks.
+
+        Returns:
+            The loss, a scalar with a gradient, also where the batch has no mask; and scalars to watch:
+            `masks` in all processes' batches, `clusters` effectively in use (`perplexity`), and `margin`: how
+            much nearer masks are to their cluster than to the clusters on average.
+        """
+        with torch.no_grad():
+            seen = dense_features(self.teacher.encoder, batch.images)
+        features = dense_features(self.student, batch.student_images)
+        clusters = self.clusters() if self.clustering else None
+        # Cosines differ in the second digit: half precision would round the difference away.
+        with torch.autocast(batch.images.device.type, enabled=False):
+            features = F.normalize(features.float(), dim=-1)
+            with torch.no_grad():
+                pooled = F.normalize(pool_masks(seen, batch.masks, batch.counts), dim=-1)
+            if clusters is None:
+                owner = torch.repeat_interleave(
+                    torch.arange(len(batch.counts), device=pooled.device),
+                    torch.tensor(batch.counts, device=pooled.device),
+                )
+                maps = torch.einsum("mhwd,md->mhw", features[owner], pooled)
+                targets = batch.masks
+                stats = {"masks": distributed.total(pooled.new_tensor(len(pooled)))}
+                covered = merge(batch.masks, torch.zeros_like(owner), batch.counts, 1)[owner, 0]
+            else:
+                maps = torch.einsum("nhwd,kd->nkhw", features, clusters).flatten(0, 1)
+                targets, stats = self._targets(pooled, clusters.detach(), batch)
+                covered = targets.any(1, keepdim=True)
+        logits = self.decoder(maps).float()
+        size = batch.masks.shape[1:]
+        if logits.shape[1:] != size:
+            logits = F.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        loss = covered_bce(logits.view(targets.shape), targets, covered)
+        return loss, stats
+
+    @torch.no_grad()
+    def _targets(self, pooled: Tensor, clusters: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The merged masks bool `[N, k, R, R]` of features `[M, D]`, and what to watch."""
+        similarity = pooled @ clusters.T
+        assigned = sinkhorn(similarity, self.epsilon).argmax(-1)
+        margins = similarity.gather(1, assigned[:, None])[:, 0] - similarity.mean(1)
+        masks, margin = distributed.total(torch.stack([torch.ones_like(margins).sum(), margins.sum()]))
+        stats = {
+            "masks": masks,
+            "clusters": perplexity(assigned, len(clusters)),
+            "margin": margin / masks.clamp(min=1),
+        }
+        return merge(batch.masks, assigned, batch.counts, len(clusters)), stats
+
+
+def dense_features(encoder: nn.Module, images: Tensor) -> Tensor:
+    """An image encoder's features on its own grid, differentiable.
+
+    Args:
+        encoder: The image encoder of an `EncoderPair`.
+        images: uint8 or float `[N, 3, H, W]`, RGB 0-255; H, W multiples of the encoder's stride.
+
+    Returns:
+        float `[N, h, w, D]`. CLIP's are not normalised, so that strong patches count more in a mask's mean.
+    """
+    if isinstance(encoder, DenseImageEncoder):
+        # Its own `encode_image` goes on to the 64×64 grid of the evaluation protocol.
+        return encoder.tower((images - encoder.mean) / encoder.std)
+    return encoder.encode_image(images.permute(0, 2, 3, 1))
+
+
+def _trains(parameter: nn.Parameter | None) -> bool:
+    return parameter is not None and parameter.requires_grad
+
+
+def _named(encoder: nn.Module, pattern: str) -> list[nn.Parameter]:
+    """The parameters whose name a regular expression is found in."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise PixelClipError(f"trainable is {pattern!r}, which is no regular expression: {error}") from error
+    named = dict(encoder.named_parameters())
+    found = [parameter for name, parameter in named.items() if expression.search(name)]
+    if not found:
+        raise PixelClipError(
+            f"trainable is {pattern!r}, which none of the image encoder's {len(named)} parameters matches; "
+            f"they are named as {next(iter(named))}"
+        )
+    return found

@@ -1,0 +1,118 @@
+"""What a person sees of a run, and how one stops it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from pixelclip_sdk._files import atomic_write
+from training import distributed
+from training.config import Config
+from training.data import Batch
+
+__all__ = ["Watch", "ignore_signals", "stop_signal"]
+
+_log = logging.getLogger(__name__)
+
+
+class Watch:
+    """Progress, the log, ``log.jsonl`` and TensorBoard, on the first process.
+
+    Args:
+        config: The run's settings.
+        first: The step it begins with.
+    """
+
+    def __init__(self, config: Config, first: int) -> None:
+        self.config, self.first, self.began = config, first, time.monotonic()
+        self.reasons: set[str] = set()
+        self.leads = distributed.rank() == 0
+        # On a terminal only; elsewhere the log's lines tell the same.
+        self.bar = tqdm(initial=first, total=config.steps, unit="step", disable=None if self.leads else True)
+        self.board: Any = None
+        self.file = config.out / "log.jsonl"
+        if self.leads:
+            self._forget_after(first)
+            with contextlib.suppress(ModuleNotFoundError):
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.board = SummaryWriter(str(config.out / "tensorboard"), purge_step=first)
+
+    def skipped(self, batch: Batch) -> None:
+        """Names and counts the files of a batch that could not be used, each once."""
+        for reason in batch.skipped:
+            if reason not in self.reasons:
+                self.reasons.add(reason)
+                _log.warning("skipped, %d so far: %s", len(self.reasons), reason)
+
+    def step(self, done: int, values: Mapping[str, Tensor]) -> None:
+        """Tells of a step.
+
+        Args:
+            done: Steps that were done.
+            values: Scalars by name.
+        """
+        self.bar.update()
+        config = self.config
+        if not self.leads or (done % config.log_every and done != config.steps):
+            return
+        numbers = {name: float(value) for name, value in values.items()}
+        pace = (time.monotonic() - self.began) / (done - self.first)
+        left = tqdm.format_interval(pace * (config.steps - done))
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        _log.info("step %d/%d  %s  %.2f s/step  %s left", done, config.steps, shown, pace, left)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": done, **numbers}) + "\n")
+        if self.board is not None:
+            for name, value in numbers.items():
+                self.board.add_scalar(name, value, done)
+
+    def _forget_after(self, step: int) -> None:
+        """Takes steps that a killed run did but did not save off the log: they come again."""
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        kept = []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # the last line of a killed run may be half
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        with atomic_write(self.file) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+    def close(self) -> None:
+        """Ends the bar and TensorBoard's file."""
+        self.bar.close()
+        if self.board is not None:
+            self.board.close()
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether SIGINT or SIGTERM came. A second one ends the process at once."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals(_: int) -> None:
+    """For processes that read photos: a signal to all must not cost the step that is to be saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
