@@ -1,0 +1,1 @@
+"""Masks without labels: made from anything, kept in one file a photo."""
