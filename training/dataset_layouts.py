@@ -34,7 +34,7 @@ _COCO_GAPS = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
 _COCO_IDS = [i for i in range(182) if i not in _COCO_GAPS]
 # Cityscapes: ids of the 19 classes in the order of their train ids.
 _CITYSCAPES_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
-# Pascal Context: ids among the 459, in the order of `pascal-context-59` (415 is "table").
+# Pascal Context: ids among the 459, in the order of `pascal-context-59` (397 is "table").
 _CONTEXT_IDS = [
     *(2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98, 104, 105, 113, 115, 144),
     *(158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260, 284, 295, 296, 308, 324, 326, 347, 349, 354),

@@ -30,6 +30,7 @@ from PIL import Image, UnidentifiedImageError
 from pixelclip_sdk.classes import Classes, class_list, parse_classes
 from pixelclip_sdk.errors import PixelClipError
 from training.dataset_layouts import CONTEXT_IDS, LAYOUTS, Layout, numbered
+from training.masks.rle import decode_mask
 
 __all__ = ["DATASETS", "Dataset", "DatasetError", "load_dataset"]
 
@@ -75,7 +76,7 @@ class Dataset:
         # One more at the end for all that is too large. Ids are not negative: files are of unsigned pixels.
         table = np.full(max(self.ids) + 2, -1, np.int16)
         table[list(self.ids)] = list(self.ids.values())
-        classes = table[np.minimum(raw, len(table) - 1)]
+        classes = table[np.minimum(raw.astype(np.int64), len(table) - 1)]
         if (wrong := classes < 0).any():
             found = ", ".join(map(str, np.unique(raw[wrong])[:10]))
             name = label if isinstance(label, Path) else label.name
@@ -179,13 +180,11 @@ class _Codes:
     regions: tuple[tuple[int, Any], ...]
 
     def decode(self) -> npt.NDArray[np.int64]:
-        from pycocotools import mask
-
         ids = np.zeros(self.size, np.int64)
         for label, code in self.regions:
             try:
-                ids[mask.decode(code).astype(np.bool_)] = label
-            except (ValueError, KeyError, TypeError, IndexError) as error:
+                ids[decode_mask(code)] = label
+            except (ValueError, IndexError) as error:
                 raise DatasetError(f"{self.name} has a region that cannot be decoded: {error!r}") from error
         return ids
 

@@ -211,11 +211,9 @@ def _squashed(photo: UInt8Array, size: tuple[int, int]) -> UInt8Array:
 
     The official code interpolates floats; here they are rounded to whole pixel values.
     """
-    whole = (0, 0, photo.shape[1], photo.shape[0])
-    squashed = Image.fromarray(photo).transform(
-        size[::-1], Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR
-    )
-    return np.asarray(squashed)
+    rows, columns = _bilinear(photo.shape[0], size[0]), _bilinear(photo.shape[1], size[1])
+    channels = rows @ photo.transpose(2, 0, 1).astype(np.float32) @ columns.T
+    return np.ascontiguousarray(np.rint(channels).astype(np.uint8).transpose(1, 2, 0))
 
 
 def _bilinear(points: int, pixels: int) -> Float32Array:

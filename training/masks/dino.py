@@ -55,11 +55,11 @@ def cluster(features: npt.NDArray[np.float32], clusters: int) -> npt.NDArray[np.
     from scipy.cluster.vq import kmeans2
 
     rows = features.reshape(-1, features.shape[-1]).astype(np.float64)
+    # Starting points are drawn apart from one another, which needs as many different rows.
+    clusters = min(clusters, len(np.unique(rows, axis=0)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "One of the clusters is empty")
-        _, numbers = kmeans2(
-            rows, min(clusters, len(rows)), iter=30, minit="++", rng=np.random.default_rng(0)
-        )
+        _, numbers = kmeans2(rows, clusters, iter=30, minit="++", rng=np.random.default_rng(0))
     return 1 + numbers.reshape(features.shape[:2]).astype(np.int64)
 
 

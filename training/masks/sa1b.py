@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pixelclip_sdk.errors import ImageError
 from training.masks.region_maps import photo_size
+from training.masks.rle import decode_mask
 from training.masks.source import NoMasksError, check_aspect, shrink
 
 __all__ = ["SA1B"]
@@ -47,19 +48,10 @@ class SA1B:
 
     @staticmethod
     def _decode(file: Path, entry: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-        from pycocotools import mask as coco
-
         try:
-            code = entry["segmentation"]
-            height, width = code["size"]
-            if wrong := check_aspect(size, (height, width)):
-                raise ImageError(f"{file} has {wrong}")
-            if isinstance(code["counts"], list):  # Uncompressed: runs as numbers.
-                if sum(code["counts"]) != height * width:
-                    raise ValueError("the runs do not sum up to the mask's size")
-                code = coco.frPyObjects(code, height, width)
-            return coco.decode(code).astype(np.bool_)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, ImageError):
-                raise
+            mask = decode_mask(entry["segmentation"])
+        except (ValueError, KeyError, TypeError) as error:
             raise ImageError(f"{file} has a mask that cannot be decoded: {error!r}") from error
+        if wrong := check_aspect(size, mask.shape):
+            raise ImageError(f"{file} has {wrong}")
+        return mask

@@ -69,8 +69,7 @@ def tidy(regions: Regions) -> Regions:
         NoMasksError: Nothing is left.
     """
     if regions.ndim == 3:
-        covered = regions.reshape(len(regions), -1).sum(axis=1)
-        kept = regions[(covered > 0) & (covered < regions[0].size)] if len(regions) else regions
+        kept = regions[regions.any(axis=(1, 2)) & ~regions.all(axis=(1, 2))]
         if not len(kept):
             raise NoMasksError(f"of {len(regions)} masks all are empty or cover the whole photo")
         return kept
