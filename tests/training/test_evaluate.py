@@ -54,7 +54,7 @@ def command(labelled):
 BUNDLE = Source(name="pixelclip-lite", bundle=True, device="cpu")
 
 
-def test_a_bundle_gives_the_segmenter_s_labels(data, labelled, lite):
+def test_a_bundle_gives_the_segmenter_s_labels(data, lite):
     found, report = evaluate(Job(source=BUNDLE, dataset=data, protocol=Whole()), progress=False)
     before = lite.vocabulary
     lite.set_classes(WORDS)
@@ -77,21 +77,17 @@ def test_several_processes_give_the_same(data):
     assert found[0][1] == found[1][1]
 
 
-@pytest.mark.parametrize("protocol", [Whole(), Official()])
-def test_the_pytorch_source_agrees_with_its_bundle(data, protocol):
-    labels = []
-    for source in (BUNDLE, Source(name="pixelclip-lite", device="cpu")):
-        model = open_model(source, data.classes)
-        labels.append(
-            np.stack(
-                [
-                    segment(protocol, load_image(p), model.vocabulary.embeddings, model.backend, model.spec)
-                    for p in data.photos
-                ]
-            )
+def test_the_pytorch_source_agrees_with_its_bundle(data):
+    sources = BUNDLE, Source(name="pixelclip-lite", device="cpu")
+    models = [open_model(source, data.classes) for source in sources]
+    photos = [load_image(file) for file in data.photos]
+    for protocol in (Whole(), Official()):
+        bundle, source = (
+            np.stack([segment(protocol, p, m.vocabulary.embeddings, m.backend, m.spec) for p in photos])
+            for m in models
         )
-    assert len(np.unique(labels[0])) > 1
-    assert (labels[0] == labels[1]).mean() > 0.98
+        assert len(np.unique(bundle)) > 1
+        assert (bundle == source).mean() > 0.98
 
 
 def test_given_masks_are_classified(data):
@@ -125,8 +121,12 @@ def test_prompts(lite, prompts, templates):
     )  # int8: batches differ a little
 
 
-def test_long_lists_are_embedded_in_batches():
-    pair = build_pair("pixelclip-lite")
+@pytest.fixture(scope="module")
+def pair():
+    return build_pair("pixelclip-lite")
+
+
+def test_long_lists_are_embedded_in_batches(pair):
     words = [f"thing {i}" for i in range(70)]
     encoder = TorchTextEncoder(pair, ("{}",))
     rows = encoder.encode(words)
@@ -135,8 +135,7 @@ def test_long_lists_are_embedded_in_batches():
     assert Vocabulary.encode(words, encoder).templates == ("{}",)
 
 
-def test_weights_of_ones_own(labelled, command, tmp_path, capsys):
-    pair = build_pair("pixelclip-lite")
+def test_weights_of_ones_own(pair, data, command, tmp_path, capsys):
     state = pair.image.state_dict()
     state["class_points"] = state["class_points"].flip(0)  # each class at another's place
     save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "mine.safetensors")
@@ -146,7 +145,7 @@ def test_weights_of_ones_own(labelled, command, tmp_path, capsys):
     report = json.loads(out.read_text())
     assert report["checkpoint"]["file"] == "mine.safetensors"
     assert len(report["checkpoint"]["sha256"]) == 64
-    job = Job(source=BUNDLE, dataset=load_dataset("folder", labelled, classes=WORDS), protocol=Whole())
+    job = Job(source=BUNDLE, dataset=data, protocol=Whole())
     assert report["miou"] < evaluate(job, progress=False)[0].miou - 0.2
     assert "mIoU" in capsys.readouterr().out
 

@@ -39,7 +39,9 @@ def words(pair, photo):
     """Four words that each win somewhere: what single cells have apart from the rest."""
     small = np.asarray(Image.fromarray(photo).resize((64, 64)))
     features = TorchBackend(pair).features(small[None])[0]
-    rows = (features - features.mean(axis=(0, 1)))[[5, 20, 40, 60], [5, 50, 20, 60]]
+    mean = features.mean(axis=(0, 1))
+    rows = features[[5, 20, 40, 60], [5, 50, 20, 60]]
+    rows = rows - (rows @ mean)[:, None] * mean / (mean @ mean)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from pixelclip_sdk.errors import ImageError
-from training.masks.source import NoMasksError, check_aspect
+from training.masks.source import NoMasksError, check_aspect, shrink
 
 __all__ = ["RegionMaps", "photo_size"]
 
@@ -28,7 +28,7 @@ class RegionMaps:
     background: int | None = None
     name = "regions"
 
-    def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
+    def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.int64]:
         """See `MaskSource`."""
         file = self.maps / f"{relative}.png"
         if not file.is_file():
@@ -37,7 +37,9 @@ class RegionMaps:
         if wrong := check_aspect(photo_size(photo), values.shape):
             raise ImageError(f"{file} has {wrong}")
         numbers = np.unique(values, return_inverse=True)[1].reshape(values.shape) + 1
-        return numbers if self.background is None else np.where(values == self.background, 0, numbers)
+        if self.background is not None:
+            numbers[values == self.background] = 0
+        return shrink(numbers, short_side)
 
 
 def photo_size(photo: Path) -> tuple[int, int]:

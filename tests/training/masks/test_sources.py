@@ -71,12 +71,13 @@ def test_region_maps_of_every_kind(tmp_path, cat, kind):
     if kind == "RGB":
         pixels = np.stack([values * 0, values, values // 2], axis=-1)
     put_map(tmp_path / "maps", pixels, kind)
-    labels = RegionMaps(tmp_path / "maps")(cat, Path("cat"), 64)
+    labels = RegionMaps(tmp_path / "maps")(cat, Path("cat"), 512)
     assert np.unique(labels).tolist() == [1, 2, 3]
     for value in (0, 3, 200):
         assert len(np.unique(labels[values == value])) == 1
-    without = RegionMaps(tmp_path / "maps", background=0)(cat, Path("cat"), 64)
+    without = RegionMaps(tmp_path / "maps", background=0)(cat, Path("cat"), 512)
     assert np.array_equal(without == 0, values == 0)
+    assert np.array_equal(RegionMaps(tmp_path / "maps")(cat, Path("cat"), 100), shrink(labels, 100))
 
 
 def test_region_maps_that_do_not_fit_are_refused(tmp_path, cat):
@@ -87,7 +88,7 @@ def test_region_maps_that_do_not_fit_are_refused(tmp_path, cat):
     with pytest.raises(ImageError, match="masks of 451×300 for a photo of 300×451"):
         source(cat, Path("cat"), 64)
     put_map(tmp_path / "maps", np.zeros((151, 226), np.uint8))  # half the size, rounded up
-    assert source(cat, Path("cat"), 64).shape == (151, 226)
+    assert source(cat, Path("cat"), 512).shape == (151, 226)
     (tmp_path / "maps/cat.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"cat\.png cannot be read"):
         source(cat, Path("cat"), 64)
