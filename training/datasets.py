@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pixelclip_sdk.classes import Classes, class_list, parse_classes
 from pixelclip_sdk.errors import PixelClipError
@@ -162,7 +162,7 @@ def _read_ids(file: Path) -> npt.NDArray[np.integer]:
     try:
         with Image.open(file) as image:
             pixels = np.asarray(image)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{file} cannot be read as an image: {error}. Is the file complete?") from error
     if pixels.ndim != 2 or not np.issubdtype(pixels.dtype, np.integer) or pixels.min() < 0:
         raise DatasetError(

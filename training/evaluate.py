@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,12 @@ class Job:
     protocol: Protocol
     masks: bool = False
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.masks and isinstance(self.protocol, Windows):
+            raise PixelClipError(
+                "masks pool the features of one pass; expected the protocol official or whole"
+            )
 
 
 def evaluate(job: Job, *, workers: int = 1, progress: bool = True) -> tuple[Confusion, dict[str, Any]]:
@@ -107,6 +115,10 @@ def _parts(job: Job, workers: int) -> Iterator[_Part]:
     with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(job, ranks)) as pool:
         try:
             yield from pool.map(_run, chunks)
+        except BrokenProcessPool as error:
+            raise PixelClipError(
+                f"a process of {workers} died, likely for lack of memory. Use fewer --workers."
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -135,40 +147,44 @@ class _Runner:
                 "expected equal sizes"
             )
         text, backend, spec = self.model.vocabulary.embeddings, self.model.backend, self.model.spec
-        if self.job.masks and not isinstance(protocol, Windows):
+        if self.job.masks:
+            assert not isinstance(protocol, Windows)  # Job has checked
             predicted = classify_masks(protocol, photo, truth, text, backend, spec)
         else:
             predicted = segment(protocol, photo, text, backend, spec)
         return Confusion.of(truth, predicted, len(data.classes))
 
 
-_runner: _Runner | None = None  # of a process that `_parts` started
+_job: Job | None = None  # of a process that `_parts` started
 
 
 def _start(job: Job, ranks: multiprocessing.Queue[int]) -> None:
     """Make this process one that evaluates; the n-th on the n-th GPU."""
-    global _runner
-    rank = ranks.get()
-    source = job.source
+    global _job
+    rank, source = ranks.get(), job.source
     if source.device in ("cuda", "gpu"):
         import torch
 
         device = f"{source.device}:{rank % max(torch.cuda.device_count(), 1)}"
         source = dataclasses.replace(source, device=device)
-    _runner = _Runner(dataclasses.replace(job, source=source))
+    _job = dataclasses.replace(job, source=source)
+
+
+@functools.cache
+def _opened() -> _Runner:
+    # Not in `_start`: an error there would break the pool, and nobody would read it.
+    assert _job is not None
+    return _Runner(_job)
 
 
 def _run(chunk: range) -> _Part:
-    assert _runner is not None  # _start has run
-    return _runner(chunk)
+    return _opened()(chunk)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.masks and options.protocol == "windows":
-        parser.error("--masks pools one pass's features; expected --protocol official or whole")
     if options.bundle and (options.checkpoint or options.imgsz):
         parser.error("--checkpoint and --imgsz are for --model; a bundle has its weights and its size")
     try:

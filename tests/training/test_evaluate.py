@@ -196,7 +196,6 @@ def test_labels_of_another_size_are_an_error(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--masks", "--protocol", "windows"], "--masks pools one pass"),
         (["--checkpoint", "x.pth"], "are for --model"),
         (["--imgsz", "32", "64"], "are for --model"),
     ],
@@ -210,6 +209,8 @@ def test_what_does_not_go_together(command, capsys, arguments, message):
 def test_what_cannot_be_found(command, capsys):
     assert main(["--bundle", "nothing", *command]) == 1
     assert "no model 'nothing'" in capsys.readouterr().err
+    assert main(["--bundle", "nothing", *command, "--workers", "2"]) == 1  # found out in another process
+    assert "no model 'nothing'" in capsys.readouterr().err
     assert run(["--split", "val"], ["--dataset", "camvid-11", "--root", "nowhere"]) == 1
     assert "nothing at" in capsys.readouterr().err
 
@@ -219,3 +220,5 @@ def test_windows_of_the_bundle(command, capsys):
     assert "protocol windows" in capsys.readouterr().out
     assert run(["--protocol", "windows", "--short-side", "300"], command) == 1
     assert "does not fit" in capsys.readouterr().err
+    assert run(["--protocol", "windows", "--masks"], command) == 1
+    assert "masks pool the features of one pass" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pixelclip_sdk.errors import ImageError
 from training.masks.source import NoMasksError, check_aspect, shrink
@@ -52,7 +52,7 @@ def photo_size(photo: Path) -> tuple[int, int]:
         with Image.open(photo) as image:
             size = image.size[::-1]
             turned = image.getexif().get(0x0112, 1) >= 5  # EXIF's orientation: lying on its side
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{photo} cannot be read as an image: {error}. Is the file complete?") from error
     return size[::-1] if turned else size
 
@@ -62,7 +62,7 @@ def _values(file: Path) -> npt.NDArray[np.int64]:
     try:
         with Image.open(file) as image:
             pixels = np.asarray(image)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{file} cannot be read as an image: {error}. Is the file complete?") from error
     values = pixels.astype(np.int64)
     if values.ndim == 2:

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Literal
 
@@ -156,6 +157,10 @@ def _run(tasks: list[_Task], workers: int) -> Iterator[tuple[_Task, _Outcome]]:
     with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_one_thread) as pool:
         try:
             yield from zip(tasks, pool.map(_call, tasks, chunksize=4), strict=True)
+        except BrokenProcessPool as error:
+            raise PixelClipError(
+                f"a process of {workers} died, likely for lack of memory. Use fewer --workers."
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
