@@ -27,16 +27,19 @@ class LeanImageEncoder(nn.Module):
     Args:
         encoder: The encoder; it is not changed.
         size: Input `(H, W)`, multiples of the tower's stride.
+        for_cpu: Cut the hidden layer of a ViT's MLPs into pieces as wide as the layers around it. Products
+            over 3072 numbers ran at two thirds of the rate of those over 768 in ONNX Runtime, and a piece
+            stays in the cache. GPUs rather have one large product.
     """
 
-    def __init__(self, encoder: DenseImageEncoder, size: tuple[int, int]) -> None:
+    def __init__(self, encoder: DenseImageEncoder, size: tuple[int, int], *, for_cpu: bool = False) -> None:
         super().__init__()
         tower = copy.deepcopy(encoder.tower).eval()
         rows, columns = size[0] // tower.stride, size[1] // tower.stride
         self.grid = grid_size(rows, columns)
         normalise = encoder.mean.flatten(), encoder.std.flatten()
         if isinstance(tower, DenseViT):
-            self.tower: nn.Module = _LeanViT(tower, rows, columns, *normalise)
+            self.tower: nn.Module = _LeanViT(tower, rows, columns, *normalise, for_cpu)
         elif isinstance(tower, DenseConvNeXt):
             self.tower = _lean_convnext(tower, *normalise)
         else:
@@ -58,7 +61,9 @@ class LeanImageEncoder(nn.Module):
 class _LeanViT(nn.Module):
     """`DenseViT` for a grid of `rows` × `columns` patches, on raw pixels."""
 
-    def __init__(self, vit: DenseViT, rows: int, columns: int, mean: Tensor, std: Tensor) -> None:
+    def __init__(
+        self, vit: DenseViT, rows: int, columns: int, mean: Tensor, std: Tensor, for_cpu: bool
+    ) -> None:
         super().__init__()
         visual = vit.visual
         self.patches = _on_raw_pixels(visual.conv1, mean, std)
@@ -67,8 +72,8 @@ class _LeanViT(nn.Module):
         self.positions = nn.Parameter(positions[1:])
         self.ln_pre = visual.ln_pre
         *blocks, last = visual.transformer.resblocks
-        self.blocks = nn.ModuleList(_LeanBlock(block, _LeanAttention(block)) for block in blocks)
-        self.last = _LeanBlock(last, _value_path(last))
+        self.blocks = nn.ModuleList(_LeanBlock(block, _LeanAttention(block), for_cpu) for block in blocks)
+        self.last = _LeanBlock(last, _value_path(last), for_cpu)
         self.ln_post = visual.ln_post
         self.proj = visual.proj
         self.grid = rows, columns
@@ -85,16 +90,25 @@ class _LeanViT(nn.Module):
 class _LeanBlock(nn.Module):
     """A transformer's block, its layer scales folded; the attention's residual is given apart."""
 
-    def __init__(self, block: ResidualAttentionBlock, attention: nn.Module) -> None:
+    def __init__(self, block: ResidualAttentionBlock, attention: nn.Module, for_cpu: bool) -> None:
         super().__init__()
         self.ln_1, self.attention = block.ln_1, attention
         self.ln_2, self.gelu = block.ln_2, block.mlp.gelu
-        self.expand = block.mlp.c_fc
-        self.reduce = _scaled(block.mlp.c_proj, block.ls_2)
+        expand, reduce = block.mlp.c_fc, _scaled(block.mlp.c_proj, block.ls_2)
+        width, hidden = reduce.out_features, expand.out_features
+        step = width if for_cpu and hidden % width == 0 else hidden
+        self.bias = nn.Parameter(reduce.bias.detach())
+        parts = [slice(start, start + step) for start in range(0, hidden, step)]
+        self.expand = nn.ModuleList(_linear(expand.weight[part], expand.bias[part]) for part in parts)
+        self.reduce = nn.ModuleList(_linear(reduce.weight[:, part], None) for part in parts)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         x = residual + self.attention(self.ln_1(x))
-        return x + self.reduce(self.gelu(self.expand(self.ln_2(x))))
+        hidden = self.ln_2(x)
+        x = x + self.bias
+        for expand, reduce in zip(self.expand, self.reduce, strict=True):
+            x = x + reduce(self.gelu(expand(hidden)))
+        return x
 
 
 class _LeanAttention(nn.Module):
@@ -173,7 +187,7 @@ def _scaled(linear: nn.Linear, scale: nn.Module) -> nn.Linear:
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     result = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     values = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-    result.load_state_dict({name: value.float() for name, value in values.items()})
+    result.load_state_dict({name: value.detach().float() for name, value in values.items()})
     return result
 
 

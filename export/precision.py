@@ -17,8 +17,12 @@ __all__ = ["store_fp16", "store_int8"]
 _MIN_ELEMENTS = 1024
 
 
-def store_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+def store_fp16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
     """Store large fp32 weights as fp16, each followed by a Cast.
+
+    Args:
+        model: An fp32 model; it is not changed.
+        keep: Names of weights that stay as they are.
 
     Raises:
         ValueError: A weight does not fit into fp16's range.
@@ -26,6 +30,8 @@ def store_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     result = _copy(model)
     casts = []
     for weight in _large_weights(result):
+        if weight.name in keep:
+            continue
         values = numpy_helper.to_array(weight)
         with np.errstate(over="ignore"):  # Said below, with the weight's name.
             small = values.astype(np.float16)
@@ -147,7 +153,3 @@ def _with_nodes_in_front(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) ->
     model.graph.node.extend([*nodes, *rest])
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def to_fp16(m): ...
-def to_int8(m, c): ...

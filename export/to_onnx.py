@@ -9,25 +9,29 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch.export import Dim
 
 from export._graph import trace
-from export.calibration import calibration_inputs
+from export.calibration import Batch
 from export.embed_text import named_classes, write_vocabularies
+from export.half import to_fp16
+from export.int8 import to_int8
 from export.lean import LeanImageEncoder
-from export.precision import store_fp16, store_int8, to_fp16, to_int8
+from export.precision import store_fp16, store_int8
 from export.staging import staged_folder
-from export.verify import VerificationError, verify
-from pixelclip_sdk import Bundle, PixelClipError
+from export.verify import WORDS, SourceEncoder, VerificationError, verify
+from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
 from pixelclip_sdk.classes import Classes
+from pixelclip_sdk.preprocess import fit, load_image
 from pixelclip_sdk.text import TextEncoder
 from training.encoders import registry
 from training.encoders.build import build_pair
@@ -35,7 +39,7 @@ from training.encoders.dense import DenseImageEncoder
 from training.encoders.pair import EncoderPair
 from training.encoders.registry import LITE
 
-__all__ = ["GATES", "export_bundle", "main"]
+__all__ = ["GATES", "export_bundle", "main", "photo_batches", "trace_image_encoder"]
 
 # Precision → least share of pixels that keep their label. "int8-weights" computes in fp32.
 GATES = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97, "int8-weights": 0.99}
@@ -83,9 +87,11 @@ def export_bundle(
         )
     pair = dataclasses.replace(pair, input=dataclasses.replace(pair.input, batch=batch))
     with staged_folder(out) as folder:
-        graph = _trace_image_encoder(pair)
+        graph = trace_image_encoder(pair, for_cpu=precision in ("fp32", "int8-weights"))
         _say(f"image encoder traced, {len(graph.graph.node)} nodes; now {precision}")
-        onnx.save(_in_precision(graph, precision, pair, calibration), folder / IMAGE_ENCODER)
+        # fp16 needs to see photos too, to find tensors beyond its range; it learns nothing from them.
+        image_encoder = _in_precision(graph, precision, pair, calibration or photos)
+        onnx.save(image_encoder, folder / IMAGE_ENCODER)
         onnx.save(_text_in_precision(_trace_text_encoder(pair), precision), folder / TEXT_ENCODER)
         pair.tokenizer.save(str(folder / TOKENIZER), pretty=False)
         bundle = Bundle(
@@ -110,13 +116,19 @@ def export_bundle(
     return Bundle.open(out)
 
 
-def _trace_image_encoder(pair: EncoderPair) -> onnx.ModelProto:
+def trace_image_encoder(pair: EncoderPair, *, for_cpu: bool = False) -> onnx.ModelProto:
+    """The image encoder's graph in fp32, for the sizes and the batch of `pair.input`.
+
+    Args:
+        pair: The model.
+        for_cpu: See `LeanImageEncoder`.
+    """
     spec = pair.input
     free: dict[int, Any] = {} if spec.batch else {0: Dim("batch")}
     module, size = pair.image, (2 * spec.multiple, 3 * spec.multiple)
     if isinstance(module, DenseImageEncoder):
         size = spec.height, spec.width
-        module = LeanImageEncoder(module, size).eval()
+        module = LeanImageEncoder(module, size, for_cpu=for_cpu).eval()
     else:
         rows, columns = Dim("rows", min=1, max=128), Dim("columns", min=1, max=128)
         free |= {1: spec.multiple * rows, 2: spec.multiple * columns}
@@ -142,17 +154,27 @@ def _trace_text_encoder(pair: EncoderPair) -> onnx.ModelProto:
 
 
 def _in_precision(
-    graph: onnx.ModelProto, precision: str, pair: EncoderPair, calibration: Sequence[Path]
+    graph: onnx.ModelProto, precision: str, pair: EncoderPair, photos: Sequence[Path]
 ) -> onnx.ModelProto:
     """The image encoder's graph in the precision that was asked for."""
-    if precision == "fp16":
-        return to_fp16(graph)
-    if precision == "int8":
-        return to_int8(graph, calibration_inputs(pair, calibration))
+    if precision in ("fp16", "int8"):
+        convert = to_fp16 if precision == "fp16" else to_int8
+        try:
+            return convert(graph, photo_batches(pair, photos))
+        except ValueError as error:  # A weight or a layer that the precision cannot hold.
+            raise VerificationError(f"{pair.name} cannot be exported in {precision}: {error}") from error
     if precision == "int8-weights":
         # Smaller tensors gain little in int8 and cost precision.
         return store_fp16(store_int8(graph, min_elements=200_000))
     return graph
+
+
+def photo_batches(pair: EncoderPair, photos: Sequence[Path]) -> Iterator[Batch]:
+    """Photos as the image encoder takes them, with some everyday words."""
+    text = Vocabulary.encode(WORDS, SourceEncoder(pair)).embeddings
+    for photo in photos:
+        image = fit(load_image(photo), pair.input)
+        yield {"image": np.stack([image] * (pair.input.batch or 1)), "text": text}
 
 
 def _text_in_precision(graph: onnx.ModelProto, precision: str) -> onnx.ModelProto:

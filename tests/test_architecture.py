@@ -16,7 +16,7 @@ ARROWS = {
     "pixelclip_sdk": set(),
     "training": {"pixelclip_sdk"},
     "export": {"pixelclip_sdk", "training"},
-    "benchmarks": {"pixelclip_sdk"},
+    "benchmarks": {"pixelclip_sdk", "export", "training"},
 }
 FORBIDDEN_IN_SDK = {"torch", "torchvision", "open_clip", "timm", "onnx", "skimage", "scipy"}
 
@@ -41,7 +41,7 @@ def test_arrows_run_one_way(folder):
             top = name.partition(".")[0]
             if top in ARROWS and top != folder:
                 assert top in ARROWS[folder], f"{file.relative_to(ROOT)} imports {name}"
-            if folder == "export" and top == "training":
+            if folder in ("export", "benchmarks") and top == "training":
                 assert name.startswith("training.encoders"), f"{file.relative_to(ROOT)} imports {name}"
             if folder == "pixelclip_sdk":
                 assert top not in FORBIDDEN_IN_SDK, f"{file.relative_to(ROOT)} imports {name}"

@@ -14,10 +14,12 @@ import torch
 from clip_reference import perturbed, reference_convnext, reference_logits, reference_text, reference_vit
 
 from export.to_onnx import export_bundle, main
+from export.to_trt import main as compile_engine
 from pixelclip_sdk import Bundle, BundleError, PixelClipError, Segmenter
 from pixelclip_sdk.backends.onnx import OnnxBackend
 from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.classes import class_list
+from pixelclip_sdk.engine import EngineInfo, engine_files
 from pixelclip_sdk.text import TextEncoder
 from training.encoders.clip import TEMPLATES, pair_of
 
@@ -192,6 +194,14 @@ def test_an_official_checkpoint_becomes_a_bundle_that_agrees_with_the_protocol(
     with backend_of(bundle) as backend:
         logits = backend.logits(image[None], text.numpy())[0]
     np.testing.assert_allclose(logits, reference_logits(features, text).numpy(), atol=1e-4)
+
+    # And on to an engine, which needs no GPU to be compiled.
+    pytest.importorskip("tensorrt_rtx", reason="no wheels for this machine")
+    assert compile_engine(["--bundle", str(bundle.path), "--flavor", "tensorrt-rtx"]) == 0
+    (plan,) = engine_files(bundle.path)
+    info = EngineInfo.read(plan)
+    assert info.precision == "fp32"
+    info.check_bundle(plan, onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"], bundle=bundle.path)
 
 
 def test_an_interrupted_export_keeps_the_old_bundle(tmp_path):

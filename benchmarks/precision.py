@@ -1,0 +1,172 @@
+"""Precisions side by side: ``python benchmarks/precision.py --photos FOLDER``.
+
+The image encoder of ViT-B/16 at 320² in eager PyTorch, and as ONNX in fp32, int8 (static, `to_int8`) and,
+to compare, dynamic int8; in turns in one run, warm, medians. Its weights are random: time and size do not
+depend on them, labels do. Labels are compared for pixelclip-lite, whose weights are real, on photos that
+were not used to calibrate.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import open_clip
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from export.half import to_fp16
+from export.int8 import to_int8
+from export.to_onnx import photo_batches, trace_image_encoder
+from pixelclip_sdk.backends.onnx import default_threads
+from pixelclip_sdk.benchmark import environment
+from pixelclip_sdk.postprocess import argmax_upsampled
+from training.encoders.clip import pair_of
+from training.encoders.lite import build_lite
+
+_VIT, _SIDE = "ViT-B-16-quickgelu", 320
+_SIZE = (480, 640)  # at which labels are compared
+_PAUSE_S = 0.1  # A runtime's idle threads spin for a while and would slow down whoever comes next.
+_VIT_PHOTOS = 2  # random weights: only the form of the graph matters
+# Random weights leave features nearly alike everywhere: no gate on labels would mean anything.
+_VIT_GATE = 0.0
+
+Run = Callable[[dict[str, np.ndarray]], np.ndarray]
+
+
+def session(model: onnx.ModelProto) -> Run:
+    """A model on the CPU, as the SDK runs it: batch → logits."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = default_threads()
+    made = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda batch: made.run(["logits"], batch)[0]
+
+
+def medians(runs: dict[str, Run], batch: dict[str, np.ndarray], count: int) -> dict[str, float]:
+    """Median milliseconds of each, in turns, after two rounds of warm-up."""
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(count + 2):
+        for name, run in runs.items():
+            time.sleep(_PAUSE_S)
+            start = time.perf_counter()
+            run(batch)
+            samples[name].append((time.perf_counter() - start) * 1e3)
+    return {name: statistics.median(values[2:]) for name, values in samples.items()}
+
+
+def agreement(one: Run, other: Run, batches: Sequence[dict[str, np.ndarray]]) -> float:
+    """Share of pixels with the same label, mean over the photos."""
+
+    def labels(run: Run, batch: dict[str, np.ndarray]) -> np.ndarray:
+        return argmax_upsampled(run(batch)[0], _SIZE)[0]
+
+    return float(np.mean([(labels(one, b) == labels(other, b)).mean() for b in batches]))
+
+
+def vit(photos: Sequence[Path], runs: int) -> dict[str, Any]:
+    """Times and sizes of ViT-B/16."""
+    torch.manual_seed(0)
+    pair = pair_of("vit", open_clip.create_model(_VIT, pretrained=None, load_weights=False), family="vit")
+    encoder, fp32 = pair.image, trace_image_encoder(pair)
+    for_cpu = trace_image_encoder(pair, for_cpu=True)
+    batches = list(photo_batches(pair, photos[:_VIT_PHOTOS]))
+    models = {"fp32": for_cpu, "int8": to_int8(fp32, batches, gate=_VIT_GATE), "int8 dynamic": dynamic(fp32)}
+
+    def eager(batch: dict[str, np.ndarray]) -> np.ndarray:
+        with torch.inference_mode():
+            return encoder(*(torch.from_numpy(batch[name].copy()) for name in ("image", "text")))[0].numpy()
+
+    sizes = {name: made.ByteSize() for name, made in models.items()}
+    sizes["fp16"] = to_fp16(fp32, batches[:1]).ByteSize()
+    functions = {"eager": eager, **{name: session(made) for name, made in models.items()}}
+    return {"model": f"{_VIT}, random weights", **report(medians(functions, batches[0], runs), sizes)}
+
+
+def dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Dynamic int8, for comparison: TensorRT does not take it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+        return onnx.load(path)
+
+
+def lite(photos: Sequence[Path], calibration: int, runs: int) -> dict[str, Any]:
+    """Times, sizes and labels of pixelclip-lite; the first photos calibrate, the others are compared."""
+    pair = build_lite()
+    fp32 = trace_image_encoder(pair)
+    batches = list(photo_batches(pair, photos))
+    seen, unseen = batches[:calibration], batches[calibration:]
+    models = {"fp32": fp32, "fp16": to_fp16(fp32, seen[:8]), "int8": to_int8(fp32, seen)}
+    functions = {name: session(model) for name, model in models.items()}
+    result = report(medians(functions, seen[0], runs), {n: m.ByteSize() for n, m in models.items()})
+    result["label_agreement"] = {
+        n: agreement(functions["fp32"], functions[n], unseen) for n in ("fp16", "int8")
+    }
+    return {"model": "pixelclip-lite", "calibrated_on": len(seen), "compared_on": len(unseen), **result}
+
+
+def report(times: dict[str, float], sizes: dict[str, int]) -> dict[str, Any]:
+    """Ratios beside the numbers: speed against the first entry, size against fp32."""
+    reference = next(iter(times))
+    return {
+        "ms": times,
+        "reference": reference,
+        "speedup": {name: times[reference] / ms for name, ms in times.items()},
+        "bytes": sizes,
+        "size_ratio": {name: size / sizes["fp32"] for name, size in sizes.items()},
+    }
+
+
+def main() -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="real photos (JPEG)")
+    parser.add_argument("--calibration", type=int, default=64, help="photos to calibrate on (%(default)s)")
+    parser.add_argument("--compared", type=int, default=100, help="other photos to compare (%(default)s)")
+    parser.add_argument("--runs", type=int, default=12, help="measured runs of each (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
+    options = parser.parse_args()
+    photos = sorted(options.photos.glob("*.jpg"))
+    if len(photos) <= options.calibration:
+        parser.error(f"{len(photos)} photos in {options.photos}; expected more than {options.calibration}")
+    random.Random(0).shuffle(photos)
+    photos = photos[: options.calibration + options.compared]
+    torch.set_num_threads(default_threads())
+    results = [vit(photos, options.runs), lite(photos, options.calibration, options.runs)]
+    for result in results:
+        print(f"{result['model']}: speed against {result['reference']}, size against fp32")
+        for name in dict.fromkeys([*result["ms"], *result["bytes"]]):
+            ms, size = result["ms"].get(name), result["size_ratio"].get(name)
+            speed = f"{ms:7.1f} ms {result['speedup'][name]:5.2f}×" if ms else " " * 17
+            share = result.get("label_agreement", {}).get(name)
+            print(
+                f"  {name:<14}{speed} {f'{size:6.3f}' if size else '':>8}"
+                + (f"  {share:.2%} of the labels" if share else "")
+            )
+    if options.json:
+        facts = {**environment(), "torch": torch.__version__, "threads": default_threads()}
+        options.json.write_text(json.dumps({"models": results, "environment": facts}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

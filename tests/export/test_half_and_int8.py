@@ -1,0 +1,241 @@
+"""Typed precision: of a tiny ViT with random weights, and of lite, whose weights are real."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from open_clip.transformer import VisionTransformer
+from torch.export import Dim
+
+from export._graph import trace
+from export.calibration import largest_values
+from export.half import to_fp16
+from export.int8 import to_int8
+from export.lean import LeanImageEncoder
+from export.to_onnx import LITE_INPUT, _trace_image_encoder
+from pixelclip_sdk.preprocess import fit
+from training.encoders.clip_vit import DenseViT
+from training.encoders.dense import DenseImageEncoder
+from training.encoders.lite import build_lite
+
+DIM = 32
+SIZE = 64
+
+
+def bundled_photos() -> list[np.ndarray]:
+    """The photos inside scikit-image's wheel."""
+    import skimage.data
+
+    return [np.asarray(getattr(skimage.data, name)()) for name in ("astronaut", "chelsea", "coffee")]
+
+
+def unit_rows(count: int, dim: int) -> np.ndarray:
+    rows = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def vit() -> onnx.ModelProto:
+    torch.manual_seed(0)
+    visual = VisionTransformer(SIZE, 16, 64, layers=3, heads=2, mlp_ratio=4, output_dim=DIM).eval()
+    lean = LeanImageEncoder(DenseImageEncoder(DenseViT(visual)), (SIZE, SIZE)).eval()
+    return trace(
+        lean,
+        [torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8), torch.zeros(5, DIM)],
+        inputs=["image", "text"],
+        outputs=["logits", "features"],
+        dynamic={"image": {0: Dim("batch")}, "text": {0: Dim("classes")}},
+    )
+
+
+@pytest.fixture(scope="module")
+def vit_photos() -> list[dict[str, np.ndarray]]:
+    from pixelclip_sdk.bundle import InputSpec
+
+    spec = InputSpec(height=SIZE, width=SIZE, multiple=16, fixed=True, keep_aspect=False)
+    return [{"image": fit(photo, spec)[None], "text": unit_rows(5, DIM)} for photo in bundled_photos()]
+
+
+@pytest.fixture(scope="module")
+def lite_pair():
+    return build_lite()
+
+
+@pytest.fixture(scope="module")
+def lite_onnx(lite_pair) -> onnx.ModelProto:
+    return _trace_image_encoder(lite_pair)
+
+
+@pytest.fixture(scope="module")
+def lite_photos(lite_pair) -> list[dict[str, np.ndarray]]:
+    words = ["cat", "sofa", "grass", "cup", "table", "person", "rocket", "wall"]
+    tokens = lite_pair.tokenizer.encode_batch([lite_pair.templates[0].format(word) for word in words])
+    ids, mask = torch.tensor([t.ids for t in tokens]), torch.tensor([t.attention_mask for t in tokens])
+    with torch.no_grad():
+        text = lite_pair.text(ids, mask).numpy()
+    return [{"image": fit(photo, LITE_INPUT)[None], "text": text} for photo in bundled_photos()]
+
+
+def run(model: onnx.ModelProto, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["logits", "features"], batch)
+
+
+def agreement(one: onnx.ModelProto, other: onnx.ModelProto, batches: list[dict[str, np.ndarray]]) -> float:
+    return float(np.mean([np.mean(run(one, b)[0].argmax(1) == run(other, b)[0].argmax(1)) for b in batches]))
+
+
+def types(model: onnx.ModelProto) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model)
+    graph = inferred.graph
+    known = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]}
+    return known | {w.name: w.data_type for w in graph.initializer}
+
+
+def test_fp16_halves_the_files_and_keeps_the_labels(vit, vit_photos, lite_onnx, lite_photos):
+    for model, photos in ((vit, vit_photos), (lite_onnx, lite_photos)):
+        half = to_fp16(model, photos[:1])
+        assert half.ByteSize() < 0.55 * model.ByteSize() + 30_000  # The tiny ViT is half nodes.
+        assert agreement(half, model, photos) >= 0.99
+
+
+def test_fp16_keeps_norms_softmax_cosines_and_the_interface_in_fp32(vit, vit_photos):
+    half = to_fp16(vit, vit_photos)
+    known = types(half)
+    for node in half.graph.node:
+        fp32 = known[node.output[0]] == TensorProto.FLOAT
+        if node.op_type in ("LayerNormalization", "Softmax", "ReduceL2", "Div"):
+            assert fp32, node.op_type
+        if node.op_type in ("Conv", "Sigmoid"):
+            assert known[node.output[0]] == TensorProto.FLOAT16
+    for value in (*half.graph.input, *half.graph.output):
+        expected = TensorProto.UINT8 if value.name == "image" else TensorProto.FLOAT
+        assert value.type.tensor_type.elem_type == expected
+
+
+def test_fp16_casts_only_where_the_type_changes(vit, vit_photos):
+    half = to_fp16(vit, vit_photos)
+    known = types(half)
+    casts = [node for node in half.graph.node if node.op_type == "Cast"]
+    made = {node.output[0]: node for node in half.graph.node}
+    used = {name for node in half.graph.node for name in node.input}
+    for cast in casts:
+        assert known[cast.input[0]] != known[cast.output[0]]
+        assert cast.output[0] in used
+        before = made.get(cast.input[0])
+        assert before is None or before.op_type != "Cast"
+    fp32 = Counter(node.op_type for node in half.graph.node)
+    # Two about each norm and softmax, that of the picture, and one before the head.
+    assert len(casts) <= 2 * (fp32["LayerNormalization"] + fp32["Softmax"]) + 2
+
+
+def test_fp16_leaves_large_tensors_in_fp32(vit, vit_photos):
+    """Weights fit, activations do not: what touches these stays fp32, and the labels stay."""
+    big = onnx.ModelProto()
+    big.CopyFrom(vit)
+    product = next(node for node in big.graph.node if node.op_type == "MatMul")
+    weight = next(w for w in big.graph.initializer if w.name == product.input[1])
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(3e5), weight.name))
+    assert largest_values(big, vit_photos)[product.output[0]] > 65504 / 4
+    half = to_fp16(big, vit_photos)
+    kept = next(node for node in half.graph.node if weight.name in node.input)
+    assert types(half)[kept.output[0]] == types(half)[weight.name] == TensorProto.FLOAT
+    assert np.isfinite(run(half, vit_photos[0])[0]).all()
+
+
+def test_fp16_refuses_weights_beyond_its_range(vit, vit_photos):
+    big = onnx.ModelProto()
+    big.CopyFrom(vit)
+    bias = next(w for w in big.graph.initializer if w.name == "tower.positions")
+    values = numpy_helper.to_array(bias).copy()
+    values[0, 0] = 1e6
+    bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+    with pytest.raises(ValueError, match=r"tower\.positions has values up to 1e"):
+        to_fp16(big, vit_photos)
+
+
+@pytest.mark.parametrize("convert", [to_fp16, to_int8])
+def test_no_photos_are_refused(vit, convert):
+    with pytest.raises(ValueError, match="no calibration photos"):
+        convert(vit, [])
+
+
+@pytest.mark.parametrize("convert", [to_fp16, to_int8])
+def test_the_same_bytes_every_time_and_the_source_untouched(vit, vit_photos, convert):
+    before = vit.SerializeToString()
+    first, second = (convert(vit, vit_photos).SerializeToString() for _ in range(2))
+    assert first == second
+    assert vit.SerializeToString() == before
+
+
+@pytest.mark.parametrize("convert", [to_fp16, to_int8])
+def test_batch_and_words_stay_free(vit, vit_photos, convert):
+    model = convert(vit, vit_photos)
+    image = np.concatenate([batch["image"] for batch in vit_photos])
+    logits, features = run(model, {"image": image, "text": unit_rows(9, DIM)})
+    assert logits.shape == (3, 9, 64, 64)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=-1), 1, atol=1e-5)
+
+
+def test_int8_is_symmetric_and_of_plain_onnx(vit, vit_photos):
+    model = to_int8(vit, vit_photos, gate=0.5)
+    weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+    pairs = [n for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert pairs
+    for node in pairs:
+        zero = weights[node.input[2]]
+        assert zero.dtype == np.int8
+        assert not zero.any()
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+
+
+def test_int8_runs_the_products_of_a_transformer_in_integers(vit, vit_photos, tmp_path):
+    """ONNX Runtime's fused kernels: one for each product, none left unfused."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    model = to_int8(vit, vit_photos, gate=0.5)
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    # Two blocks of four products, the last of three, and the projection.
+    assert found["MatMulIntegerToFloat"] == 2 * 4 + 3 + 1
+    assert found["DequantizeLinear"] == 0
+
+
+def test_int8_leaves_layers_in_fp32_until_the_gate_is_met(lite_onnx, lite_photos):
+    small = to_int8(lite_onnx, lite_photos, gate=0.96)
+    assert small.ByteSize() < 0.35 * lite_onnx.ByteSize()
+    assert agreement(small, lite_onnx, lite_photos) >= 0.96
+    quantised = sum(node.op_type == "QuantizeLinear" for node in small.graph.node)
+    assert 0 < quantised < 49
+
+
+def test_int8_says_when_the_gate_is_out_of_reach(lite_onnx, lite_photos, monkeypatch):
+    monkeypatch.setattr("export.int8._ranked", lambda *_: [])
+    with pytest.raises(ValueError, match=r"of the labels, 100\.00% are asked"):
+        to_int8(lite_onnx, lite_photos[:1], gate=1.0)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "both"])
+def test_tensorrt_builds_an_engine(vit, vit_photos, precision):
+    trt = pytest.importorskip("tensorrt_rtx")
+    model = vit if precision == "fp16" else to_int8(vit, vit_photos, gate=0.5)
+    if precision != "int8":
+        model = to_fp16(model, vit_photos)
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(model.SerializeToString()), [
+        parser.get_error(i).desc() for i in range(parser.num_errors)
+    ]
+    profile = builder.create_optimization_profile()
+    profile.set_shape("image", *[(n, SIZE, SIZE, 3) for n in (1, 1, 2)])
+    profile.set_shape("text", *[(k, DIM) for k in (1, 5, 512)])
+    config = builder.create_builder_config()
+    config.add_optimization_profile(profile)
+    assert builder.build_serialized_network(network, config) is not None
