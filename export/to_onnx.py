@@ -26,7 +26,7 @@ from export.int8 import to_int8
 from export.lean import LeanImageEncoder
 from export.precision import store_fp16, store_int8
 from export.staging import staged_folder
-from export.verify import WORDS, SourceEncoder, VerificationError, verify
+from export.verify import WORDS, VerificationError, verify
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
@@ -38,6 +38,7 @@ from training.encoders.build import build_pair
 from training.encoders.dense import DenseImageEncoder
 from training.encoders.pair import EncoderPair
 from training.encoders.registry import LITE
+from training.encoders.runtime import TorchTextEncoder
 
 __all__ = ["GATES", "export_bundle", "main", "photo_batches", "trace_image_encoder"]
 
@@ -171,7 +172,7 @@ def _in_precision(
 
 def photo_batches(pair: EncoderPair, photos: Sequence[Path]) -> Iterator[Batch]:
     """Photos as the image encoder takes them, with some everyday words."""
-    text = Vocabulary.encode(WORDS, SourceEncoder(pair)).embeddings
+    text = Vocabulary.encode(WORDS, TorchTextEncoder(pair)).embeddings
     for photo in photos:
         image = fit(load_image(photo), pair.input)
         yield {"image": np.stack([image] * (pair.input.batch or 1)), "text": text}

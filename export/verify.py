@@ -16,8 +16,9 @@ from pixelclip_sdk.postprocess import argmax_upsampled
 from pixelclip_sdk.preprocess import covered, fit, load_image
 from pixelclip_sdk.text import TextEncoder
 from training.encoders.pair import EncoderPair
+from training.encoders.runtime import TorchTextEncoder
 
-__all__ = ["WORDS", "Report", "SourceEncoder", "VerificationError", "verify"]
+__all__ = ["WORDS", "Report", "VerificationError", "verify"]
 
 # Everyday words: near ones too, so that labels can flip if the numbers move.
 WORDS = (
@@ -66,29 +67,6 @@ class Report:
         return "\n".join(f"  {key:<24}{value}" for key, value in self.to_json().items())
 
 
-class SourceEncoder:
-    """A pair's PyTorch text encoder, as `Vocabulary.encode` takes it."""
-
-    text_hash = ""
-
-    def __init__(self, pair: EncoderPair) -> None:
-        self.templates, self._pair = pair.templates, pair
-
-    def check_words(self, words: Sequence[str]) -> None:
-        """Every word will do."""
-
-    @torch.no_grad()
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts → `(N, D)` float32 unit rows."""
-        self._pair.tokenizer.enable_padding()
-        encodings = self._pair.tokenizer.encode_batch(texts)
-        tokens = {
-            "input_ids": torch.tensor([encoding.ids for encoding in encodings]),
-            "attention_mask": torch.tensor([encoding.attention_mask for encoding in encodings]),
-        }
-        return self._pair.text(*(tokens[name] for name in self._pair.text_inputs)).numpy()
-
-
 @torch.no_grad()
 def verify(bundle: Bundle, pair: EncoderPair, photos: Sequence[Path], gate: float) -> Report:
     """Run a written bundle and its PyTorch source on the same photos and words.
@@ -103,7 +81,7 @@ def verify(bundle: Bundle, pair: EncoderPair, photos: Sequence[Path], gate: floa
         VerificationError: The labels agree on too few pixels, or the bundle's numbers are not finite.
     """
     ours = Vocabulary.encode(WORDS, TextEncoder(bundle)).embeddings
-    source = Vocabulary.encode(WORDS, SourceEncoder(pair)).embeddings
+    source = Vocabulary.encode(WORDS, TorchTextEncoder(pair)).embeddings
     agreement, worst, mean, cosine = [], 0.0, [], []
     with OnnxBackend(
         bundle.file(IMAGE_ENCODER),

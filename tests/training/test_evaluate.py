@@ -1,0 +1,224 @@
+"""The command, with the bundled model, its PyTorch source and weights of one's own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from pixelclip_sdk import Vocabulary
+from pixelclip_sdk.preprocess import load_image
+from training.datasets import load_dataset
+from training.encoders.build import build_pair
+from training.encoders.clip import TEMPLATES
+from training.encoders.runtime import TorchTextEncoder
+from training.evaluate import Job, evaluate, main
+from training.metrics import Confusion
+from training.open_model import Source, open_model
+from training.protocols import Official, Whole, segment
+
+ROOT = Path(__file__).parents[2]
+WORDS = {"cat": ("cat",), "coffee": ("cup of coffee", "coffee"), "grass": ("grass",)}
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Two real photos: in one all is cat, in the other coffee; a border is ignored."""
+    folder = tmp_path_factory.mktemp("labelled")
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    for label, name in enumerate(("chelsea", "coffee")):
+        photo = Image.open(ROOT / f"examples/photos/{name}.jpg").resize((320, 240))
+        photo.save(folder / f"images/{name}.png")
+        truth = np.full((240, 320), 255, np.uint8)
+        truth[20:-20, 20:-20] = label
+        Image.fromarray(truth).save(folder / f"labels/{name}.png")
+    (folder / "words.json").write_text(json.dumps(WORDS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(labelled):
+    return load_dataset("folder", labelled, classes=WORDS)
+
+
+@pytest.fixture
+def command(labelled):
+    return ["--dataset", "folder", "--root", str(labelled), "--classes", str(labelled / "words.json")]
+
+
+BUNDLE = Source(name="pixelclip-lite", bundle=True, device="cpu")
+
+
+def test_a_bundle_gives_the_segmenter_s_labels(data, lite):
+    found, report = evaluate(Job(source=BUNDLE, dataset=data, protocol=Whole()), progress=False)
+    before = lite.vocabulary
+    lite.set_classes(WORDS)
+    expected = sum(
+        (Confusion.of(data.truth(i), lite.predict(photo).labels, 3) for i, photo in enumerate(data.photos)),
+        Confusion.empty(3),
+    )
+    lite.set_classes(before)
+    np.testing.assert_array_equal(found.matrix, expected.matrix)
+    assert found.matrix.sum() == 2 * 200 * 280
+    assert found.miou > 0.8
+    assert report["bundle"] == "pixelclip-lite"
+    assert report["files"]["image_encoder.onnx"] == lite.bundle.files["image_encoder.onnx"]["sha256"]
+
+
+def test_several_processes_give_the_same(data):
+    job = Job(source=BUNDLE, dataset=data, protocol=Whole(), threads=1)
+    found = [evaluate(job, workers=workers, progress=False) for workers in (1, 2)]
+    np.testing.assert_array_equal(found[0][0].matrix, found[1][0].matrix)
+    assert found[0][1] == found[1][1]
+
+
+def test_the_pytorch_source_agrees_with_its_bundle(data):
+    sources = BUNDLE, Source(name="pixelclip-lite", device="cpu")
+    models = [open_model(source, data.classes) for source in sources]
+    photos = [load_image(file) for file in data.photos]
+    for protocol in (Whole(), Official()):
+        bundle, source = (
+            np.stack([segment(protocol, p, m.vocabulary.embeddings, m.backend, m.spec) for p in photos])
+            for m in models
+        )
+        assert len(np.unique(bundle)) > 1
+        assert (bundle == source).mean() > 0.98
+
+
+def test_given_masks_are_classified(data):
+    found, report = evaluate(Job(source=BUNDLE, dataset=data, protocol=Whole(), masks=True), progress=False)
+    assert np.array_equal(found.matrix, np.diag([200 * 280, 200 * 280, 0]))
+    assert report["task"] == "classification of ground-truth masks"
+    assert report["iou"] == {"cat": 1.0, "coffee": 1.0, "grass": None}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "templates"),
+    [
+        ("model", ("a photo of a {}.",)),
+        ("none", ("{}",)),
+        ("single", ("A photo of a {} in the scene",)),
+        ("ensemble", TEMPLATES),
+    ],
+)
+def test_prompts(lite, prompts, templates):
+    """The mean over synonyms and templates, each embedding normalised, the mean normalised again."""
+    model = open_model(Source(name="pixelclip-lite", bundle=True, prompts=prompts), WORDS)
+    assert model.vocabulary.templates == templates
+    from pixelclip_sdk.text import TextEncoder
+
+    rows = TextEncoder(lite.bundle).encode(
+        [t.format(w) for w in ("cup of coffee", "coffee") for t in templates]
+    )
+    mean = rows.mean(axis=0) / np.linalg.norm(rows.mean(axis=0))
+    np.testing.assert_allclose(
+        model.vocabulary.embeddings[1], mean, atol=2e-3
+    )  # int8: batches differ a little
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return build_pair("pixelclip-lite")
+
+
+def test_long_lists_are_embedded_in_batches(pair):
+    words = [f"thing {i}" for i in range(70)]
+    encoder = TorchTextEncoder(pair, ("{}",))
+    rows = encoder.encode(words)
+    assert rows.shape == (70, 384)
+    np.testing.assert_allclose(rows[69], encoder.encode(words[69:])[0], atol=1e-5)
+    assert Vocabulary.encode(words, encoder).templates == ("{}",)
+
+
+def test_weights_of_ones_own(pair, data, command, tmp_path, capsys):
+    state = pair.image.state_dict()
+    state["class_points"] = state["class_points"].flip(0)  # each class at another's place
+    save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "mine.safetensors")
+    out = tmp_path / "result.json"
+    own = ["--model", "pixelclip-lite", "--checkpoint", str(tmp_path / "mine.safetensors")]
+    assert main([*own, *command, "--protocol", "whole", "--device", "cpu", "--json", str(out)]) == 0
+    report = json.loads(out.read_text())
+    assert report["checkpoint"]["file"] == "mine.safetensors"
+    assert len(report["checkpoint"]["sha256"]) == 64
+    job = Job(source=BUNDLE, dataset=data, protocol=Whole())
+    assert report["miou"] < evaluate(job, progress=False)[0].miou - 0.2
+    assert "mIoU" in capsys.readouterr().out
+
+
+def test_the_command_reports_everything(command, tmp_path):
+    out = tmp_path / "result.json"
+    script = [sys.executable, "-W", "error", str(ROOT / "training/evaluate.py"), "--bundle", "pixelclip-lite"]
+    script += [*command, "--workers", "2", "--json", str(out)]
+    result = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert "pixelclip-lite on folder" in result.stdout
+    assert "coffee" in result.stdout
+    report = json.loads(out.read_text())
+    assert report["protocol"] == {
+        "name": "official",
+        "short_side": 640,
+        "longest": 2560,
+        "window": None,
+        "postprocessing": report["protocol"]["postprocessing"],
+    }
+    assert report["input"]["height"] == 352
+    assert report["templates"] == ["a photo of a {}."]
+    assert report["synonyms"]["coffee"] == ["cup of coffee", "coffee"]
+    assert report["dataset"] == {"name": "folder", "split": "", "photos": 2}
+    assert np.sum(report["confusion"]) == 2 * 200 * 280
+    assert {source["sha256"] for source in report["sources"]} >= {report["sources"][0]["sha256"]}
+    assert report["iou"]["grass"] is None
+
+
+def run(arguments, command):
+    return main(["--bundle", "pixelclip-lite", *command, "--protocol", "whole", *arguments])
+
+
+def test_labels_of_another_size_are_an_error(tmp_path, capsys):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "images/a.png")
+    Image.new("L", (32, 31)).save(tmp_path / "labels/a.png")
+    command = ["--dataset", "folder", "--root", str(tmp_path), "--classes", "cat, sofa"]
+    out = tmp_path / "result.json"
+    assert run(["--json", str(out)], command) == 1
+    assert "a.png is (32, 32), its labels are (31, 32)" in capsys.readouterr().err
+    (tmp_path / "images/a.png").write_bytes(b"no image")
+    assert run(["--json", str(out), "--workers", "2"], command) == 1  # from another process as well
+    assert "a.png is not an image" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint", "x.pth"], "are for --model"),
+        (["--imgsz", "32", "64"], "are for --model"),
+    ],
+)
+def test_what_does_not_go_together(command, capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        run(arguments, command)
+    assert message in capsys.readouterr().err
+
+
+def test_what_cannot_be_found(command, capsys):
+    assert main(["--bundle", "nothing", *command]) == 1
+    assert "no model 'nothing'" in capsys.readouterr().err
+    assert main(["--bundle", "nothing", *command, "--workers", "2"]) == 1  # found out in another process
+    assert "no model 'nothing'" in capsys.readouterr().err
+    assert run(["--split", "val"], ["--dataset", "camvid-11", "--root", "nowhere"]) == 1
+    assert "nothing at" in capsys.readouterr().err
+
+
+def test_windows_of_the_bundle(command, capsys):
+    assert run(["--protocol", "windows", "--short-side", "480", "--stride", "300"], command) == 0
+    assert "protocol windows" in capsys.readouterr().out
+    assert run(["--protocol", "windows", "--short-side", "300"], command) == 1
+    assert "does not fit" in capsys.readouterr().err
+    assert run(["--protocol", "windows", "--masks"], command) == 1
+    assert "masks pool the features of one pass" in capsys.readouterr().err

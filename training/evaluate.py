@@ -1,0 +1,287 @@
+"""mIoU on labelled photos: ``python training/evaluate.py --bundle BUNDLE --dataset camvid-11 --root DIR``.
+
+Evaluates a PyTorch model (``--model NAME``, with ``--checkpoint FILE`` for weights of one's own) or an
+exported bundle. Both go through the same code, the SDK's; only what computes the features differs. Labels
+score, nothing learns from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pixelclip_sdk import PixelClipError, Vocabulary
+from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk.benchmark import environment
+from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.vocabulary import read_classes
+from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
+from training.metrics import Confusion
+from training.open_model import PROMPTS, Source, open_model
+from training.protocols import Official, Protocol, Whole, Windows, classify_masks, describe, segment
+
+__all__ = ["Job", "evaluate", "main"]
+
+_CHUNK = 4  # photos that a process takes at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to evaluate, and how.
+
+    Attributes:
+        source: The model.
+        dataset: The photos.
+        protocol: How a photo is seen.
+        masks: Classify the ground-truth masks instead of segmenting.
+        threads: CPU threads of a process; None for all.
+    """
+
+    source: Source
+    dataset: Dataset
+    protocol: Protocol
+    masks: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.masks and isinstance(self.protocol, Windows):
+            raise PixelClipError(
+                "masks pool the features of one pass; expected the protocol official or whole"
+            )
+
+
+def evaluate(job: Job, *, workers: int = 1, progress: bool = True) -> tuple[Confusion, dict[str, Any]]:
+    """Score a model on all photos of a set.
+
+    Args:
+        job: What to evaluate.
+        workers: Processes; with the device ``"cuda"`` or ``"gpu"`` they take turns over the GPUs.
+        progress: Show a bar on stderr.
+
+    Returns:
+        The confusion matrix over the whole set, and the report, JSON-ready.
+
+    Raises:
+        PixelClipError: The model, a photo or its labels cannot be used. Nothing is skipped: a score over
+            fewer photos would be another score.
+    """
+    confusion = Confusion.empty(len(job.dataset.classes))
+    about: dict[str, Any] = {}
+    with tqdm(total=len(job.dataset), unit="photo", disable=not progress) as bar:
+        for part, count, about in _parts(job, workers):  # noqa: B007 - the same from all
+            confusion += part
+            bar.update(count)
+    data = job.dataset
+    report = {
+        "task": "classification of ground-truth masks" if job.masks else "segmentation",
+        **about,
+        "dataset": {"name": data.name, "split": data.split, "photos": len(data)},
+        "synonyms": {name: list(texts) for name, texts in data.classes.items()},
+        **confusion.to_json(list(data.classes)),
+        "environment": environment(),
+    }
+    return confusion, report
+
+
+_Part = tuple[Confusion, int, dict[str, Any]]
+
+
+def _parts(job: Job, workers: int) -> Iterator[_Part]:
+    """Scores of a few photos at a time, in any number of processes."""
+    chunks = [range(i, min(i + _CHUNK, len(job.dataset))) for i in range(0, len(job.dataset), _CHUNK)]
+    if workers == 1:
+        runner = _Runner(job)
+        for chunk in chunks:
+            yield runner(chunk)
+        return
+    # Spawned: a process that is forked after torch started its threads or CUDA may hang.
+    context = multiprocessing.get_context("spawn")
+    ranks = context.Queue()
+    for rank in range(workers):
+        ranks.put(rank)
+    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(job, ranks)) as pool:
+        try:
+            yield from pool.map(_run, chunks)
+        except BrokenProcessPool as error:
+            raise PixelClipError(
+                f"a process of {workers} died, likely for lack of memory. Use fewer --workers."
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+class _Runner:
+    """A process's share: its model, and what it does to photos."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.model = open_model(job.source, job.dataset.classes, job.threads)
+        self.about = self.model.about | {"protocol": describe(job.protocol, self.model.spec)}
+
+    def __call__(self, indices: range) -> _Part:
+        total = Confusion.empty(len(self.job.dataset.classes))
+        for index in indices:
+            total += self._photo(index)
+        return total, len(indices), self.about
+
+    def _photo(self, index: int) -> Confusion:
+        data, protocol = self.job.dataset, self.job.protocol
+        photo, truth = load_image(data.photos[index]), data.truth(index)
+        if truth.shape != photo.shape[:2]:
+            raise DatasetError(
+                f"{data.photos[index]} is {photo.shape[:2]}, its labels are {truth.shape}; "
+                "expected equal sizes"
+            )
+        text, backend, spec = self.model.vocabulary.embeddings, self.model.backend, self.model.spec
+        if self.job.masks:
+            assert not isinstance(protocol, Windows)  # Job has checked
+            predicted = classify_masks(protocol, photo, truth, text, backend, spec)
+        else:
+            predicted = segment(protocol, photo, text, backend, spec)
+        return Confusion.of(truth, predicted, len(data.classes))
+
+
+_job: Job | None = None  # of a process that `_parts` started
+
+
+def _start(job: Job, ranks: multiprocessing.Queue[int]) -> None:
+    """Make this process one that evaluates; the n-th on the n-th GPU."""
+    global _job
+    rank, source = ranks.get(), job.source
+    if source.device in ("cuda", "gpu"):
+        import torch
+
+        device = f"{source.device}:{rank % max(torch.cuda.device_count(), 1)}"
+        source = dataclasses.replace(source, device=device)
+    _job = dataclasses.replace(job, source=source)
+
+
+@functools.cache
+def _opened() -> _Runner:
+    # Not in `_start`: an error there would break the pool, and nobody would read it.
+    assert _job is not None
+    return _Runner(_job)
+
+
+def _run(chunk: range) -> _Part:
+    return _opened()(chunk)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.bundle and (options.checkpoint or options.imgsz):
+        parser.error("--checkpoint and --imgsz are for --model; a bundle has its weights and its size")
+    try:
+        classes = read_classes(options.classes) if options.classes else None
+        if isinstance(classes, Vocabulary):
+            raise DatasetError(
+                "--classes is a vocabulary of embeddings; expected words: they are embedded here"
+            )
+        job = Job(
+            source=Source(
+                name=options.bundle or options.model,
+                bundle=options.bundle is not None,
+                checkpoint=options.checkpoint,
+                imgsz=tuple(options.imgsz) if options.imgsz else None,
+                prompts=options.prompts,
+                device=options.device,
+                offline=options.offline,
+            ),
+            dataset=load_dataset(options.dataset, options.root, split=options.split, classes=classes),
+            protocol=_protocol(options),
+            masks=options.masks,
+            threads=max(_cores() // options.workers, 1) if options.workers > 1 else None,
+        )
+        confusion, report = evaluate(job, workers=options.workers)
+        print(f"{job.source.name} on {job.dataset.name} {job.dataset.split}, {len(job.dataset)} photos")
+        print(f"protocol {report['protocol']['name']}, templates {report['templates']}")
+        print(confusion.table(list(job.dataset.classes)))
+        if options.json:
+            with atomic_write(options.json) as temporary:
+                temporary.write_text(json.dumps(report, indent=1) + "\n")
+    except (PixelClipError, OSError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("evaluate: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _protocol(options: argparse.Namespace) -> Protocol:
+    if options.protocol == "windows":
+        return Windows(options.short_side, options.stride)
+    return Official() if options.protocol == "official" else Whole()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}; expected at least 1")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py", description="mIoU of a model or a bundle on labelled photos."
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", metavar="NAME", help="PyTorch model, as in export/to_onnx.py")
+    what.add_argument("--bundle", metavar="BUNDLE", help="exported bundle: its name or folder")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights instead of the model's own")
+    parser.add_argument("--imgsz", type=_positive, nargs=2, metavar=("H", "W"), help="input of the model")
+    parser.add_argument("--offline", action="store_true", help="take weights from the cache, never download")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; for a bundle cpu, gpu, gpu:1")
+    parser.add_argument("--dataset", required=True, choices=DATASETS, help="see training/datasets.py")
+    parser.add_argument("--root", required=True, type=Path, metavar="DIR", help="where it lies")
+    parser.add_argument("--split", help="default: the one that is usually scored")
+    parser.add_argument(
+        "--classes", metavar='FILE|"a, b"', help="other names for the classes; needed for `folder`"
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=["official", "windows", "whole"],
+        default="official",
+        help="the paper's (default), sliding windows of the model's size, or what the SDK does",
+    )
+    parser.add_argument(
+        "--short-side", type=_positive, default=480, metavar="PX", help="windows: the photo's (default: 480)"
+    )
+    parser.add_argument(
+        "--stride",
+        type=_positive,
+        default=160,
+        metavar="PX",
+        help="windows: from one to the next (default: 160)",
+    )
+    parser.add_argument(
+        "--prompts", choices=PROMPTS, default="model", help="the model's templates (default), or the paper's"
+    )
+    parser.add_argument("--masks", action="store_true", help="classify the ground-truth masks")
+    parser.add_argument("--workers", type=_positive, default=1, help="processes (default: 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""k-means over DINO's patch features: masks from a network that never saw a label."""
+
+import warnings
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from pixelclip_sdk.errors import CheckpointError
+from pixelclip_sdk.preprocess import load_image
+
+__all__ = ["DinoKMeans"]
+
+MODEL = "vit_small_patch16_224.dino"
+
+
+@dataclass(frozen=True)
+class DinoKMeans:
+    """The masks of PixelCLIP's label-free variant: 16 clusters a photo.
+
+    Attributes:
+        clusters: Clusters a photo.
+        image_side: Short side of the photo that DINO sees, in pixels; the masks are of its 16-pixel patches.
+        checkpoint: File with weights in timm's or in DINO's own layout, which are the same; None for timm's
+            download.
+        sha256: Hash of that file: a setting, where its place is none.
+    """
+
+    clusters: int = 16
+    image_side: int = 640
+    checkpoint: Path | None = field(default=None, compare=False)
+    sha256: str = ""
+    name = "dino"
+
+    def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
+        """See `MaskSource`."""
+        return cluster(_features(load_image(photo), self.image_side, self.checkpoint), self.clusters)
+
+
+def cluster(features: npt.NDArray[np.float32], clusters: int) -> npt.NDArray[np.int64]:
+    """k-means of one photo's features, from a fixed seed.
+
+    Args:
+        features: `[h, w, D]`.
+        clusters: How many; fewer come out where there are fewer patches, or patches that are all alike.
+
+    Returns:
+        `[h, w]`, numbers from 1.
+    """
+    from scipy.cluster.vq import kmeans2
+
+    rows = features.reshape(-1, features.shape[-1]).astype(np.float64)
+    # Starting points are drawn apart from one another, which needs as many different rows.
+    clusters = min(clusters, len(np.unique(rows, axis=0)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        _, numbers = kmeans2(rows, clusters, iter=30, minit="++", rng=np.random.default_rng(0))
+    return 1 + numbers.reshape(features.shape[:2]).astype(np.int64)
+
+
+@torch.inference_mode()
+def _features(image: npt.NDArray[np.uint8], side: int, checkpoint: Path | None) -> npt.NDArray[np.float32]:
+    """Features of the last layer, normalised by its norm: `[h, w, D]`."""
+    model, device = _model(checkpoint)
+    patch = model.patch_embed.patch_size[0]
+    # As in PixelCLIP's code: scaled by the short side, then the remainder of a patch squeezed away.
+    scale = side / min(image.shape[:2])
+    size = [max(round(length * scale) // patch, 1) * patch for length in image.shape[:2]]
+    pixels = torch.from_numpy(image.copy()).to(device).permute(2, 0, 1)[None] / 255
+    pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
+    mean, std = (torch.tensor(model.pretrained_cfg[key], device=device) for key in ("mean", "std"))
+    tokens = model.forward_features((pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+    patches = tokens[0, model.num_prefix_tokens :]
+    return patches.unflatten(0, (size[0] // patch, size[1] // patch)).float().cpu().numpy()
+
+
+@cache
+def _model(checkpoint: Path | None) -> tuple[Any, torch.device]:
+    """DINO's small vision transformer, for any size of photo; once a process."""
+    import timm
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model = timm.create_model(MODEL, pretrained=checkpoint is None, num_classes=0, dynamic_img_size=True)
+        if checkpoint is not None:
+            from training.encoders.checkpoint_reader import read_checkpoint
+
+            model.load_state_dict(read_checkpoint(checkpoint))
+    except CheckpointError:
+        raise
+    # What the hub and timm raise has no common class: no network, no such file, keys that do not fit.
+    except Exception as error:
+        place = "timm's download" if checkpoint is None else str(checkpoint)
+        raise CheckpointError(
+            f"DINO's weights from {place} cannot be used: {error} Give a file of {MODEL} with --checkpoint."
+        ) from error
+    return model.eval().to(device), device

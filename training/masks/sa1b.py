@@ -1,0 +1,57 @@
+"""SA-1B: SAM's masks as Meta published them, one JSON of run-length codes a photo."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelclip_sdk.errors import ImageError
+from training.masks.region_maps import photo_size
+from training.masks.rle import decode_mask
+from training.masks.source import NoMasksError, check_aspect, shrink
+
+__all__ = ["SA1B"]
+
+
+@dataclass(frozen=True)
+class SA1B:
+    """Files ``{"image": {…}, "annotations": [{"segmentation": {"size": [H, W], "counts": …}, …}]}``.
+
+    Attributes:
+        annotations: Folder with `REL/PATH.json` for the photo `REL/PATH.jpg`; SA-1B's archives have both in
+            one folder.
+    """
+
+    annotations: Path
+    name = "sa1b"
+
+    def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.bool_]:
+        """See `MaskSource`."""
+        file = self.annotations / f"{relative}.json"
+        try:
+            entries = json.loads(file.read_bytes())["annotations"]
+        except FileNotFoundError as error:
+            raise NoMasksError(f"there is no {file}") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ImageError(f"{file} is no annotation of SA-1B, or damaged: {error!r}") from error
+        size = photo_size(photo)
+        # One by one: a hundred masks of a large photo take hundreds of megabytes before they are shrunk.
+        masks = [shrink(self._decode(file, entry, size), short_side) for entry in entries]
+        if not masks:
+            raise NoMasksError(f"{file} lists no masks")
+        if len({mask.shape for mask in masks}) > 1:
+            raise ImageError(f"{file} has masks of several sizes; expected the photo's")
+        return np.stack(masks)
+
+    @staticmethod
+    def _decode(file: Path, entry: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        try:
+            mask = decode_mask(entry["segmentation"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ImageError(f"{file} has a mask that cannot be decoded: {error!r}") from error
+        if wrong := check_aspect(size, mask.shape):
+            raise ImageError(f"{file} has {wrong}")
+        return mask

@@ -1,0 +1,64 @@
+"""SAM's automatic mask generator, where the user has installed one. Only an adapter.
+
+The weights could not be had on the machines that this was written on, and the packages were not installed: the
+calls follow the two packages' documentation and were never run on the real ones.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pixelclip_sdk.errors import BackendUnavailableError
+from pixelclip_sdk.preprocess import load_image
+from training.masks.source import NoMasksError, shrink
+
+__all__ = ["SAM"]
+
+
+@dataclass(frozen=True)
+class SAM:
+    """Masks of every size, which overlap.
+
+    Attributes:
+        model: SAM's registry name, ``"vit_h"``, ``"vit_l"`` or ``"vit_b"``; or SAM 2's configuration, e.g.
+            ``"configs/sam2.1/sam2.1_hiera_l.yaml"``.
+        checkpoint: The weights.
+        sha256: Their hash: a setting, where their place is none.
+    """
+
+    model: str
+    checkpoint: Path = field(compare=False)
+    sha256: str = ""
+    name = "sam"
+
+    def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.bool_]:  # noqa: ARG002
+        """See `MaskSource`."""
+        found = _generator(self.model, self.checkpoint).generate(load_image(photo))
+        if not found:
+            raise NoMasksError("SAM found nothing")
+        return np.stack([shrink(np.asarray(mask["segmentation"], np.bool_), short_side) for mask in found])
+
+
+@cache
+def _generator(model: str, checkpoint: Path) -> Any:
+    """The generator with its default settings; once a process."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if model.endswith(".yaml"):
+            from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+            from sam2.build_sam import build_sam2
+
+            return SAM2AutomaticMaskGenerator(build_sam2(model, str(checkpoint), device=device))
+        from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
+
+        return SamAutomaticMaskGenerator(sam_model_registry[model](checkpoint=str(checkpoint)).to(device))
+    except ImportError as error:
+        package = "sam2" if model.endswith(".yaml") else "segment-anything"
+        raise BackendUnavailableError(
+            f"{package} is not installed. Install it: pip install {package}"
+        ) from error

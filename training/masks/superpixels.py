@@ -1,0 +1,73 @@
+"""Superpixels: regions of like colour. Need no weights; know nothing of things."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pixelclip_sdk.preprocess import load_image
+from training.masks.source import shrunk_size
+
+__all__ = ["Felzenszwalb", "Slic"]
+
+
+@dataclass(frozen=True)
+class Slic:
+    """Compact superpixels of about equal size (Achanta et al. 2012): k-means on place and colour.
+
+    Attributes:
+        segments: About how many a photo is cut into.
+        compactness: Weight of place against colour; higher means squarer.
+        sigma: Blur beforehand, in pixels.
+    """
+
+    segments: int = 100
+    compactness: float = 10.0
+    sigma: float = 1.0
+    name = "slic"
+
+    def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
+        """See `MaskSource`."""
+        from skimage.segmentation import slic
+
+        return slic(
+            _small(photo, short_side),
+            n_segments=self.segments,
+            compactness=self.compactness,
+            sigma=self.sigma,
+            start_label=1,
+        )
+
+
+@dataclass(frozen=True)
+class Felzenszwalb:
+    """Regions of any size that follow edges (Felzenszwalb and Huttenlocher 2004).
+
+    Attributes:
+        scale: Higher means larger regions; of a photo at the short side that was asked for.
+        sigma: Blur beforehand, in pixels.
+        min_size: Smaller regions are given to a neighbour, in pixels.
+    """
+
+    scale: float = 200.0
+    sigma: float = 0.8
+    min_size: int = 200
+    name = "felzenszwalb"
+
+    def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
+        """See `MaskSource`."""
+        from skimage.segmentation import felzenszwalb
+
+        small = _small(photo, short_side)
+        return 1 + felzenszwalb(small, scale=self.scale, sigma=self.sigma, min_size=self.min_size)
+
+
+def _small(photo: Path, short_side: int) -> npt.NDArray[np.uint8]:
+    """The photo, its short side at most `short_side`: uint8 `[H, W, 3]`."""
+    image = load_image(photo)
+    size = shrunk_size(image.shape[:2], short_side)
+    if size == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0))

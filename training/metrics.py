@@ -1,0 +1,106 @@
+"""The field's score: mIoU from one confusion matrix over a whole set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["IGNORED", "Confusion"]
+
+IGNORED = 255
+"""The truth of pixels that do not score."""
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """Pixel counts; adds up over photos and over processes.
+
+    Attributes:
+        matrix: int64 `(K, K)`: row the true class, column the predicted one.
+    """
+
+    matrix: npt.NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, classes: int) -> Confusion:
+        """Of no pixels."""
+        return cls(np.zeros((classes, classes), np.int64))
+
+    @classmethod
+    def of(cls, truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.integer], classes: int) -> Confusion:
+        """Of one photo.
+
+        Args:
+            truth: `[H, W]`, a class or `IGNORED`.
+            predicted: `[H, W]`, a class wherever the truth is not ignored.
+            classes: Their number K, at most 255.
+
+        Raises:
+            ValueError: The shapes differ, or there is a value that is no class.
+        """
+        if truth.shape != predicted.shape:
+            raise ValueError(f"predictions are {predicted.shape}, the truth is {truth.shape}")
+        scored = truth != IGNORED
+        rows, columns = truth[scored].astype(np.int64), predicted[scored].astype(np.int64)
+        if rows.size and not (rows.max() < classes and columns.min() >= 0 and columns.max() < classes):
+            raise ValueError(
+                f"classes go to {classes - 1}; got {rows.max()} as true, {columns.max()} as found"
+            )
+        pairs = np.bincount(rows * classes + columns, minlength=classes * classes)
+        return cls(pairs.reshape(classes, classes))
+
+    def __add__(self, other: Confusion) -> Confusion:
+        return Confusion(self.matrix + other.matrix)
+
+    @property
+    def ious(self) -> npt.NDArray[np.float64]:
+        """Intersection over union of each class `(K,)`; NaN for classes without ground truth."""
+        hits, truth = np.diag(self.matrix).astype(float), self.matrix.sum(axis=1)
+        union = truth + self.matrix.sum(axis=0) - hits
+        return np.where(truth > 0, hits / np.maximum(union, 1), np.nan)
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over the classes that have ground truth; NaN if none has."""
+        ious = self.ious
+        return float(np.nanmean(ious)) if np.isfinite(ious).any() else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the scored pixels that are right; NaN if there are none."""
+        return float(np.trace(self.matrix) / self.matrix.sum()) if self.matrix.any() else math.nan
+
+    def to_json(self, names: Sequence[str]) -> dict[str, Any]:
+        """All scores, JSON-ready; None where there is no ground truth."""
+        return {
+            "miou": _plain(self.miou),
+            "pixel_accuracy": _plain(self.accuracy),
+            "iou": {name: _plain(iou) for name, iou in zip(names, self.ious, strict=True)},
+            "confusion": self.matrix.tolist(),
+        }
+
+    def table(self, names: Sequence[str]) -> str:
+        """The scores for people, in percent: each class, what it is taken for most, and the means."""
+        width = max(map(len, [*names, "pixel accuracy"])) + 2
+        lines = [f"{'class':<{width}}{'IoU':>7}{'share':>8}  taken for"]
+        total = max(self.matrix.sum(), 1)
+        for i, (name, iou) in enumerate(zip(names, self.ious, strict=True)):
+            row = self.matrix[i].astype(float)
+            if not row.any():
+                lines.append(f"{name:<{width}}{'–':>7}{0:8.1%}")
+                continue
+            others = row.copy()
+            others[i] = 0
+            wrong = f"{names[int(others.argmax())]} {others.max() / row.sum():.0%}" if others.any() else ""
+            lines.append(f"{name:<{width}}{iou:7.1%}{row.sum() / total:8.1%}  {wrong}".rstrip())
+        lines += [f"{'mIoU':<{width}}{self.miou:7.1%}", f"{'pixel accuracy':<{width}}{self.accuracy:7.1%}"]
+        return "\n".join(lines)
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
