@@ -1,7 +1,7 @@
 """SAM's automatic mask generator, where the user has installed one. Only an adapter.
 
-The weights could not be had on the machines that this was written on, and the packages were not installed: the
-calls follow the two packages' documentation and were never run on the real ones.
+The weights could not be had on the machines that this was written on, and the packages were not installed:
+the calls follow the two packages' documentation and were never run on the real ones.
 """
 
 from dataclasses import dataclass, field
