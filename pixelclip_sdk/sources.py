@@ -3,6 +3,7 @@
 PyAV decodes video; it is the extra `video`. Folders and arrays need nothing beyond the base install.
 """
 
+import logging
 import os
 import re
 import sys
@@ -25,11 +26,16 @@ SourceInput = Union[str, os.PathLike[str], int, Iterable[ImageInput], "FrameSour
 """A video file, a folder of images, the number or the device of a camera, an address, pictures, or what
 `open_source` opened."""
 
+_log = logging.getLogger(__name__)
+
 # Always now: nothing can be read again.
 _LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt", "tcp")
 _EXPECTED = "a video file, a folder, a camera's number, an address or an iterable of pictures"
 # Seconds without an answer after which a camera or a server counts as gone.
 _TIMEOUT_S = 10.0
+# Share of the frames a file promises below which it counts as cut off: where it gives a length in seconds, the
+# number of frames is an estimate.
+_WHOLE = 0.9
 
 
 class Frame(NamedTuple):
@@ -197,6 +203,10 @@ class _AvSource:
                 yield Frame(image, time_s, (time.perf_counter() - clock) * 1e3, damaged)
                 given += 1
                 clock = time.perf_counter()
+        if self.count and given + damaged < _WHOLE * self.count:
+            _log.warning(
+                "%s: it ended after %d of about %d frames; is it complete?", self.name, given, self.count
+            )
         if not given:
             raise ImageError(f"nothing of it could be decoded ({damaged} damaged pieces). Is it complete?")
 
