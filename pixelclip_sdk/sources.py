@@ -33,8 +33,7 @@ _LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt", "tcp")
 _EXPECTED = "a video file, a folder, a camera's number, an address or an iterable of pictures"
 # Seconds without an answer after which a camera or a server counts as gone.
 _TIMEOUT_S = 10.0
-# Share of the frames a file promises below which it counts as cut off: where it gives a length in seconds, the
-# number of frames is an estimate.
+# Share of its frames below which a file counts as cut off; their number is often an estimate.
 _WHOLE = 0.9
 
 

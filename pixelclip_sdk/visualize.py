@@ -14,6 +14,9 @@ __all__ = ["draw_overlay", "palette"]
 UInt8Array = npt.NDArray[np.uint8]
 
 _UNKNOWN_COLOUR = (90, 90, 90)
+_WHITE = (255, 255, 255)
+# The place of white in an 8-bit palette: below 255, the label of what is unknown.
+_BORDER = 254
 _GOLDEN_RATIO = 0.6180339887
 # Legend entries are for reading; beyond this many they are not.
 _LEGEND_ENTRIES = 24
@@ -62,10 +65,11 @@ def draw_overlay(
         An RGB picture of the image's width; with a legend underneath it is higher.
     """
     colours = palette(len(names))
-    # Pillow and numpy's loops over bytes: drawing must not cost more than what is drawn.
-    mask = Image.new("L", (image.shape[1], image.shape[0]), round(opacity * 255))
-    picture = Image.composite(_painted(labels, colours, unknown), Image.fromarray(image), mask)
-    picture.paste((255, 255, 255), mask=Image.fromarray(_borders(labels)))
+    # Loops over bytes, and one mix for tint and borders: drawing must not cost more than finding.
+    border = _borders(labels)
+    share = np.maximum(border.view(np.uint8) * np.uint8(255), np.uint8(round(opacity * 255)))
+    tint = _painted(labels, colours, unknown, border)
+    picture = Image.composite(tint, Image.fromarray(image), Image.fromarray(share))
     if not legend:
         return picture
     found = sorted((name for name in areas if areas[name] > 0), key=lambda name: -areas[name])
@@ -82,23 +86,28 @@ def draw_overlay(
     return _with_legend(picture, entries)
 
 
-def _painted(labels: npt.NDArray[np.unsignedinteger], colours: UInt8Array, unknown: int) -> Image.Image:
-    """Every pixel in the colour of its label."""
-    table = np.array([*colours, _UNKNOWN_COLOUR], np.uint8)
-    if labels.dtype == np.uint8:
-        picture = Image.fromarray(labels)
-        rest = np.tile(table[-1:], (256 - len(colours), 1))
-        picture.putpalette(np.concatenate([colours, rest]).tobytes())
+def _painted(
+    labels: npt.NDArray[np.unsignedinteger], colours: UInt8Array, unknown: int, border: npt.NDArray[np.bool_]
+) -> Image.Image:
+    """Every pixel in the colour of its label, white at borders."""
+    count = len(colours)
+    if labels.dtype == np.uint8 and count < _BORDER:
+        picture = Image.fromarray(np.where(border, np.uint8(_BORDER), labels))
+        table = np.full((256, 3), _UNKNOWN_COLOUR, np.uint8)
+        table[:count], table[_BORDER] = colours, 255
+        picture.putpalette(table.tobytes())
         return picture.convert("RGB")
-    return Image.fromarray(table[np.where(labels == unknown, len(colours), labels)])
+    index = np.where(labels == unknown, count, labels)
+    index[border] = count + 1
+    return Image.fromarray(np.array([*colours, _UNKNOWN_COLOUR, _WHITE], np.uint8)[index])
 
 
-def _borders(labels: npt.NDArray[np.unsignedinteger]) -> UInt8Array:
-    """`(H, W)`, 255 where the label differs from the next one below or to the right, else 0."""
+def _borders(labels: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.bool_]:
+    """`(H, W)`: where the label differs from the next one below or to the right."""
     border = np.zeros(labels.shape, bool)
     np.not_equal(labels[:-1], labels[1:], out=border[:-1])
     border[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    return border.view(np.uint8) * np.uint8(255)
+    return border
 
 
 def _put_inside(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, ...]]]) -> None:
