@@ -54,7 +54,7 @@ def segment_frames(
 
     Args:
         begin: Called for every frame, in their order; returns what segments it, `(H, W, 3)` uint8 RGB, with
-            the words of that moment. That is called in one of two threads.
+            the words of that moment. Must not raise. What it returns is called in one of two threads.
         sources: See `pixelclip_sdk.sources.open_source`; served in turns. They are opened at once, and closed
             when the iterator ends or is closed.
         buffer: See `Buffer`.
@@ -114,7 +114,7 @@ class _Job:
     frame: Frame | None = None
     predict: Predict | None = None
     result: Segmentation | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     done: bool = False
     # Time in queues: from each point at which it was put into one.
     since: float = dataclasses.field(default_factory=time.perf_counter)
@@ -184,7 +184,7 @@ class _Pipeline:
                     if not self._put(_Job(lane, index, frame)):
                         return
                     index += 1
-        except Exception as error:  # Whatever it is, it belongs to the caller.
+        except BaseException as error:  # Whatever it is, sys.exit() as well, it belongs to the caller.
             self._put(_Job(lane, index, error=error))
         finally:
             # Here and not in `stop`: only the thread that reads knows that nobody is reading.
@@ -232,7 +232,8 @@ class _Pipeline:
                         job = lane.waiting.popleft()
                         job.leave_queue()
                         # Here, in order: a change of words never reaches a later frame before an earlier one.
-                        job.predict = self._begin()
+                        if job.error is None:
+                            job.predict = self._begin()
                         self._started.append(job)
                         self._changed.notify_all()
                         return job

@@ -223,6 +223,16 @@ def test_a_generators_own_error_comes_through_as_it_is_with_a_note(fake):
     assert "frame 2" in error.value.__notes__[0]
 
 
+def test_a_generator_that_exits_the_program_is_not_taken_for_its_end(fake):
+    def leaving():
+        yield from numbered(2)
+        sys.exit(3)
+
+    with pytest.raises(SystemExit) as error:
+        list(fake.stream(leaving()))
+    assert error.value.code == 3
+
+
 def test_a_fast_source_does_not_starve_a_slow_one(fake):
     fast_results = 0
     behind = []
