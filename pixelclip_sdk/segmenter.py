@@ -217,9 +217,6 @@ class Segmenter:
     ) -> Generator[Segmentation, None, None]:
         """Segment video, frame by frame, with decoding and all other stages of several frames at once.
 
-        >>> for result in segmenter.stream("video.mp4"):
-        ...     print(result.frame.index, result.areas())
-
         Words may be changed meanwhile. Leaving the loop, or closing the iterator, ends all threads and
         releases the sources. Results are yours: nothing is written to them again.
 

@@ -136,15 +136,20 @@ class _Pipeline:
         self._started: deque[_Job] = deque()  # Taken by a worker, not yet handed out; in their order.
         self._stopped = False
         self._changed = threading.Condition()
-        self._readers = [threading.Thread(target=self._read, args=(lane,)) for lane in self._lanes]
-        self._workers = [threading.Thread(target=self._work) for _ in range(_WORKERS)]
-        for i, thread in enumerate([*self._readers, *self._workers]):
-            thread.name = f"pixelclip-stream-{i}"
-            thread.daemon = True  # A source that never answers must not keep the program alive.
+        self._readers: list[threading.Thread] = []
+        self._workers: list[threading.Thread] = []
 
     def start(self) -> None:
-        for thread in [*self._readers, *self._workers]:
-            thread.start()
+        for lane in self._lanes:
+            self._start(self._readers, self._read, lane)
+        for _ in range(_WORKERS):
+            self._start(self._workers, self._work)
+
+    def _start(self, threads: list[threading.Thread], target: Callable[..., None], *args: _Lane) -> None:
+        # Daemons: a source that never answers must not keep the program alive.
+        thread = threading.Thread(target=target, args=args, name="pixelclip-stream", daemon=True)
+        thread.start()
+        threads.append(thread)
 
     def next_done(self) -> _Job | None:
         """The next frame that is through, in order; None at the end."""
@@ -166,15 +171,13 @@ class _Pipeline:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        deadline = time.monotonic() + _PATIENCE_S
         for thread in self._workers:
-            if thread.ident is not None:
-                thread.join()
-        for thread, lane in zip(self._readers, self._lanes, strict=True):
-            if thread.ident is None:
-                lane.source.close()
-            else:
-                thread.join(max(deadline - time.monotonic(), 0.01))
+            thread.join()
+        deadline = time.monotonic() + _PATIENCE_S
+        for thread in self._readers:
+            thread.join(max(deadline - time.monotonic(), 0.01))
+        for lane in self._lanes[len(self._readers) :]:  # If not every thread could be started.
+            lane.source.close()
 
     def _read(self, lane: _Lane) -> None:
         index = 0

@@ -154,6 +154,14 @@ def test_leaving_early_ends_the_threads_and_releases_the_file(fake, clip, way):
         assert str(clip) not in [str(fd.resolve()) for fd in Path("/proc/self/fd").iterdir()]
 
 
+def test_a_stream_that_nobody_reads_starts_no_thread_and_releases_its_file(fake, clip):
+    stream = fake.stream(clip)
+    assert stream_threads() == []
+    del stream
+    if sys.platform == "linux":
+        assert str(clip) not in [str(fd.resolve()) for fd in Path("/proc/self/fd").iterdir()]
+
+
 def test_a_source_that_never_answers_does_not_hold_up_the_end(fake):
     answer = threading.Event()
 
