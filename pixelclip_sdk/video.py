@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -80,11 +80,15 @@ def segment_frames(
             opened.append(open_source(source, channel_order))
             stack.callback(opened[-1].close)
         stack.pop_all()  # All are open: from here on they are the pipeline's.
-    return _results(_Pipeline(begin, opened, buffer))
+    results = _results(_Pipeline(begin, opened, buffer))
+    next(results)  # Into its `try`: from here on, dropping it closes the sources, even if nobody reads it.
+    return results
 
 
-def _results(pipeline: "_Pipeline") -> Generator[Segmentation, None, None]:
+def _results(pipeline: "_Pipeline") -> Generator[Any, None, None]:
+    """None, then the results."""
     try:
+        yield None
         pipeline.start()
         while (job := pipeline.next_done()) is not None:
             yield _finish(job)
