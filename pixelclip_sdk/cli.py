@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 something could not be done (said on stderr), 2 wrong usag
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pixelclip_sdk._cli_video import run_video, video_source
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk._version import __version__
 from pixelclip_sdk.backends.choose import BACKENDS
@@ -23,6 +25,7 @@ from pixelclip_sdk.errors import ImageError, PixelClipError
 from pixelclip_sdk.models import available_models, cache_folder, find_bundle
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
+from pixelclip_sdk.video import BUFFERS
 from pixelclip_sdk.vocabulary import Classes, Vocabulary, read_classes
 
 __all__ = ["main"]
@@ -68,6 +71,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_model_options(predict)
     predict.set_defaults(run=_predict)
+
+    video = commands.add_parser("video", help="segment a video, a camera, a network stream or a folder")
+    video.add_argument(
+        "source",
+        metavar="IN",
+        help="a video file, a folder of images, a camera (0, /dev/video0) or an address",
+    )
+    video.add_argument("--classes", required=True, help=_CLASSES_HELP)
+    video.add_argument(
+        "--out", type=Path, metavar="FILE.mp4", help="video with the regions drawn in (default: print areas)"
+    )
+    video.add_argument(
+        "--labels", type=Path, metavar="DIR", help="folder for a label map a frame, 000000.png, 000001.png, …"
+    )
+    video.add_argument(
+        "--buffer",
+        choices=BUFFERS,
+        default="auto",
+        help="frames that come too fast: drop all but the latest, or process all "
+        "(default: auto, latest for live sources)",
+    )
+    video.add_argument("--threshold", type=float, help="pixels whose best cosine is below it become unknown")
+    _add_model_options(video)
+    video.set_defaults(run=_video)
 
     vocab = commands.add_parser("vocab", help="embed words once, to load them later without the text encoder")
     verbs = vocab.add_subparsers(required=True, metavar="VERB")
@@ -160,6 +187,13 @@ def _write_result(result: Segmentation, folder: Path, stem: str) -> None:
     }
     with atomic_write(folder / f"{stem}.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _video(options: argparse.Namespace) -> int:
+    opened = contextlib.closing(video_source(options.source, options.out))
+    with opened as source, _load(options, options.classes) as segmenter:
+        run_video(segmenter, source, buffer=options.buffer, out=options.out, labels=options.labels)
+    return 0
 
 
 def _image_files(arguments: Iterable[str]) -> list[Path]:

@@ -5,6 +5,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,27 @@ from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.errors import OutputError, VocabularyError
 from pixelclip_sdk.postprocess import label_dtype, unknown_label
 
-__all__ = ["Segmentation"]
+__all__ = ["FrameInfo", "Segmentation"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrameInfo:
+    """Where in a stream a picture comes from.
+
+    Attributes:
+        index: Number of the frame in its source, from 0. Dropped frames are counted, so numbers skip them.
+        time_s: Seconds since the source's first frame, by the source's own clock; None if it has none, as
+            folders and arrays.
+        source: Which of the streamed sources, from 0.
+        dropped: Frames of this source before this one that were replaced by newer ones.
+        damaged: Pieces of this source before this frame that could not be decoded.
+    """
+
+    index: int
+    time_s: float | None
+    source: int = 0
+    dropped: int = 0
+    damaged: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,7 +49,10 @@ class Segmentation:
         names: The class names it was made with.
         image: `(H, W, 3)` uint8 RGB: the picture.
         speed: Milliseconds of each stage: ``decode``, ``preprocess``, ``inference``, ``postprocess`` and
-            their ``total``. In a batch, inference is the batch's time divided by its pictures.
+            their ``total``. In a batch, inference is the batch's time divided by its pictures. In a stream
+            there is also ``wait``, the time in queues, and ``total`` is the frame's age when it was handed
+            out.
+        frame: Where in a stream the picture comes from; None outside of `Segmenter.stream`.
     """
 
     labels: npt.NDArray[np.uint8 | np.uint16]
@@ -36,6 +60,7 @@ class Segmentation:
     names: list[str]
     image: npt.NDArray[np.uint8]
     speed: Mapping[str, float]
+    frame: FrameInfo | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dtype != label_dtype(len(self.names)):
@@ -76,16 +101,20 @@ class Segmentation:
 
     def areas(self) -> dict[str, float]:
         """Share of the picture each class covers, 0–1, largest first; what is missing from 1 is unknown."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.names))[: len(self.names)]
+        if self.labels.dtype == np.uint8:  # Many times as fast as bincount, which widens every pixel first.
+            counts = np.array(Image.fromarray(self.labels).histogram()[: len(self.names)])
+        else:
+            counts = np.bincount(self.labels.ravel(), minlength=len(self.names))[: len(self.names)]
         order = np.argsort(-counts, kind="stable")
         return {self.names[i]: float(counts[i] / self.labels.size) for i in order}
 
-    def plot(self, *, opacity: float = 0.55, legend: bool = True) -> Image.Image:
+    def plot(self, *, opacity: float = 0.55, legend: bool | Literal["inside"] = True) -> Image.Image:
         """The picture with its regions tinted and outlined.
 
         Args:
             opacity: Of the tint, 0–1.
-            legend: Whether to add the names, with their shares, underneath.
+            legend: Whether to add the names, with their shares, underneath. ``"inside"``, for video: the
+                names alone, over the picture, whose size stays.
 
         Returns:
             An RGB picture. ``numpy.asarray`` makes it an array.

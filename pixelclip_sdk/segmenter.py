@@ -5,14 +5,14 @@ import difflib
 import logging
 import os
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk._clock import Clock
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.classes import check_list_name, class_lists
@@ -22,6 +22,10 @@ from pixelclip_sdk.postprocess import argmax_upsampled
 from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, covered, fit, load_image
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.vocabulary import Classes, Encoder, Vocabulary
+
+if TYPE_CHECKING:
+    from pixelclip_sdk.sources import SourceInput
+    from pixelclip_sdk.video import Buffer
 
 __all__ = ["Segmenter"]
 
@@ -202,13 +206,65 @@ class Segmenter:
             raise ImageError(
                 f"images is one {type(images).__name__}; expected a list of pictures. For one call predict."
             )
-        vocabulary = self.vocabulary
-        limit = self.threshold if threshold is None else threshold
+        return self._segment(images, self.vocabulary, self._limit(threshold), channel_order)
+
+    def stream(
+        self,
+        *sources: "SourceInput",
+        buffer: "Buffer" = "auto",
+        channel_order: ChannelOrder = "rgb",
+        threshold: float | None = None,
+    ) -> Generator[Segmentation, None, None]:
+        """Segment video, frame by frame, with decoding and all other stages of several frames at once.
+
+        Words may be changed meanwhile. Leaving the loop, or closing the iterator, ends all threads and
+        releases the sources. Results are yours: nothing is written to them again.
+
+        Args:
+            sources: Each a video file, a folder of images, a camera (``0`` or ``"/dev/video0"``), an address
+                (``"rtsp://…"``) or an iterable of uint8 arrays `(H, W, 3)`. Several share the engine in
+                turns; `Segmentation.frame` says whose a result is.
+            buffer: For frames that come faster than results. ``"latest"``: a newer one takes their place, and
+                results that you do not fetch in time are replaced as well; both are counted as dropped.
+                ``"all"``: the source waits. ``"auto"``: ``"latest"`` for cameras and live addresses, else
+                ``"all"``.
+            channel_order: Order of the arrays' channels; OpenCV's is ``"bgr"``.
+            threshold: Overrides the segmenter's own.
+
+        Returns:
+            Results, each source's in the order of its frames.
+
+        Raises:
+            ImageError: A source cannot be opened, breaks off, or a frame of it cannot be used.
+            BackendUnavailableError: Video takes PyAV, which is not installed.
+            VocabularyError: No classes are set.
+            BackendError: The engine is closed or failed.
+        """
+        from pixelclip_sdk.video import segment_frames
+
+        def begin() -> Callable[[npt.NDArray[np.uint8]], Segmentation]:
+            vocabulary, limit = self.vocabulary, self._limit(threshold)
+            return lambda image: self._segment([image], vocabulary, limit, "rgb")[0]
+
+        begin()  # What is wrong with the words is said here, not at the first frame.
+        return segment_frames(begin, sources, buffer=buffer, channel_order=channel_order)
+
+    def _limit(self, threshold: float | None) -> float | None:
+        return self.threshold if threshold is None else threshold
+
+    def _segment(
+        self,
+        images: Sequence[ImageInput],
+        vocabulary: Vocabulary,
+        limit: float | None,
+        channel_order: ChannelOrder,
+    ) -> list[Segmentation]:
+        """What `predict_batch` does, with words that are already chosen."""
         pictures: list[npt.NDArray[np.uint8]] = []
         inputs: list[npt.NDArray[np.uint8]] = []
         speeds: list[dict[str, float]] = []
         for i, source in enumerate(images):
-            clock = _Clock()
+            clock = Clock()
             try:
                 picture = load_image(source, channel_order)
             except ImageError as error:
@@ -223,7 +279,7 @@ class Segmenter:
         logits = self._logits(inputs, vocabulary.embeddings, speeds)
         results = []
         for picture, grid, speed in zip(pictures, logits, speeds, strict=True):
-            clock = _Clock(speed)
+            clock = Clock(speed)
             size = picture.shape[0], picture.shape[1]
             labels, scores = argmax_upsampled(grid, size, limit, covered(size, self._input))
             clock.lap("postprocess")
@@ -286,7 +342,7 @@ class Segmenter:
         logits: dict[int, npt.NDArray[np.float32]] = {}
         batches = [m[i : i + _MAX_BATCH] for m in groups.values() for i in range(0, len(m), _MAX_BATCH)]
         for members in batches:
-            clock = _Clock()
+            clock = Clock()
             batch = self._backend.logits(np.stack([inputs[i] for i in members]), text)
             clock.lap("inference")
             for i, grid in zip(members, batch, strict=True):
@@ -341,16 +397,3 @@ class Segmenter:
                 "the vocabulary was made with another text encoder than this model's; its embeddings mean "
                 "something else here. Build it with this model: pixelclip vocab build --model …"
             )
-
-
-class _Clock:
-    """Milliseconds between laps."""
-
-    def __init__(self, laps: dict[str, float] | None = None) -> None:
-        self.laps = {} if laps is None else laps
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.laps[stage] = (now - self._last) * 1e3
-        self._last = now

@@ -1,7 +1,9 @@
 """Pictures of results: a palette, an overlay, a legend."""
 
 import colorsys
+import functools
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,22 +14,30 @@ __all__ = ["draw_overlay", "palette"]
 UInt8Array = npt.NDArray[np.uint8]
 
 _UNKNOWN_COLOUR = (90, 90, 90)
+_WHITE = (255, 255, 255)
+# The place of white in an 8-bit palette: below 255, the label of what is unknown.
+_BORDER = 254
 _GOLDEN_RATIO = 0.6180339887
 # Legend entries are for reading; beyond this many they are not.
 _LEGEND_ENTRIES = 24
+# A legend inside the picture leaves out what covers less: it comes and goes from frame to frame.
+_LEGEND_AREA = 0.005
 
 
+@functools.lru_cache
 def palette(count: int) -> UInt8Array:
     """`count` colours that differ: hues a golden ratio apart, in three strengths.
 
     Returns:
-        `(count, 3)` uint8 RGB. The first colours are the same for every `count`.
+        `(count, 3)` uint8 RGB, read-only. The first colours are the same for every `count`.
     """
     colours = []
     for i in range(count):
         saturation, value = [(0.75, 0.95), (0.55, 1.0), (0.9, 0.7)][i % 3]
         colours.append(colorsys.hsv_to_rgb((0.02 + i * _GOLDEN_RATIO) % 1, saturation, value))
-    return (np.array(colours).reshape(count, 3) * 255).round().astype(np.uint8)
+    result = (np.array(colours).reshape(count, 3) * 255).round().astype(np.uint8)
+    result.flags.writeable = False
+    return result
 
 
 def draw_overlay(
@@ -38,7 +48,7 @@ def draw_overlay(
     unknown: int,
     *,
     opacity: float = 0.55,
-    legend: bool = True,
+    legend: bool | Literal["inside"] = True,
 ) -> Image.Image:
     """The picture with its regions tinted and outlined, and a legend underneath.
 
@@ -49,34 +59,78 @@ def draw_overlay(
         areas: Name → share of the picture; decides which names the legend shows, largest first.
         unknown: The label without a class.
         opacity: Of the tint, 0–1.
-        legend: Whether to add the legend.
+        legend: Whether to add the legend; ``"inside"`` puts it over the picture, without shares.
 
     Returns:
-        An RGB picture of the image's width; with a legend it is higher.
+        An RGB picture of the image's width; with a legend underneath it is higher.
     """
     colours = palette(len(names))
-    index = np.where(labels == unknown, len(names), labels)
-    tint = np.concatenate([colours, np.array([_UNKNOWN_COLOUR], np.uint8)])[index]
-    picture = Image.blend(Image.fromarray(image), Image.fromarray(tint), opacity)
-    outlined = np.array(picture)
-    outlined[_borders(index)] = 255
-    picture = Image.fromarray(outlined)
+    # Loops over bytes, and one mix for tint and borders: drawing must not cost more than finding.
+    border = _borders(labels)
+    share = np.maximum(border.view(np.uint8) * np.uint8(255), np.uint8(round(opacity * 255)))
+    tint = _painted(labels, colours, unknown, border)
+    picture = Image.composite(tint, Image.fromarray(image), Image.fromarray(share))
     if not legend:
         return picture
+    found = sorted((name for name in areas if areas[name] > 0), key=lambda name: -areas[name])
     entries = [
-        (name, areas[name], tuple(map(int, colours[names.index(name)]))) for name in areas if areas[name] > 0
+        (name, areas[name], tuple(map(int, colours[names.index(name)]))) for name in found[:_LEGEND_ENTRIES]
     ]
-    entries = sorted(entries, key=lambda entry: -entry[1])[:_LEGEND_ENTRIES]
+    if legend == "inside":
+        # In the order of the names, so that lines do not change places from frame to frame.
+        entries = sorted(entries, key=lambda entry: names.index(entry[0]))
+        _put_inside(picture, [(name, colour) for name, area, colour in entries if area >= _LEGEND_AREA])
+        return picture
     if rest := float(np.mean(labels == unknown)):
         entries.append(("unknown", rest, _UNKNOWN_COLOUR))
     return _with_legend(picture, entries)
 
 
-def _borders(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+def _painted(
+    labels: npt.NDArray[np.unsignedinteger], colours: UInt8Array, unknown: int, border: npt.NDArray[np.bool_]
+) -> Image.Image:
+    """Every pixel in the colour of its label, white at borders."""
+    count = len(colours)
+    if labels.dtype == np.uint8 and count < _BORDER:
+        picture = Image.fromarray(np.where(border, np.uint8(_BORDER), labels))
+        table = np.full((256, 3), _UNKNOWN_COLOUR, np.uint8)
+        table[:count], table[_BORDER] = colours, 255
+        picture.putpalette(table.tobytes())
+        return picture.convert("RGB")
+    index = np.where(labels == unknown, count, labels)
+    index[border] = count + 1
+    return Image.fromarray(np.array([*colours, _UNKNOWN_COLOUR, _WHITE], np.uint8)[index])
+
+
+def _borders(labels: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.bool_]:
+    """`(H, W)`: where the label differs from the next one below or to the right."""
     border = np.zeros(labels.shape, bool)
-    border[:-1] |= labels[:-1] != labels[1:]
+    np.not_equal(labels[:-1], labels[1:], out=border[:-1])
     border[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     return border
+
+
+def _put_inside(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+    size = min(max(picture.width // 40, 12), 40)
+    y = size // 2
+    for name, colour in entries:
+        chip = _chip(name, colour, size)
+        if y + chip.height > picture.height:
+            break
+        picture.paste(chip, (size // 2, y))
+        y += chip.height
+
+
+@functools.lru_cache(maxsize=256)
+def _chip(name: str, colour: tuple[int, ...], size: int) -> Image.Image:
+    """One line of a legend, `size` pixels of text. Kept: writing costs more than the rest of an overlay."""
+    font = ImageFont.load_default(size)
+    pad = size // 4
+    chip = Image.new("RGB", (int(size + 3 * pad + font.getlength(name)), size + 2 * pad), "white")
+    draw = ImageDraw.Draw(chip)
+    draw.rectangle((pad, pad, pad + size, pad + size), fill=colour, outline="black")
+    draw.text((2 * pad + size, chip.height // 2), name, fill="black", font=font, anchor="lm")
+    return chip
 
 
 def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, float, tuple[int, ...]]]) -> Image.Image:

@@ -1,6 +1,8 @@
 """Fixtures: pictures of known content, a segmenter without a model, and the bundled one."""
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +45,19 @@ def patches() -> np.ndarray:
     image[32:, :32] = COLOURS["green"]
     image[32:, 32:] = COLOURS["blue"]
     return image
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    """A video of 30 frames, 64×48, 25 a second: red, green, blue, red, …"""
+    pytest.importorskip("av")
+    from pixelclip_sdk.video_writer import write_video
+
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    with write_video(path, Fraction(25)) as writer:
+        for i in range(30):
+            writer.write(np.full((48, 64, 3), list(COLOURS.values())[i % 3], np.uint8))
+    return path
 
 
 @pytest.fixture

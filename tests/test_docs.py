@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pixelclip_sdk.cli import main
+from pixelclip_sdk.video_writer import write_video
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,10 +28,13 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def workplace(tmp_path, photo, monkeypatch):
-    """An empty folder with the photos that the documentation talks of."""
+    """An empty folder with the photos and the video that the documentation talks of."""
     Image.fromarray(photo).save(tmp_path / "photo.jpg")
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.asarray(photo)[::2, ::2]).save(tmp_path / "photos" / "other.png")
+    with write_video(tmp_path / "video.mp4") as writer:
+        for i in range(5):
+            writer.write(np.ascontiguousarray(photo[:240, i : 320 + i]))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

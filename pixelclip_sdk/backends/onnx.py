@@ -137,6 +137,9 @@ def create_session(
     ort = _onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or default_threads()
+    # Threads that spin while they wait take the core from decoding, postprocessing and the next frame: of two
+    # cores they burnt a third (docs/adr/0008).
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     arguments: dict[str, Any] = {}
     if place.kind != "gpu":

@@ -1,0 +1,57 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av")
+
+from benchmarks.video import Repeated, main, make_video, measure
+from pixelclip_sdk.sources import open_source
+
+PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.jpg"
+
+
+@pytest.fixture
+def wandering(tmp_path):
+    path = tmp_path / "clip.mp4"
+    make_video(PHOTO, path, height=48, width=64, frames=8)
+    return path
+
+
+def test_the_video_shows_a_photo_and_moves(wandering):
+    frames = [frame.image for frame in open_source(wandering)]
+    assert len(frames) == 8
+    assert frames[0].shape == (48, 64, 3)
+    assert frames[0].std() > 10
+    assert np.abs(frames[4].astype(int) - frames[0]).mean() > 5
+
+
+def test_it_starts_again_until_there_are_enough(wandering):
+    frames = list(Repeated(wandering, 20))
+    assert len(frames) == 20
+    np.testing.assert_array_equal(frames[1].image, frames[9].image)
+    assert [frame.time_s for frame in frames] == pytest.approx([i / 30 for i in range(20)])
+
+
+def test_every_frame_after_the_warm_up_counts(wandering, fake):
+    report = measure(fake.stream(Repeated(wandering, 40)), 36, warmup=4)
+    assert (report["frames"], report["dropped"]) == (36, 0)
+    assert report["fps_slowest_third"] <= report["fps"] * 1.2
+    assert report["longest_gap_ms"] >= 1e3 / report["fps"] * 0.9
+    assert 20 < report["rss_mb"]["start"] <= report["rss_mb"]["peak"] < 4000
+    with pytest.raises(SystemExit, match="ask for more"):
+        measure(fake.stream(Repeated(wandering, 8)), 8, warmup=4)
+
+
+@pytest.mark.parametrize("options", [[], ["--draw"]])
+def test_the_command_writes_json(tmp_path, monkeypatch, capsys, options):
+    out = tmp_path / "video.json"
+    command = ["video.py", "--frames", "12", "--warmup", "2", "--json", str(out), *options]
+    monkeypatch.setattr("sys.argv", command)
+    assert main() == 0
+    report = json.loads(out.read_text())
+    assert report["frames"] == 12
+    assert report["stages_ms"]["inference"]["p50"] > 0
+    assert report["draw"] is bool(options)
+    assert "frames a second" in capsys.readouterr().out

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from pixelclip_sdk import Segmentation
+from pixelclip_sdk.visualize import draw_overlay, palette
+
+SIZE = (120, 200)
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+
+
+def drawn(image, labels, count, **options):
+    unknown = np.iinfo(labels.dtype).max
+    names = [f"name {i}" for i in range(count)]
+    counts = np.bincount(labels[labels != unknown].ravel().astype(int), minlength=count)
+    areas = dict(zip(names, counts / labels.size, strict=True))
+    return np.asarray(draw_overlay(image, labels, names, areas, unknown, **options))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("opacity", [0, 0.55, 1])
+def test_the_tint_is_the_mix_of_picture_and_palette(image, dtype, opacity):
+    labels = np.zeros(SIZE, dtype)
+    labels[:, 100:] = 2
+    labels[60:] = np.iinfo(dtype).max
+    found = drawn(image, labels, 3, opacity=opacity, legend=False)
+    colours = np.array([*palette(3), (90, 90, 90)])
+    expected = (1 - opacity) * image + opacity * colours[np.minimum(labels, 3)]
+    border = np.zeros(SIZE, bool)
+    border[:60, 99] = border[59] = True
+    expected[border] = 255
+    assert np.abs(found - expected).max() <= 1.5
+
+
+def test_a_legend_inside_keeps_the_size_and_names_what_is_there(image):
+    labels = np.zeros(SIZE, np.uint8)
+    labels[60:] = 1
+    plain = drawn(image, labels, 5, legend=False)
+    inside = drawn(image, labels, 5, legend="inside")
+    assert inside.shape == image.shape
+    changed = (inside != plain).any(axis=2)
+    assert 0.005 < changed.mean() < 0.2
+    one = drawn(image, np.zeros(SIZE, np.uint8), 5, legend="inside")
+    tall = np.flatnonzero(changed.any(axis=1)).max()
+    short = np.flatnonzero(
+        (one != drawn(image, np.zeros(SIZE, np.uint8), 5, legend=False)).any(axis=(1, 2))
+    ).max()
+    assert tall > short  # Two lines and one.
+
+
+def test_the_lines_of_a_legend_keep_their_order_from_frame_to_frame(image):
+    small, large = np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.uint8)
+    small[:30], large[:90] = 1, 1
+    corner = np.s_[:60, :40]
+    blank = np.zeros_like(image)
+    first, second = (drawn(blank, labels, 2, opacity=0, legend="inside") for labels in (small, large))
+    legend = (first != 0).any(axis=2)[corner] & (second != 0).any(axis=2)[corner]
+    assert legend.any()
+    np.testing.assert_array_equal(first[corner][legend], second[corner][legend])
+
+
+def test_a_tiny_picture_takes_no_legend_inside():
+    image = np.zeros((8, 8, 3), np.uint8)
+    assert drawn(image, np.zeros((8, 8), np.uint8), 1, legend="inside").shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(3, np.uint8), (255, np.uint8), (300, np.uint16)])
+def test_areas_count_every_pixel_once(image, count, dtype):
+    labels = np.random.default_rng(1).integers(0, count, SIZE).astype(dtype)
+    labels[0] = np.iinfo(dtype).max
+    result = Segmentation(
+        labels=labels,
+        scores=np.zeros(SIZE, np.float32),
+        names=[str(i) for i in range(count)],
+        image=image,
+        speed={},
+    )
+    areas = result.areas()
+    assert all(areas[str(i)] == (labels == i).mean() for i in range(count))
+    assert list(areas.values()) == sorted(areas.values(), reverse=True)
+    assert sum(areas.values()) == pytest.approx(1 - 1 / SIZE[0])
