@@ -117,7 +117,7 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
         system=system(),
         precision=precision,
         layers=layers,
-        stored_as=bundle.precision,
+        stored_as=_stored_as(bundle),
         tensors=tensors,
         onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"],
         plan_size=plan.nbytes,
@@ -191,11 +191,16 @@ def _check_precision(
     else:
         said = f"asked for {wanted}"
     if wanted is not None and wanted != found:
-        stored = f" (its weights are only stored as {bundle.precision})" if expanded else ""
+        stored = f" (its weights are only stored as {_stored_as(bundle)})" if expanded else ""
         raise BackendError(
             f"{said}, but the ONNX file computes in {found}{stored}: {layers}. TensorRT takes precision from "
             "the file: export the bundle in the precision you want."
         )
+
+
+def _stored_as(bundle: Bundle) -> str:
+    """Precision of the weights in the file: ``"int8"`` of an ``"int8-weights"`` bundle."""
+    return bundle.precision.removesuffix("-weights")
 
 
 def _build(

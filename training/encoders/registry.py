@@ -84,8 +84,8 @@ def find(name: str) -> Spec:
     """Looks a name up; nothing is downloaded.
 
     Args:
-        name: One of `names()`, or `open_clip:NAME/TAG` of a ViT or ConvNeXt that open_clip has a hub
-            repository for.
+        name: One of `names()` but `LITE`, or `open_clip:NAME/TAG` of a ViT or ConvNeXt that open_clip has a
+            hub repository for.
 
     Raises:
         ModelNotFoundError: There is no such name.
