@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import json
 import multiprocessing
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,9 +24,11 @@ from tqdm import tqdm
 
 from pixelclip_sdk import PixelClipError, Vocabulary
 from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.preprocess import load_image
 from pixelclip_sdk.vocabulary import read_classes
+from training.arguments import positive
 from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
 from training.metrics import Confusion
 from training.open_model import PROMPTS, Source, open_model
@@ -206,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dataset=load_dataset(options.dataset, options.root, split=options.split, classes=classes),
             protocol=_protocol(options),
             masks=options.masks,
-            threads=max(_cores() // options.workers, 1) if options.workers > 1 else None,
+            threads=max(default_threads() // options.workers, 1) if options.workers > 1 else None,
         )
         confusion, report = evaluate(job, workers=options.workers)
         print(f"{job.source.name} on {job.dataset.name} {job.dataset.split}, {len(job.dataset)} photos")
@@ -230,17 +231,6 @@ def _protocol(options: argparse.Namespace) -> Protocol:
     return Official() if options.protocol == "official" else Whole()
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}; expected at least 1")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evaluate.py", description="mIoU of a model or a bundle on labelled photos."
@@ -249,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--model", metavar="NAME", help="PyTorch model, as in export/to_onnx.py")
     what.add_argument("--bundle", metavar="BUNDLE", help="exported bundle: its name or folder")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights instead of the model's own")
-    parser.add_argument("--imgsz", type=_positive, nargs=2, metavar=("H", "W"), help="input of the model")
+    parser.add_argument("--imgsz", type=positive, nargs=2, metavar=("H", "W"), help="input of the model")
     parser.add_argument("--offline", action="store_true", help="take weights from the cache, never download")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; for a bundle cpu, gpu, gpu:1")
     parser.add_argument("--dataset", required=True, choices=DATASETS, help="see training/datasets.py")
@@ -265,11 +255,11 @@ def _parser() -> argparse.ArgumentParser:
         help="the paper's (default), sliding windows of the model's size, or what the SDK does",
     )
     parser.add_argument(
-        "--short-side", type=_positive, default=480, metavar="PX", help="windows: the photo's (default: 480)"
+        "--short-side", type=positive, default=480, metavar="PX", help="windows: the photo's (default: 480)"
     )
     parser.add_argument(
         "--stride",
-        type=_positive,
+        type=positive,
         default=160,
         metavar="PX",
         help="windows: from one to the next (default: 160)",
@@ -278,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
         "--prompts", choices=PROMPTS, default="model", help="the model's templates (default), or the paper's"
     )
     parser.add_argument("--masks", action="store_true", help="classify the ground-truth masks")
-    parser.add_argument("--workers", type=_positive, default=1, help="processes (default: 1)")
+    parser.add_argument("--workers", type=positive, default=1, help="processes (default: 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
     return parser
 

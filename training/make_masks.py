@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pixelclip_sdk import PixelClipError
 from pixelclip_sdk._files import sha256
+from training.arguments import positive
 from training.masks.region_maps import RegionMaps
 from training.masks.sa1b import SA1B
 from training.masks.source import MaskSource
@@ -77,13 +78,6 @@ def _tell(report: Report, out: Path) -> None:
         print(f"  … and {len(skipped) - _SHOWN} more, in {out / SKIPPED}")
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}; expected at least 1")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="make_masks.py",
@@ -94,10 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--images", required=True, type=Path, metavar="DIR", help="photos, at any depth")
     common.add_argument("--out", required=True, type=Path, metavar="MASKS", help="where the masks go")
     common.add_argument(
-        "--side", type=_positive, default=512, metavar="PX", help="most pixels of the masks' short side"
+        "--side", type=positive, default=512, metavar="PX", help="most pixels of the masks' short side"
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    common.add_argument("--workers", type=_positive, default=cores, help="processes")
+    common.add_argument("--workers", type=positive, default=cores, help="processes")
     sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -115,18 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     regions.add_argument("--background", type=int, metavar="VALUE", help="value of pixels without a region")
     slic = add("slic", "compact superpixels (SLIC); no weights")
-    slic.add_argument("--segments", type=_positive, default=Slic.segments, help="about how many a photo")
+    slic.add_argument("--segments", type=positive, default=Slic.segments, help="about how many a photo")
     slic.add_argument("--compactness", type=float, default=Slic.compactness, help="higher is squarer")
     slic.add_argument("--sigma", type=float, default=Slic.sigma, help="blur beforehand, in pixels")
     felzenszwalb = add("felzenszwalb", "regions that follow edges (Felzenszwalb); no weights")
     felzenszwalb.add_argument("--scale", type=float, default=Felzenszwalb.scale, help="higher is larger")
     felzenszwalb.add_argument("--sigma", type=float, default=Felzenszwalb.sigma, help="blur, in pixels")
     felzenszwalb.add_argument(
-        "--min-size", type=_positive, default=Felzenszwalb.min_size, help="smallest region, in pixels"
+        "--min-size", type=positive, default=Felzenszwalb.min_size, help="smallest region, in pixels"
     )
     dino = add("dino", "k-means over DINO's patch features, as in the paper")
-    dino.add_argument("--clusters", type=_positive, default=16, help="clusters a photo")
-    dino.add_argument("--image-side", type=_positive, default=640, metavar="PX", help="short side DINO sees")
+    dino.add_argument("--clusters", type=positive, default=16, help="clusters a photo")
+    dino.add_argument("--image-side", type=positive, default=640, metavar="PX", help="short side DINO sees")
     dino.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights, if not timm's download")
     sam = add("sam", "SAM's or SAM 2's automatic generator, if it is installed")
     sam.add_argument(
