@@ -120,7 +120,7 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(photos, whole, tmp_path):
     assert_equal_runs(tmp_path, whole, 6)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stop_signal_saves_and_ends_well(photos, whole, tmp_path, number):
     process = start(photos, tmp_path, "save_every=100")
     wait_for(tmp_path, 2, process)
