@@ -78,9 +78,14 @@ def build_clip(
 
 def empty_model(spec: registry.Spec) -> nn.Module:
     """An open_clip model of the right build, its weights random."""
-    return open_clip.create_model(
-        spec.architecture, pretrained=None, load_weights=False, force_quick_gelu=spec.quick_gelu
-    )
+    # open_clip warns that the weights are random, which would alarm those whose weights come next.
+    logging.disable(logging.WARNING)
+    try:
+        return open_clip.create_model(
+            spec.architecture, pretrained=None, load_weights=False, force_quick_gelu=spec.quick_gelu
+        )
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def pair_of(
