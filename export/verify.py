@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
-from pixelclip_sdk.backends.onnx import OnnxBackend
-from pixelclip_sdk.bundle import IMAGE_ENCODER
+from pixelclip_sdk.backends.choose import open_backend
 from pixelclip_sdk.postprocess import argmax_upsampled
 from pixelclip_sdk.preprocess import covered, fit, load_image
 from pixelclip_sdk.text import TextEncoder
@@ -83,13 +82,7 @@ def verify(bundle: Bundle, pair: EncoderPair, photos: Sequence[Path], gate: floa
     ours = Vocabulary.encode(WORDS, TextEncoder(bundle)).embeddings
     source = Vocabulary.encode(WORDS, TorchTextEncoder(pair)).embeddings
     agreement, worst, mean, cosine = [], 0.0, [], []
-    with OnnxBackend(
-        bundle.file(IMAGE_ENCODER),
-        embedding_dim=bundle.embedding_dim,
-        multiple=bundle.input.multiple,
-        fixed_size=bundle.input.only_size,
-        batch=bundle.input.batch,
-    ) as backend:
+    with open_backend(bundle, "onnx", "cpu") as backend:
         for photo in photos:
             picture = load_image(photo)
             image = fit(picture, bundle.input)[None]

@@ -14,8 +14,6 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from training.arguments import positive
 from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
 from training.metrics import Confusion
 from training.open_model import PROMPTS, Source, open_model
+from training.processes import SPAWN, pool_of
 from training.protocols import Official, Protocol, Whole, Windows, classify_masks, describe, segment
 
 __all__ = ["Job", "evaluate", "main"]
@@ -108,21 +107,11 @@ def _parts(job: Job, workers: int) -> Iterator[_Part]:
         for chunk in chunks:
             yield runner(chunk)
         return
-    # Spawned: a process that is forked after torch started its threads or CUDA may hang.
-    context = multiprocessing.get_context("spawn")
-    ranks = context.Queue()
+    ranks = SPAWN.Queue()
     for rank in range(workers):
         ranks.put(rank)
-    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(job, ranks)) as pool:
-        try:
-            yield from pool.map(_run, chunks)
-        except BrokenProcessPool as error:
-            raise PixelClipError(
-                f"a process of {workers} died, likely for lack of memory. Use fewer --workers."
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with pool_of(workers, _start, (job, ranks)) as pool:
+        yield from pool.map(_run, chunks)
 
 
 class _Runner:

@@ -16,7 +16,7 @@ from clip_reference import perturbed, reference_convnext, reference_logits, refe
 from export.to_onnx import export_bundle, main
 from export.to_trt import main as compile_engine
 from pixelclip_sdk import Bundle, BundleError, PixelClipError, Segmenter
-from pixelclip_sdk.backends.onnx import OnnxBackend
+from pixelclip_sdk.backends.choose import open_backend
 from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.classes import class_list
 from pixelclip_sdk.engine import EngineInfo, engine_files
@@ -35,16 +35,6 @@ def tiny():
     return perturbed(open_clip.CLIP(32, VIT, TEXT, quick_gelu=True))
 
 
-def backend_of(bundle: Bundle) -> OnnxBackend:
-    return OnnxBackend(
-        bundle.file(IMAGE_ENCODER),
-        embedding_dim=bundle.embedding_dim,
-        multiple=bundle.input.multiple,
-        fixed_size=bundle.input.only_size,
-        batch=bundle.input.batch,
-    )
-
-
 @pytest.fixture(scope="module")
 def wide(tiny, tmp_path_factory):
     """A bundle of 96×160 pixels that takes two pictures at once and knows two vocabularies."""
@@ -60,7 +50,7 @@ def test_a_size_that_is_not_square_keeps_the_aspect(wide, tiny):
     assert wide.input.keep_aspect
     assert wide.grid == (64, 107)
     image = np.random.default_rng(0).integers(0, 256, (1, 96, 160, 3), np.uint8)
-    with backend_of(wide) as backend:
+    with open_backend(wide, "onnx") as backend:
         features = backend.features(image)
     expected = reference_vit(tiny.state_dict(), torch.from_numpy(image[0]), 16, 3)
     fine = torch.nn.functional.interpolate(expected.permute(2, 0, 1)[None], (64, 107), mode="bilinear")[0]
@@ -71,7 +61,7 @@ def test_a_size_that_is_not_square_keeps_the_aspect(wide, tiny):
 def test_a_fixed_batch_serves_any_number_of_pictures(wide):
     images = np.random.default_rng(0).integers(0, 256, (5, 96, 160, 3), np.uint8)
     text = np.eye(3, 32, dtype=np.float32)
-    with backend_of(wide) as backend:
+    with open_backend(wide, "onnx") as backend:
         together = backend.logits(images, text)
         for image, expected in zip(images, together, strict=True):
             np.testing.assert_allclose(backend.logits(image[None], text)[0], expected, atol=1e-5)
@@ -191,7 +181,7 @@ def test_an_official_checkpoint_becomes_a_bundle_that_agrees_with_the_protocol(
         else:
             features = reference_convnext(state, torch.from_numpy(image), (3, 3, 27, 3))
     assert features.shape[:2] == patches
-    with backend_of(bundle) as backend:
+    with open_backend(bundle, "onnx") as backend:
         logits = backend.logits(image[None], text.numpy())[0]
     np.testing.assert_allclose(logits, reference_logits(features, text).numpy(), atol=1e-4)
 

@@ -2,12 +2,9 @@
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +14,7 @@ from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.errors import ImageError, PixelClipError
 from training.masks.format import write_masks
 from training.masks.source import MaskSource, NoMasksError, settings_of, tidy
+from training.processes import pool_of
 
 __all__ = ["SETTINGS", "Report", "find_photos", "make_masks"]
 
@@ -152,18 +150,8 @@ def _run(tasks: list[_Task], workers: int) -> Iterator[tuple[_Task, _Outcome]]:
         for task in tasks:
             yield task, task()
         return
-    # Spawned: a process that is forked after torch started its threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_one_thread) as pool:
-        try:
-            yield from zip(tasks, pool.map(_call, tasks, chunksize=4), strict=True)
-        except BrokenProcessPool as error:
-            raise PixelClipError(
-                f"a process of {workers} died, likely for lack of memory. Use fewer --workers."
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with pool_of(min(workers, len(tasks)), _one_thread) as pool:
+        yield from zip(tasks, pool.map(_call, tasks, chunksize=4), strict=True)
 
 
 def _call(task: _Task) -> _Outcome:

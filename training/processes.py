@@ -1,0 +1,36 @@
+"""A pool of processes whose end is always tidy."""
+
+import contextlib
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from pixelclip_sdk.errors import PixelClipError
+
+__all__ = ["SPAWN", "pool_of"]
+
+SPAWN = multiprocessing.get_context("spawn")
+"""Spawned: a process that is forked after torch started its threads or CUDA may hang."""
+
+
+@contextlib.contextmanager
+def pool_of(
+    workers: int, initializer: Callable[..., object], initargs: tuple[Any, ...] = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of `workers` spawned processes; what has not begun is dropped when the body raises.
+
+    Raises:
+        PixelClipError: A process died.
+    """
+    with ProcessPoolExecutor(workers, SPAWN, initializer=initializer, initargs=initargs) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise PixelClipError(
+                f"a process of {workers} died, likely for lack of memory. Use fewer --workers."
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
