@@ -9,14 +9,15 @@ import open_clip
 import torch
 from torch import nn
 
-from pixelclip_sdk.errors import CheckpointError
+from pixelclip_sdk.errors import CheckpointError, VocabularyError
+from pixelclip_sdk.vocabulary import Classes, Vocabulary, read_classes
 from training.encoders import hub, registry
 from training.encoders.build import build_pair
 from training.encoders.checkpoints import load_into, read_checkpoint
 from training.encoders.clip import empty_model, pair_of
 from training.encoders.pair import EncoderPair
 
-__all__ = ["starting_model"]
+__all__ = ["read_names", "starting_model"]
 
 
 def starting_model(
@@ -80,3 +81,18 @@ def _configured(file: Path) -> tuple[nn.Module, str]:
             "vision_cfg and text_cfg"
         ) from error
     return model, "convnext" if "timm_model_name" in content["vision_cfg"] else "vit"
+
+
+def read_names(given: str | None) -> Classes | None:
+    """The classes of clusters that have names.
+
+    Args:
+        given: A list's name, a file, or ``"a, b"``; see `pixelclip_sdk.vocabulary.read_classes`.
+
+    Raises:
+        VocabularyError: The names cannot be read, or are embeddings of another text tower.
+    """
+    names = None if given is None else read_classes(given)
+    if isinstance(names, Vocabulary):
+        raise VocabularyError(f"names is {given}, a vocabulary of embeddings; expected words")
+    return names
