@@ -15,7 +15,7 @@ import yaml
 
 from pixelclip_sdk.errors import PixelClipError
 
-__all__ = ["Config", "ConfigError", "load_config"]
+__all__ = ["Config", "ConfigError", "config_of", "load_config"]
 
 
 class ConfigError(PixelClipError, ValueError):
@@ -170,10 +170,15 @@ def load_config(file: Path, overrides: Sequence[str] = ()) -> Config:
             values[name] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"cannot read the value of {override!r}: {error}") from error
-    return _checked(values)
+    return config_of(values)
 
 
-def _checked(values: Mapping[Any, Any]) -> Config:
+def config_of(values: Mapping[Any, Any]) -> Config:
+    """Settings from plain values, as YAML and JSON have them.
+
+    Raises:
+        ConfigError: A name is unknown or missing, or a value is of another kind.
+    """
     kinds = typing.get_type_hints(Config)
     for name in values:
         if name not in kinds:

@@ -21,11 +21,12 @@ from pixelclip_sdk.preprocess import load_image
 from training.augment import Crop, random_crop, random_cut, strengthen, take, vary
 from training.masks.format import read_masks
 
-__all__ = ["Batch", "MaskedPhotos", "Order", "Sample", "collate", "find_pairs"]
+__all__ = ["PICTURES", "Batch", "MaskedPhotos", "Order", "Sample", "collate", "find_pairs"]
 
 _log = logging.getLogger(__name__)
 
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+"""Suffixes of photos."""
 _SHOWN = 5  # names in a message
 _TRIES = 16  # files that may be unreadable one after the other
 
@@ -97,7 +98,7 @@ def find_pairs(images: Path, masks: Path) -> list[str]:
         if not folder.is_dir():
             raise ImageError(f"{folder} is no folder; expected one with {what}")
     photos = {
-        path.relative_to(images).as_posix() for path in images.rglob("*") if path.suffix.lower() in _PICTURES
+        path.relative_to(images).as_posix() for path in images.rglob("*") if path.suffix.lower() in PICTURES
     }
     masked = {path.relative_to(masks).with_suffix("").as_posix() for path in masks.rglob("*.npz")}
     pairs = sorted(photo for photo in photos if _stem(photo) in masked)

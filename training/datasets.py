@@ -29,6 +29,7 @@ from PIL import Image
 
 from pixelclip_sdk.classes import Classes, class_list, parse_classes
 from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.preprocess import load_image
 from training.dataset_layouts import CONTEXT_IDS, LAYOUTS, Layout, numbered
 from training.masks.rle import decode_mask
 
@@ -85,6 +86,21 @@ class Dataset:
                 "Is the file of another set, or was it converted? Expected the labels as they are given out."
             )
         return classes.astype(np.uint8)
+
+    def pair(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """One photo, `[H, W, 3]` RGB, and its `truth`.
+
+        Raises:
+            ImageError: The photo cannot be read.
+            DatasetError: See `truth`; or their sizes differ.
+        """
+        photo, truth = load_image(self.photos[index]), self.truth(index)
+        if truth.shape != photo.shape[:2]:
+            raise DatasetError(
+                f"{self.photos[index]} is {photo.shape[:2]}, its labels are {truth.shape}; "
+                "expected equal sizes"
+            )
+        return photo, truth
 
 
 DATASETS = (*sorted([*LAYOUTS, "pascal-context-59"]), "folder")

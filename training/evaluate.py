@@ -24,7 +24,6 @@ from pixelclip_sdk import PixelClipError, Vocabulary
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
-from pixelclip_sdk.preprocess import load_image
 from pixelclip_sdk.vocabulary import read_classes
 from training.arguments import positive
 from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
@@ -130,12 +129,7 @@ class _Runner:
 
     def _photo(self, index: int) -> Confusion:
         data, protocol = self.job.dataset, self.job.protocol
-        photo, truth = load_image(data.photos[index]), data.truth(index)
-        if truth.shape != photo.shape[:2]:
-            raise DatasetError(
-                f"{data.photos[index]} is {photo.shape[:2]}, its labels are {truth.shape}; "
-                "expected equal sizes"
-            )
+        photo, truth = data.pair(index)
         text, backend, spec = self.model.vocabulary.embeddings, self.model.backend, self.model.spec
         if self.job.masks:
             assert not isinstance(protocol, Windows)  # Job has checked

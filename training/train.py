@@ -32,8 +32,9 @@ from pixelclip_sdk.errors import PixelClipError
 from training import checkpoint, distributed
 from training.config import Config, ConfigError, load_config
 from training.data import MaskedPhotos, Order, collate
-from training.models import read_names, starting_model
+from training.models import starting_model
 from training.pixelclip import PixelCLIP
+from training.runs import assemble, load_model
 from training.watch import Watch, ignore_signals, stop_signal
 
 __all__ = ["TrainingError", "learning_rates", "main", "train"]
@@ -93,22 +94,7 @@ def _train(config: Config, device: torch.device) -> Path:
     )
     if config.imgsz % pair.input.multiple:
         raise ConfigError(f"imgsz is {config.imgsz}; {config.model} takes multiples of {pair.input.multiple}")
-    model = PixelCLIP(
-        pair,
-        trainable=config.trainable,
-        clusters=config.clusters,
-        words=config.words,
-        templates=config.templates,
-        epsilon=config.epsilon,
-        classes=config.classes,
-        names=read_names(config.names),
-        clustering=config.clustering,
-        centre=config.centre,
-        queue=config.queue,
-        decoder_width=config.decoder_width,
-        batch_norm=config.batch_norm,
-        seed=config.seed,
-    ).to(device)
+    model = assemble(config, pair).to(device)
     optimiser = torch.optim.AdamW(model.groups(), lr=0.0, weight_decay=config.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
@@ -251,10 +237,7 @@ def _restore(
     saved: checkpoint.Saved,
 ) -> None:
     """Puts back what `_state` returned."""
-    weights = {k.removeprefix("model."): v for k, v in saved.state.items() if k.startswith("model.")}
-    report = model.load_state_dict(weights, strict=False)
-    if report.unexpected_keys or any(not key.startswith("text.") for key in report.missing_keys):
-        raise ConfigError(f"the checkpoint of step {saved.step} is of another model: {report}")
+    load_model(model, saved)
     for name, parameter in model.named_parameters():
         prefix = f"optimiser.{name}."
         moments = {k.removeprefix(prefix): v for k, v in saved.state.items() if k.startswith(prefix)}

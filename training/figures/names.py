@@ -1,0 +1,104 @@
+"""What the learned prompts are nearest to in language."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pixelclip_sdk import Vocabulary
+from pixelclip_sdk._files import atomic_write
+from training.clustering import centred
+from training.encoders.runtime import TorchTextEncoder
+from training.figures.clusters import Clustered
+from training.runs import Run
+
+__all__ = ["Words", "began_as", "embed", "nearest", "with_classes", "write_names"]
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """Names in the space that a run compares its clusters in.
+
+    Attributes:
+        names: N names.
+        embeddings: float32 `(N, D)`, unit rows.
+        clusters: float32 `(k, D)`, unit rows: the run's, for comparison by cosine.
+    """
+
+    names: list[str]
+    embeddings: npt.NDArray[np.float32]
+    clusters: npt.NDArray[np.float32]
+
+
+def with_classes(
+    words: Mapping[str, tuple[str, ...]], classes: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """A list of words with a set's classes first; a word that is also a class is taken once, as the class."""
+    taken = {name.casefold() for name in classes}
+    return {**classes, **{name: texts for name, texts in words.items() if name.casefold() not in taken}}
+
+
+@torch.inference_mode()
+def embed(run: Run, words: Mapping[str, tuple[str, ...]]) -> Words:
+    """Brings words to where the clusters of a run are.
+
+    The names go into the run's own templates, as the learnable words do. A run that compares with centred
+    clusters (`centre`) takes the part off that all clusters share; here the names are centred by their own
+    mean in the same way, for else every name would be about as near as any other.
+
+    Args:
+        run: The run.
+        words: Name → synonyms.
+    """
+    encoder = TorchTextEncoder(run.pair, run.config.templates)
+    rows = torch.from_numpy(Vocabulary.encode(dict(words), encoder).embeddings.copy())
+    if run.config.centre:
+        rows = centred(rows)
+    return Words(list(words), rows.numpy(), run.model.clusters().cpu().numpy())
+
+
+def nearest(words: Words, count: int) -> list[list[tuple[str, float]]]:
+    """The nearest names of each cluster, nearest first, with their cosines; at most `count` of each."""
+    cosines = words.clusters @ words.embeddings.T
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+    return [
+        [(words.names[i], float(row[i])) for i in places] for row, places in zip(cosines, order, strict=True)
+    ]
+
+
+def began_as(run: Run) -> list[str]:
+    """The random words that each cluster's prompt began as."""
+    tokenizer = run.pair.tokenizer
+    return [
+        " ".join((tokenizer.id_to_token(int(i)) or "?").removesuffix("</w>") for i in row)
+        for row in run.model.prompts.start
+    ]
+
+
+def write_names(
+    path: Path, found: Clustered, names: Sequence[Sequence[tuple[str, float]]], began: Sequence[str]
+) -> None:
+    """Writes a table of all clusters, the most used first, as CSV.
+
+    Args:
+        path: The file.
+        found: How often each cluster is used.
+        names: The nearest names of each cluster.
+        began: What each began as.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    columns = [f"{what}_{i + 1}" for i in range(len(names[0])) for what in ("name", "cosine")]
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["cluster", "masks_shown", "masks_in_batch", "began_as", *columns])
+        for cluster in np.argsort(found.rank):
+            cells = [cell for name, cosine in names[cluster] for cell in (name, f"{cosine:.4f}")]
+            writer.writerow([cluster, found.shown[cluster], found.used[cluster], began[cluster], *cells])

@@ -1,0 +1,305 @@
+"""Pictures of training runs: ``python training/pictures.py --run RUN --root PHOTOS --out FOLDER …``.
+
+Writes PNG files and an ``index.html`` that shows them: the photo beside what the model made of it before and
+after, masks coloured by cluster, the nearest names of the learned prompts, and a map of both (t-SNE). Several
+runs from the same model, of other k say, stand side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from pixelclip_sdk import PixelClipError, Vocabulary
+from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk.classes import class_list, parse_classes
+from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.vocabulary import read_classes
+from training.arguments import positive
+from training.config import ConfigError
+from training.data import PICTURES, find_pairs
+from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
+from training.encoders.pair import EncoderPair
+from training.encoders.runtime import TorchBackend, TorchTextEncoder
+from training.figures import page
+from training.figures.clusters import Clustered, assign, draw_clusters
+from training.figures.grid import draw_grid
+from training.figures.names import Words, began_as, embed, nearest, with_classes, write_names
+from training.figures.tsne import draw_tsne
+from training.protocols import Official, segment
+from training.runs import Run, open_run
+
+__all__ = ["main"]
+
+_NAMES = 4  # nearest names of a cluster
+_WORDS = "everyday-nouns"
+_SCENE = (
+    "Every pixel has the class whose words are nearest, by the protocol of training/evaluate.py (official), with "
+    "the model's own templates."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scenes:
+    """The photos of the grid, with classes and, where they are labelled, the truth."""
+
+    photos: list[npt.NDArray[np.uint8]]
+    truths: list[npt.NDArray[np.uint8]] | None
+    classes: Mapping[str, tuple[str, ...]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        print(f"open in a browser: {_write(options)}")
+    except (PixelClipError, OSError) as error:
+        print(f"pictures: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "pictures: interrupted; pictures that were done are there, index.html is not new", file=sys.stderr
+        )
+        return 130
+    return 0
+
+
+def _write(options: argparse.Namespace) -> Path:
+    """All pictures, then the page."""
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    scenes = _scenes(options)
+    moved = {name: getattr(options, name) for name in ("images", "masks", "model", "checkpoint")}
+    runs = [open_run(folder, **moved) for folder in options.run]
+    _check_comparable(runs)
+    titles = _titles(runs)
+    out: Path = options.out
+    parts = [_about(runs, titles), _grid(runs, titles, scenes, out, device)]
+    # A run without clustering has no clusters to show.
+    clustered = {title: run for title, run in zip(titles, runs, strict=True) if run.config.clustering}
+    if clustered:
+        parts += _prompts(clustered, scenes.classes, options.photos, out, device)
+    index = out / "index.html"
+    with atomic_write(index) as temporary:
+        temporary.write_text(page.page("PixelCLIP: pictures of a training", parts), encoding="utf-8")
+    return index
+
+
+def _scenes(options: argparse.Namespace) -> _Scenes:
+    """The grid's photos, evenly from all that there are."""
+    classes = read_classes(options.classes) if options.classes else None
+    if isinstance(classes, Vocabulary):
+        raise DatasetError("--classes is a vocabulary of embeddings; expected words: they are embedded here")
+    root: Path = options.root
+    if options.dataset:
+        data: Dataset = load_dataset(options.dataset, root, split=options.split, classes=classes)
+        pairs = [data.pair(i) for i in _evenly(len(data), options.photos)]
+        return _Scenes([photo for photo, _ in pairs], [truth for _, truth in pairs], data.classes)
+    if classes is None:
+        raise DatasetError(
+            "photos without labels need --classes, the words to look for; or name the labelled set "
+            "with --dataset"
+        )
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES)
+    if not files:
+        raise ImageError(f"no photo under --root {root}; expected .jpg, .png, .webp or .bmp files")
+    photos = [load_image(files[i]) for i in _evenly(len(files), options.photos)]
+    return _Scenes(photos, None, parse_classes(classes))
+
+
+def _evenly(length: int, count: int) -> list[int]:
+    """At most `count` places in a list, spread over it."""
+    return sorted({int(place) for place in (np.arange(count) + 0.5) * length / count})
+
+
+def _check_comparable(runs: Sequence[Run]) -> None:
+    """Runs side by side began alike and saw the same photos and masks.
+
+    Raises:
+        ConfigError: They did not.
+    """
+    for name in ("model", "checkpoint", "random_weights", "images", "masks"):
+        values = [getattr(run.config, name) for run in runs]
+        if len(set(values)) > 1:
+            hint = "" if name == "random_weights" else f", or give --{name} for all if it only moved"
+            raise ConfigError(
+                f"the runs differ in {name}: {', '.join(map(str, values))}. "
+                f"Compare runs that have it in common{hint}."
+            )
+
+
+def _titles(runs: Sequence[Run]) -> list[str]:
+    """A run's name, numbered where several have the same."""
+    names = [run.name for run in runs]
+    return [name if names.count(name) == 1 else f"{name}-{i + 1}" for i, name in enumerate(names)]
+
+
+def _about(runs: Sequence[Run], titles: Sequence[str]) -> str:
+    config = runs[0].config
+    lines = [
+        f"{title}: step {run.step} of {run.config.steps}, k = {run.config.clusters}."
+        for title, run in zip(titles, runs, strict=True)
+    ]
+    start = "random weights" if config.random_weights else str(config.checkpoint or "its own weights")
+    return page.section("", f"Model {config.model}, from {start}; masks {config.masks}.", " ".join(lines))
+
+
+def _grid(runs: Sequence[Run], titles: Sequence[str], scenes: _Scenes, out: Path, device: str) -> str:
+    """Photo, start, runs and truth side by side."""
+    models = {f"{Path(runs[0].config.model).stem} before": runs[0].start}
+    models |= {f"{title}, step {run.step}": run.pair for title, run in zip(titles, runs, strict=True)}
+    predictions = {title: _segmented(pair, scenes, device) for title, pair in models.items()}
+    picture, scores = draw_grid(scenes.photos, predictions, list(scenes.classes), scenes.truths)
+    notes = [_SCENE]
+    if scores:
+        notes.append(
+            "mIoU is over the few photos shown, in percent: it says what they look like, not how good the model "
+            "is. training/evaluate.py scores a whole set."
+        )
+    return page.section("Photos", *notes) + _figure(picture, out, "grid", "", "Photos, segmentations, truth")
+
+
+def _segmented(pair: EncoderPair, scenes: _Scenes, device: str) -> list[npt.NDArray[np.integer]]:
+    backend = TorchBackend(pair, device)
+    text = Vocabulary.encode(dict(scenes.classes), TorchTextEncoder(pair)).embeddings
+    return [segment(Official(), photo, text, backend, pair.input) for photo in scenes.photos]
+
+
+def _prompts(
+    runs: Mapping[str, Run], classes: Mapping[str, tuple[str, ...]], count: int, out: Path, device: str
+) -> list[str]:
+    """What the clusters do to masks, and what they mean."""
+    config = next(iter(runs.values())).config
+    try:
+        pairs = find_pairs(config.images, config.masks)
+    except ImageError as error:
+        raise ImageError(
+            f"{error}. If the run's photos or masks have moved, say where to: --images DIR, --masks DIR"
+        ) from error
+    shown = [pairs[i] for i in _evenly(len(pairs), count)]
+    vocabulary = with_classes(class_list(_WORDS), classes)
+    found: dict[str, Clustered] = {}
+    words: dict[str, Words] = {}
+    names: dict[str, list[list[tuple[str, float]]]] = {}
+    for title, run in runs.items():
+        batch = [pairs[i] for i in _evenly(len(pairs), max(run.config.batch, count))]
+        batch = [*shown, *(name for name in batch if name not in shown)][: max(run.config.batch, len(shown))]
+        found[title] = assign(run, config.images, config.masks, batch, len(shown), device)
+        words[title] = embed(run, vocabulary)
+        names[title] = nearest(words[title], _NAMES)
+    first = {title: [row[0][0] for row in rows] for title, rows in names.items()}
+    picture = draw_clusters(
+        [load_image(config.images / name) for name in shown],
+        [(f"{title}, k = {run.config.clusters}", found[title], first[title]) for title, run in runs.items()],
+    )
+    parts = [
+        page.section(
+            "Masks coloured by cluster",
+            "Each mask has the colour of the cluster that the clustering gives it: the teacher's features, the "
+            "run's ε, balanced over as many photos as a step of the run takes. Unlike there, photos are "
+            "whole and not augmented. Where masks overlap the smallest is on top; grey is under no mask. Under each "
+            "picture stand the clusters that cover most of it, with the nearest name. Colours of different "
+            "runs have nothing to do with each other.",
+        )
+        + _figure(picture, out, "clusters", "", "Photos with their masks, coloured by cluster"),
+        page.section(
+            "Nearest names of the learned prompts",
+            f"By cosine, out of {len(vocabulary)} words: the list {_WORDS} and the classes above, in the "
+            "run's own templates. "
+            + (
+                "The run compares with clusters centred by their own mean, so the words are centred by theirs: "
+                "a cosine is a likeness beyond what all have in common."
+                if config.centre
+                else "Neither is centred, as in the run."
+            ),
+        ),
+    ]
+    parts += [_table(title, run, found[title], names[title], out) for title, run in runs.items()]
+    parts.append(
+        page.section(
+            "Prompts among words",
+            "t-SNE of the same vectors: what is near is alike, while distances across the map, its axes and its "
+            "turn mean nothing. Grey dots are words, diamonds the classes, discs the clusters, larger the "
+            "more masks of the batch they have; a ring is a cluster without a mask. The most used carry number and nearest "
+            "name, where there is room.",
+        )
+    )
+    for title in runs:
+        picture = draw_tsne(words[title], found[title], list(classes), first[title])
+        parts.append(_figure(picture, out, f"tsne-{title}", title, f"Map of the clusters of {title}"))
+    return parts
+
+
+def _table(
+    title: str, run: Run, found: Clustered, names: Sequence[Sequence[tuple[str, float]]], out: Path
+) -> str:
+    """One run's clusters, the most used first; beside the page as CSV."""
+    began, file = began_as(run), f"names-{title}.csv"
+    write_names(out / file, found, names, began)
+    headings = [
+        "cluster",
+        f"of {found.shown.sum()} masks shown",
+        f"of {found.used.sum()} in the batch",
+        "nearest names (cosine)",
+        "began as",
+    ]
+    rows = []
+    for cluster in np.argsort(found.rank):
+        near = ", ".join(f"{name} ({cosine:.2f})" for name, cosine in names[cluster])
+        cells = [str(cluster), str(found.shown[cluster]), str(found.used[cluster]), near, began[cluster]]
+        rows.append(([int(value) for value in found.colours[cluster]], cells))
+    heading = f"{title}: {int((found.used > 0).sum())} of {len(found.rank)} clusters in use"
+    return page.names_table(heading, file, headings, rows)
+
+
+def _figure(picture: Image.Image, out: Path, name: str, caption: str, alt: str) -> str:
+    """Writes a picture; its HTML."""
+    file = out / f"{name}.png"
+    with atomic_write(file) as temporary:
+        picture.save(temporary, optimize=True)
+    return page.figure(file.name, picture.size, alt, caption)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pictures.py", description="PNG pictures of training runs, and a page that shows them."
+    )
+    parser.add_argument(
+        "--run",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="folders of training/train.py; several, from the same model, stand side by side",
+    )
+    parser.add_argument("--root", required=True, type=Path, metavar="DIR", help="photos to segment")
+    parser.add_argument("--dataset", choices=DATASETS, help="the labelled set at --root; without: no labels")
+    parser.add_argument("--split", help="of the set; default: the one that is usually scored")
+    parser.add_argument(
+        "--classes", metavar='FILE|"a, b"', help="words to look for; needed where the set has none"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the pictures go")
+    parser.add_argument(
+        "--photos", type=positive, default=6, metavar="N", help="photos in each picture (default: 6)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1")
+    moved = parser.add_argument_group("files of the runs that have moved since")
+    moved.add_argument("--images", type=Path, metavar="DIR", help="photos that the runs saw")
+    moved.add_argument("--masks", type=Path, metavar="DIR", help="their masks")
+    moved.add_argument("--model", metavar="NAME", help="the model's name or .json file")
+    moved.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights that the runs began from")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

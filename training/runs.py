@@ -1,0 +1,130 @@
+"""A training run: put together from its settings, and opened again from its folder."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pixelclip_sdk.errors import CheckpointError
+from training import checkpoint
+from training.config import Config, ConfigError, config_of
+from training.encoders.pair import EncoderPair
+from training.models import starting_model
+from training.pixelclip import PixelCLIP
+
+__all__ = ["Run", "assemble", "load_model", "open_run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as its newest checkpoint has it.
+
+    Attributes:
+        name: The folder's.
+        step: Steps that were done.
+        config: The settings; those that were overridden are the new ones.
+        start: The encoders that it began with.
+        pair: The encoders now; the text tower is the same module.
+        model: Student, teacher, prompts and decoder; its student is the image encoder of `pair`.
+    """
+
+    name: str
+    step: int
+    config: Config
+    start: EncoderPair
+    pair: EncoderPair
+    model: PixelCLIP
+
+
+def assemble(config: Config, pair: EncoderPair) -> PixelCLIP:
+    """All that a step needs, as the settings say.
+
+    Args:
+        config: The settings.
+        pair: The encoders to start from.
+
+    Raises:
+        PixelClipError: See `PixelCLIP`.
+    """
+    return PixelCLIP(
+        pair,
+        trainable=config.trainable,
+        clusters=config.clusters,
+        words=config.words,
+        templates=config.templates,
+        epsilon=config.epsilon,
+        classes=config.classes,
+        clustering=config.clustering,
+        centre=config.centre,
+        decoder_width=config.decoder_width,
+        batch_norm=config.batch_norm,
+        seed=config.seed,
+    )
+
+
+def load_model(model: nn.Module, saved: checkpoint.Saved) -> None:
+    """Puts a checkpoint's tensors into a model; the frozen text tower is not among them.
+
+    Raises:
+        ConfigError: They are another model's.
+    """
+    weights = {k.removeprefix("model."): v for k, v in saved.state.items() if k.startswith("model.")}
+    try:
+        report = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # another shape
+        raise ConfigError(f"the checkpoint of step {saved.step} is of another model: {error}") from error
+    if report.unexpected_keys or any(not key.startswith("text.") for key in report.missing_keys):
+        raise ConfigError(f"the checkpoint of step {saved.step} is of another model: {report}")
+
+
+def open_run(folder: Path, **overrides: Any) -> Run:
+    """Opens the newest checkpoint of a run, on the CPU.
+
+    Args:
+        folder: The run's folder, which ``training/train.py`` wrote.
+        overrides: Settings that win over the run's: files that have moved since. None is no override.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it or the model's weights cannot be used.
+        ConfigError: The settings cannot be read, or the checkpoint is of another model.
+    """
+    saved = checkpoint.newest(folder)
+    if saved is None:
+        raise CheckpointError(
+            f"there is no checkpoint in {folder}; expected step-N.json, step-N.weights.safetensors and "
+            "step-N.state.safetensors, which training/train.py writes"
+        )
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        config = dataclasses.replace(config_of(saved.notes["config"]), **given)
+        pair, _ = starting_model(
+            config.model,
+            checkpoint=config.checkpoint,
+            random_weights=config.random_weights,
+            seed=config.seed,
+            offline=config.offline,
+        )
+        start = dataclasses.replace(pair, image=copy.deepcopy(pair.image))
+        model = assemble(config, pair)
+        load_model(model, saved)
+    except KeyError as error:
+        raise CheckpointError(f"the checkpoint of step {saved.step} in {folder} lacks {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{folder}: {error}") from error
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{folder} began from model {config.model}, checkpoint {config.checkpoint or 'its own'}: {error}"
+        ) from error
+    return Run(
+        name=folder.resolve().name,
+        step=saved.step,
+        config=config,
+        start=start,
+        pair=pair,
+        model=model.eval(),
+    )
