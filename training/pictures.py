@@ -30,10 +30,10 @@ from training.data import PICTURES, find_pairs
 from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
 from training.encoders.pair import EncoderPair
 from training.encoders.runtime import TorchBackend, TorchTextEncoder
-from training.figures import page
+from training.figures import captions, page
 from training.figures.clusters import Clustered, assign, draw_clusters
 from training.figures.grid import draw_grid
-from training.figures.names import Words, began_as, embed, nearest, with_classes, write_names
+from training.figures.names import Words, began_as, beside_clusters, embed, nearest, with_classes, write_names
 from training.figures.tsne import draw_tsne
 from training.protocols import Official, segment
 from training.runs import Run, open_run
@@ -42,16 +42,13 @@ __all__ = ["main"]
 
 _NAMES = 4  # nearest names of a cluster
 _WORDS = "everyday-nouns"
-_SCENE = (
-    "Every pixel has the class whose words are nearest, by the protocol of training/evaluate.py (official), with "
-    "the model's own templates."
-)
 
 
 @dataclass(frozen=True, eq=False)
 class _Scenes:
     """The photos of the grid, with classes and, where they are labelled, the truth."""
 
+    caption: str
     photos: list[npt.NDArray[np.uint8]]
     truths: list[npt.NDArray[np.uint8]] | None
     classes: Mapping[str, tuple[str, ...]]
@@ -59,7 +56,10 @@ class _Scenes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.split and not options.dataset:
+        parser.error("--split is a part of the labelled set that --dataset names")
     try:
         print(f"open in a browser: {_write(options)}")
     except (PixelClipError, OSError) as error:
@@ -104,7 +104,8 @@ def _scenes(options: argparse.Namespace) -> _Scenes:
     if options.dataset:
         data: Dataset = load_dataset(options.dataset, root, split=options.split, classes=classes)
         pairs = [data.pair(i) for i in _evenly(len(data), options.photos)]
-        return _Scenes([photo for photo, _ in pairs], [truth for _, truth in pairs], data.classes)
+        caption = f"{len(pairs)} of the {len(data)} photos of {data.name} {data.split}".rstrip()
+        return _Scenes(caption, [photo for photo, _ in pairs], [truth for _, truth in pairs], data.classes)
     if classes is None:
         raise DatasetError(
             "photos without labels need --classes, the words to look for; or name the labelled set "
@@ -114,7 +115,7 @@ def _scenes(options: argparse.Namespace) -> _Scenes:
     if not files:
         raise ImageError(f"no photo under --root {root}; expected .jpg, .png, .webp or .bmp files")
     photos = [load_image(files[i]) for i in _evenly(len(files), options.photos)]
-    return _Scenes(photos, None, parse_classes(classes))
+    return _Scenes(f"{len(photos)} of {len(files)} photos", photos, None, parse_classes(classes))
 
 
 def _evenly(length: int, count: int) -> list[int]:
@@ -160,13 +161,10 @@ def _grid(runs: Sequence[Run], titles: Sequence[str], scenes: _Scenes, out: Path
     models |= {f"{title}, step {run.step}": run.pair for title, run in zip(titles, runs, strict=True)}
     predictions = {title: _segmented(pair, scenes, device) for title, pair in models.items()}
     picture, scores = draw_grid(scenes.photos, predictions, list(scenes.classes), scenes.truths)
-    notes = [_SCENE]
-    if scores:
-        notes.append(
-            "mIoU is over the few photos shown, in percent: it says what they look like, not how good the model "
-            "is. training/evaluate.py scores a whole set."
-        )
-    return page.section("Photos", *notes) + _figure(picture, out, "grid", "", "Photos, segmentations, truth")
+    notes = [captions.PHOTOS, captions.SCORES] if scores else [captions.PHOTOS]
+    return page.section("Photos", *notes) + _figure(
+        picture, out, "grid", scenes.caption, "Photos beside their segmentations"
+    )
 
 
 def _segmented(pair: EncoderPair, scenes: _Scenes, device: str) -> list[npt.NDArray[np.integer]]:
@@ -188,52 +186,34 @@ def _prompts(
         ) from error
     shown = [pairs[i] for i in _evenly(len(pairs), count)]
     vocabulary = with_classes(class_list(_WORDS), classes)
+    rows: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}
     found: dict[str, Clustered] = {}
     words: dict[str, Words] = {}
     names: dict[str, list[list[tuple[str, float]]]] = {}
     for title, run in runs.items():
-        batch = [pairs[i] for i in _evenly(len(pairs), max(run.config.batch, count))]
-        batch = [*shown, *(name for name in batch if name not in shown)][: max(run.config.batch, len(shown))]
+        others = [pairs[i] for i in _evenly(len(pairs), run.config.batch) if pairs[i] not in shown]
+        batch = [*shown, *others][: max(run.config.batch, len(shown))]
         found[title] = assign(run, config.images, config.masks, batch, len(shown), device)
-        words[title] = embed(run, vocabulary)
+        if (templates := run.config.templates) not in rows:
+            rows[templates] = embed(run, vocabulary)
+        words[title] = beside_clusters(run, list(vocabulary), rows[templates])
         names[title] = nearest(words[title], _NAMES)
     first = {title: [row[0][0] for row in rows] for title, rows in names.items()}
     picture = draw_clusters(
         [load_image(config.images / name) for name in shown],
         [(f"{title}, k = {run.config.clusters}", found[title], first[title]) for title, run in runs.items()],
     )
+    caption = f"{len(shown)} of the {len(pairs)} photos with masks"
     parts = [
-        page.section(
-            "Masks coloured by cluster",
-            "Each mask has the colour of the cluster that the clustering gives it: the teacher's features, the "
-            "run's ε, balanced over as many photos as a step of the run takes. Unlike there, photos are "
-            "whole and not augmented. Where masks overlap the smallest is on top; grey is under no mask. Under each "
-            "picture stand the clusters that cover most of it, with the nearest name. Colours of different "
-            "runs have nothing to do with each other.",
-        )
-        + _figure(picture, out, "clusters", "", "Photos with their masks, coloured by cluster"),
+        page.section("Masks coloured by cluster", captions.CLUSTERS),
+        _figure(picture, out, "clusters", caption, "Photos with their masks, coloured by cluster"),
         page.section(
             "Nearest names of the learned prompts",
-            f"By cosine, out of {len(vocabulary)} words: the list {_WORDS} and the classes above, in the "
-            "run's own templates. "
-            + (
-                "The run compares with clusters centred by their own mean, so the words are centred by theirs: "
-                "a cosine is a likeness beyond what all have in common."
-                if config.centre
-                else "Neither is centred, as in the run."
-            ),
+            captions.NAMES.format(count=len(vocabulary), words=_WORDS),
         ),
+        *(_table(title, run, found[title], names[title], out) for title, run in runs.items()),
+        page.section("Prompts among words", captions.TSNE),
     ]
-    parts += [_table(title, run, found[title], names[title], out) for title, run in runs.items()]
-    parts.append(
-        page.section(
-            "Prompts among words",
-            "t-SNE of the same vectors: what is near is alike, while distances across the map, its axes and its "
-            "turn mean nothing. Grey dots are words, diamonds the classes, discs the clusters, larger the "
-            "more masks of the batch they have; a ring is a cluster without a mask. The most used carry number and nearest "
-            "name, where there is room.",
-        )
-    )
     for title in runs:
         picture = draw_tsne(words[title], found[title], list(classes), first[title])
         parts.append(_figure(picture, out, f"tsne-{title}", title, f"Map of the clusters of {title}"))
@@ -258,7 +238,8 @@ def _table(
         near = ", ".join(f"{name} ({cosine:.2f})" for name, cosine in names[cluster])
         cells = [str(cluster), str(found.shown[cluster]), str(found.used[cluster]), near, began[cluster]]
         rows.append(([int(value) for value in found.colours[cluster]], cells))
-    heading = f"{title}: {int((found.used > 0).sum())} of {len(found.rank)} clusters in use"
+    centred = ", centred" if run.config.centre else ""
+    heading = f"{title}: {int((found.used > 0).sum())} of {len(found.rank)} clusters in use{centred}"
     return page.names_table(heading, file, headings, rows)
 
 

@@ -74,12 +74,18 @@ def load_model(model: nn.Module, saved: checkpoint.Saved) -> None:
         ConfigError: They are another model's.
     """
     weights = {k.removeprefix("model."): v for k, v in saved.state.items() if k.startswith("model.")}
+    what = f"the checkpoint of step {saved.step} is of another model"
     try:
         report = model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:  # another shape
-        raise ConfigError(f"the checkpoint of step {saved.step} is of another model: {error}") from error
-    if report.unexpected_keys or any(not key.startswith("text.") for key in report.missing_keys):
-        raise ConfigError(f"the checkpoint of step {saved.step} is of another model: {report}")
+    except RuntimeError as error:  # another shape; the first line is a title
+        raise ConfigError(f"{what}: {str(error).splitlines()[1].strip()}") from error
+    missing = [key for key in report.missing_keys if not key.startswith("text.")]
+    if missing or report.unexpected_keys:
+        example = [*missing, *report.unexpected_keys][0]
+        raise ConfigError(
+            f"{what}: it lacks {len(missing)} tensors and has {len(report.unexpected_keys)} others, "
+            f"such as {example}"
+        )
 
 
 def open_run(folder: Path, **overrides: Any) -> Run:
@@ -112,13 +118,16 @@ def open_run(folder: Path, **overrides: Any) -> Run:
         start = dataclasses.replace(pair, image=copy.deepcopy(pair.image))
         model = assemble(config, pair)
         load_model(model, saved)
-    except KeyError as error:
-        raise CheckpointError(f"the checkpoint of step {saved.step} in {folder} lacks {error}") from error
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"the settings in {folder} cannot be read ({error!r}); expected a run of training/train.py"
+        ) from error
     except ConfigError as error:
         raise ConfigError(f"{folder}: {error}") from error
     except CheckpointError as error:
         raise CheckpointError(
-            f"{folder} began from model {config.model}, checkpoint {config.checkpoint or 'its own'}: {error}"
+            f"the run {folder} began from the model {config.model}: {error}. "
+            "If a file of it has moved, say where to: --model, --checkpoint"
         ) from error
     return Run(
         name=folder.resolve().name,

@@ -18,7 +18,7 @@ from training.encoders.runtime import TorchTextEncoder
 from training.figures.clusters import Clustered
 from training.runs import Run
 
-__all__ = ["Words", "began_as", "embed", "nearest", "with_classes", "write_names"]
+__all__ = ["Words", "began_as", "beside_clusters", "embed", "nearest", "with_classes", "write_names"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,23 +44,36 @@ def with_classes(
     return {**classes, **{name: texts for name, texts in words.items() if name.casefold() not in taken}}
 
 
-@torch.inference_mode()
-def embed(run: Run, words: Mapping[str, tuple[str, ...]]) -> Words:
-    """Brings words to where the clusters of a run are.
-
-    The names go into the run's own templates, as the learnable words do. A run that compares with centred
-    clusters (`centre`) takes the part off that all clusters share; here the names are centred by their own
-    mean in the same way, for else every name would be about as near as any other.
+def embed(run: Run, words: Mapping[str, tuple[str, ...]]) -> npt.NDArray[np.float32]:
+    """Words through the run's text tower, in its own templates, as the learnable words are.
 
     Args:
         run: The run.
-        words: Name → synonyms.
+        words: N names → synonyms.
+
+    Returns:
+        `(N, D)`, unit rows. The tower is frozen: runs from one model with the same templates share them.
     """
     encoder = TorchTextEncoder(run.pair, run.config.templates)
-    rows = torch.from_numpy(Vocabulary.encode(dict(words), encoder).embeddings.copy())
+    return Vocabulary.encode(dict(words), encoder).embeddings
+
+
+@torch.inference_mode()
+def beside_clusters(run: Run, names: Sequence[str], rows: npt.NDArray[np.float32]) -> Words:
+    """Words where the run's clusters are.
+
+    A run that compares with centred clusters (`centre`) takes off what all clusters share. Here the words
+    lose what all words share, in the same way: else each would be about as near as any other.
+
+    Args:
+        run: The run.
+        names: N.
+        rows: `(N, D)`, of `embed`.
+    """
+    found = torch.from_numpy(rows.copy())
     if run.config.centre:
-        rows = centred(rows)
-    return Words(list(words), rows.numpy(), run.model.clusters().cpu().numpy())
+        found = centred(found)
+    return Words(list(names), found.numpy(), run.model.clusters().cpu().numpy())
 
 
 def nearest(words: Words, count: int) -> list[list[tuple[str, float]]]:

@@ -92,8 +92,9 @@ def names_table(
         )
         for colour, values in rows
     )
+    link = f'<a href="{escape(file)}">{escape(file)}</a>'
     return (
-        f'<h3>{escape(title)}</h3>\n<p class="quiet">The same as <a href="{escape(file)}">{escape(file)}</a>.</p>\n'
+        f'<h3>{escape(title)}</h3>\n<p class="quiet">The same as a file: {link}</p>\n'
         f'<div class="scroll"><table>\n<thead>{cells("th", headings)}</thead>\n<tbody>\n{body}\n</tbody>\n'
         "</table></div>"
     )

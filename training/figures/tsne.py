@@ -21,7 +21,8 @@ _FINE = 2  # drawn that many times as large, then shrunk: Pillow draws without a
 _MARGIN = 40
 _LEAST = 5  # points
 _PERPLEXITY = 30  # scikit-learn's, where there are points enough
-_LANDSCAPE = (196, 198, 204)
+_LANDSCAPE, _FAINT = (196, 198, 204), (130, 132, 140)
+_SPARSE = 22  # pixels around the name of a grey dot that stay free
 _LABELLED = 40  # clusters with a name on the map
 
 Box = tuple[float, float, float, float]
@@ -70,7 +71,7 @@ def draw_tsne(words: Words, found: Clustered, classes: Sequence[str], nearest: S
 
     Words are grey dots, a set's classes black diamonds with their names, clusters discs in their colour, the
     larger the more masks they have; the most used ones carry number and nearest name. Clusters without a mask
-    are rings. A label that finds no room is left out.
+    are rings. Where there is much room, a grey dot has its word. A label that finds no room is left out.
 
     Args:
         words: The names and clusters.
@@ -89,12 +90,14 @@ def draw_tsne(words: Words, found: Clustered, classes: Sequence[str], nearest: S
     picture = Image.new("RGB", (_SIZE[0] * _FINE, _SIZE[1] * _FINE), "white")
     draw = ImageDraw.Draw(picture)
     chosen = set(classes)
-    labels, marks = [], []
+    marks: list[Box] = []
+    classes_first, labels, landmarks = [], [], []
     for name, (x, y) in zip(words.names, names, strict=True):
         if name not in chosen:
             _disc(draw, x, y, 2 * _FINE, fill=_LANDSCAPE)
+            landmarks.append(_Label(name, x, y, 2 * _FINE, _FAINT, 12 * _FINE))
     largest = max(int(found.used.max()), 1)
-    for cluster in np.argsort(-found.rank):  # the most used last, on top
+    for cluster in np.argsort(-found.used, kind="stable"):  # small ones on top of large ones
         x, y = clusters[cluster]
         colour = tuple(map(int, found.colours[cluster]))
         if not found.used[cluster]:
@@ -104,24 +107,27 @@ def draw_tsne(words: Words, found: Clustered, classes: Sequence[str], nearest: S
         _disc(draw, x, y, radius, fill=colour, outline="white", width=_FINE)
         marks.append((x - radius, y - radius, x + radius, y + radius))
         if found.rank[cluster] < _LABELLED:
-            labels.insert(0, _Label(f"{cluster} {nearest[cluster]}", x, y, radius, INK, 15 * _FINE))
+            labels.append(_Label(f"{cluster} {nearest[cluster]}", x, y, radius, INK, 15 * _FINE))
     for name, (x, y) in zip(words.names, names, strict=True):
         if name in chosen:
             side = 6 * _FINE
             draw.polygon([(x - side, y), (x, y - side), (x + side, y), (x, y + side)], fill="black")
             marks.append((x - side, y - side, x + side, y + side))
-            labels.insert(0, _Label(name, x, y, side, (0, 0, 0), 21 * _FINE))
-    # Classes before clusters: they are fewer, and what a reader knows.
-    labels.sort(key=lambda label: -label.size)
-    _place(draw, labels, marks, picture.size)
+            classes_first.append(_Label(name, x, y, side, (0, 0, 0), 21 * _FINE))
+    # In the order of what a reader looks for. Some words tell where on the map one is.
+    _place(draw, [*classes_first, *labels], marks, picture.size)
+    _place(draw, landmarks, marks, picture.size, room=_SPARSE * _FINE)
     return picture.resize(_SIZE, Image.Resampling.LANCZOS)
 
 
 def _place(
-    draw: ImageDraw.ImageDraw, labels: Sequence[_Label], marks: list[Box], size: tuple[int, int]
+    draw: ImageDraw.ImageDraw,
+    labels: Sequence[_Label],
+    taken: list[Box],
+    size: tuple[int, int],
+    room: float = 0,
 ) -> None:
-    """Writes each label where it covers no mark and no other label, if there is such a place."""
-    taken = list(marks)
+    """Writes each label, in their order, where nothing is `taken` within `room`; takes its place."""
     for label in labels:
         font = ImageFont.load_default(label.size)
         width, height = font.getlength(label.text), label.size * 1.1
@@ -133,8 +139,9 @@ def _place(
             *((right, above), (right, below), (left, above), (left, below)),
         ]:
             box = (x, y, x + width, y + height)
+            wide = (box[0] - room, box[1] - room, box[2] + room, box[3] + room)
             inside = x >= 0 and y >= 0 and box[2] <= size[0] and box[3] <= size[1]
-            if inside and not any(_overlap(box, other) for other in taken):
+            if inside and not any(_overlap(wide, other) for other in taken):
                 taken.append(box)
                 place = (x, y + height / 2)
                 draw.text(
