@@ -92,21 +92,25 @@ def draw_tsne(words: Words, found: Clustered, classes: Sequence[str], nearest: S
     chosen = set(classes)
     marks: list[Box] = []
     classes_first, labels, landmarks = [], [], []
-    for name, (x, y) in zip(words.names, names, strict=True):
-        if name not in chosen:
+    # Shuffled: lists are alphabetical, and the first words to come find room.
+    for place in np.random.default_rng(0).permutation(len(names)):
+        if words.names[place] not in chosen:
+            x, y = names[place]
             _disc(draw, x, y, 2 * _FINE, fill=_LANDSCAPE)
-            landmarks.append(_Label(name, x, y, 2 * _FINE, _FAINT, 12 * _FINE))
+            landmarks.append(_Label(words.names[place], x, y, 2 * _FINE, _FAINT, 12 * _FINE))
     largest = max(int(found.used.max()), 1)
-    for cluster in np.argsort(-found.used, kind="stable"):  # small ones on top of large ones
+    # Small ones on top of large ones.
+    for place, cluster in enumerate(np.argsort(-found.used, kind="stable")):
         x, y = clusters[cluster]
         colour = tuple(map(int, found.colours[cluster]))
         if not found.used[cluster]:
-            _disc(draw, x, y, 4 * _FINE, outline=colour, width=_FINE)
-            continue
-        radius = (5 + 9 * np.sqrt(found.used[cluster] / largest)) * _FINE
-        _disc(draw, x, y, radius, fill=colour, outline="white", width=_FINE)
+            radius = 4 * _FINE
+            _disc(draw, x, y, radius, outline=colour, width=_FINE)
+        else:
+            radius = (5 + 9 * np.sqrt(found.used[cluster] / largest)) * _FINE
+            _disc(draw, x, y, radius, fill=colour, outline="white", width=_FINE)
         marks.append((x - radius, y - radius, x + radius, y + radius))
-        if found.rank[cluster] < _LABELLED:
+        if found.used[cluster] and place < _LABELLED:
             labels.append(_Label(f"{cluster} {nearest[cluster]}", x, y, radius, INK, 15 * _FINE))
     for name, (x, y) in zip(words.names, names, strict=True):
         if name in chosen:

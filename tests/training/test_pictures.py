@@ -1,0 +1,357 @@
+"""The command on tiny runs, and what its pictures show."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from toy_photos import write_photos
+
+import training
+from pixelclip_sdk.classes import class_list
+from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.visualize import palette
+from training import pictures
+from training.clustering import sinkhorn
+from training.config import load_config
+from training.figures.clusters import Clustered, assign, draw_clusters
+from training.figures.grid import draw_grid
+from training.figures.tiles import TILE
+from training.figures.tsne import project
+from training.masks.format import read_masks
+from training.metrics import IGNORED
+from training.models import starting_model
+from training.pixelclip import dense_features
+from training.runs import open_run
+from training.train import train
+
+TRAINING = Path(training.__file__).parent
+ROOT = TRAINING.parent
+WORDS = "sky, tree, car"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Photos with masks, and photos with labels."""
+    folder = tmp_path_factory.mktemp("data")
+    write_photos(folder, 6)
+    scenes, rng = folder / "scenes", np.random.default_rng(1)
+    for name in ("images", "labels"):
+        (scenes / name).mkdir(parents=True)
+    for index in range(3):
+        photo = rng.integers(0, 256, (60 + 20 * index, 80, 3), np.uint8)
+        Image.fromarray(photo).save(scenes / f"images/{index}.png")
+        truth = np.full(photo.shape[:2], index, np.uint8)
+        truth[:9] = IGNORED
+        Image.fromarray(truth).save(scenes / f"labels/{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    """Two tiny runs; one compares with clusters as they are, the other centres them."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = [f"images={data / 'images'}", f"masks={data / 'masks'}", "steps=2", "lr_encoder=1e-2"]
+    for name, more in {"plain": ["clusters=6"], "centred": ["clusters=8", "centre=true"]}.items():
+        train(load_config(TRAINING / "configs" / "tiny.yaml", [*settings, f"out={folder / name}", *more]))
+    return folder
+
+
+@pytest.fixture
+def few_words(monkeypatch):
+    """A map of 150 words instead of 1763: seconds less."""
+    monkeypatch.setattr(pictures, "_WORDS", "common-150")
+
+
+@pytest.fixture(scope="module")
+def shown(data, runs, tmp_path_factory):
+    """What the command writes for both runs, labelled photos beside them."""
+    out = tmp_path_factory.mktemp("out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "_WORDS", "common-150")
+        command = ["--run", str(runs / "plain"), str(runs / "centred"), "--dataset", "folder"]
+        command += ["--root", str(data / "scenes"), "--classes", WORDS, "--out", str(out)]
+        assert pictures.main([*command, "--photos", "2", "--device", "cpu"]) == 0
+    return out
+
+
+class References(HTMLParser):
+    """What a page refers to, and its pictures."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.files, self.images = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.files += [given[key] for key in ("src", "href") if key in given]
+        if tag == "img":
+            self.images.append(given)
+
+
+def test_the_page_shows_what_was_written_and_nothing_from_elsewhere(shown):
+    text = (shown / "index.html").read_text(encoding="utf-8")
+    page = References(text)
+    written = {path.name for path in shown.iterdir()} - {"index.html"}
+    assert set(page.files) == written
+    assert written == {
+        *("grid.png", "clusters.png", "tsne-plain.png", "tsne-centred.png"),
+        *("names-plain.csv", "names-centred.csv"),
+    }
+    for image in page.images:
+        with Image.open(shown / image["src"]) as picture:
+            assert picture.size == (int(image["width"]), int(image["height"]))
+        assert image["alt"]
+    assert "//" not in text.replace("<!DOCTYPE", "").replace("</", "")
+    assert "2 of the 3 photos of folder" in text
+
+
+def test_rows_and_columns(shown):
+    with Image.open(shown / "grid.png") as grid, Image.open(shown / "clusters.png") as clusters:
+        assert grid.width == 5 * (TILE + 10) + 10  # photo, before, two runs, truth
+        assert clusters.width == 4 * (TILE + 10) + 10  # photo, masks, two runs
+        # Photos of 80 × 60 (at 0) and 80 × 100 (at 2).
+        assert TILE * 3 / 4 + TILE < grid.height < TILE * 3 / 4 + TILE + 200
+
+
+def blend(photo, colour, opacity):
+    return np.asarray(photo) * (1 - opacity) + np.asarray(colour, float) * opacity
+
+
+def test_the_grid_has_the_photo_the_labels_and_the_truth():
+    photo = np.full((90, 120, 3), (200, 100, 0), np.uint8)
+    truth = np.zeros((90, 120), np.uint8)
+    truth[:, 60:], truth[:10] = 1, IGNORED
+    wrong = np.zeros((90, 120), np.int64)
+    picture, scores = draw_grid([photo], {"right": [truth % 255], "wrong": [wrong]}, ["a", "b"], [truth])
+    # By hand: a is half hit by all of its pixels, b by none.
+    assert scores == {"right": 1.0, "wrong": pytest.approx(0.25)}
+    cells = np.asarray(picture)
+    row = 10 + 42 + 10 + 200  # margin, two lines of headings, margin, inside the tile
+    left, right = 10 + TILE // 4, 10 + 3 * TILE // 4
+    step = TILE + 10
+    assert tuple(cells[row, left]) == (200, 100, 0)
+    for column, labels in ((1, (0, 1)), (2, (0, 0)), (3, (0, 1))):
+        for place, label in zip((left, right), labels, strict=True):
+            np.testing.assert_allclose(
+                cells[row, column * step + place], blend((200, 100, 0), palette(2)[label], 0.6), atol=2
+            )
+    unlabelled, scores = draw_grid([photo], {"wrong": [wrong]}, ["a", "b"], None)
+    assert unlabelled.width == 2 * step + 10
+    assert scores == {}
+
+
+def test_a_run_opens_as_it_was_saved(runs):
+    run = open_run(runs / "plain")
+    assert (run.name, run.step, run.config.clusters) == ("plain", 2, 6)
+    _, start = starting_model(run.config.model, random_weights=True)
+    before = {n.removeprefix("visual."): v for n, v in start.state_dict().items() if "visual." in n}
+    weights = load_file(runs / "plain" / "step-00000002.weights.safetensors")
+    for pair, expected in ((run.start, before), (run.pair, weights)):
+        position = pair.image.tower.visual.positional_embedding
+        key = "positional_embedding" if expected is before else "visual.positional_embedding"
+        assert torch.equal(position, expected[key])
+    state = load_file(runs / "plain" / "step-00000002.state.safetensors")
+    assert torch.equal(run.model.prompts.words, state["model.prompts.words"])
+
+
+@pytest.mark.parametrize("name", ["plain", "centred"])
+def test_masks_get_the_clusters_of_a_training_step(data, runs, name):
+    """Against pooling in full: the features brought to the masks' size, their mean inside each."""
+    run = open_run(runs / name)
+    names = ["a/00.png", "a/03.png", "a/04.png"]
+    found = assign(run, data / "images", data / "masks", names, 2)
+    pooled, counts = [], []
+    for photo in names:
+        small = Image.fromarray(load_image(data / "images" / photo)).resize(
+            (64, 64), Image.Resampling.BILINEAR
+        )
+        pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            features = dense_features(run.model.teacher.encoder, pixels).permute(0, 3, 1, 2)
+        dense = F.interpolate(features, size=(16, 16), mode="bilinear", align_corners=False)[0]
+        steps = (np.arange(16) + 0.5) / 16
+        masks = torch.from_numpy(read_masks((data / "masks" / photo).with_suffix(".npz"), (steps, steps)))
+        masks = masks[masks.sum((1, 2)) > 1]
+        pooled += [F.normalize(dense[:, mask].mean(1), dim=0) for mask in masks]
+        counts.append(len(masks))
+    with torch.no_grad():
+        similarity = torch.stack(pooled) @ run.model.clusters().T
+    expected = sinkhorn(similarity, run.config.epsilon).argmax(-1).numpy()
+    assert sum(counts) > 10
+    assert [len(part) for part in found.clusters] == [len(part) for part in found.masks] == counts[:2]
+    np.testing.assert_array_equal(np.concatenate(found.clusters), expected[: sum(counts[:2])])
+    np.testing.assert_array_equal(found.used, np.bincount(expected, minlength=len(found.rank)))
+    np.testing.assert_array_equal(
+        found.shown, np.bincount(expected[: sum(counts[:2])], minlength=len(found.rank))
+    )
+    assert sorted(found.rank) == list(range(len(found.rank)))
+    assert (np.diff(found.shown[np.argsort(found.rank)]) <= 0).all()
+
+
+def test_a_mask_has_its_cluster_s_colour():
+    photo = np.full((100, 100, 3), 80, np.uint8)
+    masks = np.zeros((3, 100, 100), bool)
+    masks[0, :, :50], masks[1, :, 60:], masks[2, 40:60, 10:30] = True, True, True  # the last within the first
+    clusters = np.array([4, 1, 2])
+    found = Clustered(
+        [masks], [clusters], np.bincount(clusters, minlength=6), np.zeros(6), np.array([3, 1, 0, 4, 2, 5])
+    )
+    picture = draw_clusters([photo], [("run", found, list("abcdef"))])
+    tile = np.asarray(picture)[10 + 42 + 10 :, 10 + 2 * (TILE + 10) :]
+    scale = TILE // 100
+    for (y, x), cluster in {(20, 20): 4, (50, 80): 1, (50, 20): 2}.items():
+        seen = tile[int(y * TILE / 100), int(x * TILE / 100)]
+        np.testing.assert_allclose(seen, blend((80, 80, 80), found.colours[cluster], 0.75), atol=2)
+    grey = tile[50 * scale, int(55 * TILE / 100)]  # under no mask
+    assert grey.max() - grey.min() <= 2
+
+
+@pytest.mark.parametrize("name", ["plain", "centred"])
+def test_the_nearest_name_is_the_nearest(runs, shown, name):
+    """Against every word alone, and the prompts by hand."""
+    run = open_run(runs / name)
+    words = list(dict.fromkeys([*WORDS.split(", "), *class_list("common-150")]))
+    pair = run.pair
+    pair.tokenizer.no_padding()
+    with torch.no_grad():
+        rows = []
+        for word in words:
+            texts = class_list("common-150").get(word, (word,)) if word not in WORDS.split(", ") else (word,)
+            ids = [pair.tokenizer.encode(f"A photo of a {text} in the scene").ids for text in texts]
+            rows.append(F.normalize(sum(pair.text(torch.tensor([i]))[0] for i in ids), dim=0))
+        rows, clusters = torch.stack(rows), run.model.prompts(pair.text)
+        if name == "centred":
+            rows, clusters = (F.normalize(v - v.mean(0), dim=-1) for v in (rows, clusters))
+        cosines = clusters @ rows.T
+    with (shown / f"names-{name}.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert sorted(int(line["cluster"]) for line in table) == list(range(run.config.clusters))
+    for line in table:
+        own = cosines[int(line["cluster"])]
+        best = own.topk(4)
+        given = [own[words.index(line[f"name_{i}"])].item() for i in range(1, 5)]
+        assert given == pytest.approx(best.values.tolist(), abs=1e-5)
+        assert [float(line[f"cosine_{i}"]) for i in range(1, 5)] == pytest.approx(given, abs=1e-4)
+        assert len(line["began_as"].split()) == 2
+    assert (
+        sum(int(line["masks_in_batch"]) for line in table)
+        >= sum(int(line["masks_shown"]) for line in table)
+        > 0
+    )
+
+
+def test_the_map_keeps_neighbours_and_is_the_same_again():
+    rng = np.random.default_rng(0)
+    centres = np.repeat(np.eye(8, dtype=np.float32)[:4], 20, axis=0)
+    points = centres + rng.normal(0, 0.05, centres.shape).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    flat = project(points)
+    assert np.array_equal(flat, project(points))
+    distance = np.linalg.norm(flat[:, None] - flat[None], axis=-1) + np.where(np.eye(80), np.inf, 0)
+    assert (distance.argmin(1) // 20 == np.arange(80) // 20).all()
+
+
+def test_a_map_of_few_points():
+    points = np.eye(5, dtype=np.float32)
+    assert np.isfinite(project(points)).all()
+    with pytest.raises(PixelClipError, match="t-SNE of 4 points; expected at least 5"):
+        project(points[:4])
+
+
+@pytest.mark.usefixtures("few_words")
+def test_photos_without_labels_and_a_run_without_clusters(data, tmp_path, capsys):
+    settings = [f"images={data / 'images'}", f"masks={data / 'masks'}", "steps=1", "clustering=false"]
+    train(load_config(TRAINING / "configs" / "tiny.yaml", [*settings, f"out={tmp_path / 'run'}"]))
+    command = ["--root", str(data / "scenes" / "images"), "--classes", WORDS, "--photos", "1"]
+    assert pictures.main(["--run", str(tmp_path / "run"), *command, "--out", str(tmp_path / "out")]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"grid.png", "index.html"}
+    with Image.open(tmp_path / "out" / "grid.png") as grid:
+        assert grid.width == 3 * (TILE + 10) + 10
+    assert "mIoU" not in (tmp_path / "out" / "index.html").read_text()
+    assert str(tmp_path / "out" / "index.html") in capsys.readouterr().out
+
+
+@pytest.fixture
+def command(data, tmp_path):
+    return [
+        "--root",
+        str(data / "images"),
+        "--classes",
+        WORDS,
+        "--photos",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+
+
+@pytest.mark.usefixtures("few_words")
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            ["--masks", "nowhere"],
+            "nowhere is no folder.*If the run's photos or masks have moved.*--masks DIR",
+        ),
+        (["--images", "nowhere"], "nowhere is no folder.*--images DIR"),
+        (["--model", "nowhere.json"], "cannot read the model's configuration nowhere.json.*--model"),
+        (["--checkpoint", "nowhere.pth"], "nowhere.pth.*--checkpoint"),
+        (["--model", "pixelclip-lit"], "Did you mean 'pixelclip-lite'"),
+        (["--classes", "voc-21"], "Did you mean 'voc-20'"),
+        (["--root", "nowhere"], "no photo under --root nowhere"),
+        (["--dataset", "camvid-11"], "got 3 classes; camvid-11 has 11"),
+    ],
+)
+def test_bad_input_is_said_in_a_line(runs, command, tmp_path, capsys, more, message):
+    assert pictures.main(["--run", str(runs / "plain"), *command, *more]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("pictures: ")
+    assert re.search(message, said), said
+    assert not (tmp_path / "out" / "index.html").exists()
+
+
+def test_runs_that_cannot_be_opened_or_compared(data, runs, command, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert pictures.main(["--run", str(tmp_path / "empty"), *command]) == 1
+    assert "there is no checkpoint in" in capsys.readouterr().err
+
+    content = json.loads((TRAINING / "configs" / "tiny.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps(content | {"embed_dim": 16}))
+    assert (
+        pictures.main(["--run", str(runs / "plain"), *command, "--model", str(tmp_path / "other.json")]) == 1
+    )
+    assert "is of another model: size mismatch for" in capsys.readouterr().err
+
+    settings = [f"images={data / 'images'}", f"masks={data / 'images' / '..' / 'masks'}", "steps=1"]
+    train(load_config(TRAINING / "configs" / "tiny.yaml", [*settings, f"out={tmp_path / 'else'}"]))
+    both = ["--run", str(runs / "plain"), str(tmp_path / "else")]
+    assert pictures.main([*both, *command]) == 1
+    said = capsys.readouterr().err
+    assert "the runs differ in masks" in said
+    assert "give --masks for all if it only moved" in said
+
+    with pytest.raises(SystemExit, match="2"):
+        pictures.main([*both, *command, "--split", "val"])
+    without = [part for part in command if part not in ("--classes", WORDS)]
+    assert pictures.main(["--run", str(runs / "plain"), *without]) == 1
+    assert "photos without labels need --classes" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_bundled_model_and_everyday_nouns(data, tmp_path):
+    small = ["imgsz=96", "mask_size=24", "clusters=8", "steps=1", "batch=2", "workers=0", "device=cpu"]
+    settings = [f"images={data / 'images'}", f"masks={data / 'masks'}", f"out={tmp_path / 'run'}", *small]
+    train(load_config(TRAINING / "configs" / "pixelclip-lite.yaml", settings))
+    command = ["--root", str(ROOT / "examples" / "photos"), "--classes", "cat, coffee", "--photos", "2"]
+    assert pictures.main(["--run", str(tmp_path / "run"), *command, "--out", str(tmp_path / "out")]) == 0
+    assert "out of 1765 words" in (tmp_path / "out" / "index.html").read_text()
