@@ -19,7 +19,7 @@ CLUSTERS = (
 )
 NAMES = (
     "By cosine, out of {count} words: the list {words} and the classes above, in the run's own templates."
-    " A run with `centre` compares with clusters centred by their own mean; for it the words are centred "
+    " A run with centre: true compares with clusters centred by their own mean; for it the words are centred "
     "by theirs, and a cosine is a likeness beyond what all have in common. Otherwise both are as the text"
     " tower gives them."
 )

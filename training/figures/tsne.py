@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +92,7 @@ def draw_tsne(words: Words, found: Clustered, classes: Sequence[str], nearest: S
     draw = ImageDraw.Draw(picture)
     chosen = set(classes)
     marks: list[Box] = []
+    rings: list[Box] = []
     classes_first, labels, landmarks = [], [], []
     # Shuffled: lists are alphabetical, and the first words to come find room.
     for place in np.random.default_rng(0).permutation(len(names)):
@@ -104,13 +106,11 @@ def draw_tsne(words: Words, found: Clustered, classes: Sequence[str], nearest: S
         x, y = clusters[cluster]
         colour = tuple(map(int, found.colours[cluster]))
         if not found.used[cluster]:
-            radius = 4 * _FINE
-            _disc(draw, x, y, radius, outline=colour, width=_FINE)
-        else:
-            radius = (5 + 9 * np.sqrt(found.used[cluster] / largest)) * _FINE
-            _disc(draw, x, y, radius, fill=colour, outline="white", width=_FINE)
-        marks.append((x - radius, y - radius, x + radius, y + radius))
-        if found.used[cluster] and place < _LABELLED:
+            rings.append(_disc(draw, x, y, 4 * _FINE, outline=colour, width=_FINE))
+            continue
+        radius = (5 + 9 * np.sqrt(found.used[cluster] / largest)) * _FINE
+        marks.append(_disc(draw, x, y, radius, fill=colour, outline="white", width=_FINE))
+        if place < _LABELLED:
             labels.append(_Label(f"{cluster} {nearest[cluster]}", x, y, radius, INK, 15 * _FINE))
     for name, (x, y) in zip(words.names, names, strict=True):
         if name in chosen:
@@ -118,9 +118,9 @@ def draw_tsne(words: Words, found: Clustered, classes: Sequence[str], nearest: S
             draw.polygon([(x - side, y), (x, y - side), (x + side, y), (x, y + side)], fill="black")
             marks.append((x - side, y - side, x + side, y + side))
             classes_first.append(_Label(name, x, y, side, (0, 0, 0), 21 * _FINE))
-    # In the order of what a reader looks for. Some words tell where on the map one is.
+    # In the order of what a reader looks for: rings may be written over. Some words tell where one is.
     _place(draw, [*classes_first, *labels], marks, picture.size)
-    _place(draw, landmarks, marks, picture.size, room=_SPARSE * _FINE)
+    _place(draw, landmarks, marks + rings, picture.size, room=_SPARSE * _FINE)
     return picture.resize(_SIZE, Image.Resampling.LANCZOS)
 
 
@@ -164,5 +164,8 @@ def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, **style: object) -> None:
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), **style)  # type: ignore[arg-type]
+def _disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, **style: Any) -> Box:
+    """Draws a disc or, without `fill`, a ring; where it is."""
+    box = (x - radius, y - radius, x + radius, y + radius)
+    draw.ellipse(box, **style)
+    return box
