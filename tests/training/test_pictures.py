@@ -5,6 +5,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def runs(data, tmp_path_factory):
     """Two tiny runs; one compares with clusters as they are, the other centres them."""
     folder = tmp_path_factory.mktemp("runs")
     settings = [f"images={data / 'images'}", f"masks={data / 'masks'}", "steps=2", "lr_encoder=1e-2"]
-    for name, more in {"plain": ["clusters=6"], "centred": ["clusters=8", "centre=true"]}.items():
+    for name, more in {"plain#1": ["clusters=6"], "centred": ["clusters=8", "centre=true"]}.items():
         train(load_config(TRAINING / "configs" / "tiny.yaml", [*settings, f"out={folder / name}", *more]))
     return folder
 
@@ -77,7 +78,7 @@ def shown(data, runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "_WORDS", "common-150")
-        command = ["--run", str(runs / "plain"), str(runs / "centred"), "--dataset", "folder"]
+        command = ["--run", str(runs / "plain#1"), str(runs / "centred"), "--dataset", "folder"]
         command += ["--root", str(data / "scenes"), "--classes", WORDS, "--out", str(out)]
         assert pictures.main([*command, "--photos", "2", "--device", "cpu"]) == 0
     return out
@@ -93,7 +94,7 @@ class References(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
-        self.files += [given[key] for key in ("src", "href") if key in given]
+        self.files += [unquote(given[key]) for key in ("src", "href") if key in given]
         if tag == "img":
             self.images.append(given)
 
@@ -104,11 +105,11 @@ def test_the_page_shows_what_was_written_and_nothing_from_elsewhere(shown):
     written = {path.name for path in shown.iterdir()} - {"index.html"}
     assert set(page.files) == written
     assert written == {
-        *("grid.png", "clusters.png", "tsne-plain.png", "tsne-centred.png"),
-        *("names-plain.csv", "names-centred.csv"),
+        *("grid.png", "clusters.png", "tsne-plain#1.png", "tsne-centred.png"),
+        *("names-plain#1.csv", "names-centred.csv"),
     }
     for image in page.images:
-        with Image.open(shown / image["src"]) as picture:
+        with Image.open(shown / unquote(image["src"])) as picture:
             assert picture.size == (int(image["width"]), int(image["height"]))
         assert image["alt"]
     assert "//" not in text.replace("<!DOCTYPE", "").replace("</", "")
@@ -151,20 +152,20 @@ def test_the_grid_has_the_photo_the_labels_and_the_truth():
 
 
 def test_a_run_opens_as_it_was_saved(runs):
-    run = open_run(runs / "plain")
-    assert (run.name, run.step, run.config.clusters) == ("plain", 2, 6)
+    run = open_run(runs / "plain#1")
+    assert (run.name, run.step, run.config.clusters) == ("plain#1", 2, 6)
     _, start = starting_model(run.config.model, random_weights=True)
     before = {n.removeprefix("visual."): v for n, v in start.state_dict().items() if "visual." in n}
-    weights = load_file(runs / "plain" / "step-00000002.weights.safetensors")
+    weights = load_file(runs / "plain#1" / "step-00000002.weights.safetensors")
     for pair, expected in ((run.start, before), (run.pair, weights)):
         position = pair.image.tower.visual.positional_embedding
         key = "positional_embedding" if expected is before else "visual.positional_embedding"
         assert torch.equal(position, expected[key])
-    state = load_file(runs / "plain" / "step-00000002.state.safetensors")
+    state = load_file(runs / "plain#1" / "step-00000002.state.safetensors")
     assert torch.equal(run.model.prompts.words, state["model.prompts.words"])
 
 
-@pytest.mark.parametrize("name", ["plain", "centred"])
+@pytest.mark.parametrize("name", ["plain#1", "centred"])
 def test_masks_get_the_clusters_of_a_training_step(data, runs, name):
     """Against pooling in full: the features brought to the masks' size, their mean inside each."""
     run = open_run(runs / name)
@@ -216,7 +217,7 @@ def test_a_mask_has_its_cluster_s_colour():
     assert grey.max() - grey.min() <= 2
 
 
-@pytest.mark.parametrize("name", ["plain", "centred"])
+@pytest.mark.parametrize("name", ["plain#1", "centred"])
 def test_the_nearest_name_is_the_nearest(runs, shown, name):
     """Against every word alone, and the prompts by hand."""
     run = open_run(runs / name)
@@ -313,7 +314,7 @@ def command(data, tmp_path):
     ],
 )
 def test_bad_input_is_said_in_a_line(runs, command, tmp_path, capsys, more, message):
-    assert pictures.main(["--run", str(runs / "plain"), *command, *more]) == 1
+    assert pictures.main(["--run", str(runs / "plain#1"), *command, *more]) == 1
     said = capsys.readouterr().err
     assert said.startswith("pictures: ")
     assert re.search(message, said), said
@@ -328,13 +329,14 @@ def test_runs_that_cannot_be_opened_or_compared(data, runs, command, tmp_path, c
     content = json.loads((TRAINING / "configs" / "tiny.json").read_text())
     (tmp_path / "other.json").write_text(json.dumps(content | {"embed_dim": 16}))
     assert (
-        pictures.main(["--run", str(runs / "plain"), *command, "--model", str(tmp_path / "other.json")]) == 1
+        pictures.main(["--run", str(runs / "plain#1"), *command, "--model", str(tmp_path / "other.json")])
+        == 1
     )
     assert "is of another model: size mismatch for" in capsys.readouterr().err
 
     settings = [f"images={data / 'images'}", f"masks={data / 'images' / '..' / 'masks'}", "steps=1"]
     train(load_config(TRAINING / "configs" / "tiny.yaml", [*settings, f"out={tmp_path / 'else'}"]))
-    both = ["--run", str(runs / "plain"), str(tmp_path / "else")]
+    both = ["--run", str(runs / "plain#1"), str(tmp_path / "else")]
     assert pictures.main([*both, *command]) == 1
     said = capsys.readouterr().err
     assert "the runs differ in masks" in said
@@ -343,7 +345,7 @@ def test_runs_that_cannot_be_opened_or_compared(data, runs, command, tmp_path, c
     with pytest.raises(SystemExit, match="2"):
         pictures.main([*both, *command, "--split", "val"])
     without = [part for part in command if part not in ("--classes", WORDS)]
-    assert pictures.main(["--run", str(runs / "plain"), *without]) == 1
+    assert pictures.main(["--run", str(runs / "plain#1"), *without]) == 1
     assert "photos without labels need --classes" in capsys.readouterr().err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from urllib.parse import quote
 
 __all__ = ["figure", "names_table", "page", "section"]
 
@@ -61,8 +62,8 @@ def figure(file: str, size: tuple[int, int], alt: str, caption: str) -> str:
         alt: What it shows, for those who do not see it.
         caption: Text under it.
     """
-    image = f'<img src="{escape(file)}" width="{size[0]}" height="{size[1]}" alt="{escape(alt)}">'
-    return f'<figure><a href="{escape(file)}">{image}</a><figcaption>{escape(caption)}</figcaption></figure>'
+    image = f'<img src="{quote(file)}" width="{size[0]}" height="{size[1]}" alt="{escape(alt)}">'
+    return f'<figure><a href="{quote(file)}">{image}</a><figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def names_table(
@@ -92,7 +93,7 @@ def names_table(
         )
         for colour, values in rows
     )
-    link = f'<a href="{escape(file)}">{escape(file)}</a>'
+    link = f'<a href="{quote(file)}">{escape(file)}</a>'
     return (
         f'<h3>{escape(title)}</h3>\n<p class="quiet">The same as a file: {link}</p>\n'
         f'<div class="scroll"><table>\n<thead>{cells("th", headings)}</thead>\n<tbody>\n{body}\n</tbody>\n'
