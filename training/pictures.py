@@ -148,8 +148,7 @@ def _titles(runs: Sequence[Run]) -> list[str]:
 def _about(runs: Sequence[Run], titles: Sequence[str]) -> str:
     config = runs[0].config
     lines = [
-        f"{title}: step {run.step} of {run.config.steps}, k = {run.config.clusters}."
-        for title, run in zip(titles, runs, strict=True)
+        f"{title}: step {run.step} of {run.config.steps}." for title, run in zip(titles, runs, strict=True)
     ]
     start = "random weights" if config.random_weights else str(config.checkpoint or "its own weights")
     return page.section("", f"Model {config.model}, from {start}; masks {config.masks}.", " ".join(lines))
@@ -201,7 +200,7 @@ def _prompts(
     first = {title: [row[0][0] for row in rows] for title, rows in names.items()}
     picture = draw_clusters(
         [load_image(config.images / name) for name in shown],
-        [(f"{title}, k = {run.config.clusters}", found[title], first[title]) for title, run in runs.items()],
+        [(f"{title}, k = {len(found[title].rank)}", found[title], first[title]) for title in runs],
     )
     caption = f"{len(shown)} of the {len(pairs)} photos with masks"
     parts = [

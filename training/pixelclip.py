@@ -200,16 +200,29 @@ class PixelCLIP(nn.Module):
         return loss, stats
 
     @torch.no_grad()
+    def assign(self, pooled: Tensor, clusters: Tensor) -> Tensor:
+        """The cluster of each mask, balanced over the masks of all processes and those in the queue.
+
+        Args:
+            pooled: float32 `[M, D]`, the teacher's unit features of this process's masks.
+            clusters: float32 `[k, D]`, unit rows.
+
+        Returns:
+            int64 `[M]`.
+        """
+        balanced = pooled
+        # Sinkhorn sums over processes: the queue, which all have, counts in one.
+        if self.queue and distributed.rank() == 0:
+            balanced = torch.cat([pooled, self.bank[: int(self.banked)]])
+        return sinkhorn(balanced @ clusters.T, self.epsilon)[: len(pooled)].argmax(-1)
+
+    @torch.no_grad()
     def _targets(self, pooled: Tensor, clusters: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The merged masks bool `[N, k, R, R]` of features `[M, D]`, and what to watch."""
         similarity = pooled @ clusters.T
-        balanced = similarity
+        assigned = self.assign(pooled, clusters)
         if self.queue:
-            # Sinkhorn sums over processes: the queue, which all have, counts in one.
-            if distributed.rank() == 0:
-                balanced = torch.cat([similarity, self.bank[: int(self.banked)] @ clusters.T])
             self._remember(pooled)
-        assigned = sinkhorn(balanced, self.epsilon)[: len(similarity)].argmax(-1)
         margins = similarity.gather(1, assigned[:, None])[:, 0] - similarity.mean(1)
         masks, margin = distributed.total(torch.stack([torch.ones_like(margins).sum(), margins.sum()]))
         stats = {

@@ -14,7 +14,7 @@ from pixelclip_sdk.errors import CheckpointError
 from training import checkpoint
 from training.config import Config, ConfigError, config_of
 from training.encoders.pair import EncoderPair
-from training.models import starting_model
+from training.models import read_names, starting_model
 from training.pixelclip import PixelCLIP
 
 __all__ = ["Run", "assemble", "load_model", "open_run"]
@@ -49,7 +49,7 @@ def assemble(config: Config, pair: EncoderPair) -> PixelCLIP:
         pair: The encoders to start from.
 
     Raises:
-        PixelClipError: See `PixelCLIP`.
+        PixelClipError: See `PixelCLIP` and `read_names`.
     """
     return PixelCLIP(
         pair,
@@ -59,8 +59,10 @@ def assemble(config: Config, pair: EncoderPair) -> PixelCLIP:
         templates=config.templates,
         epsilon=config.epsilon,
         classes=config.classes,
+        names=read_names(config.names),
         clustering=config.clustering,
         centre=config.centre,
+        queue=config.queue,
         decoder_width=config.decoder_width,
         batch_norm=config.batch_norm,
         seed=config.seed,

@@ -25,6 +25,7 @@ from training.clustering import sinkhorn
 from training.config import load_config
 from training.figures.clusters import Clustered, assign, draw_clusters
 from training.figures.grid import draw_grid
+from training.figures.names import began_as, beside_clusters, embed, nearest, with_classes
 from training.figures.tiles import TILE
 from training.figures.tsne import project
 from training.masks.format import read_masks
@@ -186,9 +187,11 @@ def test_masks_get_the_clusters_of_a_training_step(data, runs, name):
         pooled += [F.normalize(dense[:, mask].mean(1), dim=0) for mask in masks]
         counts.append(len(masks))
     with torch.no_grad():
-        similarity = torch.stack(pooled) @ run.model.clusters().T
-    expected = sinkhorn(similarity, run.config.epsilon).argmax(-1).numpy()
+        queue = load_file(runs / name / "step-00000002.state.safetensors")["model.bank"]
+        similarity = torch.cat([torch.stack(pooled), queue]) @ run.model.clusters().T
+    expected = sinkhorn(similarity, run.config.epsilon).argmax(-1).numpy()[: sum(counts)]
     assert sum(counts) > 10
+    assert len(queue) == 30  # tiny.yaml's, full after two steps
     assert [len(part) for part in found.clusters] == [len(part) for part in found.masks] == counts[:2]
     np.testing.assert_array_equal(np.concatenate(found.clusters), expected[: sum(counts[:2])])
     np.testing.assert_array_equal(found.used, np.bincount(expected, minlength=len(found.rank)))
@@ -249,6 +252,19 @@ def test_the_nearest_name_is_the_nearest(runs, shown, name):
         >= sum(int(line["masks_shown"]) for line in table)
         > 0
     )
+
+
+def test_clusters_with_names_are_nearest_to_themselves(data, tmp_path):
+    settings = [f"images={data / 'images'}", f"masks={data / 'masks'}", f"out={tmp_path / 'run'}", "steps=2"]
+    settings += ["classes=names", "names=voc-20", "queue=30"]
+    train(load_config(TRAINING / "configs" / "tiny.yaml", settings))
+    run = open_run(tmp_path / "run")
+    assert int(run.model.banked) == 30
+    names = list(class_list("voc-20"))
+    assert began_as(run) == names
+    rows = embed(run, with_classes(class_list("common-150"), class_list("voc-20")))
+    words = beside_clusters(run, list(with_classes(class_list("common-150"), class_list("voc-20"))), rows)
+    assert [row[0][0] for row in nearest(words, 1)] == names
 
 
 def test_the_map_keeps_neighbours_and_is_the_same_again():

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from pixelclip_sdk.preprocess import load_image
 from pixelclip_sdk.visualize import palette
-from training.clustering import sinkhorn
 from training.figures.tiles import TILE, legend, over, plain, stacked, table
 from training.masks.format import read_masks
 from training.pixelclip import dense_features
@@ -57,7 +56,7 @@ def assign(
     """Clusters the masks of a batch of photos as a step of the run does, without augmentation.
 
     The teacher sees each photo whole, squashed to the run's `imgsz`; masks are pooled at its `mask_size`,
-    and Sinkhorn balances over the batch.
+    and Sinkhorn balances over the batch and the run's queue.
 
     Args:
         run: The run; its model is moved to `device`.
@@ -88,7 +87,7 @@ def assign(
         if index < show:
             whole.append(found[kept])
     clusters = model.clusters()
-    assigned = sinkhorn(torch.cat(pooled) @ clusters.T, config.epsilon).argmax(-1).cpu().numpy()
+    assigned = model.assign(torch.cat(pooled), clusters).cpu().numpy()
     split = np.split(assigned, np.cumsum(counts)[:-1])
     shown, used = (
         np.bincount(np.concatenate(part), minlength=len(clusters)) for part in (split[:show], split)

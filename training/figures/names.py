@@ -13,9 +13,11 @@ import torch
 
 from pixelclip_sdk import Vocabulary
 from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk.classes import parse_classes
 from training.clustering import centred
 from training.encoders.runtime import TorchTextEncoder
 from training.figures.clusters import Clustered
+from training.models import read_names
 from training.runs import Run
 
 __all__ = ["Words", "began_as", "beside_clusters", "embed", "nearest", "with_classes", "write_names"]
@@ -86,7 +88,9 @@ def nearest(words: Words, count: int) -> list[list[tuple[str, float]]]:
 
 
 def began_as(run: Run) -> list[str]:
-    """The random words that each cluster's prompt began as."""
+    """The random words that each cluster's prompt began as; the names of a run whose clusters have names."""
+    if run.model.prompts is None:
+        return list(parse_classes(read_names(run.config.names) or ()))
     tokenizer = run.pair.tokenizer
     return [
         " ".join((tokenizer.id_to_token(int(i)) or "?").removesuffix("</w>") for i in row)
