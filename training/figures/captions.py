@@ -13,9 +13,9 @@ SCORES = (
 CLUSTERS = (
     "Each mask has the colour of the cluster that the clustering gives it: the teacher's features, the "
     "run's ε, balanced over as many photos as a step of the run takes and its queue, if it has one. Unlike"
-    " in a step, photos are whole and not augmented. Where masks overlap the smallest is on top; grey is under no mask. Under each "
-    "picture stand the clusters that cover most of it, with their nearest name. A colour means another "
-    "cluster in each run."
+    " in a step, photos are whole and not augmented. Where masks overlap the smallest is on top; grey is "
+    "under no mask. Under each picture stand the clusters that cover most of it, with their nearest name. "
+    "A colour means another cluster in each run."
 )
 NAMES = (
     "By cosine, out of {count} words: the list {words} and the classes above, in the run's own templates."
