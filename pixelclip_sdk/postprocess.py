@@ -8,11 +8,13 @@ below another's worst corner cannot win there. What is left is one or two classe
 """
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["argmax_upsampled", "label_dtype", "unknown_label"]
+__all__ = ["argmax_upsampled", "label_dtype", "labels_upsampled", "scores_upsampled", "unknown_label"]
 
 Float32Array = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
@@ -27,6 +29,41 @@ def label_dtype(count: int) -> type[np.uint8] | type[np.uint16]:
 def unknown_label(count: int) -> int:
     """The label of pixels that no class explains: 255, or 65535 beyond 255 classes."""
     return int(np.iinfo(label_dtype(count)).max)
+
+
+def labels_upsampled(
+    logits: Float32Array, size: tuple[int, int], covered: tuple[float, float] = (1.0, 1.0)
+) -> LabelArray:
+    """Best class of every pixel.
+
+    Half the work of `argmax_upsampled`: where one class alone can win, nothing is interpolated.
+
+    Args:
+        logits: `(K, h, w)` float32.
+        size: Wanted `(H, W)`.
+        covered: Share of the grid, from its top left, that the picture covers; the rest is padding.
+
+    Returns:
+        Labels `(H, W)`, uint8 or (beyond 255 classes) uint16: those of `argmax_upsampled`.
+    """
+    grid, rows, columns = _cells(logits, size, covered)
+    labels = np.empty(size, label_dtype(len(logits)))
+    for start, stop in _pieces(rows, columns, len(logits)):
+        piece, corners = rows.pixels(start, stop), grid[start : stop + 1]
+        found = _candidates(corners)
+        first = found.classes[found.first].astype(labels.dtype).reshape(-1, columns.cells)
+        part = first.take(columns.cell, axis=1).take(rows.cell[piece] - start, axis=0)
+        contested = found.order[: np.count_nonzero(found.count > 1)]
+        row, column = np.divmod(contested, columns.cells)
+        seen = rows.filled[start + row] & columns.filled[column]
+        contested, row, column = contested[seen], row[seen], column[seen]
+        if len(contested):
+            weights = rows.weights[start:stop], columns.weights
+            _, winner = _compete(corners, weights, found, contested, labels.dtype)
+            at = (rows.place[start + row] - piece.start)[:, :, None] * size[1]
+            part.reshape(-1)[at + columns.place[column][:, None, :]] = winner
+        labels[piece] = part
+    return labels
 
 
 def argmax_upsampled(
@@ -47,12 +84,42 @@ def argmax_upsampled(
         Labels `(H, W)`, uint8 or (beyond 255 classes) uint16, and scores `(H, W)` float32. Among equal
         logits the first class wins.
     """
+    grid, rows, columns = _cells(logits, size, covered)
+    labels = np.empty(size, label_dtype(len(logits)))
+    scores = np.empty(size, np.float32)
+    for start, stop in _pieces(rows, columns, len(logits)):
+        piece, corners = rows.pixels(start, stop), grid[start : stop + 1]
+        found = _candidates(corners)
+        weights = rows.weights[start:stop], columns.weights
+        best, winner = _compete(corners, weights, found, found.order, labels.dtype)
+        place = np.empty_like(found.order)  # Of each cell in `best` and `winner`.
+        place[found.order] = np.arange(len(place))
+        across = place.reshape(-1, columns.cells).take(columns.cell, axis=1)
+        across = across * (rows.block * columns.block) + columns.offset
+        index = across[rows.cell[piece] - start]
+        index += rows.offset[piece, None] * columns.block
+        best.take(index, out=scores[piece], mode="clip")  # Only with a mode is `out` written directly.
+        winner.take(index, out=labels[piece], mode="clip")
+    if threshold is not None:
+        labels[scores < threshold] = unknown_label(len(logits))
+    return labels, scores
+
+
+def scores_upsampled(
+    logits: Float32Array, size: tuple[int, int], covered: tuple[float, float] = (1.0, 1.0)
+) -> Float32Array:
+    """The scores alone of `argmax_upsampled`."""
+    return argmax_upsampled(logits, size, covered=covered)[1]
+
+
+def _cells(
+    logits: Float32Array, size: tuple[int, int], covered: tuple[float, float]
+) -> tuple[Float32Array, "_Axis", "_Axis"]:
+    """The cells: logits `(rows + 1, columns + 1, K)` at their corners, and how pixels fall into them."""
     count = len(logits)
     spans = logits.shape[1] * covered[0], logits.shape[2] * covered[1]
     # Cells of padding alone are dropped, so that nothing of them is mixed in at the picture's edge.
     logits = logits[:, : math.ceil(spans[0] - 1e-6), : math.ceil(spans[1] - 1e-6)]
-    labels = np.empty(size, label_dtype(count))
-    scores = np.empty(size, np.float32)
     # Repeated edges turn the clamping at the borders into ordinary cells. Classes last: they are compared.
     grid = np.ascontiguousarray(np.pad(logits, ((0, 0), (1, 1), (1, 1)), mode="edge").transpose(1, 2, 0))
     parts = _parts(logits.shape, size)
@@ -61,23 +128,15 @@ def argmax_upsampled(
     if parts > 1:
         grid = _corners(logits.shape[1], parts) @ grid.reshape(len(grid), -1)
         grid = _corners(logits.shape[2], parts) @ grid.reshape(len(grid), -1, count)
-    # Pieces that stay in the processor's cache.
-    step = max(
-        1, min(_PIECE // (columns.cells * count), _PIECE // (rows.block * columns.cells * columns.block))
-    )
+    return grid, rows, columns
+
+
+def _pieces(rows: "_Axis", columns: "_Axis", count: int) -> Iterator[tuple[int, int]]:
+    """Rows of cells `[start, stop)` whose arrays stay in the processor's cache."""
+    largest = columns.cells * max(count, rows.block * columns.block)
+    step = max(1, _PIECE // largest)
     for start in range(0, rows.cells, step):
-        stop = min(start + step, rows.cells)
-        piece = slice(*np.searchsorted(rows.cell, (start, stop)))
-        weights = rows.weights[start:stop], columns.weights
-        best, winner, place = _blocks(grid[start : stop + 1], *weights, labels.dtype)
-        across = place.take(columns.cell, axis=1) * best[0].size + columns.offset
-        index = across[rows.cell[piece] - start]
-        index += rows.offset[piece, None] * columns.block
-        best.take(index, out=scores[piece], mode="clip")  # Only with a mode is `out` written directly.
-        winner.take(index, out=labels[piece], mode="clip")
-    if threshold is not None:
-        labels[scores < threshold] = unknown_label(count)
-    return labels, scores
+        yield start, min(start + step, rows.cells)
 
 
 # Elements of the largest temporary array: one megabyte of float32.
@@ -117,6 +176,8 @@ class _Axis:
         block: Pixels of the widest cell.
         cell: `(pixels,)` cell of every pixel, ascending.
         offset: `(pixels,)` place of every pixel in its cell, from 0 to `block - 1`.
+        filled: `(cells,)` whether there are pixels in a cell.
+        place: `(cells, block)` pixel at every place of a filled cell; behind its last one that one again.
         weights: `(cells, block)` share of the cell's second grid point at every place.
     """
 
@@ -124,44 +185,66 @@ class _Axis:
         position = ((np.arange(pixels) + 0.5) * (span / pixels) + 0.5) * parts
         self.cell = np.floor(position).astype(np.intp)
         self.cells = (points + 1) * parts
-        starts = np.searchsorted(self.cell, np.arange(self.cells))
-        self.offset = np.arange(pixels) - starts[self.cell]
+        self._starts = np.searchsorted(self.cell, np.arange(self.cells + 1))
+        self.offset = np.arange(pixels) - self._starts[self.cell]
         self.block = int(self.offset.max()) + 1
-        self.weights = np.zeros((self.cells, self.block), np.float32)
-        self.weights[self.cell, self.offset] = position - self.cell
+        self.filled = np.diff(self._starts) > 0
+        last = self._starts[1:] - 1
+        self.place = np.minimum(self._starts[:-1, None] + np.arange(self.block), last[:, None])
+        self.weights = (position - self.cell).astype(np.float32)[self.place]
+
+    def pixels(self, start: int, stop: int) -> slice:
+        """The pixels in the cells `[start, stop)`."""
+        return slice(int(self._starts[start]), int(self._starts[stop]))
 
 
-def _blocks(
+class _Candidates(NamedTuple):
+    """The classes that can win in each cell.
+
+    Attributes:
+        classes: Ascending within a cell, cell after cell.
+        first: `(cells,)` where each cell's begin.
+        count: `(cells,)` how many it has.
+        order: `(cells,)` the cells, those with more candidates first.
+    """
+
+    classes: IndexArray
+    first: IndexArray
+    count: IndexArray
+    order: IndexArray
+
+
+def _compete(
     grid: Float32Array,
-    row_weights: Float32Array,
-    column_weights: Float32Array,
+    weights: tuple[Float32Array, Float32Array],
+    found: _Candidates,
+    cells: IndexArray,
     dtype: np.dtype[np.uint8 | np.uint16],
-) -> tuple[Float32Array, LabelArray, IndexArray]:
-    """Best logit and its class at every place of every cell.
+) -> tuple[Float32Array, LabelArray]:
+    """Best logit and its class at every place of some cells.
 
     Args:
         grid: `(r + 1, c + 1, K)` logits at the cells' corners.
-        row_weights: `(r, b)` share of the lower corners at the rows of a cell.
-        column_weights: `(c, d)` share of the right corners at its columns.
+        weights: `(r, b)` share of the lower corners at the rows of a cell, `(c, d)` of the right corners at
+            its columns.
+        found: Who competes.
+        cells: `(n,)` which cells, those with more candidates first: so those with a t-th one always lead.
         dtype: Of the labels.
 
     Returns:
-        Best logits and labels, both `(r * c, b, d)` in an order of their own, and `(r, c)` the place of each
-        cell in that order.
+        Best logits and labels, both `(n, b, d)`.
     """
-    classes, first, count = _candidates(grid)
-    # Cells with more candidates come first, so that those with a t-th one are always the leading ones.
-    order = np.argsort(-count, kind="stable")
-    row, column = np.divmod(order, len(column_weights))
-    down, across = row_weights[row][:, :, None], column_weights[column]
+    row, column = np.divmod(cells, len(weights[1]))
+    down, across = weights[0][row][:, :, None], weights[1][column]
     points, width = grid.reshape(-1), grid.shape[1] * grid.shape[2]
     corner = (row * grid.shape[1] + column) * grid.shape[2]
-    shape = (len(order), row_weights.shape[1], column_weights.shape[1])
+    first, count = found.first[cells], found.count[cells]
+    shape = (len(cells), down.shape[1], across.shape[1])
     best, other = np.empty(shape, np.float32), np.empty(shape, np.float32)
     winner = np.empty(shape, dtype)
     for turn in range(count.max()):
         n = np.count_nonzero(count > turn)
-        candidate = classes[first[order[:n]] + turn]
+        candidate = found.classes[first[:n] + turn]
         at = corner[:n] + candidate
         top = _between(points, at, grid.shape[2], across[:n])
         bottom = _between(points, at + width, grid.shape[2], across[:n])
@@ -174,9 +257,7 @@ def _blocks(
         else:
             np.copyto(winner[:n], name, where=values > best[:n])
             np.maximum(best[:n], values, out=best[:n])
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return best, winner, place.reshape(len(row_weights), len(column_weights))
+    return best, winner
 
 
 def _between(points: Float32Array, at: IndexArray, step: int, weight: Float32Array) -> Float32Array:
@@ -186,15 +267,12 @@ def _between(points: Float32Array, at: IndexArray, step: int, weight: Float32Arr
     return result
 
 
-def _candidates(grid: Float32Array) -> tuple[IndexArray, IndexArray, IndexArray]:
-    """The classes that can win in each cell of a grid `(r + 1, c + 1, K)`.
-
-    Returns:
-        Classes, ascending within a cell, cell after cell; where each cell's begin; how many it has.
-    """
+def _candidates(grid: Float32Array) -> _Candidates:
+    """The classes that can win in each cell of a grid `(r + 1, c + 1, K)`."""
     high, low = np.maximum(grid[:-1], grid[1:]), np.minimum(grid[:-1], grid[1:])
     high, low = np.maximum(high[:, :-1], high[:, 1:]), np.minimum(low[:, :-1], low[:, 1:])
     # Rounding in the interpolation may exceed the corners by a few units in the last place.
     possible = (high >= low.max(axis=2, keepdims=True) - 1e-6).reshape(-1, grid.shape[2])
     count = np.count_nonzero(possible, axis=1)
-    return np.nonzero(possible)[1], np.cumsum(count) - count, count
+    classes = np.nonzero(possible)[1]
+    return _Candidates(classes, np.cumsum(count) - count, count, np.argsort(-count, kind="stable"))

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from pixelclip_sdk.postprocess import argmax_upsampled
+from pixelclip_sdk.postprocess import argmax_upsampled, labels_upsampled, scores_upsampled
 
 
 def reference(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -20,22 +20,22 @@ def reference(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return logits
 
 
-@pytest.mark.parametrize(
-    ("shape", "size"),
-    [
-        ((20, 12, 16), (48, 64)),
-        ((3, 1, 1), (7, 5)),
-        ((5, 7, 3), (3, 2)),
-        ((4, 1, 9), (10, 4)),
-        ((300, 8, 8), (33, 47)),
-        ((1, 4, 4), (9, 9)),
-        ((6, 5, 5), (5, 5)),
-        ((20, 64, 64), (270, 480)),  # A whole number of columns a cell, not of rows.
-        ((3, 2, 2), (200, 300)),  # Cells cut into parts.
-        ((2, 3, 40), (400, 11)),
-        ((7, 30, 30), (4, 4)),  # Smaller than the grid.
-    ],
-)
+CASES = [
+    ((20, 12, 16), (48, 64)),
+    ((3, 1, 1), (7, 5)),
+    ((5, 7, 3), (3, 2)),
+    ((4, 1, 9), (10, 4)),
+    ((300, 8, 8), (33, 47)),
+    ((1, 4, 4), (9, 9)),
+    ((6, 5, 5), (5, 5)),
+    ((20, 64, 64), (270, 480)),  # A whole number of columns a cell, not of rows.
+    ((3, 2, 2), (200, 300)),  # Cells cut into parts.
+    ((2, 3, 40), (400, 11)),
+    ((7, 30, 30), (4, 4)),  # Smaller than the grid.
+]
+
+
+@pytest.mark.parametrize(("shape", "size"), CASES)
 def test_equals_interpolate_then_argmax(shape, size):
     logits = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     labels, scores = argmax_upsampled(logits, size)
@@ -45,6 +45,19 @@ def test_equals_interpolate_then_argmax(shape, size):
     chosen = np.take_along_axis(full, labels[None].astype(int), 0)[0]
     np.testing.assert_allclose(chosen, full.max(axis=0), atol=1e-5)
     assert (labels == full.argmax(axis=0)).mean() > 0.999
+
+
+@pytest.mark.parametrize("covered", [(1.0, 1.0), (0.51, 0.9)])
+@pytest.mark.parametrize(("shape", "size"), CASES)
+def test_labels_alone_and_scores_alone_are_the_same(shape, size, covered):
+    rng = np.random.default_rng(5)
+    for noise in (1, 0.1):  # Few cells that one class has for itself, and many.
+        logits = (rng.normal(size=(shape[0], 1, 1)) + noise * rng.normal(size=shape)).astype(np.float32)
+        labels, scores = argmax_upsampled(logits, size, covered=covered)
+        alone = labels_upsampled(logits, size, covered)
+        assert alone.dtype == labels.dtype
+        np.testing.assert_array_equal(alone, labels)
+        np.testing.assert_array_equal(scores_upsampled(logits, size, covered), scores)
 
 
 def test_agrees_with_torch():
