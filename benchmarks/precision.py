@@ -7,12 +7,11 @@ were not used to calibrate.
 """
 
 import argparse
+import functools
 import json
 import random
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,22 +19,20 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import open_clip
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from benchmarks.models import VIT, random_vit
+from benchmarks.turns import in_turns, medians
 from export.half import to_fp16
 from export.int8 import to_int8
 from export.to_onnx import photo_batches, trace_image_encoder
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.postprocess import argmax_upsampled
-from training.encoders.clip import pair_of
 from training.encoders.lite import build_lite
 
-_VIT, _SIDE = "ViT-B-16-quickgelu", 320
 _SIZE = (480, 640)  # at which labels are compared
-_PAUSE_S = 0.1  # A runtime's idle threads spin for a while and would slow down whoever comes next.
 _VIT_PHOTOS = 2  # random weights: only the form of the graph matters
 # Random weights leave features nearly alike everywhere: no gate on labels would mean anything.
 _VIT_GATE = 0.0
@@ -53,16 +50,9 @@ def session(model: onnx.ModelProto) -> Run:
     return lambda batch: made.run(["logits"], batch)[0]
 
 
-def medians(runs: dict[str, Run], batch: dict[str, np.ndarray], count: int) -> dict[str, float]:
-    """Median milliseconds of each, in turns, after two rounds of warm-up."""
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(count + 2):
-        for name, run in runs.items():
-            time.sleep(_PAUSE_S)
-            start = time.perf_counter()
-            run(batch)
-            samples[name].append((time.perf_counter() - start) * 1e3)
-    return {name: statistics.median(values[2:]) for name, values in samples.items()}
+def timed(runs: dict[str, Run], batch: dict[str, np.ndarray], count: int) -> dict[str, float]:
+    """Median milliseconds of each, in turns."""
+    return medians(in_turns({name: functools.partial(run, batch) for name, run in runs.items()}, count))
 
 
 def agreement(one: Run, other: Run, batches: Sequence[dict[str, np.ndarray]]) -> float:
@@ -76,8 +66,7 @@ def agreement(one: Run, other: Run, batches: Sequence[dict[str, np.ndarray]]) ->
 
 def vit(photos: Sequence[Path], runs: int) -> dict[str, Any]:
     """Times and sizes of ViT-B/16."""
-    torch.manual_seed(0)
-    pair = pair_of("vit", open_clip.create_model(_VIT, pretrained=None, load_weights=False), family="vit")
+    pair = random_vit()
     encoder, fp32 = pair.image, trace_image_encoder(pair)
     for_cpu = trace_image_encoder(pair, for_cpu=True)
     batches = list(photo_batches(pair, photos[:_VIT_PHOTOS]))
@@ -90,7 +79,7 @@ def vit(photos: Sequence[Path], runs: int) -> dict[str, Any]:
     sizes = {name: made.ByteSize() for name, made in models.items()}
     sizes["fp16"] = to_fp16(fp32, batches[:1]).ByteSize()
     functions = {"eager": eager, **{name: session(made) for name, made in models.items()}}
-    return {"model": f"{_VIT}, random weights", **report(medians(functions, batches[0], runs), sizes)}
+    return {"model": f"{VIT}, random weights", **report(timed(functions, batches[0], runs), sizes)}
 
 
 def dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -117,7 +106,7 @@ def lite(photos: Sequence[Path], calibration: int, runs: int) -> dict[str, Any]:
     seen, unseen = batches[:calibration], batches[calibration:]
     models = {"fp32": fp32, "fp16": to_fp16(fp32, seen[:8]), "int8": to_int8(fp32, seen)}
     functions = {name: session(model) for name, model in models.items()}
-    result = report(medians(functions, seen[0], runs), {n: m.ByteSize() for n, m in models.items()})
+    result = report(timed(functions, seen[0], runs), {n: m.ByteSize() for n, m in models.items()})
     result["label_agreement"] = {
         n: agreement(functions["fp32"], functions[n], unseen) for n in ("fp16", "int8")
     }
