@@ -1,4 +1,4 @@
-"""The drawn world: its scenes, its small CLIP, and its experiments from nothing to the tables, at toy size."""
+"""The drawn world: its scenes, its small CLIP, and its experiments from nothing to tables, at toy size."""
 
 import json
 

@@ -35,7 +35,7 @@ _BEHIND = ("before {}", "and {}", "with {} behind", "near {}")
 _BELOW = ("on {}", "standing on {}", "with {} around", "and {}", "over {}")
 _PLACES = {"sky": _ABOVE, "forest": _BEHIND, "mountain": _BEHIND, "brick wall": _BEHIND}
 _COUNTED = ("forest", "mountain", "brick wall", "road", "wooden floor")
-_NUMBERS = {2: "two", 3: "three", 4: "four"}
+_NUMBERS = {2: "two", 3: "three"}
 _PLURALS = {"person": "people", "cactus": "cacti"}
 
 
@@ -47,8 +47,8 @@ def caption(rng: np.random.Generator, things: Sequence[Mention], stuff: Sequence
         things: Objects that can be seen.
         stuff: Materials that can be seen, the farthest first. One thing or material at least is needed.
     """
-    named = [thing for thing in things if rng.random() < 0.75]
-    around = [name for name in stuff if rng.random() < 0.6]
+    named = [thing for thing in things if rng.random() < 0.85]
+    around = [name for name in stuff if rng.random() < 0.7]
     if not named and not around:
         named, around = list(things[:1]), list(stuff[-1:]) if not things else []
     counts = Counter(thing.name for thing in named)
@@ -64,7 +64,7 @@ def caption(rng: np.random.Generator, things: Sequence[Mention], stuff: Sequence
 def _thing(rng: np.random.Generator, thing: Mention, count: int) -> str:
     if count > 1:
         return f"{_NUMBERS[count]} {_PLURALS.get(thing.name, thing.name + 's')}"
-    words = f"{thing.colour} {thing.name}" if rng.random() < 0.35 else thing.name
+    words = f"{thing.colour} {thing.name}" if rng.random() < 0.3 else thing.name
     article = str(rng.choice(["a", "the", "one"]))
     return f"{'an' if article == 'a' and words[0] in 'aeiou' else article} {words}"
 

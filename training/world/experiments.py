@@ -1,9 +1,9 @@
 """The controlled world from nothing to its tables: ``python training/world/experiments.py --out DIR``.
 
 Draws the scenes; for every seed trains a small CLIP on pairs of images and captions; fine-tunes it with
-PixelCLIP on other scenes and their unlabelled masks, as the paper does and with one idea left out or one number
-changed; scores all on scenes that nothing was trained on. What is done already is read back, so that the same
-command goes on where it was stopped. About NNN minutes on one core.
+PixelCLIP on other scenes and their unlabelled masks, as the paper does and with one idea left out or one
+number changed; scores all on scenes that nothing was trained on. What is done already is read back, so that
+the same command goes on where it was stopped. It takes about an hour and a half on one core.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from training.train import train
 from training.world import tables
 from training.world.catalogue import CLASSES, STUFF
 from training.world.contrast import read_pairs, top1, train_contrast
+from training.world.picture import draw_scenes
 from training.world.scenes import write_scenes
 
 __all__ = ["ABLATIONS", "SWEEPS", "Sizes", "experiment", "main"]
@@ -44,6 +45,7 @@ _log = logging.getLogger("training")
 
 _CONFIGS = Path(__file__).parents[1] / "configs"
 MODEL, CONFIG = _CONFIGS / "world.json", _CONFIGS / "world.yaml"
+CLOSE = 0.6  # share of close-ups among the pairs: photos with captions mostly show one thing
 IMGSZ = 64  # what the small CLIP was trained at, and sees whole scenes at
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -75,10 +77,10 @@ class Sizes:
         overrides: Of `CONFIG`, for all runs.
     """
 
-    pairs: int = 12_000
-    photos: int = 2_000
-    held_out: int = 400
-    clip_steps: int = 340
+    pairs: int = 8_000
+    photos: int = 1_500
+    held_out: int = 250
+    clip_steps: int = 900
     overrides: tuple[str, ...] = ()
 
 
@@ -108,7 +110,9 @@ def experiment(
         if not clip.exists():
             pairs = read_pairs(world / "pairs", IMGSZ)
             train_contrast(MODEL, pairs, clip, steps=sizes.clip_steps, seed=seed)
-        scores.append({"run": "CLIP", "seed": seed, "settings": [], **_scored(home / "clip", clip, world, split)})
+        scores.append(
+            {"run": "CLIP", "seed": seed, "settings": [], **_scored(home / "clip", clip, world, split)}
+        )
         for name, changed in runs.items():
             folder = home / "-".join(changed or ["pixelclip"])
             config = load_config(
@@ -139,7 +143,7 @@ def _draw(folder: Path, sizes: Sizes) -> Path:
         captions = folder / name / "captions.json"
         if not captions.exists():
             _log.info("drawing %d scenes: %s", count, name)
-            write_scenes(folder / name, count, seed)
+            write_scenes(folder / name, count, seed, close=CLOSE if name == "pairs" else 0)
         elif (found := len(json.loads(captions.read_text(encoding="utf-8")))) != count:
             raise PixelClipError(f"{folder / name} has {found} scenes, expected {count}; take another --out")
     photos = folder / "photos"
@@ -154,10 +158,7 @@ def _scored(folder: Path, weights: Path, world: Path, split: str) -> dict[str, A
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
     data = load_dataset("folder", world / split, classes=list(CLASSES))
-    source = Source(
-        name=str(MODEL), checkpoint=weights, imgsz=(IMGSZ, IMGSZ), prompts="ensemble", device="cpu"
-    )
-    job = Job(source=source, dataset=data, protocol=Whole(), threads=torch.get_num_threads())
+    job = Job(source=_source(weights), dataset=data, protocol=Whole(), threads=torch.get_num_threads())
     pixels, _ = evaluate(job, progress=False)
     masks, _ = evaluate(dataclasses.replace(job, masks=True), progress=False)
     score = {
@@ -174,13 +175,32 @@ def _scored(folder: Path, weights: Path, world: Path, split: str) -> dict[str, A
     return score
 
 
+def _source(weights: Path) -> Source:
+    return Source(name=str(MODEL), checkpoint=weights, imgsz=(IMGSZ, IMGSZ), prompts="ensemble", device="cpu")
+
+
+def _picture(out: Path, seed: int, file: Path) -> None:
+    """Held-out scenes by the first seed's models."""
+    home = out / f"seed-{seed}"
+    tuned = max((home / "pixelclip").glob("step-*.weights.safetensors"))
+    data = load_dataset("folder", out / "world" / "test", classes=list(CLASSES))
+    models = {
+        "CLIP": _source(home / "clip.safetensors"),
+        "PixelCLIP": _source(tuned),
+    }
+    with atomic_write(file) as temporary:
+        draw_scenes(data, models, count=6).quantize(128).save(temporary, optimize=True)
+
+
 def _whole_images(weights: Path, folder: Path) -> dict[str, float]:
     """How often the nearest class of a whole image, by the class token, is in it; and how often by chance."""
     pair, model = starting_model(str(MODEL), checkpoint=weights)
     words = Vocabulary.encode({name: (name,) for name in CLASSES}, TorchTextEncoder(pair)).embeddings
     nearest = top1(pair, model, read_pairs(folder, IMGSZ).images, words)
     data = load_dataset("folder", folder, classes=list(CLASSES))
-    present = np.stack([np.bincount(data.truth(i).ravel(), minlength=len(CLASSES)) > 0 for i in range(len(data))])
+    present = np.stack(
+        [np.bincount(data.truth(i).ravel(), minlength=len(CLASSES)) > 0 for i in range(len(data))]
+    )
     hits = present[np.arange(len(data)), nearest]
     return {"image_top1": 100 * float(hits.mean()), "image_top1_chance": 100 * float(present.mean())}
 
@@ -192,19 +212,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="scenes, weights, scores")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
-    parser.add_argument("--split", choices=["test", "val"], default="test", help="what scores (default: test)")
+    parser.add_argument(
+        "--split", choices=["test", "val"], default="test", help="what scores (default: test)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores here")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw some scenes here, PNG")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     sweeps = {setting: (setting,) for values in SWEEPS.values() for setting in values}
     try:
-        scores = experiment(
-            options.out, Sizes(), seeds=options.seeds, runs=ABLATIONS, split=options.split
-        )
-        swept = experiment(
-            options.out, Sizes(), seeds=options.seeds[:1], runs=sweeps, split=options.split
-        )
+        scores = experiment(options.out, Sizes(), seeds=options.seeds, runs=ABLATIONS, split=options.split)
+        swept = experiment(options.out, Sizes(), seeds=options.seeds[:1], runs=sweeps, split=options.split)
         scores += [score for score in swept if score["run"] != "CLIP"]
+        if options.picture:
+            _picture(options.out, options.seeds[0], options.picture)
     except (PixelClipError, OSError) as error:
         print(f"experiments: {error}", file=sys.stderr)
         return 1

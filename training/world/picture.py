@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pixelclip_sdk.preprocess import load_image
@@ -38,9 +36,7 @@ def draw_scenes(data: Dataset, models: Mapping[str, Source], count: int) -> Imag
     for name, source in models.items():
         model = open_model(source, data.classes)
         text = model.vocabulary.embeddings
-        rows[name] = [
-            colours[segment(Whole(), photo, text, model.backend, model.spec)] for photo in photos
-        ]
+        rows[name] = [colours[segment(Whole(), photo, text, model.backend, model.spec)] for photo in photos]
     height = _CELL * len(rows) + _ROW * -(-len(CLASSES) // _PER_LINE)
     picture = Image.new("RGB", (_LEFT + _CELL * count, height), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
@@ -56,5 +52,3 @@ def draw_scenes(data: Dataset, models: Mapping[str, Source], count: int) -> Imag
         draw.rectangle((x, y + 2, x + 12, y + 14), fill=tuple(int(c) for c in colours[index]))
         draw.text((x + 18, y + 8), name, "black", font, anchor="lm")
     return picture
-
-

@@ -1,8 +1,8 @@
 """Scenes: a photo, its caption, its regions without labels, and the truth that only scores.
 
-A scene is a function of (seed, number). Stuff fills bands with textures; things stand on the ground, nearer ones
-larger and in front; then come shadow, light and noise. Regions are finer than classes, as SAM's are: every part
-of a thing is one, and stuff falls into pieces.
+A scene is a function of (seed, number). Stuff fills bands with textures; things stand on the ground, nearer
+ones larger and in front; then come shadow, light and noise. Regions are finer than classes, as SAM's are:
+every part of a thing is one, and stuff falls into pieces.
 """
 
 from __future__ import annotations
@@ -46,17 +46,18 @@ class Scene:
     caption: str
 
 
-def make_scene(seed: int, number: int) -> Scene:
+def make_scene(seed: int, number: int, *, close: bool = False) -> Scene:
     """Draws a scene; the same for the same numbers.
 
     Args:
         seed: Of the set of scenes.
         number: Of the scene in it.
+        close: A close-up of one thing, as most photos with captions are.
     """
-    return _Canvas(np.random.default_rng([seed, number])).finish()
+    return _Canvas(np.random.default_rng([seed, number]), close).finish()
 
 
-def write_scenes(folder: Path, count: int, seed: int) -> None:
+def write_scenes(folder: Path, count: int, seed: int, *, close: float = 0.0) -> None:
     """Writes scenes as the rest of the project reads them.
 
     Args:
@@ -65,12 +66,13 @@ def write_scenes(folder: Path, count: int, seed: int) -> None:
             ``classes.txt``.
         count: How many.
         seed: Of the set.
+        close: Share of close-ups; they come first.
     """
     captions = {}
     for kind in ("images", "labels", "regions"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        scene, stem = make_scene(seed, number), f"{number:05d}"
+        scene, stem = make_scene(seed, number, close=number < close * count), f"{number:05d}"
         for kind, pixels in (("images", scene.photo), ("labels", scene.truth), ("regions", scene.regions)):
             Image.fromarray(pixels).save(folder / kind / f"{stem}.png", compress_level=1)
         captions[stem] = scene.caption
@@ -84,8 +86,8 @@ def write_scenes(folder: Path, count: int, seed: int) -> None:
 class _Canvas:
     """A scene while it is drawn."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
+    def __init__(self, rng: np.random.Generator, close: bool) -> None:
+        self.rng, self.close = rng, close
         self.photo: Floats = np.zeros((SIDE, SIDE, 3), np.float32)
         self.truth = np.zeros((SIDE, SIDE), np.uint8)
         self.regions = np.zeros((SIDE, SIDE), np.uint8)
@@ -112,13 +114,13 @@ class _Canvas:
         indoors = ground == "wooden floor"
         far = "brick wall" if rng.random() < (0.8 if indoors else 0.12) else "sky"
         self._fill(far, np.ones((SIDE, SIDE), bool))
-        if far == "sky" and rng.random() < 0.55:
+        if far == "sky" and rng.random() < (0.3 if self.close else 0.55):
             middle = str(rng.choice(["forest", "mountain"]))
             rough = 6.0 if middle == "forest" else 14.0
             height = rng.uniform(0.1, 0.26) * SIDE
             self._fill(middle, self._below(self.horizon - height, rough))
         self._fill(ground, self._below(self.horizon, 1.5))
-        if not indoors and rng.random() < 0.4:
+        if not indoors and not self.close and rng.random() < 0.4:
             other = str(rng.choice([name for name in GROUNDS if name not in (ground, "wooden floor")]))
             rows, columns = np.mgrid[:SIDE, :SIDE]
             edge = rng.uniform(0.25, 0.75) * SIDE + rng.uniform(-0.8, 0.8) * (rows - self.horizon)
@@ -166,9 +168,14 @@ class _Canvas:
         return np.clip(np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC)), 0, 1)
 
     def _place(self) -> None:
-        """One to four things, the farthest first."""
+        """One to three things, the farthest first; in a close-up one."""
         rng = self.rng
-        feet = np.sort(rng.uniform(self.horizon + 0.08 * SIDE, 1.02 * SIDE, rng.integers(1, 5)))
+        if self.close:
+            name = str(rng.choice(tuple(THINGS)))
+            size = rng.uniform(0.5, 0.85) / max(THINGS[name].size, THINGS[name].size * THINGS[name].aspect)
+            self._thing(name, rng.uniform(0.4, 0.6) * SIDE, rng.uniform(0.75, 0.95) * SIDE, size, shadow=True)
+            return
+        feet = np.sort(rng.uniform(self.horizon + 0.08 * SIDE, 1.02 * SIDE, rng.integers(1, 4)))
         for foot in feet:
             x = rng.uniform(0.1, 0.9) * SIDE
             below = CLASSES[self.truth[min(int(foot), SIDE - 1), int(x)]]
@@ -178,7 +185,7 @@ class _Canvas:
             flies = name == "bird" and rng.random() < 0.6
             if flies:
                 foot = rng.uniform(0.25, 0.8) * self.horizon
-            self._thing(name, x, foot, 0.65 + 0.6 * nearness, shadow=not flies)
+            self._thing(name, x, foot, 0.8 + 0.6 * nearness, shadow=not flies)
 
     def _thing(self, name: str, x: float, foot: float, scale: float, *, shadow: bool) -> None:
         """A thing, standing at (x, foot)."""
@@ -190,7 +197,9 @@ class _Canvas:
         own = np.array(COLOURS[colour], np.float32) * rng.uniform(0.85, 1.12) + rng.normal(0, 10, 3)
         rows, columns = np.mgrid[:SIDE, :SIDE]
         if shadow:
-            far = ((columns - x - 0.15 * width) / (0.62 * width)) ** 2 + ((rows - foot) / (0.12 * height)) ** 2
+            far = ((columns - x - 0.15 * width) / (0.62 * width)) ** 2 + (
+                (rows - foot) / (0.12 * height)
+            ) ** 2
             self.photo *= 1 - 0.45 * np.clip(1.2 - far, 0, 1)[..., None].astype(np.float32)
         shade = (1.12 - 0.3 * np.clip((rows - foot + height) / height, 0, 1))[..., None].astype(np.float32)
         grain = 0.9 + 0.2 * self._noise(24, 24)[..., None]

@@ -41,7 +41,9 @@ def _table(groups: dict[str, list[dict[str, Any]]], start: dict[int, float]) -> 
     for run, found in groups.items():
         cells = [_mean([score[key] for score in found]) for key in _COLUMNS]
         gains = [100 * (score["miou"] / start[score["seed"]] - 1) for score in found]
-        lines.append(f"| {run} | {' | '.join(cells)} | {'' if run == 'CLIP' else _mean(gains, '{:+.0f} %')} |")
+        lines.append(
+            f"| {run} | {' | '.join(cells)} | {'' if run == 'CLIP' else _mean(gains, '{:+.0f} %')} |"
+        )
     return "\n".join(lines)
 
 
