@@ -46,9 +46,11 @@ class Config:
         templates: Sentences the prompts are put into; several make an ensemble.
         epsilon: ε of the clustering.
         momentum: γ of the teacher; 0 for no momentum (the teacher is the student), 1 for a fixed teacher.
-        classes: ``prompts``, ``words`` (fixed prompts) or ``vectors`` (no text tower).
+        classes: ``prompts``, ``words`` (fixed prompts), ``vectors`` (no text tower) or ``names`` (fixed).
+        names: The classes of ``names``: a list's name, a file, or ``"a, b"``; k is their number.
         clustering: False: every mask is a class of its own.
         centre: Centre the clusters by their own mean.
+        queue: Masks of earlier batches that are balanced along, for small batches.
         decoder_width: Channels of the mask decoder.
         steps: Length of the run.
         batch: Photos a step, over all processes and parts.
@@ -87,9 +89,11 @@ class Config:
     templates: tuple[str, ...] = ("A photo of a {} in the scene",)
     epsilon: float = 0.01
     momentum: float = 0.999
-    classes: Literal["prompts", "words", "vectors"] = "prompts"
+    classes: Literal["prompts", "words", "vectors", "names"] = "prompts"
+    names: str | None = None
     clustering: bool = True
     centre: bool = False
+    queue: int = 0
     decoder_width: int = 64
     steps: int = 10_000
     batch: int = 48
@@ -116,7 +120,7 @@ class Config:
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 to 1")
-        for name in ("lr_decoder", "lr_encoder", "lr_prompts", "weight_decay", "workers", "seed"):
+        for name in ("lr_decoder", "lr_encoder", "lr_prompts", "weight_decay", "workers", "seed", "queue"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 or more")
         if self.crop > self.short_side:
@@ -125,6 +129,8 @@ class Config:
             raise ConfigError(
                 f"decoder_width is {self.decoder_width}; expected an even number up to 32, or 32s"
             )
+        if (self.classes == "names") != (self.names is not None):
+            raise ConfigError(f"classes is {self.classes!r} and names {self.names!r}; they go together")
         if not self.templates:
             raise ConfigError("templates is empty; expected one sentence with {} or more")
 

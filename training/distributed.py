@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pixelclip_sdk.errors import BackendUnavailableError
 
-__all__ = ["join", "largest", "leave", "rank", "total", "wait", "world"]
+__all__ = ["gathered", "join", "largest", "leave", "rank", "total", "wait", "world"]
 
 
 def join(device: str) -> torch.device:
@@ -63,6 +63,28 @@ def total(values: Tensor) -> Tensor:
 def largest(values: Tensor) -> Tensor:
     """The maximum over all processes, of the same shape."""
     return _reduced(values, dist.ReduceOp.MAX)
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """The rows of all processes, one process's after the other's.
+
+    Args:
+        rows: `[M, D]`; M may differ between processes.
+
+    Returns:
+        `[sum of all M, D]`, the same everywhere.
+    """
+    if not dist.is_initialized():
+        return rows
+    counts = rows.new_zeros(world(), dtype=torch.int64)
+    counts[rank()] = len(rows)
+    counts = total(counts)
+    longest = int(counts.max())
+    padded = rows.new_zeros(longest, rows.shape[1])
+    padded[: len(rows)] = rows
+    everywhere = [torch.empty_like(padded) for _ in range(world())]
+    dist.all_gather(everywhere, padded)
+    return torch.cat([part[:count] for part, count in zip(everywhere, counts.tolist(), strict=True)])
 
 
 def _reduced(values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:

@@ -7,14 +7,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pixelclip_sdk.errors import CheckpointError
+from pixelclip_sdk.errors import CheckpointError, VocabularyError
+from pixelclip_sdk.vocabulary import Classes, Vocabulary, read_classes
 from training.encoders import hub, registry
 from training.encoders.build import build_pair
 from training.encoders.checkpoints import load_into, read_checkpoint
 from training.encoders.clip import configured_model, empty_model, pair_of
 from training.encoders.pair import EncoderPair
 
-__all__ = ["starting_model"]
+__all__ = ["read_names", "starting_model"]
 
 
 def starting_model(
@@ -62,3 +63,18 @@ def starting_model(
             f"{name} has no weights of its own: give checkpoint=FILE or random_weights=true"
         )
     return pair_of(name, model, family=family), model
+
+
+def read_names(given: str | None) -> Classes | None:
+    """The classes of clusters that have names.
+
+    Args:
+        given: A list's name, a file, or ``"a, b"``; see `pixelclip_sdk.vocabulary.read_classes`.
+
+    Raises:
+        VocabularyError: The names cannot be read, or are embeddings of another text tower.
+    """
+    names = None if given is None else read_classes(given)
+    if isinstance(names, Vocabulary):
+        raise VocabularyError(f"names is {given}, a vocabulary of embeddings; expected words")
+    return names

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.vocabulary import Classes, Vocabulary
 from training import distributed
 from training.clustering import centred, merge, perplexity, sinkhorn
 from training.data import Batch
@@ -23,6 +24,7 @@ from training.decoder import MaskDecoder
 from training.encoders.clip_vit import DenseViT
 from training.encoders.dense import DenseImageEncoder
 from training.encoders.pair import EncoderPair
+from training.encoders.runtime import TorchTextEncoder
 from training.losses import covered_bce
 from training.pooling import pool_masks
 from training.prompts import ClassPrompts
@@ -43,10 +45,13 @@ class PixelCLIP(nn.Module):
         epsilon: ε of the clustering.
         classes: What the clusters are: ``"prompts"``, the paper's; ``"words"``, prompts that stay the random
             words they begin as; ``"vectors"``, free vectors without a text tower, which begin where the
-            prompts do.
+            prompts do; ``"names"``, the embeddings of `names`, which stay as they are.
+        names: The classes of ``"names"``, with synonyms; k is their number, and `words` counts for nothing.
         clustering: False for no clusters at all: every mask is a class of its own, its vector the teacher's
             feature of it. The paper does not say how its ablation does that; this is our reading.
         centre: Compare with clusters centred by their own mean.
+        queue: How many masks of earlier batches are balanced along with a batch's. A small batch shows few
+            of the clusters: without a queue equal shares would press its masks into all of them.
         decoder_width: Channels of the mask decoder.
         batch_norm: ``"frozen"`` keeps the image encoder's batch-norm statistics, ``"updated"`` moves them.
         seed: Picks the prompts' first words and the decoder's weights.
@@ -65,9 +70,11 @@ class PixelCLIP(nn.Module):
         words: int = 4,
         templates: Sequence[str] = ("A photo of a {} in the scene",),
         epsilon: float = 0.01,
-        classes: Literal["prompts", "words", "vectors"] = "prompts",
+        classes: Literal["prompts", "words", "vectors", "names"] = "prompts",
+        names: Classes | None = None,
         clustering: bool = True,
         centre: bool = False,
+        queue: int = 0,
         decoder_width: int = 64,
         batch_norm: Literal["frozen", "updated"] = "frozen",
         seed: int = 0,
@@ -75,19 +82,32 @@ class PixelCLIP(nn.Module):
         super().__init__()
         self.student = pair.image.requires_grad_(False)
         self.text = pair.text.requires_grad_(False)
-        self.prompts = ClassPrompts(
-            self.text,
-            pair.tokenizer,
-            count=clusters,
-            length=words,
-            templates=templates,
-            seed=seed,
-            learnable=clustering and classes == "prompts",
-        )
+        self.prompts: ClassPrompts | None = None
         self.vectors: nn.Parameter | None = None
+        if classes == "names":
+            if not names:
+                raise PixelClipError("clusters of names need names: a list's name, a file, or the words")
+            vocabulary = Vocabulary.encode(names, TorchTextEncoder(pair, templates))
+            self.vectors = nn.Parameter(torch.tensor(vocabulary.embeddings), requires_grad=False)
+        else:
+            self.prompts = ClassPrompts(
+                self.text,
+                pair.tokenizer,
+                count=clusters,
+                length=words,
+                templates=templates,
+                seed=seed,
+                learnable=clustering and classes == "prompts",
+            )
         if classes == "vectors":
+            assert self.prompts is not None
             with torch.no_grad():
                 self.vectors = nn.Parameter(self.prompts(self.text), requires_grad=clustering)
+        self.queue = queue
+        if queue:
+            # The teacher's unit features, the newest first. In all processes alike.
+            self.register_buffer("bank", torch.zeros(queue, pair.dim))
+            self.register_buffer("banked", torch.zeros((), dtype=torch.int64))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.decoder = MaskDecoder(decoder_width)
@@ -121,17 +141,22 @@ class PixelCLIP(nn.Module):
         if isinstance(tower, DenseViT):
             attention = tower.visual.transformer.resblocks[-1].attn
             kept = [p for p in (attention.in_proj_weight, attention.in_proj_bias) if p.requires_grad]
+        words = None if self.prompts is None else self.prompts.words
         groups: list[dict[str, Any]] = [
             {"name": "decoder", "params": list(self.decoder.parameters())},
             {"name": "encoder", "params": [p for p in encoder if all(p is not q for q in kept)]},
             {"name": "encoder", "params": kept, "weight_decay": 0.0},
-            {"name": "prompts", "params": [p for p in (self.prompts.words, self.vectors) if _trains(p)]},
+            {"name": "prompts", "params": [p for p in (words, self.vectors) if _trains(p)]},
         ]
         return [group for group in groups if group["params"]]
 
     def clusters(self) -> Tensor:
         """The cluster embeddings: float32 `[k, D]`, unit rows."""
-        found = self.prompts(self.text) if self.vectors is None else F.normalize(self.vectors, dim=-1)
+        if self.vectors is not None:
+            found = F.normalize(self.vectors, dim=-1)
+        else:
+            assert self.prompts is not None
+            found = self.prompts(self.text)
         return centred(found) if self.centre else found
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -178,7 +203,13 @@ class PixelCLIP(nn.Module):
     def _targets(self, pooled: Tensor, clusters: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The merged masks bool `[N, k, R, R]` of features `[M, D]`, and what to watch."""
         similarity = pooled @ clusters.T
-        assigned = sinkhorn(similarity, self.epsilon).argmax(-1)
+        balanced = similarity
+        if self.queue:
+            # Sinkhorn sums over processes: the queue, which all have, counts in one.
+            if distributed.rank() == 0:
+                balanced = torch.cat([similarity, self.bank[: int(self.banked)] @ clusters.T])
+            self._remember(pooled)
+        assigned = sinkhorn(balanced, self.epsilon)[: len(similarity)].argmax(-1)
         margins = similarity.gather(1, assigned[:, None])[:, 0] - similarity.mean(1)
         masks, margin = distributed.total(torch.stack([torch.ones_like(margins).sum(), margins.sum()]))
         stats = {
@@ -187,6 +218,12 @@ class PixelCLIP(nn.Module):
             "margin": margin / masks.clamp(min=1),
         }
         return merge(batch.masks, assigned, batch.counts, len(clusters)), stats
+
+    def _remember(self, pooled: Tensor) -> None:
+        """Puts the masks of all processes at the head of the queue."""
+        both = torch.cat([distributed.gathered(pooled), self.bank[: int(self.banked)]])[: self.queue]
+        self.bank[: len(both)] = both
+        self.banked.fill_(len(both))
 
 
 def dense_features(encoder: nn.Module, images: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from pixelclip_sdk.errors import PixelClipError
 from training import checkpoint, distributed
 from training.config import Config, ConfigError, load_config
 from training.data import MaskedPhotos, Order, collate
-from training.models import starting_model
+from training.models import read_names, starting_model
 from training.pixelclip import PixelCLIP
 from training.watch import Watch, ignore_signals, stop_signal
 
@@ -101,8 +101,10 @@ def _train(config: Config, device: torch.device) -> Path:
         templates=config.templates,
         epsilon=config.epsilon,
         classes=config.classes,
+        names=read_names(config.names),
         clustering=config.clustering,
         centre=config.centre,
+        queue=config.queue,
         decoder_width=config.decoder_width,
         batch_norm=config.batch_norm,
         seed=config.seed,

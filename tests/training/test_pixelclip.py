@@ -8,11 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from pixelclip_sdk.errors import PixelClipError
-from training.clustering import sinkhorn
+from training.clustering import merge, sinkhorn
 from training.data import Batch
 from training.encoders.clip import pair_of
 from training.encoders.lite import build_lite
+from training.encoders.runtime import TorchTextEncoder
 from training.pixelclip import PixelCLIP, dense_features
+from training.pooling import pool_masks
 
 VIT = {"image_size": 64, "layers": 3, "width": 64, "head_width": 32, "patch_size": 16}
 CONVNEXT = {"timm_model_name": "convnext_atto", "timm_pool": "", "timm_proj": "linear", "image_size": 64}
@@ -154,6 +156,41 @@ def test_ablations_leave_out_what_they_say():
     assert trained(classes="words") == set()
     assert trained(classes="vectors") == {"vectors"}
     assert trained(clustering=False) == set()
+
+
+def test_clusters_of_names_are_the_names_embeddings():
+    pair = clip()
+    model = pixelclip(pair, classes="names", names={"cat": ["cat", "kitten"], "grass": ["grass"]})
+    sentences = [f"A photo of a {name} in the scene" for name in ("cat", "kitten", "grass")]
+    cat, kitten, grass = torch.tensor(TorchTextEncoder(pair).encode(sentences))
+    expected = torch.stack([F.normalize(cat + kitten, dim=0), grass])
+    torch.testing.assert_close(model.clusters(), expected)
+    loss, _ = model(batch())
+    loss.backward()
+    assert not {name for name in gradients(model) if not name.startswith(("student.", "decoder."))}
+    with pytest.raises(PixelClipError, match="need names"):
+        pixelclip(classes="names")
+
+
+def test_a_queue_balances_a_small_batch_with_those_before_it():
+    """The masks' clusters are those that they get when all the batches come at once."""
+    model, given = pixelclip(queue=10, epsilon=0.05), [batch(seed=seed, counts=(5,)) for seed in range(3)]
+    with torch.no_grad():
+        pooled = [
+            F.normalize(
+                pool_masks(dense_features(model.teacher.encoder, one.images), one.masks, one.counts), dim=-1
+            )
+            for one in given
+        ]
+        clusters = model.clusters()
+        for one in given[:2]:
+            model(one)
+        assert int(model.banked) == 10
+        torch.testing.assert_close(model.bank, torch.cat([pooled[1], pooled[0]]))
+        together = sinkhorn(torch.cat([pooled[2], pooled[1], pooled[0]]) @ clusters.T, 0.05)[:5].argmax(1)
+        targets, _ = model._targets(pooled[2], clusters, given[2])
+        torch.testing.assert_close(targets, merge(given[2].masks, together, (5,), 6))
+        torch.testing.assert_close(model.bank, torch.cat([pooled[2], pooled[1]]))
 
 
 def test_free_vectors_begin_where_the_prompts_do():
