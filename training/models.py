@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import open_clip
 import torch
 from torch import nn
 
@@ -14,7 +12,7 @@ from pixelclip_sdk.vocabulary import Classes, Vocabulary, read_classes
 from training.encoders import hub, registry
 from training.encoders.build import build_pair
 from training.encoders.checkpoints import load_into, read_checkpoint
-from training.encoders.clip import empty_model, pair_of
+from training.encoders.clip import configured_model, empty_model, pair_of
 from training.encoders.pair import EncoderPair
 
 __all__ = ["read_names", "starting_model"]
@@ -52,7 +50,7 @@ def starting_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name.endswith(".json"):
-            model, family = _configured(Path(name))
+            model, family = configured_model(Path(name))
         else:
             spec = registry.find(name)
             model, family = empty_model(spec), spec.family
@@ -65,22 +63,6 @@ def starting_model(
             f"{name} has no weights of its own: give checkpoint=FILE or random_weights=true"
         )
     return pair_of(name, model, family=family), model
-
-
-def _configured(file: Path) -> tuple[nn.Module, str]:
-    """A CLIP of an open_clip configuration, and its family."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        model = open_clip.CLIP(**content)
-    except OSError as error:
-        raise CheckpointError(f"cannot read the model's configuration {file}: {error.strerror}") from error
-    # open_clip raises what its parts happen to raise.
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
-        raise CheckpointError(
-            f"{file} is no configuration of an open_clip CLIP ({error}); expected JSON with embed_dim, "
-            "vision_cfg and text_cfg"
-        ) from error
-    return model, "convnext" if "timm_model_name" in content["vision_cfg"] else "vit"
 
 
 def read_names(given: str | None) -> Classes | None:

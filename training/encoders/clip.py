@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from training.encoders.clip_vit import DenseViT
 from training.encoders.dense import DenseImageEncoder, grid_size
 from training.encoders.pair import EncoderPair
 
-__all__ = ["TEMPLATES", "build_clip", "empty_model", "pair_of"]
+__all__ = ["TEMPLATES", "build_clip", "configured_model", "empty_model", "pair_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def build_clip(
     """Both encoders of a CLIP model, with weights from the hub or from a file.
 
     Args:
-        name: See `registry.find`.
+        name: See `registry.find`; or a ``.json`` file, see `configured_model`, which needs a checkpoint.
         checkpoint: A file to take instead of the download: official, ours or open_clip's.
         imgsz: Input `(H, W)`; None for 20×20 patches, as the official models are used.
         offline: Do not ask the hub; take what is in its cache.
@@ -57,8 +58,12 @@ def build_clip(
         CheckpointError: The weights cannot be had, or do not fit the model.
         BundleError: `imgsz` is no multiple of the patch size.
     """
-    spec = registry.find(name)
+    own = name.endswith(".json")
+    if own and checkpoint is None:
+        raise CheckpointError(f"{name} has no weights of its own; give a checkpoint")
+    spec = None if own else registry.find(name)
     if checkpoint is None:
+        assert spec is not None
         file = hub.fetch(spec.repository, *spec.files, offline=offline)
         path = file.path
         source = {k: v for k, v in dataclasses.asdict(file).items() if k != "path"} | {
@@ -70,10 +75,10 @@ def build_clip(
         source = {"file": path.name, "license": "NOASSERTION"}
     state = read_checkpoint(path)
     source.setdefault("sha256", sha256(path))
-    model = empty_model(spec)
+    model, family = (empty_model(spec), spec.family) if spec else configured_model(Path(name))
     _log.info("%s", load_into(model, state, source=path.name))
     license = source["license"]
-    return pair_of(name, model, family=spec.family, imgsz=imgsz, license=license, sources=(source,))
+    return pair_of(name, model, family=family, imgsz=imgsz, license=license, sources=(source,))
 
 
 def empty_model(spec: registry.Spec) -> nn.Module:
@@ -86,6 +91,32 @@ def empty_model(spec: registry.Spec) -> nn.Module:
         )
     finally:
         logging.disable(logging.NOTSET)
+
+
+def configured_model(file: Path) -> tuple[nn.Module, str]:
+    """A CLIP of one's own, its weights random.
+
+    Args:
+        file: An open_clip configuration, JSON: embed_dim, vision_cfg, text_cfg, quick_gelu.
+
+    Returns:
+        The open_clip model and its family, ``"vit"`` or ``"convnext"``.
+
+    Raises:
+        CheckpointError: The file cannot be read or is no such configuration.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        model = open_clip.CLIP(**content)
+    except OSError as error:
+        raise CheckpointError(f"cannot read the model's configuration {file}: {error.strerror}") from error
+    # open_clip raises what its parts happen to raise.
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
+        raise CheckpointError(
+            f"{file} is no configuration of an open_clip CLIP ({error}); expected JSON with embed_dim, "
+            "vision_cfg and text_cfg"
+        ) from error
+    return model, "convnext" if "timm_model_name" in content["vision_cfg"] else "vit"
 
 
 def pair_of(

@@ -1,0 +1,107 @@
+"""The drawn world: its scenes, its small CLIP, and its experiments from nothing to tables, at toy size."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pixelclip_sdk.vocabulary import read_classes
+from training.datasets import load_dataset
+from training.masks.format import read_masks
+from training.world.catalogue import CLASSES, GROUNDS, STUFF, THINGS
+from training.world.contrast import read_pairs, train_contrast
+from training.world.experiments import ABLATIONS, MODEL, Sizes, experiment
+from training.world.scenes import SIDE, make_scene, write_scenes
+from training.world.tables import markdown
+
+SCENES = 40
+TOY = Sizes(
+    pairs=64, photos=6, held_out=3, clip_steps=1, overrides=("steps=2", "batch=2", "clusters=4", "words=2")
+)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [make_scene(0, number) for number in range(SCENES)]
+
+
+def test_a_scene_depends_on_its_numbers_alone(scenes):
+    again, other_number, other_seed = make_scene(0, 3), make_scene(0, 4), make_scene(1, 3)
+    np.testing.assert_array_equal(again.photo, scenes[3].photo)
+    np.testing.assert_array_equal(again.regions, scenes[3].regions)
+    assert again.caption == scenes[3].caption
+    for other in (other_number, other_seed):
+        assert (other.photo != again.photo).any()
+
+
+def test_regions_never_cross_a_border_of_the_truth_and_are_finer(scenes):
+    for scene in scenes:
+        for region in np.unique(scene.regions):
+            assert len(np.unique(scene.truth[scene.regions == region])) == 1
+        assert len(np.unique(scene.regions)) > len(np.unique(scene.truth))
+    assert scenes[0].regions.min() > 0
+
+
+def test_every_class_appears(scenes):
+    found = set(np.unique(np.stack([scene.truth for scene in scenes])))
+    assert found == set(range(len(CLASSES)))
+
+
+def test_a_caption_names_nothing_that_cannot_be_seen(scenes):
+    plurals = {"people": "person", "cacti": "cactus", **{f"{name}s": name for name in THINGS}}
+    unnamed = 0
+    for scene in scenes:
+        seen = {CLASSES[index] for index in np.unique(scene.truth)}
+        words = scene.caption.replace(",", "").replace("brick wall", "brick_wall").split()
+        words = " ".join(words).replace("wooden floor", "wooden_floor").split()
+        named = {plurals.get(word, word.replace("_", " ")) for word in words} & set(CLASSES)
+        assert named
+        assert named <= seen
+        unnamed += named < seen
+    assert unnamed > SCENES / 2  # captions leave things out, as people do
+    assert len({scene.caption for scene in scenes}) > SCENES * 0.9
+
+
+def test_the_catalogue_holds_together():
+    assert len(CLASSES) == len(set(CLASSES)) == 24
+    assert all(thing in THINGS for name in GROUNDS for thing in STUFF[name].things)
+    for thing in THINGS.values():
+        corners = np.array([corner for part in thing.parts for corner in part.points])
+        assert corners.min() > -0.15
+        assert corners.max() < 1.15
+
+
+def test_scenes_are_written_as_the_project_reads_them(tmp_path):
+    write_scenes(tmp_path, 2, seed=5)
+    data = load_dataset("folder", tmp_path, classes=read_classes(str(tmp_path / "classes.txt")))
+    assert tuple(data.classes) == CLASSES
+    np.testing.assert_array_equal(data.truth(1), make_scene(5, 1).truth)
+    pairs = read_pairs(tmp_path, SIDE)
+    np.testing.assert_array_equal(pairs.images[1].permute(1, 2, 0), make_scene(5, 1).photo)
+    assert pairs.captions[1] == make_scene(5, 1).caption
+
+
+def test_the_small_clip_learns_from_pairs(tmp_path):
+    write_scenes(tmp_path, 64, seed=5)
+    pairs = read_pairs(tmp_path, 64)
+    losses = train_contrast(MODEL, pairs, tmp_path / "clip.safetensors", steps=14, batch=32, seed=0)
+    assert losses[0] > np.log(32) - 0.2  # it knows nothing
+    assert np.mean(losses[-3:]) < np.log(32) - 0.4
+
+
+def test_the_experiments_run_from_nothing_and_go_on(tmp_path):
+    runs = {name: ABLATIONS[name] for name in ("PixelCLIP", "without clustering")}
+    scores = experiment(tmp_path, TOY, seeds=[0], runs=runs)
+    assert [score["run"] for score in scores] == ["CLIP", *runs]
+    for score in scores:
+        assert 0 <= score["miou"] <= 100
+    table = markdown(scores)
+    assert "| PixelCLIP |" in table
+    assert table.count("\n") == 4
+
+    masks = read_masks(tmp_path / "world" / "masks" / "00000.npz")
+    assert masks.sum(0).min() == 1  # a partition
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.suffix != ".jsonl"}
+    assert json.loads(json.dumps(experiment(tmp_path, TOY, seeds=[0], runs=runs))) == scores
+    kept = (".safetensors", ".png", ".npz")
+    assert all(file.stat().st_mtime_ns == time for file, time in written.items() if file.suffix in kept)

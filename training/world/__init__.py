@@ -1,0 +1,1 @@
+"""A small world of drawn scenes in which the method's claims can be measured on a CPU in minutes."""

@@ -1,0 +1,240 @@
+"""The controlled world from nothing to its tables: ``python training/world/experiments.py --out DIR``.
+
+Draws the scenes; for every seed trains a small CLIP on pairs of images and captions; fine-tunes it with
+PixelCLIP on other scenes and their unlabelled masks, as the paper does and with one idea left out or one
+number changed; scores all on scenes that nothing was trained on. What is done already is read back, so that
+the same command goes on where it was stopped. It takes about an hour and a half on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixelclip_sdk import PixelClipError, Vocabulary
+from pixelclip_sdk._files import atomic_write
+from training.config import load_config
+from training.datasets import load_dataset
+from training.encoders.runtime import TorchTextEncoder
+from training.evaluate import Job, evaluate
+from training.masks.region_maps import RegionMaps
+from training.masks.write import make_masks
+from training.models import starting_model
+from training.open_model import Source
+from training.protocols import Whole
+from training.train import train
+from training.world import tables
+from training.world.catalogue import CLASSES, STUFF
+from training.world.contrast import read_pairs, top1, train_contrast
+from training.world.picture import draw_scenes
+from training.world.scenes import write_scenes
+
+__all__ = ["ABLATIONS", "SWEEPS", "Sizes", "experiment", "main"]
+
+_log = logging.getLogger("training")
+
+_CONFIGS = Path(__file__).parents[1] / "configs"
+MODEL, CONFIG = _CONFIGS / "world.json", _CONFIGS / "world.yaml"
+CLOSE = 0.6  # share of close-ups among the pairs: photos with captions mostly show one thing
+IMGSZ = 64  # what the small CLIP was trained at, and sees whole scenes at
+
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "PixelCLIP": (),
+    "without clustering": ("clustering=false",),
+    "without the text tower": ("classes=vectors",),
+    "without learned prompts": ("classes=words",),
+    "without momentum": ("momentum=0",),
+}
+"""What is changed in `CONFIG`, for all seeds; the first is the method whole."""
+
+SWEEPS: dict[str, tuple[str, ...]] = {
+    "k": ("clusters=8", "clusters=16", "clusters=64", "clusters=128"),
+    "l": ("words=1", "words=2", "words=8"),
+    "γ": ("momentum=0.9", "momentum=0.999", "momentum=1"),
+}
+"""One number changed, for the first seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much is drawn and trained; the tests take less.
+
+    Attributes:
+        pairs: Scenes with captions, for the small CLIP.
+        photos: Scenes with masks, for PixelCLIP.
+        held_out: Scenes of each of the sets ``val``, which settings were chosen on, and ``test``.
+        clip_steps: Of the small CLIP.
+        overrides: Of `CONFIG`, for all runs.
+    """
+
+    pairs: int = 8_000
+    photos: int = 1_500
+    held_out: int = 250
+    clip_steps: int = 900
+    overrides: tuple[str, ...] = ()
+
+
+def experiment(
+    out: Path, sizes: Sizes, *, seeds: Sequence[int], runs: Mapping[str, Sequence[str]], split: str = "test"
+) -> list[dict[str, Any]]:
+    """Trains and scores what has not been yet.
+
+    Args:
+        out: Folder for everything.
+        sizes: How much.
+        seeds: Each has a small CLIP of its own, which its runs start from.
+        runs: Name → settings that differ from `CONFIG`.
+        split: ``test`` or ``val``.
+
+    Returns:
+        A score each for the small CLIP and the runs of every seed: ``run``, ``seed``, ``miou``, ….
+
+    Raises:
+        PixelClipError: The folder holds results of other settings, or cannot be used.
+    """
+    world = _draw(out / "world", sizes)
+    scores = []
+    for seed in seeds:
+        home = out / f"seed-{seed}"
+        clip = home / "clip.safetensors"
+        if not clip.exists():
+            pairs = read_pairs(world / "pairs", IMGSZ)
+            train_contrast(MODEL, pairs, clip, steps=sizes.clip_steps, seed=seed)
+        scores.append(
+            {"run": "CLIP", "seed": seed, "settings": [], **_scored(home / "clip", clip, world, split)}
+        )
+        for name, changed in runs.items():
+            folder = home / "-".join(changed or ["pixelclip"])
+            config = load_config(
+                CONFIG,
+                [
+                    f"images={world / 'photos' / 'images'}",
+                    f"masks={world / 'masks'}",
+                    f"checkpoint={clip}",
+                    f"out={folder}",
+                    f"seed={seed}",
+                    *sizes.overrides,
+                    *changed,
+                ],
+            )
+            weights = train(config)  # of a finished run it returns the weights at once
+            result = _scored(folder, weights, world, split)
+            last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+            watched = {key: last[key] for key in ("loss", "clusters", "margin") if key in last}
+            scores.append({"run": name, "seed": seed, "settings": list(changed), **result, **watched})
+            _log.info("seed %d, %s: mIoU %.1f", seed, name, result["miou"])
+    return scores
+
+
+def _draw(folder: Path, sizes: Sizes) -> Path:
+    """The scenes and the masks."""
+    counts = {"pairs": sizes.pairs, "photos": sizes.photos, "val": sizes.held_out, "test": sizes.held_out}
+    for seed, (name, count) in enumerate(counts.items(), start=1):
+        captions = folder / name / "captions.json"
+        if not captions.exists():
+            _log.info("drawing %d scenes: %s", count, name)
+            write_scenes(folder / name, count, seed, close=CLOSE if name == "pairs" else 0)
+        elif (found := len(json.loads(captions.read_text(encoding="utf-8")))) != count:
+            raise PixelClipError(f"{folder / name} has {found} scenes, expected {count}; take another --out")
+    photos = folder / "photos"
+    make_masks(RegionMaps(photos / "regions"), photos / "images", folder / "masks", progress=False)
+    return folder
+
+
+def _scored(folder: Path, weights: Path, world: Path, split: str) -> dict[str, Any]:
+    """Scores of a model in percent, from its file if they are there."""
+    file = folder / f"{split}.json"
+    if file.exists():
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+    data = load_dataset("folder", world / split, classes=list(CLASSES))
+    job = Job(source=_source(weights), dataset=data, protocol=Whole(), threads=torch.get_num_threads())
+    pixels, _ = evaluate(job, progress=False)
+    masks, _ = evaluate(dataclasses.replace(job, masks=True), progress=False)
+    score = {
+        "miou": 100 * pixels.miou,
+        "stuff": 100 * float(np.nanmean(pixels.ious[: len(STUFF)])),
+        "things": 100 * float(np.nanmean(pixels.ious[len(STUFF) :])),
+        "pixel_accuracy": 100 * pixels.accuracy,
+        "mask_miou": 100 * masks.miou,
+        "iou": pixels.to_json(CLASSES)["iou"],
+        **_whole_images(weights, world / split),
+    }
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
+    return score
+
+
+def _source(weights: Path) -> Source:
+    return Source(name=str(MODEL), checkpoint=weights, imgsz=(IMGSZ, IMGSZ), prompts="ensemble", device="cpu")
+
+
+def _picture(out: Path, seed: int, file: Path) -> None:
+    """Held-out scenes by the first seed's models."""
+    home = out / f"seed-{seed}"
+    tuned = max((home / "pixelclip").glob("step-*.weights.safetensors"))
+    data = load_dataset("folder", out / "world" / "test", classes=list(CLASSES))
+    models = {
+        "CLIP": _source(home / "clip.safetensors"),
+        "PixelCLIP": _source(tuned),
+    }
+    with atomic_write(file) as temporary:
+        draw_scenes(data, models, count=6).quantize(128).save(temporary, optimize=True)
+
+
+def _whole_images(weights: Path, folder: Path) -> dict[str, float]:
+    """How often the nearest class of a whole image, by the class token, is in it; and how often by chance."""
+    pair, model = starting_model(str(MODEL), checkpoint=weights)
+    words = Vocabulary.encode({name: (name,) for name in CLASSES}, TorchTextEncoder(pair)).embeddings
+    nearest = top1(pair, model, read_pairs(folder, IMGSZ).images, words)
+    data = load_dataset("folder", folder, classes=list(CLASSES))
+    present = np.stack(
+        [np.bincount(data.truth(i).ravel(), minlength=len(CLASSES)) > 0 for i in range(len(data))]
+    )
+    hits = present[np.arange(len(data)), nearest]
+    return {"image_top1": 100 * float(hits.mean()), "image_top1_chance": 100 * float(present.mean())}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="experiments.py", description="The controlled world: scenes, CLIP, PixelCLIP, ablations, tables."
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="scenes, weights, scores")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    parser.add_argument(
+        "--split", choices=["test", "val"], default="test", help="what scores (default: test)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores here")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw some scenes here, PNG")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sweeps = {setting: (setting,) for values in SWEEPS.values() for setting in values}
+    try:
+        scores = experiment(options.out, Sizes(), seeds=options.seeds, runs=ABLATIONS, split=options.split)
+        swept = experiment(options.out, Sizes(), seeds=options.seeds[:1], runs=sweeps, split=options.split)
+        scores += [score for score in swept if score["run"] != "CLIP"]
+        if options.picture:
+            _picture(options.out, options.seeds[0], options.picture)
+    except (PixelClipError, OSError) as error:
+        print(f"experiments: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        with atomic_write(options.json) as temporary:
+            temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    print(tables.markdown(scores))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
