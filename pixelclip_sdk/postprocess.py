@@ -53,7 +53,7 @@ def labels_upsampled(
         found = _candidates(corners)
         first = found.classes[found.first].astype(labels.dtype).reshape(-1, columns.cells)
         part = first.take(columns.cell, axis=1).take(rows.cell[piece] - start, axis=0)
-        contested = found.order[: np.count_nonzero(found.count > 1)]
+        contested = found.order[: np.count_nonzero(found.sizes > 1)]
         row, column = np.divmod(contested, columns.cells)
         seen = rows.filled[start + row] & columns.filled[column]
         contested, row, column = contested[seen], row[seen], column[seen]
@@ -204,13 +204,13 @@ class _Candidates(NamedTuple):
     Attributes:
         classes: Ascending within a cell, cell after cell.
         first: `(cells,)` where each cell's begin.
-        count: `(cells,)` how many it has.
+        sizes: `(cells,)` how many it has.
         order: `(cells,)` the cells, those with more candidates first.
     """
 
     classes: IndexArray
     first: IndexArray
-    count: IndexArray
+    sizes: IndexArray
     order: IndexArray
 
 
@@ -238,7 +238,7 @@ def _compete(
     down, across = weights[0][row][:, :, None], weights[1][column]
     points, width = grid.reshape(-1), grid.shape[1] * grid.shape[2]
     corner = (row * grid.shape[1] + column) * grid.shape[2]
-    first, count = found.first[cells], found.count[cells]
+    first, count = found.first[cells], found.sizes[cells]
     shape = (len(cells), down.shape[1], across.shape[1])
     best, other = np.empty(shape, np.float32), np.empty(shape, np.float32)
     winner = np.empty(shape, dtype)
