@@ -233,7 +233,7 @@ def table(case: Mapping[str, Any]) -> str:
 
 
 def ratios(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What `benchmarks/check.py` watches: our rows' speed against the reference."""
+    """Our rows' speed against the reference, by name."""
     return {
         f"{case['name']}: {row['name']} against {REFERENCE}": row["speedup"]
         for case in cases

@@ -17,7 +17,7 @@ from training.encoders.pair import EncoderPair
 from training.models import read_names, starting_model
 from training.pixelclip import PixelCLIP
 
-__all__ = ["Run", "assemble", "load_model", "open_run"]
+__all__ = ["Run", "assemble", "load_model", "open_run", "starting_point"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,21 @@ class Run:
     start: EncoderPair
     pair: EncoderPair
     model: PixelCLIP
+
+
+def starting_point(config: Config) -> tuple[EncoderPair, nn.Module]:
+    """The encoders that the settings start from, and the module whose weights are exported.
+
+    Raises:
+        PixelClipError: See `starting_model`.
+    """
+    return starting_model(
+        config.model,
+        checkpoint=config.checkpoint,
+        random_weights=config.random_weights,
+        seed=config.seed,
+        offline=config.offline,
+    )
 
 
 def assemble(config: Config, pair: EncoderPair) -> PixelCLIP:
@@ -110,13 +125,7 @@ def open_run(folder: Path, **overrides: Any) -> Run:
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         config = dataclasses.replace(config_of(saved.notes["config"]), **given)
-        pair, _ = starting_model(
-            config.model,
-            checkpoint=config.checkpoint,
-            random_weights=config.random_weights,
-            seed=config.seed,
-            offline=config.offline,
-        )
+        pair, _ = starting_point(config)
         start = dataclasses.replace(pair, image=copy.deepcopy(pair.image))
         model = assemble(config, pair)
         load_model(model, saved)

@@ -32,9 +32,8 @@ from pixelclip_sdk.errors import PixelClipError
 from training import checkpoint, distributed
 from training.config import Config, ConfigError, load_config
 from training.data import MaskedPhotos, Order, collate
-from training.models import starting_model
 from training.pixelclip import PixelCLIP
-from training.runs import assemble, load_model
+from training.runs import assemble, load_model, starting_point
 from training.watch import Watch, ignore_signals, stop_signal
 
 __all__ = ["TrainingError", "learning_rates", "main", "train"]
@@ -85,13 +84,7 @@ def _train(config: Config, device: torch.device) -> Path:
         strong=config.strong,
     )
 
-    pair, exported = starting_model(
-        config.model,
-        checkpoint=config.checkpoint,
-        random_weights=config.random_weights,
-        seed=config.seed,
-        offline=config.offline,
-    )
+    pair, exported = starting_point(config)
     if config.imgsz % pair.input.multiple:
         raise ConfigError(f"imgsz is {config.imgsz}; {config.model} takes multiples of {pair.input.multiple}")
     model = assemble(config, pair).to(device)
