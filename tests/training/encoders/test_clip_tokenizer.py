@@ -1,6 +1,5 @@
 """tokenizer.json against open_clip's own tokenizer, on strings of every kind."""
 
-import collections
 import random
 import subprocess
 import sys
@@ -124,18 +123,25 @@ def theirs():
     return open_clip.get_tokenizer("ViT-B-16")
 
 
-def test_the_ids_are_open_clips_on_ten_thousand_strings(ours, theirs, monkeypatch):
+def test_the_ids_are_open_clips_on_ten_thousand_strings(ours, theirs):
     pairs = strings(COUNT)
     assert len(pairs) == COUNT
     texts = [text for _, text in pairs]
     found = [encoding.ids for encoding in ours.encode_batch(texts)]
     expected = theirs(texts).tolist()
     different = [i for i in range(COUNT) if found[i] != expected[i]]
-    # ftfy takes a few legitimate neighbours ("Ǆ»") for mojibake. Without its guess all are equal.
-    assert len(different) <= 3, collections.Counter(pairs[i][0] for i in different)
+    assert not different, [(pairs[i][0], ascii(texts[i])) for i in different[:9]]
+
+
+def test_where_ftfy_guesses_mojibake_the_rest_agrees(ours, theirs, monkeypatch):
+    # Other seeds hold a few neighbours ("Ǆ»") that ftfy takes for mojibake. Without its guess all are equal.
+    texts = [text for _, text in strings(COUNT, seed=11)]
+    found = [encoding.ids for encoding in ours.encode_batch(texts)]
+    different = [i for i, ids in enumerate(theirs(texts).tolist()) if found[i] != ids]
+    assert 0 < len(different) <= 5
     monkeypatch.setattr(ftfy, "fix_encoding", lambda text: text)
     for i in different:
-        assert found[i] == theirs(texts[i])[0].tolist(), (pairs[i][0], ascii(texts[i]))
+        assert found[i] == theirs(texts[i])[0].tolist(), ascii(texts[i])
 
 
 @pytest.mark.parametrize(
