@@ -1,7 +1,7 @@
 """Our postprocess against PyTorch's: ``python benchmarks/postprocess.py PHOTO…``.
 
 Real logits of real photos, from 64×64 grids as the official protocol has them, to labels at the picture's
-size: `argmax_upsampled` beside ``interpolate`` then ``argmax``, in turns in one run, warm, medians. Also
+size: `labels_upsampled` beside ``interpolate`` then ``argmax``, in turns in one run, warm, medians. Also
 the share of equal labels and our peak memory beyond the result.
 """
 
@@ -23,7 +23,7 @@ from pixelclip_sdk import Segmenter
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.classes import class_list
-from pixelclip_sdk.postprocess import argmax_upsampled
+from pixelclip_sdk.postprocess import labels_upsampled
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GRID = 64
@@ -56,12 +56,12 @@ def compare(logits: Sequence[np.ndarray], size: tuple[int, int], runs: int) -> d
     for grid in logits:
         expected = textbook(grid, size)
         tracemalloc.start()
-        labels, scores = argmax_upsampled(grid, size)
-        peaks.append((tracemalloc.get_traced_memory()[1] - labels.nbytes - scores.nbytes) / 1e6)
+        labels = labels_upsampled(grid, size)
+        peaks.append((tracemalloc.get_traced_memory()[1] - labels.nbytes) / 1e6)
         tracemalloc.stop()
         equal.append(float((labels == expected).mean()))
         for _ in range(runs):
-            ours.append(milliseconds(lambda grid=grid: argmax_upsampled(grid, size)))
+            ours.append(milliseconds(lambda grid=grid: labels_upsampled(grid, size)))
             theirs.append(milliseconds(lambda grid=grid: textbook(grid, size)))
     a, b = statistics.median(ours), statistics.median(theirs)
     return {"ours_ms": a, "torch_ms": b, "ratio": b / a, "equal_labels": min(equal), "peak_mb": max(peaks)}

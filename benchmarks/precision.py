@@ -29,7 +29,7 @@ from export.int8 import to_int8
 from export.to_onnx import photo_batches, trace_image_encoder
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
-from pixelclip_sdk.postprocess import argmax_upsampled
+from pixelclip_sdk.postprocess import labels_upsampled
 from training.encoders.lite import build_lite
 
 _SIZE = (480, 640)  # at which labels are compared
@@ -59,7 +59,7 @@ def agreement(one: Run, other: Run, batches: Sequence[dict[str, np.ndarray]]) ->
     """Share of pixels with the same label, mean over the photos."""
 
     def labels(run: Run, batch: dict[str, np.ndarray]) -> np.ndarray:
-        return argmax_upsampled(run(batch)[0], _SIZE)[0]
+        return labels_upsampled(run(batch)[0], _SIZE)
 
     return float(np.mean([(labels(one, b) == labels(other, b)).mean() for b in batches]))
 

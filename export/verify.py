@@ -11,7 +11,7 @@ import torch
 
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk.backends.choose import open_backend
-from pixelclip_sdk.postprocess import argmax_upsampled
+from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import covered, fit, load_image
 from pixelclip_sdk.text import TextEncoder
 from training.encoders.pair import EncoderPair
@@ -101,7 +101,7 @@ def verify(bundle: Bundle, pair: EncoderPair, photos: Sequence[Path], gate: floa
             mean.append(difference.mean())
             size = picture.shape[0], picture.shape[1]
             share = covered(size, bundle.input)
-            labels = [argmax_upsampled(logits[0], size, covered=share)[0] for logits in (found, expected)]
+            labels = [labels_upsampled(logits[0], size, covered=share) for logits in (found, expected)]
             agreement.append((labels[0] == labels[1]).mean())
     report = Report(
         photos=len(photos),

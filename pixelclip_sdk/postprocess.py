@@ -32,20 +32,27 @@ def unknown_label(count: int) -> int:
 
 
 def labels_upsampled(
-    logits: Float32Array, size: tuple[int, int], covered: tuple[float, float] = (1.0, 1.0)
+    logits: Float32Array,
+    size: tuple[int, int],
+    threshold: float | None = None,
+    covered: tuple[float, float] = (1.0, 1.0),
 ) -> LabelArray:
     """Best class of every pixel.
 
-    Half the work of `argmax_upsampled`: where one class alone can win, nothing is interpolated.
+    Without a threshold half the work of `argmax_upsampled`: where one class alone can win, nothing is
+    interpolated.
 
     Args:
         logits: `(K, h, w)` float32.
         size: Wanted `(H, W)`.
+        threshold: Pixels whose best logit is below it become unknown; None for none.
         covered: Share of the grid, from its top left, that the picture covers; the rest is padding.
 
     Returns:
         Labels `(H, W)`, uint8 or (beyond 255 classes) uint16: those of `argmax_upsampled`.
     """
+    if threshold is not None:
+        return argmax_upsampled(logits, size, threshold, covered)[0]
     grid, rows, columns = _cells(logits, size, covered)
     labels = np.empty(size, label_dtype(len(logits)))
     for start, stop in _pieces(rows, columns, len(logits)):

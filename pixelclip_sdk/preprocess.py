@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import ImageError
@@ -113,8 +113,9 @@ def fit(image: UInt8Array, spec: InputSpec) -> UInt8Array:
     height, width = image.shape[:2]
     size, whole = scaled_size(height, width, spec), input_size(height, width, spec)
     if image.shape[:2] != size:
-        # reducing_gap shrinks by an integer factor first; 2 is indistinguishable and faster on large frames.
-        small = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
+        # From three times the size on, it is first averaged over blocks, the filter's finest 1.5 pixels kept:
+        # about half the time on a large frame, a third of a grey level apart on average.
+        small = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=1.5)
         image = np.asarray(small)
     if size == whole:
         return image
@@ -157,13 +158,15 @@ def _from_pil(image: Image.Image, name: str) -> UInt8Array:
             f"{name} has pixels of mode {image.mode!r} (32 bits, no defined range); expected 8 or 16 bits. "
             "Scale it to uint8 0–255 first."
         )
-    image = ImageOps.exif_transpose(image)
+    # Both would copy the picture where there is nothing to do, and a large copy costs as much as decoding.
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         # Full-range 16 bits; Pillow's own conversion would clip everything above 255.
         return _from_array((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8), "rgb")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return _over_white(np.asarray(image.convert("RGBA")))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _from_array(array: np.ndarray, channel_order: ChannelOrder) -> UInt8Array:

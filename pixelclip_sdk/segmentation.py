@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.errors import OutputError, VocabularyError
-from pixelclip_sdk.postprocess import label_dtype, unknown_label
+from pixelclip_sdk.postprocess import label_dtype, scores_upsampled, unknown_label
 
 __all__ = ["FrameInfo", "Segmentation"]
 
@@ -45,30 +46,40 @@ class Segmentation:
     Attributes:
         labels: `(H, W)` at the picture's own size: index into `names`, or `unknown`. uint8; uint16
             beyond 255 names.
-        scores: `(H, W)` float32: cosine of the winning class, −1…1, also where the label is unknown.
-        names: The class names it was made with.
+        logits: `(K, h, w)` float32: the cosines on the model's grid that the labels were interpolated from.
+        names: The class names it was made with, K.
         image: `(H, W, 3)` uint8 RGB: the picture.
         speed: Milliseconds of each stage: ``decode``, ``preprocess``, ``inference``, ``postprocess`` and
             their ``total``. In a batch, inference is the batch's time divided by its pictures. In a stream
             there is also ``wait``, the time in queues, and ``total`` is the frame's age when it was handed
             out.
+        covered: Share `(down, across)` of the grid that the picture covers, from its top left.
         frame: Where in a stream the picture comes from; None outside of `Segmenter.stream`.
     """
 
     labels: npt.NDArray[np.uint8 | np.uint16]
-    scores: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32]
     names: list[str]
     image: npt.NDArray[np.uint8]
     speed: Mapping[str, float]
+    covered: tuple[float, float] = (1.0, 1.0)
     frame: FrameInfo | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dtype != label_dtype(len(self.names)):
             raise ValueError(f"labels are {self.labels.dtype}; expected {label_dtype(len(self.names))}")
-        if not self.labels.shape == self.scores.shape == self.image.shape[:2]:
-            raise ValueError(
-                f"labels {self.labels.shape}, scores {self.scores.shape}, image {self.image.shape} differ"
-            )
+        if self.labels.shape != self.image.shape[:2]:
+            raise ValueError(f"labels {self.labels.shape} and image {self.image.shape} differ")
+        if len(self.logits) != len(self.names):
+            raise ValueError(f"logits {self.logits.shape} are not of {len(self.names)} names")
+
+    @functools.cached_property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """Cosine of the winning class, `(H, W)` float32, −1…1, also where the label is unknown.
+
+        Computed when first asked for, which takes longer than the labels did.
+        """
+        return scores_upsampled(self.logits, self.orig_shape, self.covered)
 
     @property
     def unknown(self) -> int:

@@ -18,7 +18,7 @@ from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.classes import check_list_name, class_lists
 from pixelclip_sdk.errors import ImageError, VocabularyError
 from pixelclip_sdk.models import find_bundle
-from pixelclip_sdk.postprocess import argmax_upsampled
+from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, covered, fit, load_image
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.vocabulary import Classes, Encoder, Vocabulary
@@ -281,13 +281,15 @@ class Segmenter:
         for picture, grid, speed in zip(pictures, logits, speeds, strict=True):
             clock = Clock(speed)
             size = picture.shape[0], picture.shape[1]
-            labels, scores = argmax_upsampled(grid, size, limit, covered(size, self._input))
+            part = covered(size, self._input)
+            labels = labels_upsampled(grid, size, limit, part)
             clock.lap("postprocess")
             speed["total"] = sum(speed.values())
             results.append(
                 Segmentation(
                     labels=labels,
-                    scores=scores,
+                    logits=grid,
+                    covered=part,
                     names=list(vocabulary.names),
                     image=picture,
                     speed=dict(speed),

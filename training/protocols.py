@@ -17,7 +17,7 @@ from PIL import Image
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import PixelClipError
-from pixelclip_sdk.postprocess import argmax_upsampled
+from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import covered, fit
 from training.metrics import IGNORED
 
@@ -113,7 +113,7 @@ def segment(
     else:
         image, share = protocol.view(photo, spec)
         logits = backend.logits(image[None], text)[0]
-    return argmax_upsampled(logits, (photo.shape[0], photo.shape[1]), covered=share)[0]
+    return labels_upsampled(logits, (photo.shape[0], photo.shape[1]), covered=share)
 
 
 def classify_masks(

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from pixelclip_sdk.postprocess import argmax_upsampled, labels_upsampled, scores_upsampled
+from pixelclip_sdk.postprocess import argmax_upsampled, labels_upsampled, scores_upsampled, unknown_label
 
 
 def reference(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -54,10 +54,13 @@ def test_labels_alone_and_scores_alone_are_the_same(shape, size, covered):
     for noise in (1, 0.1):  # Few cells that one class has for itself, and many.
         logits = (rng.normal(size=(shape[0], 1, 1)) + noise * rng.normal(size=shape)).astype(np.float32)
         labels, scores = argmax_upsampled(logits, size, covered=covered)
-        alone = labels_upsampled(logits, size, covered)
+        alone = labels_upsampled(logits, size, covered=covered)
         assert alone.dtype == labels.dtype
         np.testing.assert_array_equal(alone, labels)
         np.testing.assert_array_equal(scores_upsampled(logits, size, covered), scores)
+        limit = float(np.median(scores))
+        hidden = np.where(scores < limit, unknown_label(shape[0]), labels)
+        np.testing.assert_array_equal(labels_upsampled(logits, size, limit, covered), hidden)
 
 
 def test_agrees_with_torch():

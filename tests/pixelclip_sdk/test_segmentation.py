@@ -41,7 +41,7 @@ def test_plot_takes_long_names_and_many_classes():
     labels = np.arange(300, dtype=np.uint16).repeat(12).reshape(60, 60)
     image = np.zeros((60, 60, 3), np.uint8)
     many = Segmentation(
-        labels=labels, scores=np.zeros((60, 60), np.float32), names=names, image=image, speed={}
+        labels=labels, logits=np.zeros((300, 1, 1), np.float32), names=names, image=image, speed={}
     )
     assert many.plot().width == 60
 
@@ -57,7 +57,7 @@ def test_uint16_labels_read_back_as_they_are(tmp_path):
     labels = np.array([[0, 300, 65535]], np.uint16)
     result = Segmentation(
         labels=labels,
-        scores=np.zeros((1, 3), np.float32),
+        logits=np.zeros((301, 1, 1), np.float32),
         names=[f"n{i}" for i in range(301)],
         image=np.zeros((1, 3, 3), np.uint8),
         speed={},
@@ -125,8 +125,16 @@ def test_is_checked_when_made(patches):
     with pytest.raises(ValueError, match="differ"):
         Segmentation(
             labels=np.zeros((2, 2), np.uint8),
-            scores=np.zeros((2, 3), np.float32),
+            logits=np.zeros((1, 1, 1), np.float32),
             names=["a"],
+            image=patches,
+            speed={},
+        )
+    with pytest.raises(ValueError, match="2 names"):
+        Segmentation(
+            labels=np.zeros(patches.shape[:2], np.uint8),
+            logits=np.zeros((1, 1, 1), np.float32),
+            names=["a", "b"],
             image=patches,
             speed={},
         )

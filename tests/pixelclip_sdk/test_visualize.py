@@ -73,7 +73,7 @@ def test_areas_count_every_pixel_once(image, count, dtype):
     labels[0] = np.iinfo(dtype).max
     result = Segmentation(
         labels=labels,
-        scores=np.zeros(SIZE, np.float32),
+        logits=np.zeros((count, 1, 1), np.float32),
         names=[str(i) for i in range(count)],
         image=image,
         speed={},
