@@ -14,7 +14,15 @@ from pixelclip_sdk.backends._trt import one_line
 from pixelclip_sdk.engine import TensorInfo
 from pixelclip_sdk.errors import BackendError
 
-__all__ = ["Progress", "describe_tensors", "fold_storage", "parse", "precisions", "profiles"]
+__all__ = [
+    "Progress",
+    "describe_tensors",
+    "fold_storage",
+    "make_symmetric",
+    "parse",
+    "precisions",
+    "profiles",
+]
 
 Shape = tuple[int, ...]
 Profile = tuple[Shape, Shape, Shape]
@@ -57,6 +65,28 @@ def fold_storage(model: onnx.ModelProto) -> bool:
     graph.node.extend(rest)
     graph.initializer.extend(weight for name, weight in constants.items() if name in used)
     return stored_small
+
+
+def make_symmetric(model: onnx.ModelProto) -> None:
+    """Quantised tensors of uint8 with a zero point become int8 ones with zero point 0, in place.
+
+    TensorRT takes no others. The new range holds the old one; half of it stays unused where the old one began
+    at zero, which costs one of eight bits.
+    """
+    constants = {weight.name: weight for weight in model.graph.initializer}
+    pairs = {
+        (node.input[1], node.input[2])
+        for node in model.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2
+    }
+    pairs = {pair for pair in pairs if constants[pair[1]].data_type == onnx.TensorProto.UINT8}
+    for scale, zero in pairs:
+        least = numpy_helper.to_array(constants[zero]).astype(np.float32)
+        wider = numpy_helper.to_array(constants[scale]) * np.maximum(least, 255 - least) / 127
+        constants[scale].CopyFrom(numpy_helper.from_array(wider.astype(np.float32), scale))
+    for zero in {zero for _, zero in pairs}:
+        shape = tuple(constants[zero].dims)
+        constants[zero].CopyFrom(numpy_helper.from_array(np.zeros(shape, np.int8), zero))
 
 
 def parse(trt: Any, network: Any, logger: Any, content: bytes, path: Path) -> None:

@@ -4,6 +4,11 @@ Explicit QuantizeLinear/DequantizeLinear pairs around matrix products and convol
 activations symmetric int8 (zero point 0) with one scale a tensor, weights symmetric int8 with one scale an
 output channel. All else keeps its type: attention's products of two activations, softmax, norms, GELU.
 One file serves both: on x86, ONNX Runtime turns signed activations into unsigned ones by itself.
+
+Convolutional networks with ReLU (pixelclip-lite) are quantised for CPUs: ONNX Runtime's integer convolutions
+give integers, and take in a ReLU only where zero is the least integer. So activations are unsigned with a
+zero point, sums of residual branches are quantised as well, and the head's matrix products stay as they are.
+`export/to_trt.py` makes such activations symmetric.
 """
 
 import math
@@ -28,8 +33,6 @@ from export.precision import store_fp16
 
 __all__ = ["to_int8"]
 
-# The gate is met on the calibration photos; other photos may do a little worse.
-_GATE = 0.975
 # The most sensitive layers are found on so many photos.
 _RANKING_PHOTOS = 4
 # Weights that are not computed in int8 are stored in it from this size on.
@@ -37,11 +40,12 @@ _STORED_ELEMENTS = 200_000
 _MIN_ELEMENTS = 1024
 
 
-def to_int8(model: onnx.ModelProto, calibration: Iterable[Batch], *, gate: float = _GATE) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, calibration: Iterable[Batch], *, gate: float) -> onnx.ModelProto:
     """Quantise an fp32 image encoder.
 
-    Every product with a large weight but the first (it reads the pixels) is a candidate. If all of them cost
-    too many labels, those that cost most for the bytes they save are left in fp32 until `gate` is met.
+    Every product with a large weight but the first (it reads the pixels) is a candidate; in a convolutional
+    network with ReLU, every convolution but the first and every residual sum. If all of them cost too many
+    labels, those that cost most for the bytes they save are left in fp32 until `gate` is met.
 
     Args:
         model: The encoder; it is not changed.
@@ -81,17 +85,28 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[Batch], *, gate: float
 
 
 def _candidates(graph: onnx.GraphProto) -> list[str]:
-    """Names of the products with large constant weights; without the one that reads the pixels."""
-    sizes = _sizes(graph)
+    """Names of what can be computed in integers; without the product that reads the pixels."""
+    sizes, convolutional = _sizes(graph), _convolutional(graph)
+    convolved = {node.output[0] for node in graph.node if node.op_type == "Conv"}
     pixels = {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8}
     names = []
     for node in graph.node:
-        if node.op_type in ("Conv", "MatMul"):
-            if not pixels.intersection(node.input) and sizes.get(node.input[1], 0) >= _MIN_ELEMENTS:
+        if convolutional and node.op_type == "Add" and convolved.intersection(node.input):
+            names.append(node.name)
+        elif node.op_type in ("Conv", "MatMul"):
+            # A depthwise kernel is small; left out, it would cut the chain of integer convolutions.
+            wanted = node.op_type == "Conv" if convolutional else sizes.get(node.input[1], 0) >= _MIN_ELEMENTS
+            if wanted and not pixels.intersection(node.input):
                 names.append(node.name)
         elif node.op_type != "Shape" and pixels.intersection(node.input):
             pixels.update(node.output)
     return names
+
+
+def _convolutional(graph: onnx.GraphProto) -> bool:
+    """Whether convolutions are followed by ReLU."""
+    convolved = {node.output[0] for node in graph.node if node.op_type == "Conv"}
+    return any(node.op_type in ("Clip", "Relu") and node.input[0] in convolved for node in graph.node)
 
 
 def _ranked(
@@ -103,7 +118,7 @@ def _ranked(
 ) -> list[str]:
     """The candidates, those first whose quantisation alone changes the features least per weight."""
     sizes = _sizes(base.graph)
-    weight = {node.name: sizes[node.input[1]] for node in base.graph.node if node.name in candidates}
+    weight = {node.name: sizes.get(node.input[1], 1) for node in base.graph.node if node.name in candidates}
     cost = {}
     for name in candidates:
         found = _run(_only(base, full, {name}), batches)
@@ -113,7 +128,14 @@ def _ranked(
 
 
 def _quantised(base: onnx.ModelProto, candidates: list[str], batches: list[Batch]) -> onnx.ModelProto:
-    """All candidates quantised, by onnxruntime."""
+    """All candidates quantised, by onnxruntime; other large weights too, which are stored so."""
+    sizes = _sizes(base.graph)
+    large = [
+        node.name
+        for node in base.graph.node
+        if node.op_type in ("Conv", "MatMul") and sizes.get(node.input[1], 0) >= _STORED_ELEMENTS
+    ]
+    convolutional = _convolutional(base.graph)
     products = {node.input[1] for node in base.graph.node if node.op_type == "MatMul"}
     # 7 bits: without VNNI, x86 adds two products of uint8 and int8 in 16 bits, which 8 bits overflow.
     narrow = {
@@ -132,17 +154,17 @@ def _quantised(base: onnx.ModelProto, candidates: list[str], batches: list[Batch
             path,
             _Reader(batches),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "MatMul"],
-            nodes_to_quantize=candidates,
+            op_types_to_quantize=["Add", "Conv", "MatMul"],
+            nodes_to_quantize=list({*candidates, *large}),
             per_channel=True,
-            activation_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8 if convolutional else QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             extra_options={
-                "ActivationSymmetric": True,
+                "ActivationSymmetric": not convolutional,
                 "WeightSymmetric": True,
                 "QuantizeBias": False,
-                "OpTypesToExcludeOutputQuantization": ["Conv", "MatMul"],
+                "OpTypesToExcludeOutputQuantization": ["Add", "Conv", "MatMul"],
                 "TensorQuantOverrides": narrow,
             },
         )

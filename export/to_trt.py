@@ -15,7 +15,15 @@ from typing import Any
 
 import onnx
 
-from export._trt import Progress, describe_tensors, fold_storage, parse, precisions, profiles
+from export._trt import (
+    Progress,
+    describe_tensors,
+    fold_storage,
+    make_symmetric,
+    parse,
+    precisions,
+    profiles,
+)
 from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, PixelClipError
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.backends._cuda import Cuda
@@ -94,6 +102,7 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
         gpu, capability = found.name, found.compute_capability
     model = onnx.load(source)
     expanded = fold_storage(model)
+    make_symmetric(model)
     logger = make_logger(trt)
     builder = trt.Builder(logger)
     # TensorRT 11 and RTX know nothing else; TensorRT 10 would choose precisions of its own.

@@ -12,6 +12,7 @@ from open_clip.transformer import VisionTransformer
 from torch.export import Dim
 
 from export._graph import trace
+from export._trt import make_symmetric
 from export.calibration import largest_values
 from export.half import to_fp16
 from export.int8 import to_int8
@@ -203,6 +204,39 @@ def test_int8_runs_the_products_of_a_transformer_in_integers(vit, vit_photos, tm
     # Two blocks of four products, the last of three, and the projection.
     assert found["MatMulIntegerToFloat"] == 2 * 4 + 3 + 1
     assert found["DequantizeLinear"] == 0
+
+
+@pytest.fixture(scope="module")
+def lite_int8(lite_onnx, lite_photos) -> onnx.ModelProto:
+    return to_int8(lite_onnx, lite_photos, gate=0.7)
+
+
+def test_int8_runs_a_convolutional_network_in_integers(lite_int8, lite_onnx, lite_photos, tmp_path):
+    """All convolutions but the first, which reads pixels, and the last, whose output is compared in fp32."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(lite_int8.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert found["QLinearConv"] == 47
+    assert found["QLinearAdd"] == 9
+    assert agreement(lite_int8, lite_onnx, lite_photos) >= 0.7
+    for batch in lite_photos:
+        features, expected = run(lite_int8, batch)[1], run(lite_onnx, batch)[1]
+        assert (features * expected).sum(-1).mean() > 0.95
+    assert lite_int8.ByteSize() < 0.35 * lite_onnx.ByteSize()
+
+
+def test_int8_of_a_convolutional_network_is_made_symmetric_for_tensorrt(lite_int8, lite_photos):
+    symmetric = onnx.ModelProto()
+    symmetric.CopyFrom(lite_int8)
+    make_symmetric(symmetric)
+    zeros = {n.input[2] for n in symmetric.graph.node if n.op_type == "QuantizeLinear"}
+    weights = {w.name: numpy_helper.to_array(w) for w in symmetric.graph.initializer}
+    assert all(weights[name].dtype == np.int8 and not weights[name].any() for name in zeros)
+    for batch in lite_photos:
+        features, expected = run(symmetric, batch)[1], run(lite_int8, batch)[1]
+        assert (features * expected).sum(-1).mean() > 0.95
 
 
 def test_int8_leaves_layers_in_fp32_until_the_gate_is_met(lite_onnx, lite_photos):
