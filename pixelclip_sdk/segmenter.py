@@ -345,7 +345,9 @@ class Segmenter:
         batches = [m[i : i + _MAX_BATCH] for m in groups.values() for i in range(0, len(m), _MAX_BATCH)]
         for members in batches:
             clock = Clock()
-            batch = self._backend.logits(np.stack([inputs[i] for i in members]), text)
+            first = inputs[members[0]]
+            together = first[None] if len(members) == 1 else np.stack([inputs[i] for i in members])
+            batch = self._backend.logits(together, text)
             clock.lap("inference")
             for i, grid in zip(members, batch, strict=True):
                 logits[i] = grid
