@@ -63,7 +63,7 @@ def profile(path: Path, feeds: Mapping[str, np.ndarray], runs: int, folder: Path
 def kinds(
     rows: Sequence[Mapping[str, Any]], cost: GraphCost, limits: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """Profiled rows with their shares and floors; those below half a percent together are the last.
+    """Profiled rows with their shares and floors; those below half a percent are one row.
 
     Kinds with products have the operations and bytes of the graph as it was exported, so that padding which
     ONNX Runtime adds does not raise the floor; the others have the bytes of what ONNX Runtime runs.
@@ -83,12 +83,13 @@ def kinds(
             "operations": sum(node.operations for node in nodes),
             "floor_ms": sum(floor(node.operations, node.bytes, limits)[0] for node in nodes),
         }
-        if row["ms"] < _SMALL * total and not full["operations"]:
+        if row["nodes"] and row["ms"] < _SMALL * total and not full["operations"]:
             small |= {key: small[key] + full[key] for key in small if key != "kind"}
         else:
             result.append(full)
     if small["nodes"]:
         result.append(small)
+        result.sort(key=lambda row: row["nodes"] == 0)  # What passes between nodes stays the last.
     for row in result:
         row["share"] = row["ms"] / total
         row["over_floor"] = row["ms"] / row["floor_ms"] if row["floor_ms"] else None

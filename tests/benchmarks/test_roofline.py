@@ -40,15 +40,17 @@ def test_kinds_have_floors_of_their_nodes_and_small_ones_are_one():
         {"kind": "Softmax", "nodes": 1, "ms": 0.97, "bytes": 50_000},
         {"kind": "Add", "nodes": 2, "ms": 0.02, "bytes": 1000},
         {"kind": "Reshape", "nodes": 5, "ms": 0.01, "bytes": 1_000_000},
+        {"kind": "between nodes", "nodes": 0, "ms": 0.0, "bytes": 0},
     ]
     # One is bound by its operations, the other by its bytes: 2 ms and 1 ms.
     nodes = tuple(NodeCost("", rows[0]["kind"], *cost) for cost in ((2_000_000, 100), (100, 100_000)))
-    product, softmax, others = kinds(rows, GraphCost(nodes, 0, 0, 0), LIMITS)
+    product, softmax, others, between = kinds(rows, GraphCost(nodes, 0, 0, 0), LIMITS)
     assert product["floor_ms"] == pytest.approx(3)
     assert product["over_floor"] == pytest.approx(3)
     assert (product["operations"], product["bytes"], product["share"]) == (2_000_100, 100_100, 0.9)
     assert softmax["over_floor"] == pytest.approx(0.97 / 0.5)
     assert (others["kind"], others["nodes"], others["bytes"]) == ("others", 7, 1000)
+    assert between["over_floor"] is None
 
 
 def test_what_stages_cannot_avoid():
