@@ -164,8 +164,9 @@ def threads_sweep(picture: Picture, _: Path) -> list[Task]:
 def streams_sweep(picture: Picture, _: Path) -> list[Task]:
     """One engine for several threads that call it, and for several videos, of decoded frames."""
     frame, known = load_image(picture(480, 640)), household()
-    callers = [Task(f"{n} calling", (frame,), known, callers=n) for n in _TOGETHER]
-    return callers + [Task(f"{n} streamed", (frame,), known, videos=n) for n in _TOGETHER]
+    several = {n: "s" * (n > 1) for n in _TOGETHER}
+    callers = [Task(f"{n} caller{s}", (frame,), known, callers=n) for n, s in several.items()]
+    return callers + [Task(f"{n} video{s}", (frame,), known, videos=n) for n, s in several.items()]
 
 
 def inputs_sweep(picture: Picture, folder: Path) -> list[Task]:
@@ -275,7 +276,13 @@ def main() -> int:
         print(table(results[-1]), end="\n\n")
     if options.json:
         facts = {**environment(), "threads": default_threads()}
-        content = {"model": _MODEL, "sweeps": results, "ratios": ratios(results), "environment": facts}
+        content = {
+            "model": _MODEL,
+            "rounds": options.rounds,
+            "sweeps": results,
+            "ratios": ratios(results),
+            "environment": facts,
+        }
         with atomic_write(options.json) as file:
             file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return 0
