@@ -95,8 +95,20 @@ def main() -> int:
             )
     if options.json:
         facts = {**environment(), "torch": torch.__version__}
-        content = {"photos": len(photos), "grid": _GRID, "cases": results, "environment": facts}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        ratios = {
+            "{} classes, {}×{}: speed against PyTorch".format(row["classes"], *row["size"][::-1]): row[
+                "ratio"
+            ]
+            for row in results
+        }
+        content = {
+            "photos": len(photos),
+            "grid": _GRID,
+            "cases": results,
+            "ratios": ratios,
+            "environment": facts,
+        }
+        options.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return 0
 
 

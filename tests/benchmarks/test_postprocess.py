@@ -1,6 +1,12 @@
-import numpy as np
+import json
+from pathlib import Path
 
-from benchmarks.postprocess import compare, grid_logits
+import numpy as np
+import pytest
+
+from benchmarks.postprocess import compare, grid_logits, main
+
+PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.jpg"
 
 
 def test_comparison_reports_equal_labels_and_memory(lite, tmp_path, photo):
@@ -21,3 +27,16 @@ def test_a_wrong_result_would_show(monkeypatch):
     logits = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
     monkeypatch.setattr(benchmarks.postprocess, "textbook", lambda _, size: np.zeros(size))
     assert compare([logits], (64, 64), runs=1)["equal_labels"] < 0.5
+
+
+def test_the_command_writes_ratios_that_can_be_checked(tmp_path, monkeypatch):
+    import benchmarks.postprocess
+
+    out = tmp_path / "postprocess.json"
+    monkeypatch.setattr(benchmarks.postprocess, "_CASES", ((5, 60, 80),))
+    monkeypatch.setattr("sys.argv", ["postprocess.py", str(PHOTO), "--runs", "1", "--json", str(out)])
+    assert main() == 0
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert result["ratios"] == {
+        "5 classes, 80×60: speed against PyTorch": pytest.approx(result["cases"][0]["ratio"])
+    }

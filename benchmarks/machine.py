@@ -1,0 +1,120 @@
+"""What this machine can do at best: multiply matrices in fp32, and move memory."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from benchmarks.turns import medians
+from pixelclip_sdk.backends.onnx import create_session, default_threads
+
+__all__ = ["Work", "floor", "matrix_work", "memory_work", "rates"]
+
+_SIDES = (1024, 2048, 3072)
+# Floats in each of three arrays: 512 MB, so that together they exceed any cache.
+_FLOATS = 1 << 27
+
+Work = dict[str, tuple[Callable[[], object], float]]
+"""Name → what to call, and how much it does: operations or bytes."""
+
+
+def matrix_work(sides: tuple[int, ...] = _SIDES) -> Work:
+    """Products of square fp32 matrices in three libraries, with the threads that the SDK takes.
+
+    A floor must not flatter: the best of them is the rate. ONNX Runtime has one matrix as a constant, which
+    it packs beforehand, as it does a model's weights.
+
+    Args:
+        sides: Rows and columns of the matrices.
+    """
+    torch.set_num_threads(default_threads())
+    work: Work = {}
+    for side in sides:
+        a, b = np.random.default_rng(0).standard_normal((2, side, side), np.float32)
+        operations = 2.0 * side**3
+        work |= {
+            f"torch {side}": (_torch_product(a, b), operations),
+            f"numpy {side}": (_numpy_product(a, b), operations),
+            f"onnxruntime {side}": (_runtime_product(a, b), operations),
+        }
+    return work
+
+
+def memory_work(floats: int = _FLOATS) -> Work:
+    """Reading, copying and adding arrays; bytes are those read and written, as STREAM counts them.
+
+    Args:
+        floats: fp32 values in each of three arrays.
+    """
+    torch.set_num_threads(default_threads())
+    a, b, c = (torch.ones(floats) for _ in range(3))
+    size = 4.0 * floats
+    return {
+        "read": (lambda: b.sum(), size),
+        "copy": (lambda: a.copy_(b), 2 * size),
+        "triad": (lambda: torch.add(b, c, alpha=3.0, out=a), 3 * size),
+    }
+
+
+def rates(work: Work, samples: Mapping[str, list[float]]) -> dict[str, Any]:
+    """The rate to compute floors with, and all that were seen.
+
+    Args:
+        work: What ran.
+        samples: Milliseconds of its calls, by name; others' are ignored.
+
+    Returns:
+        ``best``: the highest rate of any call, in operations or bytes a second; ``all``: name → the best
+        and the median.
+    """
+    every = {
+        name: {"best": amount / min(samples[name]) * 1e3, "median": amount / ms * 1e3}
+        for name, ms in medians({name: samples[name] for name in work}).items()
+        for amount in [work[name][1]]
+    }
+    return {"best": max(rate["best"] for rate in every.values()), "all": every}
+
+
+def floor(operations: float, moved: float, limits: Mapping[str, float]) -> tuple[float, str]:
+    """Least milliseconds, and which limit it is.
+
+    Args:
+        operations: Multiplications and additions.
+        moved: Bytes.
+        limits: ``matrix`` in operations a second, ``memory`` in bytes a second.
+    """
+    times = {"matrix": operations / limits["matrix"] * 1e3, "memory": moved / limits["memory"] * 1e3}
+    bound = max(times, key=times.__getitem__)
+    return times[bound], bound
+
+
+def _torch_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
+    one, other = torch.from_numpy(a), torch.from_numpy(b)
+    out = torch.empty_like(one)
+    return lambda: torch.matmul(one, other, out=out)
+
+
+def _numpy_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
+    out = np.empty_like(a)
+    return lambda: np.matmul(a, b, out=out)
+
+
+def _runtime_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
+    helper, side = onnx.helper, len(a)
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [side, side]) for name in "ac"]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["a", "b"], ["c"])],
+        "product",
+        values[:1],
+        values[1:],
+        [onnx.numpy_helper.from_array(b, "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(model, Path(folder) / "product.onnx")
+        session = create_session(Path(folder) / "product.onnx")
+    return lambda: session.run(None, {"a": a})

@@ -1,0 +1,269 @@
+"""How far from this machine's limits each stage is: ``python benchmarks/roofline.py``.
+
+A stage cannot take less than its floor: the time of its operations at the machine's best fp32 matrix rate,
+or that of its bytes at the best rate of main memory, whichever is longer. Only what no method can avoid is
+counted: the model's products, and weights, inputs and results once each. Rates and stages are measured in
+turns, in one run, with the SDK's threads; rates are of the best call, stages are medians.
+
+Then, with ONNX Runtime's profiler, where the encoder's time goes by kind of operator. An operator's own floor
+has all that it reads and writes at the rate of main memory, so what stays in a cache may beat it.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from benchmarks.compare import places, resized_jpeg
+from benchmarks.graph_cost import GraphCost, graph_cost
+from benchmarks.machine import Work, floor, matrix_work, memory_work, rates
+from benchmarks.models import PHOTOS, bundle_of, random_vit
+from benchmarks.operators import kinds, profile
+from benchmarks.turns import in_turns
+from pixelclip_sdk import Bundle, Segmenter, Vocabulary
+from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk.backends.onnx import default_threads
+from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
+from pixelclip_sdk.bundle import IMAGE_ENCODER
+from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.postprocess import label_dtype
+from pixelclip_sdk.preprocess import fit, load_image
+
+__all__ = ["TARGETS", "Case", "main", "measure"]
+
+_VIT = "ViT-B/16, random weights"
+
+TARGETS = {"pixelclip-lite": 1.5, _VIT: 1.15}
+"""Encoder's time over its floor that the project wants to stay below."""
+
+_PICTURE = (480, 640)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model at work.
+
+    Attributes:
+        bundle: The model.
+        vocabulary: Its words.
+        jpeg: The picture.
+    """
+
+    bundle: Bundle
+    vocabulary: Vocabulary
+    jpeg: bytes
+
+    @property
+    def feeds(self) -> dict[str, np.ndarray]:
+        """What the encoder gets: `image` `(1, h, w, 3)` uint8, `text` `(K, D)` float32."""
+        image = fit(load_image(self.jpeg), self.bundle.input)[None]
+        return {"image": image, "text": self.vocabulary.embeddings}
+
+    def cost(self) -> GraphCost:
+        """Of the encoder, for this picture and these words."""
+        shapes = {name: array.shape for name, array in self.feeds.items()}
+        return graph_cost(onnx.load(self.bundle.file(IMAGE_ENCODER)), shapes, "logits")
+
+
+def lite_case(jpeg: bytes) -> Case:
+    """The bundled model with 20 words."""
+    with Segmenter.from_pretrained("pixelclip-lite", classes=SAMPLE_WORDS) as segmenter:
+        return Case(find_bundle("pixelclip-lite"), segmenter.vocabulary, jpeg)
+
+
+def vit_case(folder: Path, jpeg: bytes) -> Case:
+    """ViT-B/16 at 320² with random weights, and the embeddings of 20 places of the photo as words."""
+    bundle = bundle_of(random_vit(), "fp32", folder, sorted(PHOTOS.glob("*.jpg"))[:1], gate=0.0)
+    with Segmenter.from_pretrained(bundle.path) as segmenter:
+        return Case(bundle, places(segmenter.features(jpeg), 20), jpeg)
+
+
+def work(case: Case, cost: GraphCost) -> dict[str, tuple[int, int]]:
+    """What each stage cannot avoid: (operations, bytes).
+
+    decode: the file read, the pixels written; its bits come one after another, so no rate of operations
+    applies. preprocess: a multiply-add for each value of the picture. postprocess: every logit compared
+    once, a label written for each pixel.
+    """
+    feeds = case.feeds
+    picture, small = load_image(case.jpeg), feeds["image"]
+    classes, cells = len(case.vocabulary), _cells(case.bundle, small.shape)
+    labels = picture[..., 0].size * np.dtype(label_dtype(classes)).itemsize
+    return {
+        "decode": (0, len(case.jpeg) + picture.nbytes),
+        "preprocess": (2 * picture.size, picture.nbytes + small.nbytes),
+        "inference": (cost.operations, cost.weight_bytes + cost.edge_bytes),
+        "postprocess": (classes * cells, 4 * classes * cells + labels),
+    }
+
+
+def _cells(bundle: Bundle, shape: Sequence[int]) -> int:
+    """Cells of the grid of an input `(1, h, w, 3)`: as many pixels each as at the nominal size."""
+    spec, (rows, columns) = bundle.input, bundle.grid
+    return rows * columns * shape[1] * shape[2] // (spec.height * spec.width)
+
+
+def measure(
+    cases: Mapping[str, Case], rounds: int, *, products: Work | None = None, memory: Work | None = None
+) -> dict[str, Any]:
+    """Rates, stages and operators of all cases.
+
+    Args:
+        cases: Name → model at work.
+        rounds: Calls of each.
+        products: What measures the matrix rate; see `matrix_work`, the default.
+        memory: What measures the memory rate; see `memory_work`, the default.
+    """
+    products, memory = products or matrix_work(), memory or memory_work()
+    laps: dict[str, list[Mapping[str, float]]] = {name: [] for name in cases}
+    contenders: dict[str, Callable[[], object]] = {
+        name: call for name, (call, _) in (products | memory).items()
+    }
+    for name, case in cases.items():
+        segmenter = Segmenter.from_pretrained(case.bundle.path, backend="onnx", classes=case.vocabulary)
+        contenders[name] = _second(segmenter, case.jpeg, laps[name])
+    samples = in_turns(contenders, rounds)
+    matrix, moving = rates(products, samples), rates(memory, samples)
+    limits = {"matrix": matrix["best"], "memory": moving["best"]}
+    models: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, case in cases.items():
+            cost = case.cost()
+            profiled = profile(case.bundle.file(IMAGE_ENCODER), case.feeds, rounds, Path(folder))
+            models.append(
+                {
+                    "name": name,
+                    "image_size": list(load_image(case.jpeg).shape[:2]),
+                    "input_size": list(case.feeds["image"].shape[1:3]),
+                    "classes": len(case.vocabulary),
+                    "precision": case.bundle.precision,
+                    "weight_bytes": cost.weight_bytes,
+                    "stages": _stages(laps[name][-rounds:], work(case, cost), limits),
+                    "operators": kinds(profiled, cost, limits),
+                }
+            )
+    return {
+        "rounds": rounds,
+        "machine": {"threads": default_threads(), "matrix": matrix, "memory": moving},
+        "models": models,
+        "ratios": {
+            f"{model['name']}: floor over {row['stage']}": 1 / row["over_floor"]
+            for model in models
+            for row in model["stages"]
+            if row["stage"] in ("inference", "total")
+        },
+        "targets": {name: TARGETS[name] for name in cases if name in TARGETS},
+    }
+
+
+def _second(segmenter: Segmenter, jpeg: bytes, laps: list[Mapping[str, float]]) -> Callable[[], None]:
+    """Predicts twice and keeps the second's times: the first finds caches that another has filled."""
+
+    def run() -> None:
+        segmenter.predict(jpeg)
+        laps.append(segmenter.predict(jpeg).speed)
+
+    return run
+
+
+def _stages(
+    laps: Sequence[Mapping[str, float]], needs: Mapping[str, tuple[int, int]], limits: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for stage, (operations, moved) in needs.items():
+        least, bound = floor(operations, moved, limits)
+        rows.append(
+            {"stage": stage, "operations": operations, "bytes": moved, "floor_ms": least, "bound": bound}
+        )
+    rows.append({"stage": "total", "floor_ms": sum(row["floor_ms"] for row in rows)})
+    for row in rows:
+        times = [lap[row["stage"]] for lap in laps]
+        row |= {"ms": statistics.median(times), "min_ms": min(times)}
+        row |= {"over_floor": row["ms"] / row["floor_ms"], "min_over_floor": row["min_ms"] / row["floor_ms"]}
+    return rows
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The report for people."""
+    machine = report["machine"]
+    lines = [
+        f"best rates with {machine['threads']} threads: fp32 products "
+        f"{machine['matrix']['best'] / 1e9:.0f} Gop/s, main memory {machine['memory']['best'] / 1e9:.1f} GB/s"
+    ]
+    for model in report["models"]:
+        (height, width), (rows, columns) = model["image_size"], model["input_size"]
+        lines += [
+            "",
+            f"{model['name']}: {width}×{height}, input {columns}×{rows}, {model['classes']} classes, "
+            f"{model['weight_bytes'] / 1e6:.0f} MB of weights",
+            f"{'stage':<22}{'Gop':>9}{'MB':>9}{'ms':>9}{'fastest':>9}{'floor':>9}{'× floor':>9}  bound by",
+        ]
+        lines += [
+            f"{row['stage']:<22}{_amount(row)}{row['ms']:9.2f}{row['min_ms']:9.2f}{row['floor_ms']:9.2f}"
+            f"{row['over_floor']:9.2f}  {row.get('bound', '')}"
+            for row in model["stages"]
+        ]
+        if target := report["targets"].get(model["name"]):
+            reached = next(row["over_floor"] for row in model["stages"] if row["stage"] == "inference")
+            verdict = "reached" if reached <= target else "missed"
+            lines.append(f"target: inference within {target} of its floor; it takes {reached:.2f}: {verdict}")
+        lines.append(f"{'operator':<22}{'Gop':>9}{'MB':>9}{'ms':>9}{'share':>9}{'floor':>9}{'× floor':>9}")
+        lines += [
+            f"{row['kind']:<22}{_amount(row)}{row['ms']:9.2f}{row['share']:9.1%}{row['floor_ms']:9.2f}"
+            + (f"{row['over_floor']:9.2f}" if row["over_floor"] else "")
+            for row in model["operators"]
+        ]
+        lines += [
+            f"{row['kind']} ran faster than the best product: the rates were disturbed, measure again"
+            for row in model["operators"]
+            if row["operations"] / machine["matrix"]["best"] * 1e3 > row["ms"]
+        ]
+    return "\n".join(lines)
+
+
+def _amount(row: Mapping[str, Any]) -> str:
+    if "bytes" not in row:
+        return " " * 18
+    return f"{row['operations'] / 1e9:9.3f}{row['bytes'] / 1e6:9.2f}"
+
+
+def main() -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--case", choices=["lite", "vit"], help="only this one (default: both)")
+    parser.add_argument(
+        "--rounds", type=int, default=30, help="measured calls of each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--bundles", type=Path, metavar="DIR", help="keep exported bundles here; they are taken if there"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds is {options.rounds}; expected at least 1")
+    jpeg = resized_jpeg(PHOTOS / "coffee.jpg", *_PICTURE)
+    with tempfile.TemporaryDirectory() as temporary:
+        cases = {}
+        if options.case != "vit":
+            cases["pixelclip-lite"] = lite_case(jpeg)
+        if options.case != "lite":
+            cases[_VIT] = vit_case(options.bundles or Path(temporary), jpeg)
+        report = measure(cases, options.rounds)
+    print(table(report))
+    if options.json:
+        with atomic_write(options.json) as file:
+            content = json.dumps({**report, "environment": environment()}, indent=1, ensure_ascii=False)
+            file.write_text(content + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,292 @@
+"""How time and memory grow with what one asks for: ``python benchmarks/scaling.py``.
+
+Sweeps over the number of classes, the picture's size, pictures at once, CPU threads, callers and videos on
+one engine, and the model's input size. The rows of a sweep take turns in one run, warm. Times are medians a
+picture, from a 640×480 JPEG's bytes to labels of 20 classes where the sweep does not say otherwise (callers
+and videos have decoded frames), and ratios are to the sweep's first row. Peak memory is that of a fresh
+process that loads the model and does this row alone (Linux).
+
+With ``--dataset-root`` the sweep over input sizes also has the mIoU on CamVid's val photos.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import multiprocessing
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.turns import in_turns, medians
+from pixelclip_sdk import Bundle, Segmenter, Vocabulary
+from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk.backends.onnx import default_threads
+from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
+from pixelclip_sdk.bundle import MANIFEST
+from pixelclip_sdk.classes import class_list
+from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.preprocess import ImageInput, load_image
+
+__all__ = ["SWEEPS", "Task", "main", "measure", "peak_mb", "resized_bundle"]
+
+_MODEL = "pixelclip-lite"
+_CLASSES = (1, 4, 16, 64, 256, 1024, 4096)
+_PICTURES = {"240p": (240, 320), "480p": (480, 640), "720p": (720, 1280), "1080p": (1080, 1920)} | {
+    "4K": (2160, 3840)
+}
+_BATCHES = (1, 2, 4, 8, 16)
+_TOGETHER = (1, 2, 4)
+_INPUTS = ((160, 224), (256, 320), (352, 448), (448, 576), (544, 672), (704, 896))
+# Frames of each caller and video in a call: starting their threads should not count.
+_FRAMES = 20
+_ROOT = Path(__file__).resolve().parents[1]
+
+Picture = Callable[[int, int], bytes]
+"""A JPEG of a height and a width."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A row's work; other processes get it as it is.
+
+    Attributes:
+        name: For people.
+        images: The pictures of a call; with callers or videos, the one that all of them see.
+        vocabulary: The words.
+        model: A bundle's name or folder.
+        threads: CPU threads for one picture; None for all.
+        callers: So many threads call `predict`; 0 for one call of `predict_batch`.
+        videos: So many videos go through `stream`.
+    """
+
+    name: str
+    images: tuple[ImageInput, ...]
+    vocabulary: Vocabulary
+    model: str | Path = _MODEL
+    threads: int | None = None
+    callers: int = 0
+    videos: int = 0
+
+    @property
+    def pictures(self) -> int:
+        """In a call."""
+        return (self.callers + self.videos) * _FRAMES or len(self.images)
+
+    def open(self) -> Callable[[], object]:
+        """Load the model; what comes back does the work once."""
+        segmenter = Segmenter.from_pretrained(self.model, classes=self.vocabulary, threads=self.threads)
+        if self.videos:
+            videos = [[self.images[0]] * _FRAMES] * self.videos
+            return lambda: [result.labels for result in segmenter.stream(*videos)]
+        if self.callers:
+            pool = ThreadPoolExecutor(self.callers)
+            images = list(self.images) * self.callers * _FRAMES
+            return lambda: list(pool.map(lambda image: segmenter.predict(image).labels.shape, images))
+        return lambda: segmenter.predict_batch(self.images)
+
+
+def peak_mb(task: Task) -> float:
+    """Most memory that this process has ever held, in megabytes, after three calls (Linux)."""
+    run = task.open()
+    for _ in range(3):
+        run()
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
+def measure(tasks: Sequence[Task], rounds: int) -> list[dict[str, Any]]:
+    """Rows of a sweep: milliseconds a picture, peak memory, ratios to the first row."""
+    samples = in_turns({task.name: task.open() for task in tasks}, rounds)
+    times = medians(samples)
+    # Spawned: a forked process would begin with this one's memory.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
+        peaks = list(pool.map(peak_mb, tasks))
+    rows: list[dict[str, Any]] = [
+        {"value": task.name, "ms": times[task.name] / task.pictures, "peak_mb": peak}
+        for task, peak in zip(tasks, peaks, strict=True)
+    ]
+    first = rows[0]
+    return [
+        {**row, "time_ratio": row["ms"] / first["ms"], "memory_ratio": row["peak_mb"] / first["peak_mb"]}
+        for row in rows
+    ]
+
+
+def words(count: int) -> Vocabulary:
+    """So many nouns that stand for anything: the list of everyday nouns, then the same with an adjective."""
+    nouns = list(class_list("everyday-nouns"))
+    random.Random(0).shuffle(nouns)
+    names = dict.fromkeys(f"{adjective}{noun}" for adjective in ("", "old ", "small ") for noun in nouns)
+    with Segmenter.from_pretrained(_MODEL) as segmenter:
+        return segmenter.set_classes(list(names)[:count])
+
+
+def household() -> Vocabulary:
+    """The 20 words of all other sweeps."""
+    with Segmenter.from_pretrained(_MODEL, classes=SAMPLE_WORDS) as segmenter:
+        return segmenter.vocabulary
+
+
+def classes_sweep(picture: Picture, _: Path, counts: Sequence[int] = _CLASSES) -> list[Task]:
+    """More words."""
+    most = words(max(counts))
+    parts = [Vocabulary(names=most.names[:n], embeddings=most.embeddings[:n]) for n in counts]
+    jpeg = picture(480, 640)
+    return [Task(str(len(part)), (jpeg,), part) for part in parts]
+
+
+def pictures_sweep(picture: Picture, _: Path) -> list[Task]:
+    """Larger pictures."""
+    known = household()
+    return [Task(name, (picture(*size),), known) for name, size in _PICTURES.items()]
+
+
+def batch_sweep(picture: Picture, _: Path) -> list[Task]:
+    """More pictures in one call."""
+    jpeg, known = picture(480, 640), household()
+    return [Task(str(n), (jpeg,) * n, known) for n in _BATCHES]
+
+
+def threads_sweep(picture: Picture, _: Path) -> list[Task]:
+    """More threads for one picture: powers of two, up to all that the process may use."""
+    jpeg, known, most = picture(480, 640), household(), default_threads()
+    counts = [2**i for i in range(most.bit_length()) if 2**i < most] + [most]
+    return [Task(str(n), (jpeg,), known, threads=n) for n in counts]
+
+
+def streams_sweep(picture: Picture, _: Path) -> list[Task]:
+    """One engine for several threads that call it, and for several videos, of decoded frames."""
+    frame, known = load_image(picture(480, 640)), household()
+    several = {n: "s" * (n > 1) for n in _TOGETHER}
+    callers = [Task(f"{n} caller{s}", (frame,), known, callers=n) for n, s in several.items()]
+    return callers + [Task(f"{n} video{s}", (frame,), known, videos=n) for n, s in several.items()]
+
+
+def inputs_sweep(picture: Picture, folder: Path) -> list[Task]:
+    """Larger inputs of the model, the same picture."""
+    jpeg, known, bundle = picture(480, 640), household(), find_bundle(_MODEL)
+    paths = [resized_bundle(bundle, size, folder / f"{size[1]}x{size[0]}") for size in _INPUTS]
+    return [Task(path.name.replace("x", "×"), (jpeg,), known, model=path) for path in paths]
+
+
+SWEEPS: Mapping[str, Callable[[Picture, Path], list[Task]]] = {
+    "classes": classes_sweep,
+    "picture": pictures_sweep,
+    "batch": batch_sweep,
+    "threads": threads_sweep,
+    "together": streams_sweep,
+    "input": inputs_sweep,
+}
+"""Name → the tasks of a sweep, from what makes pictures and a folder for bundles."""
+
+
+def resized_bundle(bundle: Bundle, size: tuple[int, int], folder: Path) -> Path:
+    """A bundle with another nominal input size `(H, W)`, in `folder`; its files are links.
+
+    Raises:
+        BundleError: The size is no multiple of what the model's sides have to be multiples of.
+    """
+    spec = dataclasses.replace(bundle.input, height=size[0], width=size[1])
+    rows, columns = bundle.grid
+    grid = rows * size[0] // bundle.input.height, columns * size[1] // bundle.input.width
+    resized = dataclasses.replace(bundle, input=spec, grid=grid)
+    for name in bundle.files:
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to((bundle.path / name).resolve())
+    (folder / MANIFEST).write_text(json.dumps(resized.manifest()))
+    return folder
+
+
+def miou(bundle: Path, root: Path) -> float:
+    """Mean IoU of a bundle on CamVid's val photos, as the SDK segments them; see training/evaluate.py.
+
+    Raises:
+        SystemExit: The photos cannot be used; with the reason.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "report.json"
+        command = [sys.executable, str(_ROOT / "training" / "evaluate.py"), "--bundle", str(bundle)]
+        command += ["--dataset", "camvid-11", "--root", str(root), "--protocol", "whole", "--json", str(out)]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise SystemExit(result.stderr.strip().splitlines()[-1])
+        return float(json.loads(out.read_text())["miou"])
+
+
+def ratios(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Speed and thrift against each sweep's first row, by name: more is better."""
+    return {
+        f"{sweep['name']} {row['value']}: {what} against {sweep['rows'][0]['value']}": 1 / row[f"{key}_ratio"]
+        for sweep in sweeps
+        for row in sweep["rows"][1:]
+        for what, key in (("speed", "time"), ("memory", "memory"))
+    }
+
+
+def table(sweep: Mapping[str, Any]) -> str:
+    """A sweep for people."""
+    scored = "miou" in sweep["rows"][0]
+    head = f"{sweep['name']:<14}{'ms':>10}{'× first':>9}{'fps':>9}{'peak MB':>10}{'× first':>9}"
+    lines = [head + (f"{'mIoU':>9}" if scored else "")]
+    for row in sweep["rows"]:
+        line = f"{row['value']:<14}{row['ms']:10.2f}{row['time_ratio']:9.2f}{1e3 / row['ms']:9.1f}"
+        line += f"{row['peak_mb']:10.0f}{row['memory_ratio']:9.2f}"
+        lines.append(line + (f"{row['miou']:9.2%}" if scored else ""))
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--sweep", choices=SWEEPS, help="only this one (default: all)")
+    parser.add_argument(
+        "--rounds", type=int, default=15, help="measured calls of each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--dataset-root", type=Path, metavar="DIR", help="CamVid, as training/evaluate.py takes it"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds is {options.rounds}; expected at least 1")
+    # Not above: they bring torch, and the processes whose memory is measured import this module.
+    from benchmarks.compare import resized_jpeg
+    from benchmarks.models import PHOTOS
+
+    picture = functools.partial(resized_jpeg, PHOTOS / "coffee.jpg")
+    results: list[dict[str, Any]] = []
+    for name, make in SWEEPS.items():
+        if options.sweep not in (None, name):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            tasks = make(picture, Path(folder))
+            rows = measure(tasks, options.rounds)
+            if name == "input" and options.dataset_root:
+                for task, row in zip(tasks, rows, strict=True):
+                    row["miou"] = miou(Path(task.model), options.dataset_root)
+        results.append({"name": name, "rows": rows})
+        print(table(results[-1]), end="\n\n")
+    if options.json:
+        facts = {**environment(), "threads": default_threads()}
+        content = {
+            "model": _MODEL,
+            "rounds": options.rounds,
+            "sweeps": results,
+            "ratios": ratios(results),
+            "environment": facts,
+        }
+        with atomic_write(options.json) as file:
+            file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

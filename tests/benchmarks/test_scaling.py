@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.scaling import (
+    SWEEPS,
+    Task,
+    classes_sweep,
+    household,
+    measure,
+    miou,
+    ratios,
+    resized_bundle,
+    table,
+)
+from pixelclip_sdk import BundleError, Segmenter
+from pixelclip_sdk.backends.onnx import default_threads
+from pixelclip_sdk.benchmark import sample_jpeg
+from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.preprocess import load_image
+
+
+@pytest.fixture
+def task(lite):
+    return Task("one", (sample_jpeg(48, 64),), lite.vocabulary)
+
+
+def test_a_row_is_compared_with_the_first(task):
+    large = Task("large", (np.zeros((1500, 1500, 3), np.uint8),) * 8, task.vocabulary)
+    one, eight = measure([task, large], 2)
+    assert (one["value"], one["time_ratio"], one["memory_ratio"]) == ("one", 1, 1)
+    assert eight["time_ratio"] == pytest.approx(eight["ms"] / one["ms"])
+    assert eight["memory_ratio"] == pytest.approx(eight["peak_mb"] / one["peak_mb"])
+    # Eight label maps at the pictures' size at least; and no torch, which this process may well hold.
+    assert one["peak_mb"] + 18 < eight["peak_mb"] < 1000
+
+
+def test_every_way_of_working_does_all_pictures(task):
+    assert task.pictures == 1
+    (result,) = task.open()()
+    assert result.labels.shape == (48, 64)
+    frames = (load_image(task.images[0]),)
+    for together in ({"callers": 2}, {"videos": 2}):
+        several = Task("two", frames, task.vocabulary, **together)
+        assert len(several.open()()) == several.pictures == 40
+
+
+def test_sweeps_vary_one_thing(tmp_path):
+    sizes = {}
+
+    def picture(height, width):
+        sizes[height, width] = sample_jpeg(32, 32)
+        return sizes[height, width]
+
+    made = {name: make(picture, tmp_path / name) for name, make in SWEEPS.items() if name != "classes"}
+    assert [task.name for task in made["picture"]] == ["240p", "480p", "720p", "1080p", "4K"]
+    assert {(240, 320), (480, 640), (720, 1280), (1080, 1920), (2160, 3840)} == sizes.keys()
+    assert [task.pictures for task in made["batch"]] == [1, 2, 4, 8, 16]
+    assert made["threads"][0].threads == 1
+    assert made["threads"][-1].threads == default_threads()
+    assert {len(task.vocabulary) for tasks in made.values() for task in tasks} == {20}
+    assert made["input"][0].name == "224×160"
+
+
+def test_words_of_a_sweep_contain_those_of_the_row_before():
+    few, more = classes_sweep(lambda *_: b"", None, counts=(2, 1800))
+    assert len(set(more.vocabulary.names)) == 1800
+    assert few.vocabulary.names == more.vocabulary.names[:2]
+    np.testing.assert_array_equal(few.vocabulary.embeddings, more.vocabulary.embeddings[:2])
+
+
+def test_a_bundle_of_another_size_runs_at_that_size(tmp_path, photo):
+    bundle = find_bundle("pixelclip-lite")
+    path = resized_bundle(bundle, (160, 224), tmp_path / "small")
+    with Segmenter.from_pretrained(path, classes=household()) as segmenter:
+        assert segmenter.bundle.grid == (5, 7)
+        assert segmenter.features(photo).shape[:2] == (5, 7)
+    with pytest.raises(BundleError, match="multiple of 32"):
+        resized_bundle(bundle, (100, 224), tmp_path / "odd")
+
+
+def test_accuracy_is_one_where_the_truth_is_what_the_model_says(tmp_path, photo):
+    bundle = find_bundle("pixelclip-lite").path
+    for part in ("images", "labels"):
+        (tmp_path / "val" / part).mkdir(parents=True)
+    Image.fromarray(photo).save(tmp_path / "val" / "images" / "photo.png")
+    with Segmenter.from_pretrained(bundle, classes="camvid-11") as segmenter:
+        labels = segmenter.predict(photo).labels
+    Image.fromarray(labels).save(tmp_path / "val" / "labels" / "photo.png")
+    assert miou(bundle, tmp_path) == 1
+    Image.fromarray((labels + 1) % 11).save(tmp_path / "val" / "labels" / "photo.png")
+    assert miou(bundle, tmp_path) < 0.5
+    with pytest.raises(SystemExit, match="evaluate: "):
+        miou(bundle, tmp_path / "nowhere")
+
+
+def test_ratios_say_what_is_better_and_the_table_everything():
+    rows = [
+        {"value": "1", "ms": 10.0, "time_ratio": 1.0, "peak_mb": 100.0, "memory_ratio": 1.0, "miou": 0.25},
+        {"value": "2", "ms": 40.0, "time_ratio": 4.0, "peak_mb": 125.0, "memory_ratio": 1.25, "miou": 0.5},
+    ]
+    sweep = {"name": "input", "rows": rows}
+    assert ratios([sweep]) == {"input 2: speed against 1": 0.25, "input 2: memory against 1": 0.8}
+    assert table(sweep).splitlines()[2].split() == ["2", "40.00", "4.00", "25.0", "125", "1.25", "50.00%"]
