@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+from pixelclip_sdk._files import sha256
 from pixelclip_sdk.errors import CheckpointError
 from training.encoders.checkpoints import read_checkpoint
 from training.encoders.pair import EncoderPair
@@ -41,4 +43,6 @@ def build_pair(
             pair.image.load_state_dict(read_checkpoint(checkpoint))
         except RuntimeError as error:
             raise CheckpointError(f"{checkpoint} is no image encoder of {LITE}: {error}") from error
+        tuned = {"file": checkpoint.name, "license": "NOASSERTION", "sha256": sha256(checkpoint)}
+        pair = dataclasses.replace(pair, sources=(*pair.sources, tuned))
     return pair

@@ -77,10 +77,10 @@ class Sizes:
         overrides: Of `CONFIG`, for all runs.
     """
 
-    pairs: int = 8_000
+    pairs: int = 20_000
     photos: int = 1_500
     held_out: int = 250
-    clip_steps: int = 900
+    clip_steps: int = 2_500
     overrides: tuple[str, ...] = ()
 
 
