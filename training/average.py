@@ -1,4 +1,4 @@
-"""Weights between a model and its fine-tuned form: ``training/average.py --model NAME --tuned FILE --out FILE``.
+"""Weights between a model and its fine-tuned form: ``training/average.py --model NAME --tuned FILE …``.
 
 Fine-tuning gains what its photos show and loses a little of what the model knew. A weighted mean of both
 keeps most of either (WiSE-FT: Wortsman et al., CVPR 2022, arXiv 2109.01903, equation 1).
