@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 __all__ = ["PAUSE_S", "in_turns", "medians"]
 
 PAUSE_S = 0.1
-"""Before each call: a runtime's idle threads spin for a while and would slow down whoever comes next."""
+"""Before each turn: a runtime's idle threads spin for a while and would slow down whoever comes next."""
 
 _LEAST = 3  # rounds that a slow contender takes part in, whatever they cost
 
@@ -22,11 +22,14 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Milliseconds of each contender's calls, in turns, after rounds of warm-up.
 
+    A turn is two calls, of which the second counts: the first finds caches that another has filled and
+    cores that have slept.
+
     Args:
         contenders: Name → what to time.
         rounds: Measured calls of each.
         warmup: Rounds before them that do not count.
-        pause_s: Seconds before each call.
+        pause_s: Seconds before each turn.
         budget_s: A contender that has used so many seconds (in measured calls, and taken part in 3 rounds)
             takes part in no more.
     """
@@ -37,6 +40,7 @@ def in_turns(
             if len(times) >= _LEAST and sum(times) > budget_s * 1e3:
                 continue
             time.sleep(pause_s)
+            run()
             start = time.perf_counter()
             run()
             if i >= warmup:
