@@ -1,5 +1,6 @@
 """Typed precision: of a tiny ViT with random weights, and of lite, whose weights are real."""
 
+import functools
 from collections import Counter
 
 import numpy as np
@@ -158,13 +159,13 @@ def test_fp16_refuses_weights_beyond_its_range(vit, vit_photos):
         to_fp16(big, vit_photos)
 
 
-@pytest.mark.parametrize("convert", [to_fp16, to_int8])
+@pytest.mark.parametrize("convert", [to_fp16, functools.partial(to_int8, gate=0.975)], ids=["fp16", "int8"])
 def test_no_photos_are_refused(vit, convert):
     with pytest.raises(ValueError, match="no calibration photos"):
         convert(vit, [])
 
 
-@pytest.mark.parametrize("convert", [to_fp16, to_int8])
+@pytest.mark.parametrize("convert", [to_fp16, functools.partial(to_int8, gate=0.975)], ids=["fp16", "int8"])
 def test_the_same_bytes_every_time_and_the_source_untouched(vit, vit_photos, convert):
     before = vit.SerializeToString()
     first, second = (convert(vit, vit_photos).SerializeToString() for _ in range(2))
@@ -172,7 +173,7 @@ def test_the_same_bytes_every_time_and_the_source_untouched(vit, vit_photos, con
     assert vit.SerializeToString() == before
 
 
-@pytest.mark.parametrize("convert", [to_fp16, to_int8])
+@pytest.mark.parametrize("convert", [to_fp16, functools.partial(to_int8, gate=0.975)], ids=["fp16", "int8"])
 def test_batch_and_words_stay_free(vit, vit_photos, convert):
     model = convert(vit, vit_photos)
     image = np.concatenate([batch["image"] for batch in vit_photos])

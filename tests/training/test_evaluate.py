@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import torch
+from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -15,6 +18,7 @@ from pixelclip_sdk.preprocess import load_image
 from training.datasets import load_dataset
 from training.encoders.build import build_pair
 from training.encoders.clip import TEMPLATES
+from training.encoders.lite import build_lite
 from training.encoders.runtime import TorchTextEncoder
 from training.evaluate import Job, evaluate, main
 from training.metrics import Confusion
@@ -77,8 +81,22 @@ def test_several_processes_give_the_same(data):
     assert found[0][1] == found[1][1]
 
 
-def test_the_pytorch_source_agrees_with_its_bundle(data):
-    sources = BUNDLE, Source(name="pixelclip-lite", device="cpu")
+@pytest.fixture(scope="module")
+def tuned(lite, tmp_path_factory):
+    """A checkpoint of the bundle's weights: those of the packages, and the ridge map that was trained."""
+    graph = onnx.load(lite.bundle.file("image_encoder.onnx")).graph
+    stored = {tuple(w.dims): numpy_helper.to_array(w).astype(np.float32) for w in graph.initializer}
+    weights = build_lite().image.state_dict()
+    ridge = stored[1280, 384] * stored[1280, 1]
+    weights["ridge.weight"] = torch.from_numpy(np.ascontiguousarray(ridge.T))
+    weights["ridge.bias"] = torch.from_numpy(stored[384,].copy())
+    path = tmp_path_factory.mktemp("tuned") / "tuned.safetensors"
+    save_file(weights, path)
+    return path
+
+
+def test_the_pytorch_source_agrees_with_its_bundle(data, tuned):
+    sources = BUNDLE, Source(name="pixelclip-lite", checkpoint=tuned, device="cpu")
     models = [open_model(source, data.classes) for source in sources]
     photos = [load_image(file) for file in data.photos]
     for protocol in (Whole(), Official()):
