@@ -1,3 +1,4 @@
+import colorsys
 import logging
 
 import numpy as np
@@ -103,6 +104,73 @@ def test_augmentation_keeps_kind_and_shape():
         cut = augment.random_cut()
         assert 0 <= cut.top <= cut.top + cut.height <= 1
         assert 0 <= cut.left <= cut.left + cut.width <= 1
+
+
+def pixels_of(*colours):
+    """Colours as a picture `[3, 1, N]`."""
+    return torch.tensor(colours, dtype=torch.float32).T[:, None]
+
+
+@pytest.mark.parametrize(
+    ("change", "amount", "expected"),
+    [
+        ("_brightened", 32, [(232, 132, 82), (42, 252, 255)]),
+        ("_brightened", -32, [(168, 68, 18), (0, 188, 198)]),
+        ("_contrasted", 1.5, [(255, 150, 75), (15, 255, 255)]),
+        ("_contrasted", 0.5, [(100, 50, 25), (5, 110, 115)]),  # about black: what is dark stays dark
+        ("_saturated", 0.5, [(200, 150, 125), (120, 225, 230)]),
+        ("_saturated", 1.5, [(200, 200 / 3, 0), (0, 230 - 115 / 11, 230)]),  # no more than full
+        ("_turned", 0.1, [(200, 190, 50), (10, 88, 230)]),
+    ],
+)
+def test_colours_change_as_in_the_official_code(change, amount, expected):
+    found = getattr(augment, change)(pixels_of((200, 100, 50), (10, 220, 230)), amount)
+    torch.testing.assert_close(found, pixels_of(*expected), rtol=0, atol=0.02)
+
+
+def test_saturation_and_hue_are_hsv_s():
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randint(0, 256, (3, 1, 200), generator=generator).float()
+    picture[:, :, :3] = pixels_of((0, 0, 0), (255, 255, 255), (7, 7, 7))
+    for amount in (0.5, 0.9, 1.5):
+        for change, at in (("_saturated", 1), ("_turned", 0)):
+            turn = amount - 1
+            found = getattr(augment, change)(picture, amount if at else turn)
+            for before, after in zip(picture[:, 0].T.tolist(), found[:, 0].T.tolist(), strict=True):
+                hsv = list(colorsys.rgb_to_hsv(*(value / 255 for value in before)))
+                hsv[at] = min(hsv[1] * amount, 1) if at else (hsv[0] + turn) % 1
+                assert after == pytest.approx([255 * value for value in colorsys.hsv_to_rgb(*hsv)], abs=0.01)
+
+
+def test_colours_change_by_the_official_amounts_and_half_of_the_time(monkeypatch):
+    """Each step's amounts and the order of the steps, over many pictures."""
+    orders, amounts = [], {name: [] for name in ("_brightened", "_contrasted", "_saturated", "_turned")}
+
+    def note(name):
+        def change(pixels, amount):
+            orders[-1].append(name)
+            amounts[name].append(amount)
+            return pixels
+
+        return change
+
+    for name in amounts:
+        monkeypatch.setattr(augment, name, note(name))
+    torch.manual_seed(0)
+    for _ in range(2000):
+        orders.append([])
+        augment.vary(torch.zeros(3, 1, 1, dtype=torch.uint8))
+    ranges = {"_brightened": (-32, 32), "_contrasted": (0.5, 1.5), "_saturated": (0.5, 1.5)}
+    for name, (low, high) in (ranges | {"_turned": (-0.1, 0.1)}).items():
+        span = high - low
+        assert len(amounts[name]) == pytest.approx(1000, abs=100)
+        assert low <= min(amounts[name]) < low + 0.02 * span
+        assert high - 0.02 * span < max(amounts[name]) <= high
+    whole = [order for order in orders if len(order) == 4]
+    first = ["_brightened", "_contrasted", "_saturated", "_turned"]
+    last = ["_brightened", "_saturated", "_turned", "_contrasted"]
+    assert {tuple(order) for order in whole} == {tuple(first), tuple(last)}
+    assert whole.count(first) == pytest.approx(len(whole) / 2, abs=len(whole) / 5)
 
 
 def test_a_cut_leaves_the_rest():
