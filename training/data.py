@@ -6,6 +6,7 @@ the number of workers or processes, nor on where a run was interrupted.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -161,6 +162,10 @@ class MaskedPhotos(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def digest(self) -> str:
+        """SHA-256 of the list of photos, as hexadecimal digits: what a sample's index stands for."""
+        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """One sample; where a file cannot be read, the next that can.

@@ -174,6 +174,50 @@ def test_other_settings_do_not_go_on_with_a_run(photos, whole, capsys):
     assert "step-00000006.weights" in capsys.readouterr().out
 
 
+@pytest.fixture
+def begun(tmp_path):
+    """Photos of its own, and a run over them that was stopped after two of six steps."""
+    images, masks = write_photos(tmp_path, 6)
+    run = tmp_path / "run"
+    assert main(settings([f"images={images}", f"masks={masks}"], run, "steps=2")) == 0
+    notes = json.loads((run / "step-00000002.json").read_text())
+    notes["config"]["steps"] = 6
+    (run / "step-00000002.json").write_text(json.dumps(notes))
+    return tmp_path
+
+
+def test_moved_photos_and_masks_are_the_same_run(begun):
+    (begun / "images").rename(begun / "photos")
+    (begun / "masks").rename(begun / "regions")
+    assert main(settings([f"images={begun / 'photos'}", f"masks={begun / 'regions'}"], begun / "run")) == 0
+    assert [line["step"] for line in lines(begun / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_other_photos_do_not_go_on_with_a_run(begun, capsys):
+    """A photo less, and one of another name: the order of the samples would be another."""
+    places = [f"images={begun / 'images'}", f"masks={begun / 'masks'}"]
+    photo = begun / "images" / "a" / "03.png"
+    kept = photo.read_bytes()
+    photo.unlink()
+    assert main(settings(places, begun / "run")) == 1
+    said = capsys.readouterr().err
+    assert f"{begun / 'run'} holds a run over 6 photos with masks" in said
+    assert "has 5, of other names or number" in said
+    photo.write_bytes(kept)
+    for folder, suffix in (("images", "png"), ("masks", "npz")):
+        (begun / folder / "a" / f"03.{suffix}").rename(begun / folder / "a" / f"31.{suffix}")
+    assert main(settings(places, begun / "run")) == 1
+    assert "has 6, of other names or number" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_does_not_say_its_photos_goes_on(begun):
+    notes = json.loads((begun / "run" / "step-00000002.json").read_text())
+    assert notes.pop("photos")["count"] == 6
+    (begun / "run" / "step-00000002.json").write_text(json.dumps(notes))
+    assert main(settings([f"images={begun / 'images'}", f"masks={begun / 'masks'}"], begun / "run")) == 0
+    assert lines(begun / "run")[-1]["step"] == 6
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
