@@ -193,7 +193,8 @@ class MaskedPhotos(Dataset[Sample]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(words[0]) << 32 | int(words[1]))
             crop = random_crop(image.shape[1], image.shape[2], self.share)
-            masks = torch.from_numpy(read_masks(file, at=_points(crop, image.shape, self.mask_size)))
+            points = _points(crop, image.shape, self.mask_size)
+            masks = torch.from_numpy(read_masks(file, at=points, photo=(image.shape[1], image.shape[2])))
             image = vary(take(image, crop, self.imgsz))
             student = image
             if self.strong:

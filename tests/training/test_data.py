@@ -241,6 +241,18 @@ def test_corrupt_files_are_skipped_and_named(tmp_path):
     assert collate([photos[0, 0], sample]).skipped == sample.skipped
 
 
+def test_masks_of_another_aspect_are_skipped_and_named(tmp_path):
+    """A map that is turned by 90° would teach nonsense."""
+    images, masks = write_photos(tmp_path, 4)
+    write_masks(masks / "a" / "01.npz", np.arange(1, 96 * 120 + 1).reshape(120, 96) // 100)
+    write_masks(masks / "a" / "02.npz", np.arange(1, 48 * 60 + 1).reshape(48, 60) // 100)  # half the size
+    photos = MaskedPhotos(images, masks, **SIZES)
+    sample = photos[0, 1]
+    assert sample.name == "a/02.png"
+    (reason,) = sample.skipped
+    assert "01.npz has masks of 120×96 for a photo of 96×120; expected the same aspect" in reason
+
+
 def test_only_corrupt_files_is_an_error(tmp_path):
     images, masks = write_photos(tmp_path, 2)
     for file in images.rglob("*.png"):

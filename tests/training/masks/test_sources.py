@@ -15,7 +15,7 @@ from pixelclip_sdk import BackendUnavailableError, CheckpointError, ImageError
 from training.masks.region_maps import RegionMaps, photo_size
 from training.masks.sa1b import SA1B
 from training.masks.sam import SAM
-from training.masks.source import NoMasksError, settings_of, shrink, tidy
+from training.masks.source import NoMasksError, check_aspect, settings_of, shrink, tidy
 from training.masks.superpixels import Felzenszwalb, Slic
 
 
@@ -294,6 +294,19 @@ def test_shrinking_takes_the_nearest_pixel():
     assert shrink(labels, 2).tolist() == [[7, 9, 11], [19, 21, 23]]
     assert shrink(labels, 4) is labels
     assert np.array_equal(shrink(labels[None], 2)[0], shrink(labels, 2))
+
+
+@pytest.mark.parametrize("photo", [(1500, 2250), (300, 451), (399, 1597), (1597, 399), (64, 64)])
+@pytest.mark.parametrize("side", [30, 100, 640])
+def test_aspects_bear_rounding_and_patches_but_no_turn(photo, side):
+    scale = side / min(photo)
+    rounded = tuple(round(length * scale) for length in photo)
+    patches = tuple(int(length * scale // 16) for length in photo)  # DINO's grid
+    assert check_aspect(photo, rounded) == ""
+    assert check_aspect(photo, patches) == ""
+    if photo[0] != photo[1] and side > 30:
+        assert "expected the same aspect" in check_aspect(photo, rounded[::-1])
+        assert "expected the same aspect" in check_aspect(photo, patches[::-1])
 
 
 def test_where_weights_lie_is_no_setting():
