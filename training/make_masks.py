@@ -99,13 +99,17 @@ def _parser() -> argparse.ArgumentParser:
             name, help=text, description=text, parents=[common], formatter_class=parser.formatter_class
         )
 
-    sa1b = add("sa1b", "SA-1B's JSON files")
+    sa1b = add("sa1b", "SA-1B's JSON files, or those of segment-anything's amg.py")
     sa1b.add_argument(
         "--annotations", type=Path, metavar="DIR", help="the JSON files, if not beside the photos"
     )
     regions = add("regions", "PNG region maps or instances, whose values have no meaning")
     regions.add_argument(
-        "--maps", required=True, type=Path, metavar="DIR", help="REL/PATH.png for each photo"
+        "--maps",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="REL/PATH.png for each photo, or REL/PATH/*.png, a mask each",
     )
     regions.add_argument("--background", type=int, metavar="VALUE", help="value of pixels without a region")
     slic = add("slic", "compact superpixels (SLIC); no weights")
