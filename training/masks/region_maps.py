@@ -31,6 +31,7 @@ class RegionMaps:
     maps: Path
     background: int | None = None
     name = "regions"
+    on_gpus = False
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.generic]:
         """See `MaskSource`."""

@@ -29,6 +29,7 @@ class SA1B:
 
     annotations: Path
     name = "sa1b"
+    on_gpus = False
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.bool_]:
         """See `MaskSource`."""

@@ -20,9 +20,15 @@ class NoMasksError(PixelClipError):
 
 
 class MaskSource(Protocol):
-    """One way to masks. A frozen dataclass, so that it travels to other processes and tells its settings."""
+    """One way to masks. A frozen dataclass, so that it travels to other processes and tells its settings.
+
+    Attributes:
+        name: For people.
+        on_gpus: It computes with torch, on a GPU if there is one.
+    """
 
     name: str
+    on_gpus: bool
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> Regions:
         """Masks of one photo.
