@@ -185,7 +185,8 @@ def _train(config: Config, device: torch.device) -> Path:
             model.teacher.follow(model.student, config.momentum)
 
             done = step + 1
-            watch.step(done, {"loss": distributed.total(loss) / distributed.world(), "norm": norm, **stats})
+            told = {"loss": distributed.total(loss) / distributed.world(), "norm": norm, **stats}
+            watch.step(done, told, {f"lr_{group['name']}": group["lr"] for group in optimiser.param_groups})
             stop = bool(distributed.total(torch.tensor(float(stopped()), device=device)) > 0)
             if stop or done % config.save_every == 0 or done == config.steps:
                 save(done)

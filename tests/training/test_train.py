@@ -108,6 +108,30 @@ def test_a_run_ends_with_weights_that_fit_their_model(whole):
     assert 0 < (follows - start).norm() < 0.05 * (now - start).norm()
 
 
+def test_tensorboard_gets_what_the_log_gets(whole):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(whole / "tensorboard")).Reload()
+    log = lines(whole)
+    assert set(board.Tags()["scalars"]) == set(log[0]) - {"step"}
+    for name in ("loss", "norm", "masks", "clusters", "margin", "lr_decoder", "lr_encoder", "lr_prompts"):
+        curve = [(event.step, event.value) for event in board.Scalars(name)]
+        assert curve == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in log]
+    # tiny.yaml's, at the step's beginning; a cosine to the half of it
+    assert log[0]["lr_encoder"] == 1e-4
+    assert log[3]["lr_prompts"] == pytest.approx(2e-3 * 0.75)
+
+
+def test_without_tensorboard_it_trains_and_says_so_once(photos, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    train(load_config(TINY, [*photos, f"out={tmp_path}", "steps=2"]))
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+    assert not (tmp_path / "tensorboard").exists()
+    assert caplog.text.count("Install it: pip install tensorboard") == 1
+
+
 def test_killed_anywhere_and_resumed_it_ends_the_same(photos, whole, tmp_path):
     at = random.randint(1, 4)
     process = start(photos, tmp_path)
