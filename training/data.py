@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,9 +72,20 @@ class Batch:
     skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
-        tensors = {name: getattr(self, name).to(device) for name in ("images", "student_images", "masks")}
-        return replace(self, **tensors)
+        """The same on a device; from pinned memory to a GPU the copies run beside what follows."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
+
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU reads by itself; torch's DataLoader asks for it."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(
+            self,
+            images=change(self.images),
+            student_images=change(self.student_images),
+            masks=change(self.masks),
+        )
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

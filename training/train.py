@@ -71,6 +71,8 @@ def train(config: Config) -> Path:
 
 
 def _train(config: Config, device: torch.device) -> Path:
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as in the official code
     share = config.accumulate * distributed.world()
     if config.batch % share:
         raise ConfigError(f"batch is {config.batch}; expected a multiple of accumulate × processes, {share}")

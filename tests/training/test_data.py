@@ -56,6 +56,25 @@ def test_workers_change_nothing(folders):
     assert all(a.names == b.names and same(a, b) for a, b in zip(alone, together, strict=True))
 
 
+def test_a_batch_moves_whole(folders):
+    photos = MaskedPhotos(*folders, **SIZES)
+    batch = collate([photos[0, 0], photos[0, 1]])
+    moved = batch.to(torch.device("meta"))
+    assert {getattr(moved, name).device.type for name in ("images", "student_images", "masks")} == {"meta"}
+    assert (moved.counts, moved.names) == (batch.counts, batch.names)
+
+
+@pytest.mark.gpu
+def test_the_loader_pins_a_batch_and_a_gpu_gets_it(folders):
+    photos = MaskedPhotos(*folders, **SIZES)
+    order = Order(len(photos), batch=4, parts=1, first=0, last=1, seed=5)
+    (pinned,) = DataLoader(photos, batch_sampler=order, collate_fn=collate, pin_memory=True)
+    assert pinned.images.is_pinned()
+    assert pinned.student_images.is_pinned()
+    assert pinned.masks.is_pinned()
+    assert same(pinned.to(torch.device("cuda")).to(torch.device("cpu")), pinned)
+
+
 def test_masks_go_where_their_pixels_go(tmp_path, monkeypatch):
     """A photo whose colours are its regions' numbers: under every crop and flip they still agree."""
     y, x = np.indices((90, 150))
