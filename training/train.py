@@ -80,6 +80,7 @@ def _train(config: Config, device: torch.device) -> Path:
         config.images,
         config.masks,
         short_side=config.short_side,
+        long_side=config.long_side,
         crop=config.crop,
         imgsz=config.imgsz,
         mask_size=config.mask_size,

@@ -56,6 +56,37 @@ def test_workers_change_nothing(folders):
     assert all(a.names == b.names and same(a, b) for a, b in zip(alone, together, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1500, 2250), (1333 * 2 / 3, 640)),  # SA-1B's usual photo
+        ((2250, 1500), (1333 * 2 / 3, 640)),
+        ((1500, 1900), (1024, 640)),
+        ((500, 2000), (333.25, 333.25)),  # less than the crop: the whole short side
+    ],
+)
+def test_the_long_side_is_bounded(folders, size, expected):
+    """detectron2's ResizeShortestEdge(1024, 1333), then a crop of 640 pixels or what there is."""
+    photos = MaskedPhotos(*folders, short_side=1024, long_side=1333, crop=640, imgsz=64, mask_size=32)
+    assert photos._seen(*size) == pytest.approx(expected)
+    free = MaskedPhotos(*folders, short_side=1024, crop=640, imgsz=64, mask_size=32)
+    assert free._seen(*size) == (1024, 640)
+
+
+def test_a_bounded_photo_is_cropped_to_a_larger_share(folders, monkeypatch):
+    sides = []
+    monkeypatch.setattr("training.data.vary", lambda image: image)
+
+    def note(_, crop, size):
+        sides.append(crop.side)
+        return torch.zeros(3, size, size, dtype=torch.uint8)
+
+    monkeypatch.setattr("training.data.take", note)
+    for bound in (None, 100, 80):  # photos are 96×120
+        MaskedPhotos(*folders, short_side=90, long_side=bound, crop=60, imgsz=64, mask_size=32)[0, 0]
+    assert sides == [64, 72, 90]
+
+
 def test_a_batch_moves_whole(folders):
     photos = MaskedPhotos(*folders, **SIZES)
     batch = collate([photos[0, 0], photos[0, 1]])
