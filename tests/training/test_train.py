@@ -1,8 +1,10 @@
 """The command, in processes of its own where that is the point."""
 
 import json
+import logging
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -232,6 +234,44 @@ def test_other_photos_do_not_go_on_with_a_run(begun, capsys):
         (begun / folder / "a" / f"03.{suffix}").rename(begun / folder / "a" / f"31.{suffix}")
     assert main(settings(places, begun / "run")) == 1
     assert "has 6, of other names or number" in capsys.readouterr().err
+
+
+def test_broken_files_are_skipped_counted_and_named(tmp_path, caplog):
+    images, masks = write_photos(tmp_path, 6)
+    photo, regions = images / "a" / "01.png", masks / "a" / "04.npz"
+    photo.write_bytes(photo.read_bytes()[:200])
+    regions.write_bytes(b"nothing")
+    with caplog.at_level(logging.WARNING):
+        assert main(settings([f"images={images}", f"masks={masks}"], tmp_path / "run")) == 0
+    said = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert len(said) == 2  # each once, though every epoch meets them
+    for count, message in enumerate(said, start=1):
+        assert message.startswith(f"skipped, {count} so far: ")
+    assert {file for file in (photo, regions) if any(str(file) in message for message in said)} == {
+        photo,
+        regions,
+    }
+    assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_full_disk_stops_the_run_and_its_last_checkpoint_goes_on(begun, capsys):
+    """A limit on the size of files: the system then refuses to write, as on a full disk."""
+    places, run = [f"images={begun / 'images'}", f"masks={begun / 'masks'}"], begun / "run"
+    before = {file.name: file.read_bytes() for file in run.glob("step-*")}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        assert main(settings(places, run)) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = capsys.readouterr().err
+    assert "train.py: cannot write" in said
+    assert "step-00000004.weights.safetensors: File too large" in said
+    assert {file.name: file.read_bytes() for file in run.glob("step-*")} == before
+    assert not list(run.glob(".*"))
+    assert main(settings(places, run)) == 0
+    assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5, 6]
+    assert tensors(run, 6, "weights")
 
 
 def test_a_checkpoint_that_does_not_say_its_photos_goes_on(begun):
