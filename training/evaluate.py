@@ -89,7 +89,13 @@ def evaluate(job: Job, *, workers: int = 1, progress: bool = True) -> tuple[Conf
     report = {
         "task": "classification of ground-truth masks" if job.masks else "segmentation",
         **about,
-        "dataset": {"name": data.name, "split": data.split, "photos": len(data)},
+        "dataset": {
+            "name": data.name,
+            "split": data.split,
+            "photos": len(data),
+            "expected_photos": data.expected,
+            "labels": data.label_files,
+        },
         "synonyms": {name: list(texts) for name, texts in data.classes.items()},
         **confusion.to_json(list(data.classes)),
         "environment": environment(),

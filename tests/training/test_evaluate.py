@@ -209,7 +209,13 @@ def test_the_command_reports_everything(command, tmp_path):
     assert report["input"]["height"] == 352
     assert report["templates"] == ["a photo of a {}."]
     assert report["synonyms"]["coffee"] == ["cup of coffee", "coffee"]
-    assert report["dataset"] == {"name": "folder", "split": "", "photos": 2}
+    assert report["dataset"] == {
+        "name": "folder",
+        "split": "",
+        "photos": 2,
+        "expected_photos": None,
+        "labels": "labels/{stem}.png",
+    }
     assert np.sum(report["confusion"]) == 2 * 200 * 280
     assert {source["sha256"] for source in report["sources"]} >= {report["sources"][0]["sha256"]}
     assert report["iou"]["grass"] is None
