@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -36,10 +37,11 @@ def settings(photos, out, *more, config=TINY):
     return ["--config", str(config), *photos, f"out={out}", *more]
 
 
-def start(photos, out, *more, processes=1):
+def start(photos, out, *more, agent=()):
+    """Starts a run, with options of torchrun under torchrun."""
     command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    if agent:
+        command += ["-m", "torch.distributed.run", *agent]
     return subprocess.Popen(
         [*command, str(TRAINING / "train.py"), *settings(photos, out, *more)],
         stderr=subprocess.PIPE,
@@ -162,13 +164,45 @@ def test_a_stop_signal_saves_and_ends_well(photos, whole, tmp_path, number):
 
 
 def test_two_processes_train_as_one(photos, whole, tmp_path):
-    finish(start(photos, tmp_path, processes=2))
-    for one, two in zip(lines(whole), lines(tmp_path), strict=True):
+    finish(start(photos, tmp_path, agent=["--standalone", "--nproc-per-node", "2"]))
+    assert_alike(whole, tmp_path)
+
+
+def assert_alike(whole, shared):
+    for one, two in zip(lines(whole), lines(shared), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert two["masks"] == one["masks"]
         assert two["margin"] == pytest.approx(one["margin"], rel=1e-3)
         assert two["clusters"] == pytest.approx(one["clusters"])
         assert two["norm"] == pytest.approx(one["norm"], rel=1e-3)
+
+
+def start_two_machines(photos, out, *more):
+    """Two agents of torchrun, which meet as those of two machines do; `more` is for the second alone."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    agent = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
+    agent += ["--rdzv-id", "run", "--local-addr", "localhost"]
+    return [start(photos, out, *last, agent=agent) for last in ((), more)]
+
+
+@pytest.mark.slow
+def test_two_machines_train_as_one(photos, whole, tmp_path):
+    for agent in start_two_machines(photos, tmp_path / "run"):
+        finish(agent)
+    assert_alike(whole, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_machines_that_see_other_photos_stop_and_say_so(photos, tmp_path):
+    images, masks = write_photos(tmp_path, 5)
+    agents = start_two_machines(photos, tmp_path / "run", f"images={images}", f"masks={masks}")
+    said = [agent.communicate(timeout=300)[1] for agent in agents]
+    assert all(agent.returncode for agent in agents)
+    for text, count in zip(said, (6, 5), strict=True):
+        assert f"the processes found different photos with masks; here are {count}" in text
+    assert not list((tmp_path / "run").glob("step-*"))
 
 
 def test_accumulated_parts_and_half_precision_run(photos, tmp_path):
