@@ -10,18 +10,12 @@ from torchvision.transforms.v2 import functional as F
 
 __all__ = ["Crop", "Cut", "random_crop", "random_cut", "strengthen", "take", "vary"]
 
-# SSD's, each half of the time. Its channel swap is left out, as in the official code.
-_VARY = v2.Compose(
-    [
-        v2.RandomApply([v2.ColorJitter(**{name: amount})])
-        for name, amount in (
-            ("brightness", 0.125),  # ±32 of 255
-            ("contrast", 0.5),
-            ("saturation", 0.5),
-            ("hue", 0.05),  # 18° of 360°
-        )
-    ]
-)
+# What SSD (Liu et al. 2016) does to colours, in the amounts of detectron2's ColorAugSSDTransform, which the
+# official code uses.
+_BRIGHTNESS = (-32.0, 32.0)  # added, of 255
+_CONTRAST = (0.5, 1.5)  # a factor about black, not about the mean
+_SATURATION = (0.5, 1.5)  # a factor of HSV's S
+_HUE = (-0.1, 0.1)  # of a full turn: 18 of OpenCV's 180
 _STRENGTHEN = v2.Compose(
     [v2.RandomApply([v2.ColorJitter(0.5, 0.5, 0.5, 0.25)], p=0.8), v2.RandomGrayscale(p=0.2)]
 )
@@ -78,8 +72,48 @@ def take(image: Tensor, crop: Crop, size: int) -> Tensor:
 
 
 def vary(image: Tensor) -> Tensor:
-    """Light and colours a little different: uint8 `[3, H, W]`, for teacher and student alike."""
-    return _VARY(image)
+    """Light and colours a little different: uint8 `[3, H, W]`, for teacher and student alike.
+
+    Brightness comes first; contrast before or after saturation and hue, by a coin. Each is left out half of
+    the time.
+    """
+    steps = [(_contrasted, _CONTRAST), (_saturated, _SATURATION), (_turned, _HUE)]
+    if _coin():
+        steps = [*steps[1:], steps[0]]
+    pixels = image.float()
+    for change, (low, high) in [(_brightened, _BRIGHTNESS), *steps]:
+        if _coin():
+            pixels = change(pixels, float(torch.empty(()).uniform_(low, high)))
+    return pixels.round().to(torch.uint8)
+
+
+def _coin() -> bool:
+    return bool(torch.rand(()) < 0.5)
+
+
+def _brightened(pixels: Tensor, amount: float) -> Tensor:
+    """Float `[3, H, W]` in 0-255, as in the functions below."""
+    return (pixels + amount).clamp(0, 255)
+
+
+def _contrasted(pixels: Tensor, factor: float) -> Tensor:
+    return (pixels * factor).clamp(0, 255)
+
+
+def _saturated(pixels: Tensor, factor: float) -> Tensor:
+    """HSV's saturation times a factor, at most 1; hue and value stay.
+
+    S is the share of the largest channel that the smallest lacks: all distances from the largest grow alike.
+    """
+    value = pixels.amax(0, keepdim=True)
+    distance = value - pixels
+    most = value / distance.amax(0, keepdim=True).clamp(min=1e-6)  # S would be 1
+    return value - distance * most.clamp(max=factor)
+
+
+def _turned(pixels: Tensor, turn: float) -> Tensor:
+    """HSV's hue, by a share of a full turn in -0.5…0.5."""
+    return 255 * F.adjust_hue(pixels / 255, turn)
 
 
 def strengthen(image: Tensor, scale: float) -> Tensor:

@@ -37,6 +37,7 @@ class Config:
         trainable: Regular expression over the image encoder's parameter names.
         batch_norm: ``frozen`` or ``updated`` statistics.
         short_side: Photos are seen as if their short side had this many pixels …
+        long_side: … or less, where the long side would have more than this; None for no bound …
         crop: … a square of so many of them is cut out …
         imgsz: … and brought to this side for the encoder.
         mask_size: Side that masks are pooled and compared at.
@@ -80,6 +81,7 @@ class Config:
     trainable: str = r"\.attn\.|positional_embedding"
     batch_norm: Literal["frozen", "updated"] = "frozen"
     short_side: int = 1024
+    long_side: int | None = 1333
     crop: int = 640
     imgsz: int = 320
     mask_size: int = 256
@@ -123,6 +125,11 @@ class Config:
         for name in ("lr_decoder", "lr_encoder", "lr_prompts", "weight_decay", "workers", "seed", "queue"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        if self.long_side is not None and self.long_side < self.short_side:
+            raise ConfigError(
+                f"long_side is {self.long_side}, less than short_side, {self.short_side}; expected at least "
+                "that, or null for no bound"
+            )
         if self.crop > self.short_side:
             raise ConfigError(f"crop is {self.crop}, larger than short_side, {self.short_side}")
         if self.decoder_width % 2 or (self.decoder_width > 32 and self.decoder_width % 32):

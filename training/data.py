@@ -6,8 +6,9 @@ the number of workers or processes, nor on where a run was interrupted.
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,9 +72,20 @@ class Batch:
     skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
-        tensors = {name: getattr(self, name).to(device) for name in ("images", "student_images", "masks")}
-        return replace(self, **tensors)
+        """The same on a device; from pinned memory to a GPU the copies run beside what follows."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
+
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU reads by itself; torch's DataLoader asks for it."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(
+            self,
+            images=change(self.images),
+            student_images=change(self.student_images),
+            masks=change(self.masks),
+        )
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -129,9 +141,11 @@ class MaskedPhotos(Dataset[Sample]):
         images: The photos' folder.
         masks: The masks' folder, of the same tree.
         short_side: Photos are seen as if their short side had this many pixels …
-        crop: … and a square of this many of them is cut out, which is
+        crop: … and a square of this many of them, or of the whole short side, is cut out, which is
         imgsz: … brought to this side, in one resampling.
         mask_size: Side R of the masks.
+        long_side: Where the long side would have more pixels than this, the photo is seen that much smaller.
+            None for no bound.
         seed: Of the augmentation.
         strong: The student's photo is augmented more than the teacher's.
 
@@ -148,19 +162,22 @@ class MaskedPhotos(Dataset[Sample]):
         crop: int,
         imgsz: int,
         mask_size: int,
+        long_side: int | None = None,
         seed: int = 0,
         strong: bool = True,
     ) -> None:
         self.images, self.masks = images, masks
         self.names = find_pairs(images, masks)
-        self.share = crop / short_side
+        self.short_side, self.long_side, self.crop = short_side, long_side, crop
         self.imgsz, self.mask_size = imgsz, mask_size
-        # The blur's deviation is in pixels of the crop.
-        self.blur = imgsz / crop
         self.seed, self.strong = seed, strong
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def digest(self) -> str:
+        """SHA-256 of the list of photos, as hexadecimal digits: what a sample's index stands for."""
+        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """One sample; where a file cannot be read, the next that can.
@@ -187,16 +204,26 @@ class MaskedPhotos(Dataset[Sample]):
         words = np.random.SeedSequence([self.seed, epoch, index]).generate_state(2)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(words[0]) << 32 | int(words[1]))
-            crop = random_crop(image.shape[1], image.shape[2], self.share)
-            masks = torch.from_numpy(read_masks(file, at=_points(crop, image.shape, self.mask_size)))
+            short, crop_px = self._seen(image.shape[1], image.shape[2])
+            crop = random_crop(image.shape[1], image.shape[2], crop_px / short)
+            points = _points(crop, image.shape, self.mask_size)
+            masks = torch.from_numpy(read_masks(file, at=points, photo=(image.shape[1], image.shape[2])))
             image = vary(take(image, crop, self.imgsz))
             student = image
             if self.strong:
-                student, cut = strengthen(image, self.blur), random_cut()
+                # The blur's deviation is in pixels of the crop.
+                student, cut = strengthen(image, self.imgsz / crop_px), random_cut()
                 student = cut.of(student, 0)
                 masks = cut.of(masks, False)
         # A mask of one pixel is noise; one of none has no mean.
         return Sample(image, student, masks[masks.sum((1, 2)) > 1], name)
+
+    def _seen(self, height: int, width: int) -> tuple[float, float]:
+        """A photo's short side and the crop's side, in pixels of the photo as it is seen."""
+        short = float(self.short_side)
+        if self.long_side is not None:
+            short = min(short, self.long_side * min(height, width) / max(height, width))
+        return short, min(float(self.crop), short)
 
 
 def _points(crop: Crop, shape: torch.Size, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from training.metrics import IGNORED
 
-__all__ = ["CONTEXT_IDS", "LAYOUTS", "Layout", "numbered"]
+__all__ = ["CONTEXT_COUNT", "CONTEXT_IDS", "LAYOUTS", "Layout", "numbered"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Layout:
         ids: See `Dataset`.
         listing: A file of stems, one a line; empty to take all photos.
         suffix: What the photos' stems have more than those of the labels.
+        count: Photos that the whole `split` has.
+        instead: Labels where the folder of `labels` is not there.
     """
 
     split: str
@@ -27,6 +29,8 @@ class Layout:
     ids: Mapping[int, int]
     listing: str = ""
     suffix: str = ""
+    count: int | None = None
+    instead: str = ""
 
 
 # COCO has 91 ids of things, 80 of them in use; with stuff the ids run to 182. In the files they begin at 0.
@@ -50,18 +54,21 @@ def numbered(ids: list[int], ignored: set[int]) -> dict[int, int]:
 LAYOUTS = {
     "coco-stuff-171": Layout(
         split="val2017",
+        count=5000,
         photos="images/{split}/*.jpg",
         labels="annotations/{split}/{stem}.png",
         ids=numbered(_COCO_IDS, {255}),
     ),
     "ade20k-150": Layout(
         split="validation",
+        count=2000,
         photos="images/{split}/*.jpg",
         labels="annotations/{split}/{stem}.png",
         ids=numbered(list(range(1, 151)), {0}),
     ),
     "cityscapes-19": Layout(
         split="val",
+        count=500,
         photos="leftImg8bit/{split}/*/*_leftImg8bit.png",
         labels="gtFine/{split}/{folder}/{stem}_gtFine_labelIds.png",
         ids=numbered(_CITYSCAPES_IDS, set(range(34)) - set(_CITYSCAPES_IDS)),
@@ -69,16 +76,21 @@ LAYOUTS = {
     ),
     "voc-20": Layout(
         split="val",
+        count=1449,
         photos="JPEGImages/{stem}.jpg",
         labels="SegmentationClassAug/{stem}.png",
+        instead="SegmentationClass/{stem}.png",
         ids=numbered(list(range(1, 21)), {0, 255}),
         listing="ImageSets/Segmentation/{split}.txt",
     ),
     "camvid-11": Layout(
         split="val",
+        count=101,
         photos="{split}/images/*",
         labels="{split}/labels/{stem}.png",
         ids=numbered(list(range(11)), {11}),
     ),
 }
+CONTEXT_COUNT = 5105
+"""Photos of Pascal Context's part ``val``."""
 CONTEXT_IDS = numbered(_CONTEXT_IDS, set(range(460)) - set(_CONTEXT_IDS))

@@ -6,7 +6,8 @@
 ``ade20k-150``        ADEChallengeData2016: 0 is "other" and ignored, 1-150 are the classes
 ``pascal-context-59``  VOC2010 with ``trainval_merged.json``: the 59 of 459 ids; others, unlabelled ignored
 ``cityscapes-19``     ``leftImg8bit``, ``gtFine``: ``*_labelIds.png``, 19 of 34 ids; the others ignored
-``voc-20``            VOC2012 with ``SegmentationClassAug``: 0 (background) and 255 (border) ignored
+``voc-20``            VOC2012 with ``SegmentationClassAug``, without it ``SegmentationClass``: 0 (background)
+                      and 255 (border) ignored
 ``camvid-11``         ``SPLIT/images``, ``SPLIT/labels``: 0-10, 11 ignored
 ``folder``            ``images``, ``labels`` of anybody's: 0 to K-1, 255 ignored
 ====================  ====================================================================================
@@ -17,7 +18,9 @@ error, since it means that the file is of another set or was converted.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +33,12 @@ from PIL import Image
 from pixelclip_sdk.classes import Classes, class_list, parse_classes
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.preprocess import load_image
-from training.dataset_layouts import CONTEXT_IDS, LAYOUTS, Layout, numbered
+from training.dataset_layouts import CONTEXT_COUNT, CONTEXT_IDS, LAYOUTS, Layout, numbered
 from training.masks.rle import decode_mask
 
 __all__ = ["DATASETS", "Dataset", "DatasetError", "load_dataset"]
+
+_log = logging.getLogger(__name__)
 
 _CONTEXT_FILE = "trainval_merged.json"
 _MAX_CLASSES = 255  # labels are uint8, and one value is for ignored pixels
@@ -54,6 +59,8 @@ class Dataset:
         photos: The photos' files.
         labels: What `truth` reads, one a photo: a file, or Pascal Context's codes.
         ids: Id in the label files → class, or `IGNORED`.
+        label_files: Where the labels are below the root.
+        expected: Photos that the split has as it is given out; None where that is not known.
     """
 
     name: str
@@ -62,6 +69,8 @@ class Dataset:
     photos: tuple[Path, ...]
     labels: tuple[Path | _Codes, ...]
     ids: Mapping[int, int]
+    label_files: str
+    expected: int | None = None
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -110,7 +119,7 @@ DATASETS = (*sorted([*LAYOUTS, "pascal-context-59"]), "folder")
 def load_dataset(
     name: str, root: Path, *, split: str | None = None, classes: Classes | None = None
 ) -> Dataset:
-    """Finds the files of a set; reads none but lists.
+    """Finds the files of a set; reads none but lists. Fewer photos than the set has are said in the log.
 
     Args:
         name: One of `DATASETS`.
@@ -138,12 +147,35 @@ def load_dataset(
         if len(words) != len(official):
             raise DatasetError(f"got {len(words)} classes; {name} has {len(official)}")
         if name == "pascal-context-59":
-            return _pascal_context(root, split or "val", words)
+            return _whole(_pascal_context(root, split or "val", words))
         layout = LAYOUTS[name]
-    photos, labels = _find(name, root, layout, split or layout.split)
-    return Dataset(
-        name=name, split=split or layout.split, classes=words, photos=photos, labels=labels, ids=layout.ids
+    if layout.instead and not (root / layout.labels).parent.is_dir():
+        _log.warning("%s: no %s below %s, so the labels are %s", name, layout.labels, root, layout.instead)
+        layout = dataclasses.replace(layout, labels=layout.instead)
+    split = split or layout.split
+    photos, labels = _find(name, root, layout, split)
+    return _whole(
+        Dataset(
+            name=name,
+            split=split,
+            classes=words,
+            photos=photos,
+            labels=labels,
+            ids=layout.ids,
+            label_files=layout.labels,
+            expected=layout.count if split == layout.split else None,
+        )
     )
+
+
+def _whole(data: Dataset) -> Dataset:
+    """The set itself, after a word if it is not whole."""
+    if data.expected is not None and len(data) < data.expected:
+        _log.warning(
+            "%s %s has %d photos here; expected %d. A score over fewer is another score.",
+            *(data.name, data.split, len(data), data.expected),
+        )
+    return data
 
 
 def _find(name: str, root: Path, layout: Layout, split: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -231,7 +263,14 @@ def _pascal_context(root: Path, split: str, words: Mapping[str, tuple[str, ...]]
         what = f"{missing[0]} is missing" if missing else f"no photos of the phase {split!r} in {file}"
         raise DatasetError(f"pascal-context-59: {what}")
     return Dataset(
-        name="pascal-context-59", split=split, classes=words, photos=photos, labels=labels, ids=CONTEXT_IDS
+        name="pascal-context-59",
+        split=split,
+        classes=words,
+        photos=photos,
+        labels=labels,
+        ids=CONTEXT_IDS,
+        label_files=_CONTEXT_FILE,
+        expected=CONTEXT_COUNT if split == "val" else None,
     )
 
 

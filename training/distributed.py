@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pixelclip_sdk.errors import BackendUnavailableError
 
-__all__ = ["gathered", "join", "largest", "leave", "rank", "total", "wait", "world"]
+__all__ = ["agree", "gathered", "join", "largest", "leave", "rank", "total", "wait", "world"]
 
 
 def join(device: str) -> torch.device:
@@ -63,6 +63,12 @@ def total(values: Tensor) -> Tensor:
 def largest(values: Tensor) -> Tensor:
     """The maximum over all processes, of the same shape."""
     return _reduced(values, dist.ReduceOp.MAX)
+
+
+def agree(value: int, device: torch.device) -> bool:
+    """Whether all processes have the same whole number, of less than 64 bits."""
+    both = torch.tensor([value, -value], device=device)
+    return bool((largest(both) == both).all())
 
 
 def gathered(rows: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ from pixelclip_sdk import PixelClipError, Vocabulary
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
+from pixelclip_sdk.engine import engine_files
+from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.vocabulary import read_classes
 from training.arguments import positive
 from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
@@ -67,7 +69,7 @@ def evaluate(job: Job, *, workers: int = 1, progress: bool = True) -> tuple[Conf
 
     Args:
         job: What to evaluate.
-        workers: Processes; with the device ``"cuda"`` or ``"gpu"`` they take turns over the GPUs.
+        workers: Processes; where several GPUs may be used, they take turns over them.
         progress: Show a bar on stderr.
 
     Returns:
@@ -87,7 +89,13 @@ def evaluate(job: Job, *, workers: int = 1, progress: bool = True) -> tuple[Conf
     report = {
         "task": "classification of ground-truth masks" if job.masks else "segmentation",
         **about,
-        "dataset": {"name": data.name, "split": data.split, "photos": len(data)},
+        "dataset": {
+            "name": data.name,
+            "split": data.split,
+            "photos": len(data),
+            "expected_photos": data.expected,
+            "labels": data.label_files,
+        },
         "synonyms": {name: list(texts) for name, texts in data.classes.items()},
         **confusion.to_json(list(data.classes)),
         "environment": environment(),
@@ -139,26 +147,35 @@ class _Runner:
         return Confusion.of(truth, predicted, len(data.classes))
 
 
-_job: Job | None = None  # of a process that `_parts` started
+_share: tuple[Job, int] | None = None  # of a process that `_parts` started, and the process's number
 
 
 def _start(job: Job, ranks: multiprocessing.Queue[int]) -> None:
-    """Make this process one that evaluates; the n-th on the n-th GPU."""
-    global _job
-    rank, source = ranks.get(), job.source
-    if source.device in ("cuda", "gpu"):
+    """Make this process one that evaluates."""
+    global _share
+    _share = job, ranks.get()
+
+
+def _placed(source: Source, rank: int) -> Source:
+    """The source for the n-th of several processes: on a GPU of its own, where there are several."""
+    kind = source.device
+    if source.bundle and kind == "auto":  # which takes the first GPU for engines, else the CPU
+        kind = "gpu" if engine_files(find_bundle(source.name).path) else "cpu"
+    if kind in ("auto", "cuda", "gpu"):
         import torch
 
-        device = f"{source.device}:{rank % max(torch.cuda.device_count(), 1)}"
-        source = dataclasses.replace(source, device=device)
-    _job = dataclasses.replace(job, source=source)
+        if (count := torch.cuda.device_count()) > 1:
+            device = f"{'gpu' if source.bundle else 'cuda'}:{rank % count}"
+            return dataclasses.replace(source, device=device)
+    return source
 
 
 @functools.cache
 def _opened() -> _Runner:
     # Not in `_start`: an error there would break the pool, and nobody would read it.
-    assert _job is not None
-    return _Runner(_job)
+    assert _share is not None
+    job, rank = _share
+    return _Runner(dataclasses.replace(job, source=_placed(job.source, rank)))
 
 
 def _run(chunk: range) -> _Part:

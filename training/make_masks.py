@@ -28,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        report = make_masks(
-            _source(options), options.images, options.out, short_side=options.side, workers=options.workers
-        )
+        source = _source(options)
+        workers = getattr(options, "workers", 0) or _workers(source)
+        report = make_masks(source, options.images, options.out, short_side=options.side, workers=workers)
     except (PixelClipError, OSError) as error:
         print(f"make_masks: {error}", file=sys.stderr)
         return 1
@@ -65,6 +65,15 @@ def _source(options: argparse.Namespace) -> MaskSource:
     return SAM(options.model, weights, digest)
 
 
+def _workers(source: MaskSource) -> int:
+    """A process a core; of a source that computes on GPUs one a GPU, or one with all cores."""
+    if source.on_gpus:
+        import torch
+
+        return max(torch.cuda.device_count(), 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _tell(report: Report, out: Path) -> None:
     """Say what was done, on stdout."""
     skipped = report.without | report.corrupt
@@ -90,8 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--side", type=positive, default=512, metavar="PX", help="most pixels of the masks' short side"
     )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    common.add_argument("--workers", type=positive, default=cores, help="processes")
+    common.add_argument(
+        "--workers",
+        type=positive,
+        default=argparse.SUPPRESS,
+        help="processes (default: one a core; of dino and sam one a GPU, or one)",
+    )
     sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -99,13 +112,17 @@ def _parser() -> argparse.ArgumentParser:
             name, help=text, description=text, parents=[common], formatter_class=parser.formatter_class
         )
 
-    sa1b = add("sa1b", "SA-1B's JSON files")
+    sa1b = add("sa1b", "SA-1B's JSON files, or those of segment-anything's amg.py")
     sa1b.add_argument(
         "--annotations", type=Path, metavar="DIR", help="the JSON files, if not beside the photos"
     )
     regions = add("regions", "PNG region maps or instances, whose values have no meaning")
     regions.add_argument(
-        "--maps", required=True, type=Path, metavar="DIR", help="REL/PATH.png for each photo"
+        "--maps",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="REL/PATH.png for each photo, or REL/PATH/*.png, a mask each",
     )
     regions.add_argument("--background", type=int, metavar="VALUE", help="value of pixels without a region")
     slic = add("slic", "compact superpixels (SLIC); no weights")

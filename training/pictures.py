@@ -36,7 +36,7 @@ from training.figures.grid import draw_grid
 from training.figures.names import Words, began_as, beside_clusters, embed, nearest, with_classes, write_names
 from training.figures.tsne import draw_tsne
 from training.protocols import Official, segment
-from training.runs import Run, open_run
+from training.runs import Run, open_run, with_weights
 
 __all__ = ["main"]
 
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.split and not options.dataset:
         parser.error("--split is a part of the labelled set that --dataset names")
+    if options.weights and len(options.run) > 1:
+        parser.error(f"--weights are of one model; got {len(options.run)} runs, expected one --run")
     try:
         print(f"open in a browser: {_write(options)}")
     except (PixelClipError, OSError) as error:
@@ -84,7 +86,10 @@ def _write(options: argparse.Namespace) -> Path:
     _check_comparable(runs)
     titles = _titles(runs)
     out: Path = options.out
-    parts = [_about(runs, titles), _grid(runs, titles, scenes, out, device)]
+    after = {f"{title}, step {run.step}": run.pair for title, run in zip(titles, runs, strict=True)}
+    if options.weights:
+        after = {f"{titles[0]}, {options.weights.name}": with_weights(runs[0], options.weights)}
+    parts = [_about(runs, titles), _grid(runs[0], after, scenes, out, device)]
     # A run without clustering has no clusters to show.
     clustered = {title: run for title, run in zip(titles, runs, strict=True) if run.config.clustering}
     if clustered:
@@ -154,10 +159,9 @@ def _about(runs: Sequence[Run], titles: Sequence[str]) -> str:
     return page.section("", f"Model {config.model}, from {start}; masks {config.masks}.", " ".join(lines))
 
 
-def _grid(runs: Sequence[Run], titles: Sequence[str], scenes: _Scenes, out: Path, device: str) -> str:
-    """Photo, start, runs and truth side by side."""
-    models = {f"{Path(runs[0].config.model).stem} before": runs[0].start}
-    models |= {f"{title}, step {run.step}": run.pair for title, run in zip(titles, runs, strict=True)}
+def _grid(first: Run, after: Mapping[str, EncoderPair], scenes: _Scenes, out: Path, device: str) -> str:
+    """Photo, start, what came out and truth side by side."""
+    models = {f"{Path(first.config.model).stem} before": first.start, **after}
     predictions = {title: _segmented(pair, scenes, device) for title, pair in models.items()}
     picture, scores = draw_grid(scenes.photos, predictions, list(scenes.classes), scenes.truths)
     notes = [captions.PHOTOS, captions.SCORES] if scores else [captions.PHOTOS]
@@ -271,6 +275,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the pictures go")
     parser.add_argument(
         "--photos", type=positive, default=6, metavar="N", help="photos in each picture (default: 6)"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="photos are segmented with these instead of the run's newest; training/average.py writes such",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1")
     moved = parser.add_argument_group("files of the runs that have moved since")

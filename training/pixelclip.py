@@ -32,6 +32,8 @@ from training.teacher import Teacher
 
 __all__ = ["PixelCLIP", "dense_features"]
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+
 
 class PixelCLIP(nn.Module):
     """Everything that a step needs. The student's and the text tower's parameters are the pair's own.
@@ -131,23 +133,30 @@ class PixelCLIP(nn.Module):
     def groups(self) -> list[dict[str, Any]]:
         """What trains, in groups for an optimiser: each with its `name` and `params`.
 
-        The names are decoder, encoder and prompts. The last block of a ViT runs without queries and keys, but
-        they lie in one tensor with its values; weight decay would move them although no gradient does. So
-        that they stay CLIP's, that tensor is a group of the encoder without decay.
+        The names are decoder, encoder and prompts, each of which may come twice: once without weight decay.
+        As in the official code, norms have none. And the last block of a ViT runs without queries and keys,
+        but they lie in one tensor with its values; weight decay would move them although no gradient does. So
+        that they stay CLIP's, that tensor has none either.
         """
-        encoder = [p for p in self.student.parameters() if p.requires_grad]
+        modules = [*self.decoder.modules(), *self.student.modules()]
+        norms = [p for m in modules if isinstance(m, _NORMS) for p in m.parameters(recurse=False)]
+        undecayed = {id(parameter) for parameter in norms}
         tower = getattr(self.student, "tower", None)
-        kept: list[nn.Parameter] = []
         if isinstance(tower, DenseViT):
             attention = tower.visual.transformer.resblocks[-1].attn
-            kept = [p for p in (attention.in_proj_weight, attention.in_proj_bias) if p.requires_grad]
+            undecayed |= {id(attention.in_proj_weight), id(attention.in_proj_bias)}
         words = None if self.prompts is None else self.prompts.words
-        groups: list[dict[str, Any]] = [
-            {"name": "decoder", "params": list(self.decoder.parameters())},
-            {"name": "encoder", "params": [p for p in encoder if all(p is not q for q in kept)]},
-            {"name": "encoder", "params": kept, "weight_decay": 0.0},
-            {"name": "prompts", "params": [p for p in (words, self.vectors) if _trains(p)]},
-        ]
+        groups: list[dict[str, Any]] = []
+        for name, parameters in (
+            ("decoder", [*self.decoder.parameters()]),
+            ("encoder", [*self.student.parameters()]),
+            ("prompts", [words, self.vectors]),
+        ):
+            trained = [p for p in parameters if _trains(p)]
+            groups += [
+                {"name": name, "params": [p for p in trained if id(p) not in undecayed]},
+                {"name": name, "params": [p for p in trained if id(p) in undecayed], "weight_decay": 0.0},
+            ]
         return [group for group in groups if group["params"]]
 
     def clusters(self) -> Tensor:

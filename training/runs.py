@@ -17,7 +17,7 @@ from training.encoders.pair import EncoderPair
 from training.models import read_names, starting_model
 from training.pixelclip import PixelCLIP
 
-__all__ = ["Run", "assemble", "load_model", "open_run", "starting_point"]
+__all__ = ["Run", "assemble", "load_model", "open_run", "starting_point", "with_weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,3 +148,17 @@ def open_run(folder: Path, **overrides: Any) -> Run:
         pair=pair,
         model=model.eval(),
     )
+
+
+def with_weights(run: Run, weights: Path) -> EncoderPair:
+    """The run's encoders with other weights, such as those that ``training/average.py`` wrote.
+
+    Args:
+        run: The run.
+        weights: What ``export/to_onnx.py --checkpoint`` takes for its model.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is of another model.
+    """
+    config = dataclasses.replace(run.config, checkpoint=weights, random_weights=False)
+    return starting_point(config)[0]

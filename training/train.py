@@ -41,8 +41,9 @@ __all__ = ["TrainingError", "learning_rates", "main", "train"]
 _log = logging.getLogger("training")
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# What may differ between a run and its continuation: nothing that changes the result.
-_FREE = {"out", "device", "workers", "save_every", "keep", "log_every", "offline"}
+# What may differ between a run and its continuation: nothing that changes the result. Folders may have moved:
+# the list of photos, which is compared, must be the same.
+_FREE = {"images", "masks", "out", "device", "workers", "save_every", "keep", "log_every", "offline"}
 
 
 class TrainingError(PixelClipError):
@@ -70,6 +71,8 @@ def train(config: Config) -> Path:
 
 
 def _train(config: Config, device: torch.device) -> Path:
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as in the official code
     share = config.accumulate * distributed.world()
     if config.batch % share:
         raise ConfigError(f"batch is {config.batch}; expected a multiple of accumulate × processes, {share}")
@@ -77,12 +80,19 @@ def _train(config: Config, device: torch.device) -> Path:
         config.images,
         config.masks,
         short_side=config.short_side,
+        long_side=config.long_side,
         crop=config.crop,
         imgsz=config.imgsz,
         mask_size=config.mask_size,
         seed=config.seed,
         strong=config.strong,
     )
+    listed = {"count": len(photos), "sha256": photos.digest()}
+    if not distributed.agree(int(listed["sha256"][:15], 16), device):
+        raise ConfigError(
+            f"the processes found different photos with masks; here are {len(photos)}, in {config.images} "
+            f"and {config.masks}. All must see the same."
+        )
 
     pair, exported = starting_point(config)
     if config.imgsz % pair.input.multiple:
@@ -94,11 +104,11 @@ def _train(config: Config, device: torch.device) -> Path:
     saved = checkpoint.newest(config.out)
     first = 0
     if saved is not None:
-        _check_same_run(config, saved.notes["config"])
+        _check_same_run(config, listed, saved.notes)
         _restore(model, optimiser, scaler, saved)
         first = saved.step
         _log.info("going on from step %d of %s", first, config.out)
-    if distributed.largest(torch.tensor(first, device=device)) != first:
+    if not distributed.agree(first, device):
         raise ConfigError(
             f"the processes found different checkpoints in {config.out}; all must see one folder"
         )
@@ -109,7 +119,7 @@ def _train(config: Config, device: torch.device) -> Path:
 
     def save(step: int) -> None:
         if distributed.rank() == 0:
-            notes = {"config": _plain(config), "scaler": scaler.state_dict()}
+            notes = {"config": _plain(config), "photos": listed, "scaler": scaler.state_dict()}
             state = _state(model, optimiser)
             weights = exported.state_dict()
             checkpoint.save(config.out, step, weights=weights, state=state, notes=notes, keep=config.keep)
@@ -178,7 +188,8 @@ def _train(config: Config, device: torch.device) -> Path:
             model.teacher.follow(model.student, config.momentum)
 
             done = step + 1
-            watch.step(done, {"loss": distributed.total(loss) / distributed.world(), "norm": norm, **stats})
+            told = {"loss": distributed.total(loss) / distributed.world(), "norm": norm, **stats}
+            watch.step(done, told, {f"lr_{group['name']}": group["lr"] for group in optimiser.param_groups})
             stop = bool(distributed.total(torch.tensor(float(stopped()), device=device)) > 0)
             if stop or done % config.save_every == 0 or done == config.steps:
                 save(done)
@@ -246,14 +257,22 @@ def _plain(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
-def _check_same_run(config: Config, before: Mapping[str, Any]) -> None:
-    now = _plain(config)
+def _check_same_run(config: Config, photos: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
+    """Raises ConfigError where a checkpoint's run had other settings or another list of photos."""
+    now, before = _plain(config), notes["config"]
     changed = [k for k in now if k not in _FREE and now[k] != before.get(k)]
     if changed:
         what = ", ".join(f"{k} was {before.get(k)!r} and is {now[k]!r}" for k in changed)
         raise ConfigError(
             f"{config.out} holds a run with other settings: {what}. "
             "Take them back, or give another out=FOLDER."
+        )
+    seen = notes.get("photos", photos)  # older checkpoints do not say
+    if seen != photos:
+        raise ConfigError(
+            f"{config.out} holds a run over {seen['count']} photos with masks; {config.images} with "
+            f"{config.masks} has {photos['count']}, of other names or number. Take back what was there, or "
+            "give another out=FOLDER."
         )
 
 

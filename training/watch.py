@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -41,10 +42,7 @@ class Watch:
         self.file = config.out / "log.jsonl"
         if self.leads:
             self._forget_after(first)
-            with contextlib.suppress(ModuleNotFoundError):
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.board = SummaryWriter(str(config.out / "tensorboard"), purge_step=first)
+            self.board = _board(config.out / "tensorboard", first)
 
     def skipped(self, batch: Batch) -> None:
         """Names and counts the files of a batch that could not be used, each once."""
@@ -53,12 +51,13 @@ class Watch:
                 self.reasons.add(reason)
                 _log.warning("skipped, %d so far: %s", len(self.reasons), reason)
 
-    def step(self, done: int, values: Mapping[str, Tensor]) -> None:
+    def step(self, done: int, values: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
         """Tells of a step.
 
         Args:
             done: Steps that were done.
             values: Scalars by name.
+            rates: Learning rates of the step by name; they go into the files only.
         """
         self.bar.update()
         config = self.config
@@ -69,6 +68,7 @@ class Watch:
         left = tqdm.format_interval(pace * (config.steps - done))
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         _log.info("step %d/%d  %s  %.2f s/step  %s left", done, config.steps, shown, pace, left)
+        numbers |= rates
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": done, **numbers}) + "\n")
         if self.board is not None:
@@ -91,6 +91,19 @@ class Watch:
         self.bar.close()
         if self.board is not None:
             self.board.close()
+
+
+def _board(folder: Path, first: int) -> Any:
+    """TensorBoard's writer; None, said once, where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError as error:
+        _log.warning(
+            "no curves for TensorBoard: %s. Install it: pip install tensorboard. log.jsonl has all numbers.",
+            error,
+        )
+        return None
+    return SummaryWriter(str(folder), purge_step=first)
 
 
 @contextlib.contextmanager

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -25,17 +26,64 @@ def test_every_config_loads_and_says_how_it_is_run(file):
     assert all(line.startswith("#") for line in head[:2])
 
 
-def test_the_paper_s_settings():
-    vit, dino, convnext, convnext_dino = (
-        load_config(CONFIGS[0].with_name(f"{name}.yaml"), PLACES)
-        for name in ("vit-b16", "vit-b16-dino", "convnext-b", "convnext-b-dino")
-    )
-    assert vit == dino == Config(images=Path("a"), masks=Path("b"), out=Path("c"))
-    assert convnext == convnext_dino
-    assert (vit.imgsz, vit.epsilon, convnext.imgsz, convnext.epsilon) == (320, 0.01, 640, 1.0)
-    assert (vit.clusters, vit.words, vit.momentum) == (64, 4, 0.999)
-    assert (vit.batch, vit.steps, vit.lr_decoder, vit.lr_encoder) == (48, 10_000, 2e-4, 2e-6)
-    assert vit.templates == ("A photo of a {} in the scene",)
+PAPER = {
+    "images": Path("a"),
+    "masks": Path("b"),
+    "out": Path("c"),
+    "model": "clip-vit-b16",
+    "checkpoint": None,
+    "random_weights": False,
+    "trainable": r"\.attn\.|positional_embedding",
+    "batch_norm": "frozen",
+    "short_side": 1024,
+    "long_side": 1333,
+    "crop": 640,
+    "imgsz": 320,
+    "mask_size": 256,
+    "strong": True,
+    "clusters": 64,
+    "words": 4,
+    "templates": ("A photo of a {} in the scene",),
+    "epsilon": 0.01,
+    "momentum": 0.999,
+    "classes": "prompts",
+    "names": None,
+    "clustering": True,
+    "centre": False,
+    "queue": 0,
+    "decoder_width": 64,
+    "steps": 10_000,
+    "batch": 48,
+    "accumulate": 1,
+    "lr_decoder": 2e-4,
+    "lr_encoder": 2e-6,
+    "lr_prompts": 2e-3,
+    "lr_final": 0.5,
+    "weight_decay": 1e-4,
+    "clip_norm": 0.01,
+    "precision": "fp32",
+    "device": "auto",
+    "seed": 0,
+    "workers": 4,
+    "save_every": 500,
+    "keep": 2,
+    "log_every": 20,
+    "offline": False,
+}
+CONVNEXT = PAPER | {"model": "openclip-convnext-b", "trainable": ".", "imgsz": 640, "epsilon": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("vit-b16", PAPER), ("vit-b16-dino", PAPER), ("convnext-b", CONVNEXT), ("convnext-b-dino", CONVNEXT)],
+)
+def test_the_paper_s_settings(name, expected):
+    """All of them, written out: a default that changes must not change what is published."""
+    assert dataclasses.asdict(load_config(CONFIGS[0].with_name(f"{name}.yaml"), PLACES)) == expected
+
+
+def test_the_defaults_are_the_paper_s_for_the_vit():
+    assert dataclasses.asdict(Config(images=Path("a"), masks=Path("b"), out=Path("c"))) == PAPER
 
 
 def read(tmp_path, text, *overrides):
@@ -66,6 +114,8 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         ("precision: fp8", "expected 'fp32' or 'bf16' or 'fp16'"),
         ("templates: a photo of a {}", "expected a list of sentences"),
         ("crop: 900\nshort_side: 800", "larger than short_side"),
+        ("long_side: 700\nshort_side: 800\ncrop: 100", "long_side is 700, less than short_side, 800"),
+        ("long_side: 0", "or null for no bound"),
         ("classes: names", "classes is 'names' and names None; they go together"),
         ("names: cat, dog", "they go together"),
         ("queue: -1", "expected 0 or more"),
@@ -77,6 +127,11 @@ def test_the_command_line_wins_over_the_file(tmp_path):
 def test_bad_settings_are_refused(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         read(tmp_path, text)
+
+
+def test_a_bound_can_be_taken_away(tmp_path):
+    assert read(tmp_path, "long_side: null").long_side is None
+    assert read(tmp_path, "", "long_side=2000").long_side == 2000
 
 
 def test_bad_overrides_are_refused(tmp_path):

@@ -1,3 +1,4 @@
+import colorsys
 import logging
 
 import numpy as np
@@ -55,6 +56,56 @@ def test_workers_change_nothing(folders):
     assert all(a.names == b.names and same(a, b) for a, b in zip(alone, together, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1500, 2250), (1333 * 2 / 3, 640)),  # SA-1B's usual photo
+        ((2250, 1500), (1333 * 2 / 3, 640)),
+        ((1500, 1900), (1024, 640)),
+        ((500, 2000), (333.25, 333.25)),  # less than the crop: the whole short side
+    ],
+)
+def test_the_long_side_is_bounded(folders, size, expected):
+    """detectron2's ResizeShortestEdge(1024, 1333), then a crop of 640 pixels or what there is."""
+    photos = MaskedPhotos(*folders, short_side=1024, long_side=1333, crop=640, imgsz=64, mask_size=32)
+    assert photos._seen(*size) == pytest.approx(expected)
+    free = MaskedPhotos(*folders, short_side=1024, crop=640, imgsz=64, mask_size=32)
+    assert free._seen(*size) == (1024, 640)
+
+
+def test_a_bounded_photo_is_cropped_to_a_larger_share(folders, monkeypatch):
+    sides = []
+    monkeypatch.setattr("training.data.vary", lambda image: image)
+
+    def note(_, crop, size):
+        sides.append(crop.side)
+        return torch.zeros(3, size, size, dtype=torch.uint8)
+
+    monkeypatch.setattr("training.data.take", note)
+    for bound in (None, 100, 80):  # photos are 96×120
+        MaskedPhotos(*folders, short_side=90, long_side=bound, crop=60, imgsz=64, mask_size=32)[0, 0]
+    assert sides == [64, 72, 90]
+
+
+def test_a_batch_moves_whole(folders):
+    photos = MaskedPhotos(*folders, **SIZES)
+    batch = collate([photos[0, 0], photos[0, 1]])
+    moved = batch.to(torch.device("meta"))
+    assert {getattr(moved, name).device.type for name in ("images", "student_images", "masks")} == {"meta"}
+    assert (moved.counts, moved.names) == (batch.counts, batch.names)
+
+
+@pytest.mark.gpu
+def test_the_loader_pins_a_batch_and_a_gpu_gets_it(folders):
+    photos = MaskedPhotos(*folders, **SIZES)
+    order = Order(len(photos), batch=4, parts=1, first=0, last=1, seed=5)
+    (pinned,) = DataLoader(photos, batch_sampler=order, collate_fn=collate, pin_memory=True)
+    assert pinned.images.is_pinned()
+    assert pinned.student_images.is_pinned()
+    assert pinned.masks.is_pinned()
+    assert same(pinned.to(torch.device("cuda")).to(torch.device("cpu")), pinned)
+
+
 def test_masks_go_where_their_pixels_go(tmp_path, monkeypatch):
     """A photo whose colours are its regions' numbers: under every crop and flip they still agree."""
     y, x = np.indices((90, 150))
@@ -103,6 +154,73 @@ def test_augmentation_keeps_kind_and_shape():
         cut = augment.random_cut()
         assert 0 <= cut.top <= cut.top + cut.height <= 1
         assert 0 <= cut.left <= cut.left + cut.width <= 1
+
+
+def pixels_of(*colours):
+    """Colours as a picture `[3, 1, N]`."""
+    return torch.tensor(colours, dtype=torch.float32).T[:, None]
+
+
+@pytest.mark.parametrize(
+    ("change", "amount", "expected"),
+    [
+        ("_brightened", 32, [(232, 132, 82), (42, 252, 255)]),
+        ("_brightened", -32, [(168, 68, 18), (0, 188, 198)]),
+        ("_contrasted", 1.5, [(255, 150, 75), (15, 255, 255)]),
+        ("_contrasted", 0.5, [(100, 50, 25), (5, 110, 115)]),  # about black: what is dark stays dark
+        ("_saturated", 0.5, [(200, 150, 125), (120, 225, 230)]),
+        ("_saturated", 1.5, [(200, 200 / 3, 0), (0, 230 - 115 / 11, 230)]),  # no more than full
+        ("_turned", 0.1, [(200, 190, 50), (10, 88, 230)]),
+    ],
+)
+def test_colours_change_as_in_the_official_code(change, amount, expected):
+    found = getattr(augment, change)(pixels_of((200, 100, 50), (10, 220, 230)), amount)
+    torch.testing.assert_close(found, pixels_of(*expected), rtol=0, atol=0.02)
+
+
+def test_saturation_and_hue_are_hsv_s():
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randint(0, 256, (3, 1, 200), generator=generator).float()
+    picture[:, :, :3] = pixels_of((0, 0, 0), (255, 255, 255), (7, 7, 7))
+    for amount in (0.5, 0.9, 1.5):
+        for change, at in (("_saturated", 1), ("_turned", 0)):
+            turn = amount - 1
+            found = getattr(augment, change)(picture, amount if at else turn)
+            for before, after in zip(picture[:, 0].T.tolist(), found[:, 0].T.tolist(), strict=True):
+                hsv = list(colorsys.rgb_to_hsv(*(value / 255 for value in before)))
+                hsv[at] = min(hsv[1] * amount, 1) if at else (hsv[0] + turn) % 1
+                assert after == pytest.approx([255 * value for value in colorsys.hsv_to_rgb(*hsv)], abs=0.01)
+
+
+def test_colours_change_by_the_official_amounts_and_half_of_the_time(monkeypatch):
+    """Each step's amounts and the order of the steps, over many pictures."""
+    orders, amounts = [], {name: [] for name in ("_brightened", "_contrasted", "_saturated", "_turned")}
+
+    def note(name):
+        def change(pixels, amount):
+            orders[-1].append(name)
+            amounts[name].append(amount)
+            return pixels
+
+        return change
+
+    for name in amounts:
+        monkeypatch.setattr(augment, name, note(name))
+    torch.manual_seed(0)
+    for _ in range(2000):
+        orders.append([])
+        augment.vary(torch.zeros(3, 1, 1, dtype=torch.uint8))
+    ranges = {"_brightened": (-32, 32), "_contrasted": (0.5, 1.5), "_saturated": (0.5, 1.5)}
+    for name, (low, high) in (ranges | {"_turned": (-0.1, 0.1)}).items():
+        span = high - low
+        assert len(amounts[name]) == pytest.approx(1000, abs=100)
+        assert low <= min(amounts[name]) < low + 0.02 * span
+        assert high - 0.02 * span < max(amounts[name]) <= high
+    whole = [order for order in orders if len(order) == 4]
+    first = ["_brightened", "_contrasted", "_saturated", "_turned"]
+    last = ["_brightened", "_saturated", "_turned", "_contrasted"]
+    assert {tuple(order) for order in whole} == {tuple(first), tuple(last)}
+    assert whole.count(first) == pytest.approx(len(whole) / 2, abs=len(whole) / 5)
 
 
 def test_a_cut_leaves_the_rest():
@@ -171,6 +289,18 @@ def test_corrupt_files_are_skipped_and_named(tmp_path):
     assert "02.npz" in sample.skipped[1]
     assert torch.equal(sample.image, photos[0, 3].image)
     assert collate([photos[0, 0], sample]).skipped == sample.skipped
+
+
+def test_masks_of_another_aspect_are_skipped_and_named(tmp_path):
+    """A map that is turned by 90° would teach nonsense."""
+    images, masks = write_photos(tmp_path, 4)
+    write_masks(masks / "a" / "01.npz", np.arange(1, 96 * 120 + 1).reshape(120, 96) // 100)
+    write_masks(masks / "a" / "02.npz", np.arange(1, 48 * 60 + 1).reshape(48, 60) // 100)  # half the size
+    photos = MaskedPhotos(images, masks, **SIZES)
+    sample = photos[0, 1]
+    assert sample.name == "a/02.png"
+    (reason,) = sample.skipped
+    assert "01.npz has masks of 120×96 for a photo of 96×120; expected the same aspect" in reason
 
 
 def test_only_corrupt_files_is_an_error(tmp_path):

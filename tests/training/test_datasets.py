@@ -112,6 +112,11 @@ SETS = {
 }
 
 
+# Ids of things that COCO numbered and never used, from 1: street sign, hat, shoe, eye glasses, plate, mirror,
+# window, desk, door, blender, hair brush.
+COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
+
+
 def test_every_set_is_tested():
     assert {*SETS, "folder"} == set(DATASETS)
 
@@ -146,18 +151,83 @@ def test_an_empty_folder_says_what_is_not_there(tmp_path, name):
         load_dataset(name, tmp_path)
 
 
-def test_every_id_of_cityscapes_and_voc_has_its_class(tmp_path):
-    cityscapes(tmp_path / "c", list(range(34)))
-    scored = load_dataset("cityscapes-19", tmp_path / "c").truth(0)
-    assert sorted(scored[scored != IGNORED]) == list(range(19))
-    voc(tmp_path / "v", list(range(21)))
-    assert load_dataset("voc-20", tmp_path / "v").truth(0)[0].tolist() == [IGNORED, *range(20)]
+@pytest.mark.parametrize(
+    ("name", "ids", "ignored"),
+    [
+        ("cityscapes-19", range(34), 15),
+        ("voc-20", range(21), 1),
+        ("ade20k-150", range(151), 1),
+        # COCO's 91 ids of things have 11 gaps; 91 kinds of stuff follow.
+        ("coco-stuff-171", [i for i in range(182) if i + 1 not in COCO_GAPS], 0),
+        ("pascal-context-59", range(460), 401),
+    ],
+)
+def test_every_id_has_its_class_and_every_class_its_id(tmp_path, name, ids, ignored):
+    """In the order of the list, without gaps or repeats."""
+    SETS[name][0](tmp_path, list(ids))
+    truth = load_dataset(name, tmp_path).truth(0)[0, : len(ids)]
+    assert (truth == IGNORED).sum() == ignored
+    scored = truth[truth != IGNORED].tolist()
+    assert sorted(scored) == list(range(len(class_list(name))))
+    if name != "cityscapes-19":  # whose train ids have another order
+        assert scored == sorted(scored)
+
+
+def test_the_lists_have_the_order_of_their_ids():
+    """Both sets number their classes by the alphabet: COCO's stuff, and Context's 459 with "table"."""
+    stuff = list(class_list("coco-stuff-171"))[80:]
+    assert stuff == sorted(stuff)
+    names = ["table" if name == "diningtable" else name for name in class_list("pascal-context-59")]
+    assert names == sorted(names)
 
 
 def test_indices_of_a_palette_are_the_ids(tmp_path):
     voc(tmp_path, [0, 1])
     put(tmp_path / "SegmentationClassAug/2007_000033.png", [[0, 1, 20, 255]], "P")
     assert load_dataset("voc-20", tmp_path).truth(0)[0].tolist() == [IGNORED, 0, 19, IGNORED]
+
+
+PHOTOS = {
+    "coco-stuff-171": 5000,
+    "ade20k-150": 2000,
+    "pascal-context-59": 5105,
+    "cityscapes-19": 500,
+    "voc-20": 1449,
+    "camvid-11": 101,
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_that_is_not_whole_is_said(tmp_path, caplog, name):
+    SETS[name][0](tmp_path, [next(iter(SETS[name][1]))])
+    data = load_dataset(name, tmp_path)
+    assert (len(data), data.expected) == (1, PHOTOS[name])
+    assert f"has 1 photos here; expected {PHOTOS[name]}" in caplog.text
+
+
+def test_a_whole_set_and_other_splits_are_not(tmp_path, caplog):
+    for index in range(101):
+        photo(tmp_path / f"val/images/{index}.jpg")
+        put(tmp_path / f"val/labels/{index}.png", [[0] * 4])
+    assert load_dataset("camvid-11", tmp_path).expected == 101
+    (tmp_path / "val").rename(tmp_path / "train")
+    assert load_dataset("camvid-11", tmp_path, split="train").expected is None
+    assert caplog.text == ""
+
+
+def test_voc_without_the_augmented_labels(tmp_path, caplog):
+    voc(tmp_path, [0, 1])
+    assert load_dataset("voc-20", tmp_path).label_files == "SegmentationClassAug/{stem}.png"
+    assert "SegmentationClass/" not in caplog.text
+    put(tmp_path / "SegmentationClass/2007_000033.png", [[20, 255]], "P")
+    (tmp_path / "SegmentationClassAug/2007_000033.png").unlink()
+    with pytest.raises(DatasetError, match=r"1 files are missing, the first is .*ClassAug"):
+        load_dataset("voc-20", tmp_path)  # a folder with holes is no other set
+    (tmp_path / "SegmentationClassAug").rmdir()
+    data = load_dataset("voc-20", tmp_path)
+    assert data.label_files == "SegmentationClass/{stem}.png"
+    assert data.truth(0)[0].tolist() == [19, IGNORED]
+    assert "no SegmentationClassAug/{stem}.png below" in caplog.text
 
 
 def test_another_split(tmp_path):

@@ -20,7 +20,7 @@ from training.encoders.build import build_pair
 from training.encoders.clip import TEMPLATES
 from training.encoders.lite import build_lite
 from training.encoders.runtime import TorchTextEncoder
-from training.evaluate import Job, evaluate, main
+from training.evaluate import Job, _placed, evaluate, main
 from training.metrics import Confusion
 from training.open_model import Source, open_model
 from training.protocols import Official, Whole, segment
@@ -79,6 +79,29 @@ def test_several_processes_give_the_same(data):
     found = [evaluate(job, workers=workers, progress=False) for workers in (1, 2)]
     np.testing.assert_array_equal(found[0][0].matrix, found[1][0].matrix)
     assert found[0][1] == found[1][1]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "bundle", "device", "engines", "expected"),
+    [
+        (2, False, "auto", False, ["cuda:0", "cuda:1", "cuda:0"]),
+        (2, False, "cuda", False, ["cuda:0", "cuda:1", "cuda:0"]),
+        (2, False, "cpu", False, ["cpu"] * 3),
+        (2, False, "cuda:1", False, ["cuda:1"] * 3),
+        (2, True, "gpu", False, ["gpu:0", "gpu:1", "gpu:0"]),
+        (2, True, "auto", True, ["gpu:0", "gpu:1", "gpu:0"]),
+        (2, True, "auto", False, ["auto"] * 3),  # ONNX Runtime, on the CPU
+        (1, False, "auto", False, ["auto"] * 3),
+        (0, False, "auto", False, ["auto"] * 3),
+        (0, True, "gpu", False, ["gpu"] * 3),  # an error, which the backend raises
+    ],
+)
+def test_processes_take_turns_over_gpus(monkeypatch, gpus, bundle, device, engines, expected):
+    """Which GPU each gets; there are none here to run on."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr("training.evaluate.engine_files", lambda folder: [folder] * engines)
+    source = Source(name="pixelclip-lite", bundle=bundle, device=device)
+    assert [_placed(source, rank).device for rank in range(3)] == expected
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +209,13 @@ def test_the_command_reports_everything(command, tmp_path):
     assert report["input"]["height"] == 352
     assert report["templates"] == ["a photo of a {}."]
     assert report["synonyms"]["coffee"] == ["cup of coffee", "coffee"]
-    assert report["dataset"] == {"name": "folder", "split": "", "photos": 2}
+    assert report["dataset"] == {
+        "name": "folder",
+        "split": "",
+        "photos": 2,
+        "expected_photos": None,
+        "labels": "labels/{stem}.png",
+    }
     assert np.sum(report["confusion"]) == 2 * 200 * 280
     assert {source["sha256"] for source in report["sources"]} >= {report["sources"][0]["sha256"]}
     assert report["iou"]["grass"] is None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from toy_photos import write_photos
 
@@ -21,6 +21,7 @@ from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.preprocess import load_image
 from pixelclip_sdk.visualize import palette
 from training import pictures
+from training.average import averaged
 from training.clustering import sinkhorn
 from training.config import load_config
 from training.figures.clusters import Clustered, assign, draw_clusters
@@ -298,28 +299,54 @@ def test_photos_without_labels_and_a_run_without_clusters(data, tmp_path, capsys
     assert str(tmp_path / "out" / "index.html") in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("few_words")
+def test_other_weights_stand_in_the_column_after(data, runs, tmp_path):
+    run = runs / "plain#1"
+    tuned = load_file(run / "step-00000002.weights.safetensors")
+    _, start = starting_model(str(TRAINING / "configs" / "tiny.json"), random_weights=True)
+    columns = {}
+    for share in (None, 0.0, 0.5, 1.0):
+        out = tmp_path / str(share)
+        command = ["--run", str(run), "--root", str(data / "scenes" / "images"), "--classes", WORDS]
+        if share is not None:
+            mean = averaged(start.state_dict(), tuned, share)
+            save_file(
+                {name: value.contiguous() for name, value in mean.items()}, tmp_path / "mean.safetensors"
+            )
+            command += ["--weights", str(tmp_path / "mean.safetensors")]
+        assert pictures.main([*command, "--photos", "1", "--device", "cpu", "--out", str(out)]) == 0
+        with Image.open(out / "grid.png") as grid:
+            cells = np.asarray(grid)
+        rows = slice(62, 62 + TILE)  # under the headings, which name the file
+        columns["before"] = cells[rows, TILE + 20 : 2 * TILE + 20]
+        columns[share] = cells[rows, 2 * TILE + 30 : 3 * TILE + 30]
+    assert np.array_equal(columns[0.0], columns["before"])
+    assert np.array_equal(columns[1.0], columns[None])
+    assert not np.array_equal(columns[0.5], columns[0.0])
+    assert not np.array_equal(columns[0.5], columns[1.0])
+
+
+def test_weights_that_do_not_fit(runs, command, tmp_path, capsys):
+    save_file({"visual.proj": torch.zeros(3)}, tmp_path / "other.safetensors")
+    more = ["--weights", str(tmp_path / "other.safetensors")]
+    assert pictures.main(["--run", str(runs / "plain#1"), *command, *more]) == 1
+    assert "other.safetensors" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        pictures.main(["--run", str(runs / "plain#1"), str(runs / "centred"), *command, *more])
+    assert "got 2 runs, expected one --run" in capsys.readouterr().err
+
+
 @pytest.fixture
 def command(data, tmp_path):
-    return [
-        "--root",
-        str(data / "images"),
-        "--classes",
-        WORDS,
-        "--photos",
-        "1",
-        "--out",
-        str(tmp_path / "out"),
-    ]
+    places = ["--root", str(data / "images"), "--out", str(tmp_path / "out")]
+    return [*places, "--classes", WORDS, "--photos", "1"]
 
 
 @pytest.mark.usefixtures("few_words")
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (
-            ["--masks", "nowhere"],
-            "nowhere is no folder.*If the run's photos or masks have moved.*--masks DIR",
-        ),
+        (["--masks", "nowhere"], "nowhere is no folder.*If the run's photos or masks have.*--masks DIR"),
         (["--images", "nowhere"], "nowhere is no folder.*--images DIR"),
         (["--model", "nowhere.json"], "cannot read the model's configuration nowhere.json.*--model"),
         (["--checkpoint", "nowhere.pth"], "nowhere.pth.*--checkpoint"),
@@ -344,10 +371,8 @@ def test_runs_that_cannot_be_opened_or_compared(data, runs, command, tmp_path, c
 
     content = json.loads((TRAINING / "configs" / "tiny.json").read_text())
     (tmp_path / "other.json").write_text(json.dumps(content | {"embed_dim": 16}))
-    assert (
-        pictures.main(["--run", str(runs / "plain#1"), *command, "--model", str(tmp_path / "other.json")])
-        == 1
-    )
+    other = ["--model", str(tmp_path / "other.json")]
+    assert pictures.main(["--run", str(runs / "plain#1"), *command, *other]) == 1
     assert "is of another model: size mismatch for" in capsys.readouterr().err
 
     settings = [f"images={data / 'images'}", f"masks={data / 'images' / '..' / 'masks'}", "steps=1"]

@@ -123,6 +123,35 @@ def test_every_trained_parameter_is_in_one_group():
     assert {id(p) for p in grouped} == {id(p) for p in trained}
 
 
+@pytest.mark.parametrize(("family", "trainable"), [("vit", ATTENTION), ("vit", "."), ("convnext", ".")])
+def test_norms_have_no_weight_decay(family, trainable):
+    model = pixelclip(clip(family), trainable=trainable)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {True: set(), False: set()}
+    for group in model.groups():
+        decays = "weight_decay" not in group
+        assert decays or group["weight_decay"] == 0
+        found[decays] |= {(group["name"], names[id(parameter)]) for parameter in group["params"]}
+    # GroupNorm, LayerNorm, LayerNorm2d, …
+    places = [module for module in model.modules() if "Norm" in type(module).__name__]
+    norms = {id(parameter) for module in places for parameter in module.parameters(recurse=False)}
+    last = "student.tower.visual.transformer.resblocks.2.attn.in_proj_"
+    for decays, rows in found.items():
+        assert rows
+        for group, name in rows:
+            parameter = model.get_parameter(name)
+            assert decays == (id(parameter) not in norms and not name.startswith(last))
+            expected = (
+                "decoder" if name.startswith("decoder") else "encoder" if "student" in name else "prompts"
+            )
+            assert group == expected
+    undecayed = {name for _, name in found[False]}
+    assert {name for name in undecayed if name.startswith("decoder")} == {
+        f"decoder.layers.{layer}.{part}" for layer in (3, 6, 10, 13) for part in ("weight", "bias")
+    }
+    assert any(name.startswith("student") for name in undecayed)  # in-projection, LayerNorms
+
+
 def test_all_of_a_convnext_trains():
     model = pixelclip(clip("convnext"), trainable=".", epsilon=1.0)
     loss, _ = model(batch())
@@ -135,6 +164,9 @@ def test_all_of_a_convnext_trains():
 def test_the_trunk_of_lite_trains(batch_norm):
     model = pixelclip(build_lite(), trainable=r"^trunk\.", centre=True, batch_norm=batch_norm)
     before = {name: value.clone() for name, value in model.student.named_buffers()}
+    undecayed = {id(p) for group in model.groups() if "weight_decay" in group for p in group["params"]}
+    for name, parameter in model.student.trunk.named_parameters():
+        assert (id(parameter) in undecayed) == (".bn." in name)
     loss, _ = model(batch())
     loss.backward()
     got = {name for name in gradients(model) if not name.startswith("decoder.")} - {"prompts.words"}

@@ -1,9 +1,12 @@
 """The command, in processes of its own where that is the point."""
 
 import json
+import logging
 import os
 import random
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,10 +37,11 @@ def settings(photos, out, *more, config=TINY):
     return ["--config", str(config), *photos, f"out={out}", *more]
 
 
-def start(photos, out, *more, processes=1):
+def start(photos, out, *more, agent=()):
+    """Starts a run, with options of torchrun under torchrun."""
     command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    if agent:
+        command += ["-m", "torch.distributed.run", *agent]
     return subprocess.Popen(
         [*command, str(TRAINING / "train.py"), *settings(photos, out, *more)],
         stderr=subprocess.PIPE,
@@ -108,6 +112,30 @@ def test_a_run_ends_with_weights_that_fit_their_model(whole):
     assert 0 < (follows - start).norm() < 0.05 * (now - start).norm()
 
 
+def test_tensorboard_gets_what_the_log_gets(whole):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(whole / "tensorboard")).Reload()
+    log = lines(whole)
+    assert set(board.Tags()["scalars"]) == set(log[0]) - {"step"}
+    for name in ("loss", "norm", "masks", "clusters", "margin", "lr_decoder", "lr_encoder", "lr_prompts"):
+        curve = [(event.step, event.value) for event in board.Scalars(name)]
+        assert curve == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in log]
+    # tiny.yaml's, at the step's beginning; a cosine to the half of it
+    assert log[0]["lr_encoder"] == 1e-4
+    assert log[3]["lr_prompts"] == pytest.approx(2e-3 * 0.75)
+
+
+def test_without_tensorboard_it_trains_and_says_so_once(photos, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    train(load_config(TINY, [*photos, f"out={tmp_path}", "steps=2"]))
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+    assert not (tmp_path / "tensorboard").exists()
+    assert caplog.text.count("Install it: pip install tensorboard") == 1
+
+
 def test_killed_anywhere_and_resumed_it_ends_the_same(photos, whole, tmp_path):
     at = random.randint(1, 4)
     process = start(photos, tmp_path)
@@ -136,13 +164,45 @@ def test_a_stop_signal_saves_and_ends_well(photos, whole, tmp_path, number):
 
 
 def test_two_processes_train_as_one(photos, whole, tmp_path):
-    finish(start(photos, tmp_path, processes=2))
-    for one, two in zip(lines(whole), lines(tmp_path), strict=True):
+    finish(start(photos, tmp_path, agent=["--standalone", "--nproc-per-node", "2"]))
+    assert_alike(whole, tmp_path)
+
+
+def assert_alike(whole, shared):
+    for one, two in zip(lines(whole), lines(shared), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert two["masks"] == one["masks"]
         assert two["margin"] == pytest.approx(one["margin"], rel=1e-3)
         assert two["clusters"] == pytest.approx(one["clusters"])
         assert two["norm"] == pytest.approx(one["norm"], rel=1e-3)
+
+
+def start_two_machines(photos, out, *more):
+    """Two agents of torchrun, which meet as those of two machines do; `more` is for the second alone."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    agent = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
+    agent += ["--rdzv-id", "run", "--local-addr", "localhost"]
+    return [start(photos, out, *last, agent=agent) for last in ((), more)]
+
+
+@pytest.mark.slow
+def test_two_machines_train_as_one(photos, whole, tmp_path):
+    for agent in start_two_machines(photos, tmp_path / "run"):
+        finish(agent)
+    assert_alike(whole, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_machines_that_see_other_photos_stop_and_say_so(photos, tmp_path):
+    images, masks = write_photos(tmp_path, 5)
+    agents = start_two_machines(photos, tmp_path / "run", f"images={images}", f"masks={masks}")
+    said = [agent.communicate(timeout=300)[1] for agent in agents]
+    assert all(agent.returncode for agent in agents)
+    for text, count in zip(said, (6, 5), strict=True):
+        assert f"the processes found different photos with masks; here are {count}" in text
+    assert not list((tmp_path / "run").glob("step-*"))
 
 
 def test_accumulated_parts_and_half_precision_run(photos, tmp_path):
@@ -172,6 +232,88 @@ def test_other_settings_do_not_go_on_with_a_run(photos, whole, capsys):
     assert "steps was 6 and is 7" in capsys.readouterr().err
     assert main(settings(photos, whole, "workers=1")) == 0  # nothing left to do
     assert "step-00000006.weights" in capsys.readouterr().out
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Photos of its own, and a run over them that was stopped after two of six steps."""
+    images, masks = write_photos(tmp_path, 6)
+    run = tmp_path / "run"
+    assert main(settings([f"images={images}", f"masks={masks}"], run, "steps=2")) == 0
+    notes = json.loads((run / "step-00000002.json").read_text())
+    notes["config"]["steps"] = 6
+    (run / "step-00000002.json").write_text(json.dumps(notes))
+    return tmp_path
+
+
+def test_moved_photos_and_masks_are_the_same_run(begun):
+    (begun / "images").rename(begun / "photos")
+    (begun / "masks").rename(begun / "regions")
+    assert main(settings([f"images={begun / 'photos'}", f"masks={begun / 'regions'}"], begun / "run")) == 0
+    assert [line["step"] for line in lines(begun / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_other_photos_do_not_go_on_with_a_run(begun, capsys):
+    """A photo less, and one of another name: the order of the samples would be another."""
+    places = [f"images={begun / 'images'}", f"masks={begun / 'masks'}"]
+    photo = begun / "images" / "a" / "03.png"
+    kept = photo.read_bytes()
+    photo.unlink()
+    assert main(settings(places, begun / "run")) == 1
+    said = capsys.readouterr().err
+    assert f"{begun / 'run'} holds a run over 6 photos with masks" in said
+    assert "has 5, of other names or number" in said
+    photo.write_bytes(kept)
+    for folder, suffix in (("images", "png"), ("masks", "npz")):
+        (begun / folder / "a" / f"03.{suffix}").rename(begun / folder / "a" / f"31.{suffix}")
+    assert main(settings(places, begun / "run")) == 1
+    assert "has 6, of other names or number" in capsys.readouterr().err
+
+
+def test_broken_files_are_skipped_counted_and_named(tmp_path, caplog):
+    images, masks = write_photos(tmp_path, 6)
+    photo, regions = images / "a" / "01.png", masks / "a" / "04.npz"
+    photo.write_bytes(photo.read_bytes()[:200])
+    regions.write_bytes(b"nothing")
+    with caplog.at_level(logging.WARNING):
+        assert main(settings([f"images={images}", f"masks={masks}"], tmp_path / "run")) == 0
+    said = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert len(said) == 2  # each once, though every epoch meets them
+    for count, message in enumerate(said, start=1):
+        assert message.startswith(f"skipped, {count} so far: ")
+    assert {file for file in (photo, regions) if any(str(file) in message for message in said)} == {
+        photo,
+        regions,
+    }
+    assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_full_disk_stops_the_run_and_its_last_checkpoint_goes_on(begun, capsys):
+    """A limit on the size of files: the system then refuses to write, as on a full disk."""
+    places, run = [f"images={begun / 'images'}", f"masks={begun / 'masks'}"], begun / "run"
+    before = {file.name: file.read_bytes() for file in run.glob("step-*")}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        assert main(settings(places, run)) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = capsys.readouterr().err
+    assert "train.py: cannot write" in said
+    assert "step-00000004.weights.safetensors: File too large" in said
+    assert {file.name: file.read_bytes() for file in run.glob("step-*")} == before
+    assert not list(run.glob(".*"))
+    assert main(settings(places, run)) == 0
+    assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5, 6]
+    assert tensors(run, 6, "weights")
+
+
+def test_a_checkpoint_that_does_not_say_its_photos_goes_on(begun):
+    notes = json.loads((begun / "run" / "step-00000002.json").read_text())
+    assert notes.pop("photos")["count"] == 6
+    (begun / "run" / "step-00000002.json").write_text(json.dumps(notes))
+    assert main(settings([f"images={begun / 'images'}", f"masks={begun / 'masks'}"], begun / "run")) == 0
+    assert lines(begun / "run")[-1]["step"] == 6
 
 
 @pytest.mark.parametrize(

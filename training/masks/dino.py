@@ -36,6 +36,7 @@ class DinoKMeans:
     checkpoint: Path | None = field(default=None, compare=False)
     sha256: str = ""
     name = "dino"
+    on_gpus = True
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
         """See `MaskSource`."""

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.errors import ImageError
+from training.masks.source import check_aspect
 
 __all__ = ["read_masks", "write_masks"]
 
@@ -61,7 +62,9 @@ def write_masks(path: str | os.PathLike[str], regions: npt.NDArray[np.generic]) 
 
 
 def read_masks(
-    path: str | os.PathLike[str], at: tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]] | None = None
+    path: str | os.PathLike[str],
+    at: tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]] | None = None,
+    photo: tuple[int, int] | None = None,
 ) -> BoolArray:
     """Reads one photo's masks, whole or sampled.
 
@@ -69,16 +72,19 @@ def read_masks(
         path: The file.
         at: Rows and columns to sample, as fractions of the height and width in 0-1: float `[h]` and `[w]`.
             Many regions at full size take much memory; a crop of few pixels does not. None for all pixels.
+        photo: The photo's `(H, W)`: masks of another aspect are refused. None not to check.
 
     Returns:
         bool `[M, H, W]`, or `[M, h, w]` if sampled. A region of a partition that no sample hits is left out;
         a mask that none hits is empty.
 
     Raises:
-        ImageError: There is no such file, or it is damaged or of another layout.
+        ImageError: There is no such file, or it is damaged, of another layout or of another photo.
     """
     arrays = _load(Path(path))
     shape = arrays["labels"].shape if "labels" in arrays else tuple(int(n) for n in arrays["shape"][1:])
+    if photo is not None and (wrong := check_aspect(photo, (shape[0], shape[1]))):
+        raise ImageError(f"{path} has {wrong}; make it again")
     rows, columns = (
         np.arange(size) if at is None else np.clip((at[axis] * size).astype(np.int64), 0, size - 1)
         for axis, size in enumerate(shape)

@@ -20,6 +20,8 @@ __all__ = ["SA1B"]
 class SA1B:
     """Files ``{"image": {…}, "annotations": [{"segmentation": {"size": [H, W], "counts": …}, …}]}``.
 
+    Or the list of annotations alone, which segment-anything's ``amg.py --convert-to-rle`` writes.
+
     Attributes:
         annotations: Folder with `REL/PATH.json` for the photo `REL/PATH.jpg`; SA-1B's archives have both in
             one folder.
@@ -27,12 +29,14 @@ class SA1B:
 
     annotations: Path
     name = "sa1b"
+    on_gpus = False
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.bool_]:
         """See `MaskSource`."""
         file = self.annotations / f"{relative}.json"
         try:
-            entries = json.loads(file.read_bytes())["annotations"]
+            content = json.loads(file.read_bytes())
+            entries = content if isinstance(content, list) else content["annotations"]
         except FileNotFoundError as error:
             raise NoMasksError(f"there is no {file}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -35,6 +35,7 @@ class SAM:
     checkpoint: Path = field(compare=False)
     sha256: str = ""
     name = "sam"
+    on_gpus = True
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.bool_]:  # noqa: ARG002
         """See `MaskSource`."""

@@ -20,9 +20,15 @@ class NoMasksError(PixelClipError):
 
 
 class MaskSource(Protocol):
-    """One way to masks. A frozen dataclass, so that it travels to other processes and tells its settings."""
+    """One way to masks. A frozen dataclass, so that it travels to other processes and tells its settings.
+
+    Attributes:
+        name: For people.
+        on_gpus: It computes with torch, on a GPU if there is one.
+    """
 
     name: str
+    on_gpus: bool
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> Regions:
         """Masks of one photo.
@@ -106,9 +112,10 @@ def shrink(regions: Regions, short_side: int) -> Regions:
 def check_aspect(photo: tuple[int, int], masks: tuple[int, int]) -> str:
     """What is wrong if masks `(H, W)` do not fit a photo `(H, W)`; empty if nothing is.
 
-    Both may have been resized, each rounded on its own, so that two pixels may lie between them.
+    Both may have been resized, each rounded on its own, so that two pixels may lie between them; and masks of
+    patches, which a remainder was cut off in height and width, lack up to one patch in each.
     """
-    expected = masks[0] * photo[1] / photo[0]
-    if abs(expected - masks[1]) <= 2 * max(1, masks[1] / photo[1]):
+    aspect = photo[1] / photo[0]
+    if abs(masks[0] * aspect - masks[1]) <= max(2, 2 * masks[1] / photo[1], 1 + aspect):
         return ""
     return f"masks of {masks[0]}×{masks[1]} for a photo of {photo[0]}×{photo[1]}; expected the same aspect"

@@ -27,6 +27,7 @@ class Slic:
     compactness: float = 10.0
     sigma: float = 1.0
     name = "slic"
+    on_gpus = False
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
         """See `MaskSource`."""
@@ -55,6 +56,7 @@ class Felzenszwalb:
     sigma: float = 0.8
     min_size: int = 200
     name = "felzenszwalb"
+    on_gpus = False
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
         """See `MaskSource`."""

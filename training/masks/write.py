@@ -1,7 +1,10 @@
 """Masks of a whole folder of photos: once, in parallel, resumable."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
+import multiprocessing
 import os
 import zipfile
 from collections.abc import Iterator
@@ -14,7 +17,7 @@ from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.errors import ImageError, PixelClipError
 from training.masks.format import write_masks
 from training.masks.source import MaskSource, NoMasksError, settings_of, tidy
-from training.processes import pool_of
+from training.processes import SPAWN, pool_of
 
 __all__ = ["SETTINGS", "Report", "find_photos", "make_masks"]
 
@@ -83,7 +86,7 @@ def make_masks(
         images: The photos.
         out: `OUT/REL/PATH.npz` gets those of `IMAGES/REL/PATH.jpg`; files that are there and whole are kept.
         short_side: Most pixels of the masks' short side.
-        workers: Processes.
+        workers: Processes. Those of a source that computes on GPUs take turns over them.
         progress: Show a bar on stderr.
 
     Returns:
@@ -150,7 +153,11 @@ def _run(tasks: list[_Task], workers: int) -> Iterator[tuple[_Task, _Outcome]]:
         for task in tasks:
             yield task, task()
         return
-    with pool_of(min(workers, len(tasks)), _one_thread) as pool:
+    workers = min(workers, len(tasks))
+    ranks = SPAWN.Queue()
+    for rank in range(workers):
+        ranks.put(rank)
+    with pool_of(workers, _start, (ranks, tasks[0].source.on_gpus)) as pool:
         yield from zip(tasks, pool.map(_call, tasks, chunksize=4), strict=True)
 
 
@@ -158,9 +165,16 @@ def _call(task: _Task) -> _Outcome:
     return task()
 
 
-def _one_thread() -> None:
-    """The processes share the cores among them already; torch reads this when it is loaded, if it is."""
+def _start(ranks: multiprocessing.Queue[int], on_gpus: bool) -> None:
+    """Make this process one of several: with a thread, and the n-th with the n-th GPU if it needs one."""
+    # The processes share the cores among them already; torch reads this when it is loaded, if it is.
     os.environ["OMP_NUM_THREADS"] = "1"
+    rank = ranks.get()
+    if on_gpus:
+        import torch
+
+        if count := torch.cuda.device_count():
+            torch.cuda.set_device(rank % count)
 
 
 def _record(source: MaskSource, short_side: int, out: Path) -> None:

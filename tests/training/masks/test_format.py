@@ -35,6 +35,14 @@ def test_no_masks_at_all(tmp_path):
     assert read_masks(tmp_path / "zero.npz").shape == (0, 4, 6)
 
 
+@pytest.mark.parametrize("regions", [np.arange(24).reshape(4, 6), np.ones((2, 4, 6), bool)])
+def test_masks_of_another_photo_are_refused(tmp_path, regions):
+    write_masks(tmp_path / "p.npz", regions)
+    assert read_masks(tmp_path / "p.npz", photo=(400, 600)).shape[1:] == (4, 6)
+    with pytest.raises(ImageError, match=r"p\.npz has masks of 4×6 for a photo of 600×400"):
+        read_masks(tmp_path / "p.npz", photo=(600, 400))
+
+
 @pytest.mark.parametrize(
     "regions",
     [np.zeros((3, 4)), np.full((3, 4), 65536), np.full((3, 4), -1), np.zeros((2, 3, 4), np.uint8)],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,11 @@ import pytest
 from PIL import Image
 
 from pixelclip_sdk import ImageError, OutputError, PixelClipError
-from training.make_masks import main
+from training.make_masks import _workers, main
 from training.masks.format import read_masks
 from training.masks.region_maps import RegionMaps
 from training.masks.superpixels import Slic
-from training.masks.write import find_photos, make_masks
+from training.masks.write import _start, find_photos, make_masks
 
 ROOT = Path(__file__).parents[3]
 
@@ -177,6 +178,37 @@ def test_nothing_made_is_a_failure(photos, tmp_path, capsys):
     arguments = ["--images", str(photos), "--out", str(tmp_path / "m"), "--workers", "1"]
     assert main(["sa1b", *arguments]) == 1
     assert "skipped 5 without masks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0, 1), (1, 1), (3, 3)])
+def test_networks_get_a_process_a_gpu(monkeypatch, gpus, expected):
+    """There are none here: this is the count, not the work."""
+    import torch
+
+    from training.masks.dino import DinoKMeans
+    from training.masks.sam import SAM
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert _workers(DinoKMeans()) == _workers(SAM("vit_b", Path("sam.pth"))) == expected
+    assert _workers(Slic()) == len(os.sched_getaffinity(0))
+
+
+def test_the_n_th_process_takes_the_n_th_gpu(monkeypatch):
+    import torch
+
+    taken = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    ranks = queue.Queue()
+    for rank in range(3):
+        ranks.put(rank)
+        _start(ranks, True)
+    assert taken == [0, 1, 0]
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    ranks.put(3)
+    _start(ranks, False)
+    assert len(taken) == 3
 
 
 @pytest.mark.parametrize("source", ["", "slic", "felzenszwalb", "regions", "sa1b", "dino", "sam"])

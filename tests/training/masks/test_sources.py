@@ -15,7 +15,7 @@ from pixelclip_sdk import BackendUnavailableError, CheckpointError, ImageError
 from training.masks.region_maps import RegionMaps, photo_size
 from training.masks.sa1b import SA1B
 from training.masks.sam import SAM
-from training.masks.source import NoMasksError, settings_of, shrink, tidy
+from training.masks.source import NoMasksError, check_aspect, settings_of, shrink, tidy
 from training.masks.superpixels import Felzenszwalb, Slic
 
 
@@ -94,6 +94,42 @@ def test_region_maps_that_do_not_fit_are_refused(tmp_path, cat):
         source(cat, Path("cat"), 64)
 
 
+def test_transparent_pixels_of_a_map_have_no_region(tmp_path, cat):
+    values = np.zeros((300, 451), np.uint8)
+    values[:, 100:], values[200:, 300:] = 3, 200
+    clear = np.where(np.arange(451) < 50, 0, 255)[None].repeat(300, 0).astype(np.uint8)
+    for channels in ([values, clear], [values * 0, values, values // 2, clear]):
+        put_map(tmp_path / "maps", np.stack(channels, axis=-1))
+        labels = RegionMaps(tmp_path / "maps")(cat, Path("cat"), 512)
+        assert np.array_equal(labels == 0, clear == 0)
+        for value in (0, 3, 200):
+            assert len(np.unique(labels[(values == value) & (clear > 0)])) == 1
+        assert len(np.unique(labels)) == 4
+
+
+@pytest.mark.parametrize("kind", ["L", "1", "RGB", "LA"])
+def test_a_folder_of_masks(tmp_path, cat, overlapping, kind):
+    """As segment-anything's amg.py writes them: a folder a photo, a PNG a mask, and a table beside them."""
+    folder = tmp_path / "maps" / "b" / "cat"
+    folder.mkdir(parents=True)
+    (folder / "metadata.csv").write_text("id,area\n")
+    for i, mask in enumerate(overlapping):
+        Image.fromarray(mask.astype(np.uint8) * 255).convert(kind).save(folder / f"{i}.png")
+    source = RegionMaps(tmp_path / "maps")
+    assert np.array_equal(source(cat, Path("b/cat"), 300), overlapping)
+    assert source(cat, Path("b/cat"), 100).shape == (3, 100, 150)
+    Image.new("L", (300, 451)).save(folder / "3.png")
+    with pytest.raises(ImageError, match=r"3\.png has masks of 451×300 for a photo of 300×451"):
+        source(cat, Path("b/cat"), 300)
+    Image.new("L", (226, 150)).save(folder / "3.png")
+    with pytest.raises(ImageError, match="cat has masks of several sizes"):
+        source(cat, Path("b/cat"), 300)
+    for file in folder.glob("*.png"):
+        file.unlink()
+    with pytest.raises(NoMasksError, match="cat has no "):
+        source(cat, Path("b/cat"), 300)
+
+
 def test_a_photo_s_size_is_as_it_is_shown(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -145,6 +181,14 @@ def test_sa1b_masks_are_decoded(tmp_path, cat, overlapping, packed):
     assert np.array_equal(small[0], np.pad(np.ones((67, 100), bool), ((0, 33), (0, 50))))
 
 
+def test_the_list_that_amg_writes_is_decoded(tmp_path, cat, overlapping):
+    """segment-anything's amg.py --convert-to-rle: the annotations without what is around them in SA-1B."""
+    sa1b_file(tmp_path, overlapping)
+    annotations = json.loads((tmp_path / "cat.json").read_text())["annotations"]
+    (tmp_path / "cat.json").write_text(json.dumps(annotations))
+    assert np.array_equal(SA1B(tmp_path)(cat, Path("cat"), 300), overlapping)
+
+
 def test_sa1b_masks_of_a_photo_that_was_shrunk(tmp_path, cat, overlapping):
     sa1b_file(tmp_path, np.repeat(np.repeat(overlapping, 2, axis=1), 2, axis=2))
     assert SA1B(tmp_path)(cat, Path("cat"), 600).shape == (3, 600, 902)
@@ -154,7 +198,8 @@ def test_sa1b_masks_of_a_photo_that_was_shrunk(tmp_path, cat, overlapping):
     ("content", "message"),
     [
         ("{", "no annotation of SA-1B, or damaged"),
-        ("[]", "no annotation of SA-1B, or damaged: TypeError"),
+        ('"text"', "no annotation of SA-1B, or damaged: TypeError"),
+        ("[3]", "cannot be decoded: TypeError"),
         ('{"image": {}}', "KeyError.*annotations"),
         ('{"annotations": [{}]}', "cannot be decoded: KeyError"),
         (
@@ -177,9 +222,10 @@ def test_damaged_files_of_sa1b_are_named(tmp_path, cat, content, message):
 def test_sa1b_without_masks(tmp_path, cat):
     with pytest.raises(NoMasksError, match=r"there is no .*cat\.json"):
         SA1B(tmp_path)(cat, Path("cat"), 300)
-    (tmp_path / "cat.json").write_text('{"annotations": []}')
-    with pytest.raises(NoMasksError, match="lists no masks"):
-        SA1B(tmp_path)(cat, Path("cat"), 300)
+    for content in ('{"annotations": []}', "[]"):
+        (tmp_path / "cat.json").write_text(content)
+        with pytest.raises(NoMasksError, match="lists no masks"):
+            SA1B(tmp_path)(cat, Path("cat"), 300)
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +340,19 @@ def test_shrinking_takes_the_nearest_pixel():
     assert shrink(labels, 2).tolist() == [[7, 9, 11], [19, 21, 23]]
     assert shrink(labels, 4) is labels
     assert np.array_equal(shrink(labels[None], 2)[0], shrink(labels, 2))
+
+
+@pytest.mark.parametrize("photo", [(1500, 2250), (300, 451), (399, 1597), (1597, 399), (64, 64)])
+@pytest.mark.parametrize("side", [30, 100, 640])
+def test_aspects_bear_rounding_and_patches_but_no_turn(photo, side):
+    scale = side / min(photo)
+    rounded = tuple(round(length * scale) for length in photo)
+    patches = tuple(int(length * scale // 16) for length in photo)  # DINO's grid
+    assert check_aspect(photo, rounded) == ""
+    assert check_aspect(photo, patches) == ""
+    if photo[0] != photo[1] and side > 30:
+        assert "expected the same aspect" in check_aspect(photo, rounded[::-1])
+        assert "expected the same aspect" in check_aspect(photo, patches[::-1])
 
 
 def test_where_weights_lie_is_no_setting():
