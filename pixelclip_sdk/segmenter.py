@@ -19,7 +19,15 @@ from pixelclip_sdk.classes import check_list_name, class_lists
 from pixelclip_sdk.errors import ImageError, VocabularyError
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
-from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, covered, fit, load_image
+from pixelclip_sdk.preprocess import (
+    ChannelOrder,
+    ImageInput,
+    Picture,
+    covered,
+    fit,
+    open_image,
+    picture_size,
+)
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.vocabulary import Classes, Encoder, Vocabulary
 
@@ -260,13 +268,13 @@ class Segmenter:
         channel_order: ChannelOrder,
     ) -> list[Segmentation]:
         """What `predict_batch` does, with words that are already chosen."""
-        pictures: list[npt.NDArray[np.uint8]] = []
+        pictures: list[Picture] = []
         inputs: list[npt.NDArray[np.uint8]] = []
         speeds: list[dict[str, float]] = []
         for i, source in enumerate(images):
             clock = Clock()
             try:
-                picture = load_image(source, channel_order)
+                picture = open_image(source, channel_order)
             except ImageError as error:
                 if len(images) > 1:
                     raise ImageError(f"image {i} of {len(images)}: {error}") from error
@@ -280,7 +288,7 @@ class Segmenter:
         results = []
         for picture, grid, speed in zip(pictures, logits, speeds, strict=True):
             clock = Clock(speed)
-            size = picture.shape[0], picture.shape[1]
+            size = picture_size(picture)
             part = covered(size, self._input)
             labels = labels_upsampled(grid, size, limit, part)
             clock.lap("postprocess")
@@ -311,7 +319,7 @@ class Segmenter:
             ImageError: The picture cannot be used.
             BackendError: The engine is closed or failed.
         """
-        picture = load_image(image, channel_order)
+        picture = open_image(image, channel_order)
         features: npt.NDArray[np.float32] = self._backend.features(fit(picture, self._input)[None])[0]
         return features
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from pixelclip_sdk import ImageError
 from pixelclip_sdk.bundle import InputSpec
-from pixelclip_sdk.preprocess import fit, input_size, load_image, scaled_size
+from pixelclip_sdk.preprocess import fit, input_size, load_image, open_image, picture_size, scaled_size
 
 DYNAMIC = InputSpec(height=384, width=512, multiple=32, fixed=False, keep_aspect=True)
 FIXED = InputSpec(height=320, width=320, multiple=16, fixed=True, keep_aspect=False)
@@ -180,3 +180,22 @@ def test_a_fixed_size_that_keeps_the_aspect_is_padded(size, scaled):
     padding = np.ones((336, 448), bool)
     padding[: scaled[0], : scaled[1]] = False
     assert (entered[padding] == (123, 117, 104)).all()
+
+
+@pytest.mark.parametrize("size", [(30, 40), (384, 512), (700, 900), (1500, 2100)])
+@pytest.mark.parametrize("spec", [DYNAMIC, FIXED])
+def test_a_file_is_resized_where_it_was_decoded_with_the_same_pixels(photo, size, spec):
+    picture = Image.fromarray(photo).resize(size[::-1])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for data in (saved(picture, "JPEG"), saved(picture, "JPEG", exif=exif), saved(picture.convert("L"))):
+        opened, array = open_image(data), load_image(data)
+        assert isinstance(opened, Image.Image)
+        assert picture_size(opened) == picture_size(array) == array.shape[:2]
+        np.testing.assert_array_equal(fit(opened, spec), fit(array, spec))
+
+
+def test_an_opened_picture_is_nobody_elses(patches):
+    image = Image.fromarray(patches)
+    assert open_image(image) is not image
+    assert open_image(patches) is patches

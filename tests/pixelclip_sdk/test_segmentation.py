@@ -1,4 +1,8 @@
+import dataclasses
+import io
+import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -138,3 +142,34 @@ def test_is_checked_when_made(patches):
             image=patches,
             speed={},
         )
+
+
+@pytest.fixture
+def jpeg(patches):
+    buffer = io.BytesIO()
+    Image.fromarray(patches).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_the_picture_of_a_file_becomes_an_array_once(fake, jpeg):
+    result = fake.predict(jpeg)
+    assert isinstance(result.__dict__["image"], Image.Image)
+    with ThreadPoolExecutor(8) as pool:
+        images = list(pool.map(lambda _: result.image, range(64)))
+    assert all(image is result.image for image in images)
+    np.testing.assert_array_equal(result.image, np.asarray(Image.open(io.BytesIO(jpeg))))
+
+
+def test_a_result_can_be_copied_and_pickled(fake, jpeg):
+    result = fake.predict(jpeg)
+    copies = [pickle.loads(pickle.dumps(result)), dataclasses.replace(result, speed={})]
+    for copy in copies:
+        np.testing.assert_array_equal(copy.image, result.image)
+        np.testing.assert_array_equal(copy.labels, result.labels)
+
+
+def test_the_callers_image_is_not_the_results(fake, patches):
+    image = Image.fromarray(patches)
+    result = fake.predict(image)
+    image.paste((1, 2, 3), (0, 0, 64, 64))
+    np.testing.assert_array_equal(result.image, patches)
