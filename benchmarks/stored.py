@@ -19,7 +19,8 @@ COMMANDS = {
     "precision": f"python benchmarks/precision.py --photos PHOTOS {_JSON}/precision.json",
     "postprocess": f"python benchmarks/postprocess.py PHOTOS {_JSON}/postprocess.json",
     "scaling": (
-        f"python benchmarks/scaling.py --rounds {{rounds}} --dataset-root CAMVID {_JSON}/scaling.json"
+        "python benchmarks/scaling.py --rounds {rounds} --camvid CAMVID --photos PHOTOS "
+        f"{_JSON}/scaling.json"
     ),
 }
 """Name of a result → what makes it. What it was called with is in the result."""

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk._batches import batched_logits
 from pixelclip_sdk._clock import Clock
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.classes import check_list_name, class_lists
-from pixelclip_sdk.errors import ImageError, VocabularyError
+from pixelclip_sdk.errors import BundleError, ImageError, VocabularyError
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import (
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Segmenter"]
 
 _log = logging.getLogger(__name__)
-
-# Pictures that go through the engine together: enough to gain all there is, few enough to fit anywhere.
-_MAX_BATCH = 16
 
 
 class Segmenter:
@@ -88,6 +86,7 @@ class Segmenter:
         classes: Classes | Vocabulary | None = None,
         threshold: float | None = None,
         threads: int | None = None,
+        input_size: tuple[int, int] | None = None,
     ) -> Self:
         """Load a model from this machine. Nothing is downloaded.
 
@@ -100,10 +99,12 @@ class Segmenter:
             classes: The words to find, or a `Vocabulary`; None to call `set_classes` later.
             threshold: Pixels whose best cosine is below it become unknown; None for none.
             threads: CPU threads for one picture; None for all that this process may use.
+            input_size: Nominal input `(H, W)` of a model whose size is free: a picture is scaled to about so
+                many pixels. Smaller is faster, larger sees smaller things. None for the model's own.
 
         Raises:
             ModelNotFoundError: There is no such model.
-            BundleError: The model's files are incomplete or damaged.
+            BundleError: The model's files are incomplete or damaged, or it does not take `input_size`.
             BackendUnavailableError: The backend or device is not there.
             BackendError: The engine does not load, or was compiled from or for something else.
             VocabularyError: The words cannot be used.
@@ -112,10 +113,16 @@ class Segmenter:
         from pixelclip_sdk.backends.choose import open_backend
 
         bundle = find_bundle(name_or_path)
+        spec = bundle.input if input_size is None else bundle.input.resized(input_size)
         engine = open_backend(bundle, backend, device, threads)
-        spec = bundle.input
         if not spec.fixed and engine.fixed_size is not None:  # An engine may be compiled for one size.
             height, width = engine.fixed_size
+            if input_size is not None and input_size != engine.fixed_size:
+                engine.close()
+                raise BundleError(
+                    f"input size is {input_size[0]}×{input_size[1]}; {engine.description} was compiled for "
+                    f'{height}×{width} only. Leave it out, compile another engine, or use backend="onnx".'
+                )
             spec = dataclasses.replace(spec, height=height, width=width, fixed=True)
         _log.info("%s: backend %s", bundle.name, engine.description)
         segmenter = cls(engine, spec, bundle=bundle, threshold=threshold)
@@ -284,7 +291,7 @@ class Segmenter:
             clock.lap("preprocess")
             pictures.append(picture)
             speeds.append(clock.laps)
-        logits = self._logits(inputs, vocabulary.embeddings, speeds)
+        logits = batched_logits(self._backend, inputs, vocabulary.embeddings, speeds)
         results = []
         for picture, grid, speed in zip(pictures, logits, speeds, strict=True):
             clock = Clock(speed)
@@ -338,29 +345,6 @@ class Segmenter:
     def __repr__(self) -> str:
         name = self.bundle.name if self.bundle else "no bundle"
         return f"Segmenter({name}, {self.backend}, {self._vocabulary or 'no classes'})"
-
-    def _logits(
-        self,
-        inputs: Sequence[npt.NDArray[np.uint8]],
-        text: npt.NDArray[np.float32],
-        speeds: Sequence[dict[str, float]],
-    ) -> list[npt.NDArray[np.float32]]:
-        """Logits `(K, h, w)` of every input, computed together for inputs of one size."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for i, image in enumerate(inputs):
-            groups.setdefault(image.shape, []).append(i)
-        logits: dict[int, npt.NDArray[np.float32]] = {}
-        batches = [m[i : i + _MAX_BATCH] for m in groups.values() for i in range(0, len(m), _MAX_BATCH)]
-        for members in batches:
-            clock = Clock()
-            first = inputs[members[0]]
-            together = first[None] if len(members) == 1 else np.stack([inputs[i] for i in members])
-            batch = self._backend.logits(together, text)
-            clock.lap("inference")
-            for i, grid in zip(members, batch, strict=True):
-                logits[i] = grid
-                speeds[i]["inference"] = clock.laps["inference"] / len(members)
-        return [logits[i] for i in range(len(inputs))]
 
     def _encoder(self) -> Encoder:
         with self._text_lock:
