@@ -1,5 +1,6 @@
 """Any picture → uint8 RGB at its own size → uint8 RGB at the model's size."""
 
+import dataclasses
 import io
 import math
 import os
@@ -15,12 +16,14 @@ from pixelclip_sdk.errors import ImageError
 
 __all__ = [
     "ChannelOrder",
+    "Draft",
     "ImageInput",
     "Picture",
     "covered",
     "fit",
     "input_size",
     "load_image",
+    "open_draft",
     "open_image",
     "picture_size",
     "scaled_size",
@@ -29,9 +32,28 @@ __all__ = [
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 ChannelOrder = Literal["rgb", "bgr"]
 UInt8Array = npt.NDArray[np.uint8]
-Picture = UInt8Array | Image.Image
-"""A decoded picture: `(H, W, 3)` uint8 RGB, or a PIL image of mode RGB. Read only."""
 
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draft:
+    """A JPEG that was decoded at a fraction of its size.
+
+    Attributes:
+        small: The picture so, mode RGB, upright.
+        size: `(H, W)` of the picture, upright.
+        file: The file's bytes, for who wants all of it.
+    """
+
+    small: Image.Image
+    size: tuple[int, int]
+    file: bytes
+
+
+Picture = UInt8Array | Image.Image | Draft
+"""A decoded picture: `(H, W, 3)` uint8 RGB, a PIL image of mode RGB, or a `Draft`. Read only."""
+
+# Of a draft at least so many times the model's input is left, along both sides.
+_DRAFT_LEFT = 2
 # Squashing a panorama further than this would leave nothing to see, and following it would cost more
 # memory than a normal photo.
 _MAX_ASPECT = 4.0
@@ -77,7 +99,7 @@ def open_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> Pictu
     return picture.copy() if isinstance(picture, Image.Image) and picture is source else picture
 
 
-def _open(source: ImageInput, channel_order: ChannelOrder) -> Picture:
+def _open(source: ImageInput, channel_order: ChannelOrder) -> UInt8Array | Image.Image:
     """`open_image`, without the copy of what is the caller's."""
     if channel_order not in ("rgb", "bgr"):
         raise ImageError(f'channel_order is {channel_order!r}; expected "rgb" or "bgr"')
@@ -99,8 +121,44 @@ def _open(source: ImageInput, channel_order: ChannelOrder) -> Picture:
     )
 
 
+def open_draft(source: ImageInput, spec: InputSpec, channel_order: ChannelOrder = "rgb") -> Picture:
+    """The same as `open_image`, but a JPEG file that is large for the model is decoded at a half, 4th or 8th.
+
+    That leaves out much of decoding. It is done where twice the model's input is left along both sides, so
+    from four times its size on. Pixels differ a little from those of the whole file made smaller.
+
+    Args:
+        source: See `load_image`.
+        spec: The sizes that the model takes.
+        channel_order: See `load_image`.
+
+    Raises:
+        ImageError: See `load_image`.
+    """
+    if isinstance(source, str | os.PathLike) and Path(source).is_file():
+        file = Path(source).read_bytes()
+    elif isinstance(source, bytes | bytearray):
+        file = bytes(source)
+    else:
+        return open_image(source, channel_order)
+    try:
+        with Image.open(io.BytesIO(file), formats=["JPEG"]) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            width, height = image.size[::-1] if turned else image.size
+    except (OSError, SyntaxError, ValueError):  # No JPEG, or a broken one: the usual way says what it is.
+        return open_image(source, channel_order)
+    rows, columns = scaled_size(height, width, spec)
+    left = min(height / rows, width / columns) / _DRAFT_LEFT
+    if left < _DRAFT_LEFT:
+        return open_image(source, channel_order)
+    small = _from_file(io.BytesIO(file), f"{len(file)} bytes", shrink=int(left))
+    return Draft(small, (height, width), file) if isinstance(small, Image.Image) else small
+
+
 def picture_size(picture: Picture) -> tuple[int, int]:
     """Size `(H, W)`."""
+    if isinstance(picture, Draft):
+        return picture.size
     if isinstance(picture, Image.Image):
         return picture.height, picture.width
     return picture.shape[0], picture.shape[1]
@@ -145,7 +203,7 @@ def fit(image: Picture, spec: InputSpec) -> UInt8Array:
     """Bring a picture to the model's input: bilinear, antialiased when shrinking.
 
     Args:
-        image: `(H, W, 3)` uint8, or a PIL image of mode RGB, which saves a copy.
+        image: `(H, W, 3)` uint8; a PIL image of mode RGB, which saves a copy; or a draft.
         spec: The sizes the model takes.
 
     Returns:
@@ -154,6 +212,8 @@ def fit(image: Picture, spec: InputSpec) -> UInt8Array:
     """
     height, width = picture_size(image)
     size, whole = scaled_size(height, width, spec), input_size(height, width, spec)
+    if isinstance(image, Draft):
+        image = image.small
     if (height, width) != size:
         large = image if isinstance(image, Image.Image) else Image.fromarray(image)
         # From three times the size on, it is first averaged over blocks, the filter's finest 1.5 pixels kept:
@@ -168,13 +228,15 @@ def fit(image: Picture, spec: InputSpec) -> UInt8Array:
     return padded
 
 
-def _from_file(file: Path | io.BytesIO, name: str) -> Picture:
+def _from_file(file: Path | io.BytesIO, name: str, shrink: int = 1) -> UInt8Array | Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
     try:
         with Image.open(file) as image:
             # Pillow only warns between its limit and twice its limit.
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError(f"it is {image.width}×{image.height}.")
+            if shrink > 1:
+                image.draft(None, (image.width // shrink, image.height // shrink))
             image.load()
             return _from_pil(image, name)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -193,7 +255,7 @@ def _from_file(file: Path | io.BytesIO, name: str) -> Picture:
         raise ImageError(f"{name} cannot be read as an image: {error}. Is the file complete?") from error
 
 
-def _from_pil(image: Image.Image, name: str) -> Picture:
+def _from_pil(image: Image.Image, name: str) -> UInt8Array | Image.Image:
     """The picture upright in RGB: `image` itself if it is, else a new one."""
     if 0 in image.size:
         raise ImageError(f"{name} is {image.width}×{image.height} pixels; expected at least 1×1")

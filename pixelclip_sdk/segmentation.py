@@ -16,7 +16,7 @@ from PIL import Image
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.errors import OutputError, VocabularyError
 from pixelclip_sdk.postprocess import label_dtype, scores_upsampled, unknown_label
-from pixelclip_sdk.preprocess import Picture, picture_size
+from pixelclip_sdk.preprocess import Draft, Picture, load_image, picture_size
 
 __all__ = ["FrameInfo", "Segmentation"]
 
@@ -55,10 +55,13 @@ class _Image:
         if result is None:
             raise AttributeError("image")  # To dataclasses: there is no default.
         picture: Picture = result.__dict__["image"]
-        if isinstance(picture, Image.Image):
-            with self._lock:
-                result.__dict__["image"] = picture = np.asarray(result.__dict__["image"])
-        return picture
+        if isinstance(picture, np.ndarray):
+            return picture
+        with self._lock:
+            picture = result.__dict__["image"]
+            array = load_image(picture.file) if isinstance(picture, Draft) else np.asarray(picture)
+            result.__dict__["image"] = array
+        return array
 
     def __set__(self, result: "Segmentation", picture: Picture) -> None:
         result.__dict__["image"] = picture

@@ -1,7 +1,7 @@
 """Segmenter: words and pictures in, label maps out."""
 
-import dataclasses
 import difflib
+import functools
 import logging
 import os
 import threading
@@ -17,7 +17,7 @@ from pixelclip_sdk._clock import Clock
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.classes import check_list_name, class_lists
-from pixelclip_sdk.errors import BundleError, ImageError, VocabularyError
+from pixelclip_sdk.errors import ImageError, VocabularyError
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import (
@@ -26,6 +26,7 @@ from pixelclip_sdk.preprocess import (
     Picture,
     covered,
     fit,
+    open_draft,
     open_image,
     picture_size,
 )
@@ -53,6 +54,7 @@ class Segmenter:
         text_encoder: What embeds new words; None if there are only precomputed vocabularies.
         bundle: Where the model comes from, if it does.
         threshold: Pixels whose best cosine is below it become unknown; None for none.
+        draft: See `from_pretrained`.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class Segmenter:
         text_encoder: Encoder | None = None,
         bundle: Bundle | None = None,
         threshold: float | None = None,
+        draft: bool = False,
     ) -> None:
         self._backend = backend
         self._input = input_spec
+        self._open = functools.partial(open_draft, spec=input_spec) if draft else open_image
         self._text_encoder = text_encoder
         self._text_lock = threading.Lock()
         self._threads: int | None = None
@@ -87,6 +91,7 @@ class Segmenter:
         threshold: float | None = None,
         threads: int | None = None,
         input_size: tuple[int, int] | None = None,
+        draft: bool = False,
     ) -> Self:
         """Load a model from this machine. Nothing is downloaded.
 
@@ -101,6 +106,8 @@ class Segmenter:
             threads: CPU threads for one picture; None for all that this process may use.
             input_size: Nominal input `(H, W)` of a model whose size is free: a picture is scaled to about so
                 many pixels. Smaller is faster, larger sees smaller things. None for the model's own.
+            draft: Decode JPEG files of four times the model's input or more at a fraction of their size:
+                faster, some labels differ (docs/adr/0010). Results have the picture's own size.
 
         Raises:
             ModelNotFoundError: There is no such model.
@@ -110,22 +117,14 @@ class Segmenter:
             VocabularyError: The words cannot be used.
         """
         # Imported here so that `import pixelclip_sdk` stays light.
-        from pixelclip_sdk.backends.choose import open_backend
+        from pixelclip_sdk.backends.choose import open_backend, spec_of
 
         bundle = find_bundle(name_or_path)
         spec = bundle.input if input_size is None else bundle.input.resized(input_size)
         engine = open_backend(bundle, backend, device, threads)
-        if not spec.fixed and engine.fixed_size is not None:  # An engine may be compiled for one size.
-            height, width = engine.fixed_size
-            if input_size is not None and input_size != engine.fixed_size:
-                engine.close()
-                raise BundleError(
-                    f"input size is {input_size[0]}×{input_size[1]}; {engine.description} was compiled for "
-                    f'{height}×{width} only. Leave it out, compile another engine, or use backend="onnx".'
-                )
-            spec = dataclasses.replace(spec, height=height, width=width, fixed=True)
+        spec = spec_of(engine, spec, resized=input_size is not None)
         _log.info("%s: backend %s", bundle.name, engine.description)
-        segmenter = cls(engine, spec, bundle=bundle, threshold=threshold)
+        segmenter = cls(engine, spec, bundle=bundle, threshold=threshold, draft=draft)
         segmenter._threads = threads
         if classes is not None:
             segmenter.set_classes(classes)
@@ -281,7 +280,7 @@ class Segmenter:
         for i, source in enumerate(images):
             clock = Clock()
             try:
-                picture = open_image(source, channel_order)
+                picture = self._open(source, channel_order=channel_order)
             except ImageError as error:
                 if len(images) > 1:
                     raise ImageError(f"image {i} of {len(images)}: {error}") from error
@@ -326,7 +325,7 @@ class Segmenter:
             ImageError: The picture cannot be used.
             BackendError: The engine is closed or failed.
         """
-        picture = open_image(image, channel_order)
+        picture = self._open(image, channel_order=channel_order)
         features: npt.NDArray[np.float32] = self._backend.features(fit(picture, self._input)[None])[0]
         return features
 

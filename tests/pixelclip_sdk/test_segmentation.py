@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelclip_sdk import OutputError, Segmentation, VocabularyError
+from pixelclip_sdk import OutputError, Segmentation, Segmenter, VocabularyError
+from pixelclip_sdk.backends.fake import FakeBackend
+from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.preprocess import Draft, load_image
 
 
 @pytest.fixture
@@ -173,3 +176,17 @@ def test_the_callers_image_is_not_the_results(fake, patches):
     result = fake.predict(image)
     image.paste((1, 2, 3), (0, 0, 64, 64))
     np.testing.assert_array_equal(result.image, patches)
+
+
+def test_a_drafts_result_has_the_whole_picture(photo, colour_vocabulary):
+    buffer = io.BytesIO()
+    Image.fromarray(photo).resize((500, 400)).save(buffer, "JPEG")
+    spec = InputSpec(height=64, width=64, multiple=8, fixed=False, keep_aspect=True)
+    segmenter = Segmenter(
+        FakeBackend(stride=8), spec, vocabulary=colour_vocabulary("red", "green"), draft=True
+    )
+    result = segmenter.predict(buffer.getvalue())
+    assert isinstance(result.__dict__["image"], Draft)
+    assert result.labels.shape == (400, 500)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(result)).image, load_image(buffer.getvalue()))
+    np.testing.assert_array_equal(result.image, load_image(buffer.getvalue()))

@@ -281,5 +281,5 @@ def test_a_model_of_one_size_keeps_it():
 def test_an_engine_of_one_size_keeps_it(fake, monkeypatch):
     monkeypatch.setattr(fake._backend, "fixed_size", (64, 64))
     monkeypatch.setattr("pixelclip_sdk.backends.choose.open_backend", lambda *_: fake._backend)
-    with pytest.raises(BundleError, match="compiled for 64×64 only"):
+    with pytest.raises(BundleError, match="is for 64×64 only"):
         Segmenter.from_pretrained(input_size=(160, 224))
