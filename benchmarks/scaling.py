@@ -13,7 +13,6 @@ share of the photo test.
 import argparse
 import dataclasses
 import functools
-import json
 import multiprocessing
 import random
 import sys
@@ -22,9 +21,9 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stored import store
 from benchmarks.turns import in_turns, medians
 from pixelclip_sdk import Segmenter, Vocabulary
-from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from pixelclip_sdk.classes import class_list
@@ -251,8 +250,7 @@ def main() -> int:
             "ratios": ratios(results),
             "environment": facts,
         }
-        with atomic_write(options.json) as file:
-            file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        store(options.json, content)
     return 0
 
 
