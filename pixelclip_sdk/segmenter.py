@@ -35,7 +35,7 @@ from pixelclip_sdk.vocabulary import Classes, Encoder, Vocabulary
 
 if TYPE_CHECKING:
     from pixelclip_sdk.sources import SourceInput
-    from pixelclip_sdk.video import Buffer
+    from pixelclip_sdk.video import Buffer, OnError
 
 __all__ = ["Segmenter"]
 
@@ -228,6 +228,7 @@ class Segmenter:
         buffer: "Buffer" = "auto",
         channel_order: ChannelOrder = "rgb",
         threshold: float | None = None,
+        on_error: "OnError" = "raise",
     ) -> Generator[Segmentation, None, None]:
         """Segment video, frame by frame, with decoding and all other stages of several frames at once.
 
@@ -244,6 +245,7 @@ class Segmenter:
                 ``"all"``.
             channel_order: Order of the arrays' channels; OpenCV's is ``"bgr"``.
             threshold: Overrides the segmenter's own.
+            on_error: A source that breaks off ends all (``"raise"``), or, of several, itself (``"skip"``).
 
         Returns:
             Results, each source's in the order of its frames.
@@ -261,7 +263,7 @@ class Segmenter:
             return lambda image: self._segment([image], vocabulary, limit, "rgb")[0]
 
         begin()  # What is wrong with the words is said here, not at the first frame.
-        return segment_frames(begin, sources, buffer=buffer, channel_order=channel_order)
+        return segment_frames(begin, sources, buffer=buffer, channel_order=channel_order, on_error=on_error)
 
     def _limit(self, threshold: float | None) -> float | None:
         return self.threshold if threshold is None else threshold
