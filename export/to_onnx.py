@@ -24,6 +24,7 @@ from export.embed_text import named_classes, write_vocabularies
 from export.half import to_fp16
 from export.int8 import to_int8
 from export.lean import LeanImageEncoder
+from export.lean_lite import LeanLiteEncoder
 from export.precision import store_fp16, store_int8
 from export.staging import staged_folder
 from export.verify import WORDS, VerificationError, verify
@@ -36,6 +37,7 @@ from pixelclip_sdk.text import TextEncoder
 from training.encoders import registry
 from training.encoders.build import build_pair
 from training.encoders.dense import DenseImageEncoder
+from training.encoders.lite import LiteImageEncoder
 from training.encoders.pair import EncoderPair
 from training.encoders.registry import LITE
 from training.encoders.runtime import TorchTextEncoder
@@ -134,6 +136,8 @@ def trace_image_encoder(pair: EncoderPair, *, for_cpu: bool = False) -> onnx.Mod
         size = spec.height, spec.width
         module = LeanImageEncoder(module, size, for_cpu=for_cpu).eval()
     else:
+        if isinstance(module, LiteImageEncoder):
+            module = LeanLiteEncoder(module).eval()
         rows, columns = Dim("rows", min=1, max=128), Dim("columns", min=1, max=128)
         free |= {1: spec.multiple * rows, 2: spec.multiple * columns}
     return trace(

@@ -73,6 +73,20 @@ class InputSpec:
         if self.batch is not None and self.batch < 1:
             raise BundleError(f"input batch is {self.batch}; expected at least 1, or null for any")
 
+    def resized(self, size: tuple[int, int]) -> "InputSpec":
+        """The same with another nominal size `(H, W)`.
+
+        Raises:
+            BundleError: The model takes one size only, or a side is no positive multiple of `multiple`.
+        """
+        height, width = size
+        if self.fixed and (height, width) != (self.height, self.width):
+            raise BundleError(
+                f"input size is {height}×{width}; this model takes {self.height}×{self.width} only. "
+                f"Export it for that size: export/to_onnx.py --imgsz {height} {width}"
+            )
+        return dataclasses.replace(self, height=height, width=width)
+
     @property
     def only_size(self) -> tuple[int, int] | None:
         """The only input size `(H, W)`, or None when there are others."""
