@@ -109,12 +109,13 @@ def _remove(folder: Path, files: Collection[str]) -> None:
             (folder / name).unlink()
 
 
-def named_classes(text: str, name: str | None = None) -> tuple[str, Classes]:
+def named_classes(text: str, name: str | None = None, *, otherwise: str | None = None) -> tuple[str, Classes]:
     """Words as a command line gives them, and what to call them in a bundle.
 
     Args:
         text: A list such as ``"voc-20"``, a ``.txt`` or ``.json`` file, or ``"cat, sofa"``.
         name: What to call them; None for the list's or the file's name.
+        otherwise: What to call them if nothing else gives them a name.
 
     Raises:
         VocabularyError: The words cannot be read, are embedded already, or have no name.
@@ -128,6 +129,8 @@ def named_classes(text: str, name: str | None = None) -> tuple[str, Classes]:
         name = Path(text).stem.lower()
     if name is None and text in class_lists():
         name = text
+    if name is None:
+        name = otherwise
     if name is None:
         raise VocabularyError(
             f"the words {text[:40]!r} have no name to call them by; put them into a file, whose name they "

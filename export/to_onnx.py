@@ -27,7 +27,7 @@ from export.lean import LeanImageEncoder
 from export.precision import store_fp16, store_int8
 from export.staging import staged_folder
 from export.verify import WORDS, VerificationError, verify
-from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
+from pixelclip_sdk import Bundle, PixelClipError, Vocabulary, VocabularyError
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
 from pixelclip_sdk.classes import Classes
@@ -46,6 +46,8 @@ __all__ = ["GATES", "export_bundle", "main", "photo_batches", "trace_image_encod
 GATES = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97, "int8-weights": 0.99}
 # What int8 has to keep beyond its gate on the photos that it is calibrated on: others may do a little worse.
 _INT8_MARGIN = 0.005
+# What words typed on the command line are called in the bundle.
+_NAME = "classes"
 _PICTURES = (".jpg", ".jpeg", ".png")
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -209,6 +211,24 @@ def _pictures(folder: Path | None) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
 
 
+def _vocabularies(given: Sequence[str], name: str | None) -> dict[str, Classes]:
+    """What `--classes` and `--name` ask to embed: name → words."""
+    if name is not None and len(given) != 1:
+        raise VocabularyError(
+            f"--name {name} goes with one --classes, but there are {len(given)}; put the words into files, "
+            "whose names they get"
+        )
+    found: dict[str, Classes] = {}
+    for text in given:
+        key, words = named_classes(text, name, otherwise=_NAME)
+        if key in found:
+            raise VocabularyError(
+                f"two vocabularies would be called {key!r}; put the words into files, whose names they get"
+            )
+        found[key] = words
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(
@@ -244,6 +264,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="words to embed into the bundle; may be given several times",
     )
     parser.add_argument(
+        "--name",
+        help="what to call the words of --classes in the bundle (default: the list's or the file's name, "
+        f"{_NAME!r} for words given here)",
+    )
+    parser.add_argument(
         "--photos",
         type=Path,
         default=_ROOT / "examples" / "photos",
@@ -262,6 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("training").setLevel(logging.INFO)
     try:
+        classes = _vocabularies(options.classes, options.name)
         pair = build_pair(
             options.model,
             checkpoint=options.checkpoint,
@@ -275,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             photos=_pictures(options.photos),
             calibration=_pictures(options.calibration),
             batch=options.batch,
-            classes=dict(named_classes(words) for words in options.classes),
+            classes=classes,
             gate=options.gate,
         )
     except (PixelClipError, OSError) as error:

@@ -113,6 +113,42 @@ def test_int8_without_calibration_photos_is_refused(tiny, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def command(tiny, tmp_path_factory):
+    """The arguments that name the tiny model, as somebody's own configuration and checkpoint."""
+    folder = tmp_path_factory.mktemp("own")
+    content = {"embed_dim": 32, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": TEXT}
+    (folder / "tiny.json").write_text(json.dumps(content))
+    torch.save(tiny.state_dict(), folder / "tiny.pth")
+    return [
+        *("--model", str(folder / "tiny.json"), "--checkpoint", str(folder / "tiny.pth")),
+        *("--imgsz", "64", "64"),
+    ]
+
+
+@pytest.mark.parametrize(("name", "expected"), [([], "classes"), (["--name", "pets"], "pets")])
+def test_words_typed_on_the_command_line_are_embedded(command, tmp_path, name, expected):
+    out = tmp_path / "bundle"
+    assert main([*command, "--classes", "cat, sofa", *name, "--out", str(out)]) == 0
+    assert list(Bundle.open(out).vocabularies) == [expected]
+    with Segmenter.from_pretrained(out, classes=expected) as segmenter:
+        assert segmenter.vocabulary.names == ["cat", "sofa"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--classes", "cat", "--classes", "dog"], "two vocabularies would be called 'classes'"),
+        (["--classes", "cat", "--classes", "voc-20", "--name", "pets"], "goes with one --classes"),
+        (["--name", "pets"], "goes with one --classes"),
+    ],
+)
+def test_words_that_would_share_a_name_are_refused(tmp_path, capsys, arguments, said):
+    assert main(["--model", "pixelclip-lite", *arguments, "--out", str(tmp_path / "b")]) == 1
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
