@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pixelclip_sdk._files import sha256
+from pixelclip_sdk._files import restore, sha256
 from pixelclip_sdk.errors import BundleError
 
 __all__ = [
@@ -115,13 +115,15 @@ class Bundle:
     def open(cls, path: str | os.PathLike[str]) -> "Bundle":
         """Read a bundle's manifest and check that its files are there, at their sizes.
 
-        Hashes are checked later, by `file` for each file in use and by `verify` for all.
+        Hashes are checked later, by `file` for each file in use and by `verify` for all. A bundle that an
+        export had set aside when it was killed takes its place again.
 
         Raises:
             BundleError: There is no manifest or it cannot be read, its schema is newer than this
                 library's, a key is missing or unknown, a listed file is missing or of another size.
         """
         folder = Path(path)
+        restore(folder, MANIFEST)
         manifest = folder / MANIFEST
         if not manifest.is_file():
             raise BundleError(
