@@ -80,16 +80,7 @@ def export_bundle(
         PixelClipError: The input cannot be used.
         OSError: The folder cannot be written.
     """
-    if precision == "int8" and not calibration:
-        raise PixelClipError(
-            "int8 needs photos to calibrate on: --calibration DIR with some dozen real photos"
-        )
-    calibrated = {sha256(photo) for photo in calibration}
-    photos = [photo for photo in photos if sha256(photo) not in calibrated]
-    if not photos:
-        raise VerificationError(
-            "no photos to verify on; give --photos a folder of JPEG or PNG photos, not those of --calibration"
-        )
+    photos = _photos_to_verify_on(precision, photos, calibration)
     pair = dataclasses.replace(pair, input=dataclasses.replace(pair.input, batch=batch))
     with staged_folder(out) as folder:
         graph = trace_image_encoder(pair, for_cpu=precision in ("fp32", "int8-weights"))
@@ -120,6 +111,28 @@ def export_bundle(
         )
         (folder / MANIFEST).write_text(json.dumps(bundle.manifest(), indent=1, ensure_ascii=False) + "\n")
     return Bundle.open(out)
+
+
+def _photos_to_verify_on(
+    precision: str, photos: Sequence[Path], calibration: Sequence[Path]
+) -> Sequence[Path]:
+    """The photos that were not calibrated on.
+
+    Raises:
+        VerificationError: There is none.
+        PixelClipError: ``"int8"`` has no photos to calibrate on.
+    """
+    if precision == "int8" and not calibration:
+        raise PixelClipError(
+            "int8 needs photos to calibrate on: --calibration DIR with some dozen real photos"
+        )
+    calibrated = {sha256(photo) for photo in calibration}
+    rest = [photo for photo in photos if sha256(photo) not in calibrated]
+    if not rest:
+        raise VerificationError(
+            "no photos to verify on; give --photos a folder of JPEG or PNG photos, not those of --calibration"
+        )
+    return rest
 
 
 def trace_image_encoder(pair: EncoderPair, *, for_cpu: bool = False) -> onnx.ModelProto:
@@ -203,12 +216,15 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _pictures(folder: Path | None) -> list[Path]:
+def _pictures(option: str, folder: Path | None) -> list[Path]:
     if folder is None:
         return []
     if not folder.is_dir():
-        raise PixelClipError(f"{folder} is no folder; expected one with JPEG or PNG photos")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+        raise PixelClipError(f"{option}: {folder} is no folder; expected one with JPEG or PNG photos")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    if not found:
+        raise PixelClipError(f"{option}: there are no photos in {folder}; expected JPEG or PNG files")
+    return found
 
 
 def _vocabularies(given: Sequence[str], name: str | None) -> dict[str, Classes]:
@@ -287,7 +303,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("training").setLevel(logging.INFO)
     try:
+        # All that can be wrong with the options, before weights are downloaded.
         classes = _vocabularies(options.classes, options.name)
+        precision = options.precision or ("int8-weights" if options.model == LITE else "fp32")
+        calibration = _pictures("--calibration", options.calibration)
+        photos = _photos_to_verify_on(precision, _pictures("--photos", options.photos), calibration)
+        if options.batch is not None and options.batch < 1:
+            raise PixelClipError(
+                f"--batch is {options.batch}; expected at least 1, or nothing for any number"
+            )
         pair = build_pair(
             options.model,
             checkpoint=options.checkpoint,
@@ -297,9 +321,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle = export_bundle(
             pair,
             options.out,
-            precision=options.precision or ("int8-weights" if options.model == LITE else "fp32"),
-            photos=_pictures(options.photos),
-            calibration=_pictures(options.calibration),
+            precision=precision,
+            photos=photos,
+            calibration=calibration,
             batch=options.batch,
             classes=classes,
             gate=options.gate,

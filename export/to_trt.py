@@ -29,7 +29,7 @@ from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.backends._cuda import Cuda
 from pixelclip_sdk.backends._limits import Limits
 from pixelclip_sdk.backends._trt import load_tensorrt, make_logger
-from pixelclip_sdk.bundle import IMAGE_ENCODER, InputSpec
+from pixelclip_sdk.bundle import IMAGE_ENCODER, InputSpec, misfit
 from pixelclip_sdk.engine import ENGINES, FLAVORS, EngineInfo, system
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.preprocess import input_size
@@ -172,8 +172,8 @@ def _sizes(spec: InputSpec, imgsz: tuple[int, int] | None) -> Any:
     """Least, usual and largest input size `(H, W)`."""
     nominal = spec.height, spec.width
     if imgsz is not None:
-        if any(side < 1 or side % spec.multiple for side in imgsz):
-            raise BackendError(f"--imgsz is {imgsz}; expected positive multiples of {spec.multiple}")
+        if problem := misfit(imgsz, spec.multiple):
+            raise BackendError(f"--imgsz: {problem}")
         if spec.fixed and imgsz != nominal:
             raise BackendError(
                 f"--imgsz is {imgsz}; this bundle takes {nominal} only. Export another for another size."

@@ -312,7 +312,11 @@ def test_ctrl_c_stops_the_build_and_leaves_the_older_engine(tmp_path, monkeypatc
         (["--batch", 4, 2, 1], "1 ≤ min ≤ opt ≤ max"),
         (["--batch", 1, 2], "2 numbers"),
         (["--classes", 0], "--classes"),
-        (["--imgsz", 33, 32], "multiples of 8"),
+        (["--imgsz", 33, 32], "height is 33; expected a positive multiple of 8, for example 32 or 40"),
+        (
+            ["--imgsz", 33, 31],
+            "32 or 40, and width is 31; expected a positive multiple of 8, for example 24 or",
+        ),
         (["--imgsz", 64, 64], "takes (32, 32) only"),
         (["--timing-cache", "cache"], "TensorRT-RTX times no kernels"),
         (["--out", "bundle.json"], "cannot write"),

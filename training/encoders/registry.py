@@ -11,6 +11,7 @@ from pixelclip_sdk.errors import CheckpointError, ModelNotFoundError
 __all__ = ["LITE", "Spec", "find", "names"]
 
 LITE = "pixelclip-lite"  # made of packages, not of a checkpoint: see lite.py
+CONVNEXT_STRIDE = 32
 
 PREFIX = "open_clip:"
 _OFFICIAL = "hsshin98/PixelCLIP"
@@ -45,6 +46,15 @@ class Spec:
     repository: str
     files: tuple[str, ...]
     license: str
+
+    @property
+    def stride(self) -> int:
+        """Input pixels a patch: what input sizes are multiples of."""
+        if self.family == "convnext":
+            return CONVNEXT_STRIDE
+        import open_clip
+
+        return int(open_clip.get_model_config(self.architecture)["vision_cfg"]["patch_size"])
 
 
 def _official(name: str, file: str, *, vit: bool) -> Spec:
