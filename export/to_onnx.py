@@ -19,15 +19,16 @@ import torch
 from torch.export import Dim
 
 from export._graph import trace
+from export._options import DEFAULT_NAME, check_weights, photos_to_verify_on, pictures, vocabularies
 from export.calibration import Batch
-from export.embed_text import named_classes, write_vocabularies
+from export.embed_text import write_vocabularies
 from export.half import to_fp16
 from export.int8 import to_int8
 from export.lean import LeanImageEncoder
 from export.precision import store_fp16, store_int8
 from export.staging import staged_folder
 from export.verify import WORDS, VerificationError, verify
-from pixelclip_sdk import Bundle, PixelClipError, Vocabulary, VocabularyError
+from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
 from pixelclip_sdk.classes import Classes
@@ -46,10 +47,8 @@ __all__ = ["GATES", "export_bundle", "main", "photo_batches", "trace_image_encod
 GATES = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97, "int8-weights": 0.99}
 # What int8 has to keep beyond its gate on the photos that it is calibrated on: others may do a little worse.
 _INT8_MARGIN = 0.005
-# What words typed on the command line are called in the bundle.
-_NAME = "classes"
-_PICTURES = (".jpg", ".jpeg", ".png")
 _ROOT = Path(__file__).resolve().parents[1]
+_log = logging.getLogger(__name__)
 
 
 def export_bundle(
@@ -80,7 +79,7 @@ def export_bundle(
         PixelClipError: The input cannot be used.
         OSError: The folder cannot be written.
     """
-    photos = _photos_to_verify_on(precision, photos, calibration)
+    photos = photos_to_verify_on(precision, photos, calibration)
     pair = dataclasses.replace(pair, input=dataclasses.replace(pair.input, batch=batch))
     with staged_folder(out) as folder:
         graph = trace_image_encoder(pair, for_cpu=precision in ("fp32", "int8-weights"))
@@ -105,34 +104,12 @@ def export_bundle(
             files={name: _entry(folder / name) for name in (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER)},
         )
         report = verify(bundle, pair, photos, gate)
-        vocabularies = write_vocabularies(folder, TextEncoder(bundle), classes) if classes else {}
+        embedded = write_vocabularies(folder, TextEncoder(bundle), classes) if classes else {}
         bundle = dataclasses.replace(
-            bundle, verification=report.to_json(), files={**bundle.files, **vocabularies}
+            bundle, verification=report.to_json(), files={**bundle.files, **embedded}
         )
         (folder / MANIFEST).write_text(json.dumps(bundle.manifest(), indent=1, ensure_ascii=False) + "\n")
     return Bundle.open(out)
-
-
-def _photos_to_verify_on(
-    precision: str, photos: Sequence[Path], calibration: Sequence[Path]
-) -> Sequence[Path]:
-    """The photos that were not calibrated on.
-
-    Raises:
-        VerificationError: There is none.
-        PixelClipError: ``"int8"`` has no photos to calibrate on.
-    """
-    if precision == "int8" and not calibration:
-        raise PixelClipError(
-            "int8 needs photos to calibrate on: --calibration DIR with some dozen real photos"
-        )
-    calibrated = {sha256(photo) for photo in calibration}
-    rest = [photo for photo in photos if sha256(photo) not in calibrated]
-    if not rest:
-        raise VerificationError(
-            "no photos to verify on; give --photos a folder of JPEG or PNG photos, not those of --calibration"
-        )
-    return rest
 
 
 def trace_image_encoder(pair: EncoderPair, *, for_cpu: bool = False) -> onnx.ModelProto:
@@ -216,35 +193,6 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _pictures(option: str, folder: Path | None) -> list[Path]:
-    if folder is None:
-        return []
-    if not folder.is_dir():
-        raise PixelClipError(f"{option}: {folder} is no folder; expected one with JPEG or PNG photos")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
-    if not found:
-        raise PixelClipError(f"{option}: there are no photos in {folder}; expected JPEG or PNG files")
-    return found
-
-
-def _vocabularies(given: Sequence[str], name: str | None) -> dict[str, Classes]:
-    """What `--classes` and `--name` ask to embed: name → words."""
-    if name is not None and len(given) != 1:
-        raise VocabularyError(
-            f"--name {name} goes with one --classes, but there are {len(given)}; put the words into files, "
-            "whose names they get"
-        )
-    found: dict[str, Classes] = {}
-    for text in given:
-        key, words = named_classes(text, name, otherwise=_NAME)
-        if key in found:
-            raise VocabularyError(
-                f"two vocabularies would be called {key!r}; put the words into files, whose names they get"
-            )
-        found[key] = words
-    return found
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(
@@ -282,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--name",
         help="what to call the words of --classes in the bundle (default: the list's or the file's name, "
-        f"{_NAME!r} for words given here)",
+        f"{DEFAULT_NAME!r} for words given here)",
     )
     parser.add_argument(
         "--photos",
@@ -304,14 +252,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("training").setLevel(logging.INFO)
     try:
         # All that can be wrong with the options, before weights are downloaded.
-        classes = _vocabularies(options.classes, options.name)
+        classes = vocabularies(options.classes, options.name)
         precision = options.precision or ("int8-weights" if options.model == LITE else "fp32")
-        calibration = _pictures("--calibration", options.calibration)
-        photos = _photos_to_verify_on(precision, _pictures("--photos", options.photos), calibration)
+        calibration = pictures("--calibration", options.calibration)
+        photos = photos_to_verify_on(precision, pictures("--photos", options.photos), calibration)
         if options.batch is not None and options.batch < 1:
             raise PixelClipError(
                 f"--batch is {options.batch}; expected at least 1, or nothing for any number"
             )
+        check_weights(options.model)
         pair = build_pair(
             options.model,
             checkpoint=options.checkpoint,
@@ -334,6 +283,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("to_onnx: interrupted; an older bundle is as it was")
         return 130
+    except Exception as error:  # Of torch, onnx and ONNX Runtime, which have no common parent.
+        if type(error).__module__.startswith("builtins") and not isinstance(
+            error, (RuntimeError, ValueError)
+        ):
+            raise  # A mistake of ours.
+        _log.debug("the whole error", exc_info=error)
+        said = " ".join(str(error).split())[:400]
+        _say(f"to_onnx: {options.model} cannot be exported: {type(error).__name__}: {said}")
+        return 1
     print(f"{bundle.name} ({bundle.precision}) → {options.out} ({bundle.size / 1e6:.1f} MB)")
     return 0
 

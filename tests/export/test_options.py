@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import onnx
+import open_clip
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
 
+from export._options import check_weights
 from export.to_onnx import main
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +41,57 @@ def test_models_that_are_not_there_are_refused(tmp_path, capsys, arguments, said
     assert main([*arguments, "--out", str(tmp_path / "b")]) == 1
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("ViT-H-14/laion2b_s32b_b79k", "image encoder of open_clip:ViT-H-14/laion2b_s32b_b79k has 2.5 GB"),
+        ("ViT-bigG-14/laion2b_s39b_b160k", "7.4 GB"),
+        ("convnext_xxlarge/laion2b_s34b_b82k_augreg", "3.4 GB"),
+    ],
+)
+def test_models_too_large_for_a_file_are_refused_before_they_are_fetched(
+    tmp_path, capsys, monkeypatch, model, said
+):
+    monkeypatch.setattr("training.encoders.hub.fetch", None)
+    assert main(["--model", f"open_clip:{model}", "--out", str(tmp_path / "b")]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Take a smaller model" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("architecture", ["ViT-B-16", "ViT-L-14", "convnext_large_d_320"])
+def test_models_that_fit_are_not_refused(architecture):
+    tag = next(tag for name, tag in open_clip.list_pretrained() if name == architecture)
+    check_weights(f"open_clip:{architecture}/{tag}")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("torch is\nunhappy"),
+        ValueError("onnx is\nunhappy"),
+        onnx.checker.ValidationError("no"),
+        InvalidGraph("no"),
+    ],
+)
+def test_errors_of_other_libraries_are_said_in_one_line(tmp_path, capsys, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("export.to_onnx.build_pair", fail)
+    assert main(["--model", "pixelclip-lite", "--out", str(tmp_path / "b")]) == 1
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert "pixelclip-lite cannot be exported: " + type(error).__name__ in said
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr("export.to_onnx.build_pair", None)
+    with pytest.raises(TypeError):
+        main(["--model", "pixelclip-lite", "--out", str(tmp_path / "b")])
 
 
 @pytest.mark.parametrize("model", ["pixelclip-lite", "pixelclip-vit-b16", "openclip-convnext-b"])
