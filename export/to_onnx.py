@@ -9,7 +9,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from export.calibration import Batch
 from export.embed_text import write_vocabularies
 from export.half import to_fp16
 from export.int8 import to_int8
+from export.layers import Layers
 from export.lean import LeanImageEncoder
 from export.precision import store_fp16, store_int8
 from export.staging import staged_folder
@@ -86,7 +87,10 @@ def export_bundle(
         _say(f"image encoder traced, {len(graph.graph.node)} nodes; now {precision}")
         # fp16 needs to see photos too, to find tensors beyond its range; it learns nothing from them.
         gate = GATES[precision] if gate is None else gate
-        image_encoder = _in_precision(graph, precision, pair, calibration or photos, gate)
+        layers: list[Layers] = []
+        image_encoder = _in_precision(graph, precision, pair, calibration or photos, gate, layers.append)
+        for told in layers:
+            _say(told.text())
         onnx.save(image_encoder, folder / IMAGE_ENCODER)
         onnx.save(_text_in_precision(_trace_text_encoder(pair), precision), folder / TEXT_ENCODER)
         pair.tokenizer.save(str(folder / TOKENIZER), pretty=False)
@@ -105,9 +109,8 @@ def export_bundle(
         )
         report = verify(bundle, pair, photos, gate)
         embedded = write_vocabularies(folder, TextEncoder(bundle), classes) if classes else {}
-        bundle = dataclasses.replace(
-            bundle, verification=report.to_json(), files={**bundle.files, **embedded}
-        )
+        verification = report.to_json() | ({"layers": layers[0].to_json()} if layers else {})
+        bundle = dataclasses.replace(bundle, verification=verification, files={**bundle.files, **embedded})
         (folder / MANIFEST).write_text(json.dumps(bundle.manifest(), indent=1, ensure_ascii=False) + "\n")
     return Bundle.open(out)
 
@@ -150,15 +153,20 @@ def _trace_text_encoder(pair: EncoderPair) -> onnx.ModelProto:
 
 
 def _in_precision(
-    graph: onnx.ModelProto, precision: str, pair: EncoderPair, photos: Sequence[Path], gate: float
+    graph: onnx.ModelProto,
+    precision: str,
+    pair: EncoderPair,
+    photos: Sequence[Path],
+    gate: float,
+    tell: Callable[[Layers], None],
 ) -> onnx.ModelProto:
     """The image encoder's graph in the precision that was asked for."""
     if precision in ("fp16", "int8"):
         batches = photo_batches(pair, photos)
         try:
             if precision == "fp16":
-                return to_fp16(graph, batches)
-            return to_int8(graph, batches, gate=min(gate + _INT8_MARGIN, 1.0))
+                return to_fp16(graph, batches, tell=tell)
+            return to_int8(graph, batches, gate=min(gate + _INT8_MARGIN, 1.0), tell=tell)
         except ValueError as error:  # A weight or a layer that the precision cannot hold.
             raise VerificationError(f"{pair.name} cannot be exported in {precision}: {error}") from error
     if precision == "int8-weights":
