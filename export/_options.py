@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.embed_text import named_classes
+from export.embed_text import check_name, named_classes
 from export.verify import VerificationError
 from pixelclip_sdk import PixelClipError, VocabularyError
 from pixelclip_sdk._files import sha256
@@ -11,13 +11,12 @@ from pixelclip_sdk.classes import Classes
 from training.encoders.clip import weight_bytes
 from training.encoders.registry import LITE
 
-__all__ = ["DEFAULT_NAME", "check_weights", "photos_to_verify_on", "pictures", "vocabularies"]
+__all__ = ["DEFAULT_NAME", "check_weights", "photos_to_verify_on", "vocabularies"]
 
 # What words typed on the command line are called in the bundle.
 DEFAULT_NAME = "classes"
 # Protocol buffers, and ONNX files with them, end at 2 GiB; the graph wants some of it.
 _LARGEST_FILE = (1 << 31) - (16 << 20)
-_PICTURES = (".jpg", ".jpeg", ".png")
 
 
 def photos_to_verify_on(
@@ -42,22 +41,6 @@ def photos_to_verify_on(
     return rest
 
 
-def pictures(option: str, folder: Path | None) -> list[Path]:
-    """The photos in a folder, by name; of no folder, none.
-
-    Raises:
-        PixelClipError: It is no folder, or has no photos; the message names the option.
-    """
-    if folder is None:
-        return []
-    if not folder.is_dir():
-        raise PixelClipError(f"{option}: {folder} is no folder; expected one with JPEG or PNG photos")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
-    if not found:
-        raise PixelClipError(f"{option}: there are no photos in {folder}; expected JPEG or PNG files")
-    return found
-
-
 def check_weights(name: str) -> None:
     """Refuse a model whose encoders do not fit into ONNX files.
 
@@ -80,7 +63,7 @@ def vocabularies(given: Sequence[str], name: str | None) -> dict[str, Classes]:
     """What `--classes` and `--name` ask to embed: name → words.
 
     Raises:
-        VocabularyError: The words cannot be read, or two lists would have one name.
+        VocabularyError: The words cannot be read, or a name cannot be used or would be used twice.
     """
     if name is not None and len(given) != 1:
         raise VocabularyError(
@@ -94,5 +77,6 @@ def vocabularies(given: Sequence[str], name: str | None) -> dict[str, Classes]:
             raise VocabularyError(
                 f"two vocabularies would be called {key!r}; put the words into files, whose names they get"
             )
+        check_name(key)
         found[key] = words
     return found

@@ -13,7 +13,7 @@ from pixelclip_sdk import PixelClipError
 from pixelclip_sdk._files import restore, set_aside
 from pixelclip_sdk.bundle import MANIFEST
 
-__all__ = ["staged_folder"]
+__all__ = ["check_target", "staged_folder"]
 
 # Of Linux' renameat2: paths are relative to the working directory; both names change places.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -29,12 +29,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
     """
     target = target.resolve()
     restore(target, MANIFEST)
-    if (
-        target.exists()
-        and not (target / MANIFEST).is_file()
-        and (not target.is_dir() or any(target.iterdir()))
-    ):
-        raise PixelClipError(f"{target} exists and is no bundle; choose another place, or remove it")
+    check_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
         fresh = Path(scratch) / "new"
@@ -44,6 +39,17 @@ def staged_folder(target: Path) -> Iterator[Path]:
             fresh.rename(target)
         elif not _exchange(fresh, target):
             _replace(fresh, target)
+
+
+def check_target(target: Path) -> None:
+    """Check that a bundle may be put there.
+
+    Raises:
+        PixelClipError: Something else is there.
+    """
+    bundle, empty = (target / MANIFEST).is_file(), target.is_dir() and not any(target.iterdir())
+    if target.exists() and not bundle and not empty:
+        raise PixelClipError(f"{target} exists and is no bundle; choose another place, or remove it")
 
 
 def _exchange(fresh: Path, target: Path) -> bool:

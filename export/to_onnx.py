@@ -19,16 +19,17 @@ import torch
 from torch.export import Dim
 
 from export._graph import trace
-from export._options import DEFAULT_NAME, check_weights, photos_to_verify_on, pictures, vocabularies
+from export._options import DEFAULT_NAME, check_weights, photos_to_verify_on, vocabularies
 from export.calibration import Batch
 from export.embed_text import write_vocabularies
 from export.half import to_fp16
 from export.int8 import to_int8
 from export.layers import Layers
 from export.lean import LeanImageEncoder
+from export.photos import default_photos, pictures
 from export.precision import store_fp16, store_int8
-from export.staging import staged_folder
-from export.verify import WORDS, VerificationError, verify
+from export.staging import check_target, staged_folder
+from export.verify import GATES, WORDS, VerificationError, verify
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
@@ -44,11 +45,8 @@ from training.encoders.runtime import TorchTextEncoder
 
 __all__ = ["GATES", "export_bundle", "main", "photo_batches", "trace_image_encoder"]
 
-# Precision → least share of pixels that keep their label. "int8-weights" computes in fp32.
-GATES = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97, "int8-weights": 0.99}
 # What int8 has to keep beyond its gate on the photos that it is calibrated on: others may do a little worse.
 _INT8_MARGIN = 0.005
-_ROOT = Path(__file__).resolve().parents[1]
 _log = logging.getLogger(__name__)
 
 
@@ -111,7 +109,8 @@ def export_bundle(
         embedded = write_vocabularies(folder, TextEncoder(bundle), classes) if classes else {}
         verification = report.to_json() | ({"layers": layers[0].to_json()} if layers else {})
         bundle = dataclasses.replace(bundle, verification=verification, files={**bundle.files, **embedded})
-        (folder / MANIFEST).write_text(json.dumps(bundle.manifest(), indent=1, ensure_ascii=False) + "\n")
+        content = json.dumps(bundle.manifest(), indent=1, ensure_ascii=False) + "\n"
+        (folder / MANIFEST).write_text(content, encoding="utf-8")
     return Bundle.open(out)
 
 
@@ -243,9 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--photos",
         type=Path,
-        default=_ROOT / "examples" / "photos",
         metavar="DIR",
-        help="real photos to verify on (default: ours)",
+        help="real photos to verify on (default: ours, scikit-image's and scikit-learn's)",
     )
     parser.add_argument(
         "--gate",
@@ -263,11 +261,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         classes = vocabularies(options.classes, options.name)
         precision = options.precision or ("int8-weights" if options.model == LITE else "fp32")
         calibration = pictures("--calibration", options.calibration)
-        photos = photos_to_verify_on(precision, pictures("--photos", options.photos), calibration)
+        photos = pictures("--photos", options.photos) or default_photos()
+        photos = photos_to_verify_on(precision, photos, calibration)
         if options.batch is not None and options.batch < 1:
             raise PixelClipError(
                 f"--batch is {options.batch}; expected at least 1, or nothing for any number"
             )
+        check_target(options.out)
         check_weights(options.model)
         pair = build_pair(
             options.model,

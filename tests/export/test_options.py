@@ -105,10 +105,15 @@ def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
         (["--calibration", "nowhere"], "--calibration: nowhere is no folder"),
         (["--calibration", str(ROOT / "export")], "--calibration: there are no photos in"),
         (["--precision", "int8"], "--calibration DIR"),
-        (["--precision", "int8", "--calibration", str(PHOTOS)], "not those of --calibration"),
+        (
+            ["--precision", "int8", "--calibration", str(PHOTOS), "--photos", str(PHOTOS)],
+            "not those of --calibration",
+        ),
         (["--classes", "voc-21"], "voc-20"),
         (["--classes", "nowhere.txt"], "nowhere.txt"),
+        (["--classes", "cat", "--name", "My Pets"], "cannot be named 'My Pets'"),
         (["--batch", "0"], "--batch is 0"),
+        (["--out", str(PHOTOS)], "exists and is no bundle"),
     ],
 )
 def test_options_are_checked_before_the_model_is_fetched(
@@ -119,6 +124,6 @@ def test_options_are_checked_before_the_model_is_fetched(
 
     monkeypatch.setattr("training.encoders.hub.fetch", fetched)
     monkeypatch.setattr("training.encoders.lite.build_lite", fetched)
-    assert main(["--model", model, *arguments, "--out", str(tmp_path / "b")]) == 1
+    assert main(["--model", model, "--out", str(tmp_path / "b"), *arguments]) == 1
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
