@@ -79,6 +79,8 @@ def build_clip(
     model, family = (empty_model(spec), spec.family) if spec else configured_model(Path(name))
     _log.info("%s", load_into(model, state, source=path.name))
     license = source["license"]
+    # A file's place is no name: it would be in the bundle, and in the names of engines.
+    name = Path(name).stem if own else name
     pair = pair_of(name, model, family=family, imgsz=imgsz, license=license, sources=(source,))
     if spec:
         mean, std = ([255 * value for value in values] for values in (spec.mean, spec.std))
