@@ -100,8 +100,8 @@ def reference_convnext(state: State, image: Tensor, depths: tuple[int, ...]) -> 
 
 
 def reference_text(state: State, ids: Tensor, layers: int, *, quick: bool) -> Tensor:
-    """int64 `[77]` → unit `[D]`."""
-    x = state["token_embedding.weight"][ids] + state["positional_embedding"]
+    """int64 `[T]`, T up to 77 → unit `[D]`."""
+    x = state["token_embedding.weight"][ids] + state["positional_embedding"][: len(ids)]
     for i in range(layers):
         x = block(state, f"transformer.resblocks.{i}", x, 64, quick=quick, causal=True)
     x = norm(state, "ln_final", x)[ids.argmax()] @ state["text_projection"]
