@@ -9,13 +9,18 @@ PINS := -c .ci/constraints.txt
 # What `make test-gpu` compiles and times: a model's name or a bundle's folder.
 MODEL ?= pixelclip-lite
 
-.PHONY: help demo test test-slow test-gpu check bundle clean
+# What `make bench` takes: photos named after what they show, and CamVid (docs/evaluation.md).
+PHOTOS ?= photos
+CAMVID ?= camvid
+
+.PHONY: help demo test test-slow test-gpu check bench bundle clean
 
 help:
 	@echo "make demo       install without torch, segment the photos in examples/, print the latency table"
 	@echo "make test       set up and run all tests (installs torch: about 6 GB)"
 	@echo "make test-slow  the tests marked slow as well"
 	@echo "make test-gpu   on a machine with an NVIDIA GPU: its tests, and the latency of every backend"
+	@echo "make bench PHOTOS=DIR CAMVID=DIR  all measurements on this machine, compared with those before; docs/speed.md"
 	@echo "make check      lint, types, tests: what CI runs"
 	@echo "make bundle TUNED=FILE  build the bundled model again, from fine-tuned weights (docs/training.md)"
 
@@ -50,6 +55,10 @@ test-gpu: $(VENV)/installed
 	$(VENV)/bin/python export/to_trt.py --bundle $(MODEL) --out build/engines
 	$(VENV)/bin/python benchmarks/backends.py --model $(MODEL) --engines build/engines \
 		--json benchmarks/results/gpu-latency.json
+
+bench: $(VENV)/installed
+	$(VENV)/bin/python $(PIP) $(PINS) -e ".[bench]"
+	$(VENV)/bin/python benchmarks/all.py --photos $(PHOTOS) --camvid $(CAMVID)
 
 bundle: $(VENV)/installed
 	@test -n "$(TUNED)" || { echo "make bundle needs TUNED=FILE; see docs/training.md"; exit 2; }

@@ -6,14 +6,13 @@ labels, and so is what a person waits for once: loading, with the first picture.
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stored import store
 from pixelclip_sdk import PixelClipError, Segmenter
-from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.backends._cuda import Cuda
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, LatencyReport, environment, measure_latency, sample_jpeg
 
@@ -90,8 +89,7 @@ def main() -> int:
     rows = [measure(name, options.model, backend, device, options.runs) for name, backend, device in cases]
     print(table(rows))
     if options.json:
-        with atomic_write(options.json) as temporary:
-            temporary.write_text(json.dumps(_to_json(options.model, rows), indent=1) + "\n")
+        store(options.json, _to_json(options.model, rows))
     return 0 if any(row.report for row in rows) else 1
 
 

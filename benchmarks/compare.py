@@ -10,7 +10,6 @@ photo, so that the label map has regions and its labels can be compared.
 
 import argparse
 import io
-import json
 import random
 import statistics
 import sys
@@ -26,9 +25,9 @@ from PIL import Image
 
 from benchmarks.models import PHOTOS, bundle_of, random_vit
 from benchmarks.rivals import ClipSeg, OpenVinoBackend, Outcome, TorchPipeline, missing
+from benchmarks.stored import store
 from benchmarks.turns import in_turns, medians
 from pixelclip_sdk import Bundle, Segmenter, Vocabulary
-from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from training.encoders.lite import build_lite
@@ -150,7 +149,9 @@ def vit_case(folder: Path, photos: Sequence[Path]) -> Case:
     pair, size = random_vit(), (1080, 1920)
     jpeg = resized_jpeg(PHOTOS / "coffee.jpg", *size)
     # No gate: features of random weights are nearly alike everywhere, and labels mean nothing.
-    fp32, int8 = (bundle_of(pair, precision, folder, photos[:3], gate=0.0) for precision in ("fp32", "int8"))
+    fp32, fp16, int8 = (
+        bundle_of(pair, precision, folder, photos[:3], gate=0.0) for precision in ("fp32", "fp16", "int8")
+    )
     with Segmenter.from_pretrained(fp32.path) as segmenter:
         words = places(segmenter.features(jpeg), 150)
 
@@ -161,6 +162,7 @@ def vit_case(folder: Path, photos: Sequence[Path]) -> Case:
         REFERENCE: plain(),
         "torch.compile": compiled(lambda: plain(compiled=True), jpeg),
         "ours, fp32": ours(fp32, words),
+        "ours, fp16": ours(fp16, words),
         "ours, int8": ours(int8, words),
         "OpenVINO, fp32": openvino(fp32, words, "f32"),
         "OpenVINO, its choice": openvino(fp32, words, None),
@@ -240,12 +242,12 @@ def table(case: Mapping[str, Any]) -> str:
 
 
 def ratios(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Our rows' speed against the reference, by name."""
+    """Our rows' speed against the reference, and OpenVINO's, by name."""
     return {
         f"{case['name']}: {row['name']} against {REFERENCE}": row["speedup"]
         for case in cases
         for row in case["rows"]
-        if row["name"].startswith("ours") and "speedup" in row
+        if row["name"].startswith(("ours", "OpenVINO")) and "speedup" in row
     }
 
 
@@ -284,8 +286,7 @@ def main() -> int:
     if options.json:
         facts = {**environment(), "torch": torch.__version__, "threads": default_threads()}
         content = {"reference": REFERENCE, "cases": results, "ratios": ratios(results), "environment": facts}
-        with atomic_write(options.json) as file:
-            file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        store(options.json, content)
     return 0
 
 

@@ -68,15 +68,19 @@ def rates(work: Work, samples: Mapping[str, list[float]]) -> dict[str, Any]:
         samples: Milliseconds of its calls, by name; others' are ignored.
 
     Returns:
-        ``best``: the highest rate of any call, in operations or bytes a second; ``all``: name → the best
-        and the median.
+        In operations or bytes a second: ``best``, the highest rate of any call; ``typical``, the highest
+        median of a name's calls; ``all``: name → the best and the median.
     """
     every = {
         name: {"best": amount / min(samples[name]) * 1e3, "median": amount / ms * 1e3}
         for name, ms in medians({name: samples[name] for name in work}).items()
         for amount in [work[name][1]]
     }
-    return {"best": max(rate["best"] for rate in every.values()), "all": every}
+    return {
+        "best": max(rate["best"] for rate in every.values()),
+        "typical": max(rate["median"] for rate in every.values()),
+        "all": every,
+    }
 
 
 def floor(operations: float, moved: float, limits: Mapping[str, float]) -> tuple[float, str]:

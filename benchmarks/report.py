@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import tables
 from benchmarks.stored import COMMANDS, RESULTS, Results
+from benchmarks.targets import rows
 from pixelclip_sdk._files import atomic_write
 
 __all__ = ["main", "page"]
@@ -34,6 +35,16 @@ _FLOORS = (
     "avoid is counted. For decoding, preprocessing and postprocessing that is little more than reading and "
     "writing the pixels once, so their factors say how far away the limit is, not how much is to be had. The "
     "encoder's is nearer: it is the rate of the best library's large matrix products."
+)
+
+_TARGETS = (
+    "Targets are of medians against medians: the floor is at the median rate of the best library's "
+    "products, in the same run. The tables' floors are at the rate of the best call of all, which is "
+    "stricter. Two more numbers say where the rest is. *Beside ONNX Runtime's own products* is the "
+    "encoder's time over what its operations would take at the rate of this runtime's large products: "
+    "what the library loses beside others is left out. *Beside the sum of the operators' floors* counts "
+    "for each operator what it has to read and write as well: a depthwise convolution, say, moves far "
+    "more than it computes."
 )
 
 _GROWTH = (
@@ -67,6 +78,7 @@ def page(results: Results, images: Sequence[str] = ()) -> str:
     sections = [
         _TITLE,
         _prose(_HEAD),
+        *_asked(results),
         *_gets(results, images),
         *_goes(results, images),
         *_grows(results, images),
@@ -103,6 +115,11 @@ def _section(
     return [*plot, *write(content), _from(results, name)]
 
 
+def _asked(results: Results) -> list[str]:
+    head = ["asked", "reached", "", "result"]
+    return ["## Asked and reached", tables.table(head, rows(results)).replace("---:", "---")]
+
+
 def _gets(results: Results, images: Sequence[str]) -> list[str]:
     rows = []
     for name, write in (
@@ -126,7 +143,11 @@ def _gets(results: Results, images: Sequence[str]) -> list[str]:
 
 
 def _goes(results: Results, images: Sequence[str]) -> list[str]:
-    text = ["## Where each millisecond goes, and how far it is from the limit", _prose(_FLOORS)]
+    text = [
+        "## Where each millisecond goes, and how far it is from the limit",
+        _prose(_FLOORS),
+        _prose(_TARGETS),
+    ]
     text += _section(results, "roofline", tables.roofline, images, "speed-floors")
     text += ["### Other precisions", *_section(results, "precision", tables.precision)]
     text += ["### Labels at the picture's size", *_section(results, "postprocess", tables.postprocess)]

@@ -6,34 +6,30 @@ picture, from a 640×480 JPEG's bytes to labels of 20 classes where the sweep do
 and videos have decoded frames), and ratios are to the sweep's first row. Peak memory is that of a fresh
 process that loads the model and does this row alone (Linux).
 
-With ``--dataset-root`` the sweep over input sizes also has the mIoU on CamVid's val photos.
+With ``--camvid`` and ``--photos`` the sweep over input sizes also has the mIoU on CamVid's val photos and the
+share of the photo test.
 """
 
 import argparse
 import dataclasses
 import functools
-import json
 import multiprocessing
 import random
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stored import store
 from benchmarks.turns import in_turns, medians
-from pixelclip_sdk import Bundle, Segmenter, Vocabulary
-from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk import Segmenter, Vocabulary
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
-from pixelclip_sdk.bundle import MANIFEST
 from pixelclip_sdk.classes import class_list
-from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.preprocess import ImageInput, load_image
 
-__all__ = ["SWEEPS", "Task", "main", "measure", "peak_mb", "resized_bundle"]
+__all__ = ["SWEEPS", "Task", "main", "measure", "peak_mb"]
 
 _MODEL = "pixelclip-lite"
 _CLASSES = (1, 4, 16, 64, 256, 1024, 4096)
@@ -45,7 +41,7 @@ _TOGETHER = (1, 2, 4)
 _INPUTS = ((160, 224), (256, 320), (352, 448), (448, 576), (544, 672), (704, 896))
 # Frames of each caller and video in a call: starting their threads should not count.
 _FRAMES = 20
-_ROOT = Path(__file__).resolve().parents[1]
+_SCORES = {"miou": "mIoU", "photo_test": "photo test"}
 
 Picture = Callable[[int, int], bytes]
 """A JPEG of a height and a width."""
@@ -59,7 +55,7 @@ class Task:
         name: For people.
         images: The pictures of a call; with callers or videos, the one that all of them see.
         vocabulary: The words.
-        model: A bundle's name or folder.
+        input_size: The model's input `(H, W)`; None for its own.
         threads: CPU threads for one picture; None for all.
         callers: So many threads call `predict`; 0 for one call of `predict_batch`.
         videos: So many videos go through `stream`.
@@ -68,7 +64,7 @@ class Task:
     name: str
     images: tuple[ImageInput, ...]
     vocabulary: Vocabulary
-    model: str | Path = _MODEL
+    input_size: tuple[int, int] | None = None
     threads: int | None = None
     callers: int = 0
     videos: int = 0
@@ -78,9 +74,15 @@ class Task:
         """In a call."""
         return (self.callers + self.videos) * _FRAMES or len(self.images)
 
+    def segmenter(self) -> Segmenter:
+        """The model at this row's size."""
+        return Segmenter.from_pretrained(
+            _MODEL, classes=self.vocabulary, threads=self.threads, input_size=self.input_size
+        )
+
     def open(self) -> Callable[[], object]:
         """Load the model; what comes back does the work once."""
-        segmenter = Segmenter.from_pretrained(self.model, classes=self.vocabulary, threads=self.threads)
+        segmenter = self.segmenter()
         if self.videos:
             videos = [[self.images[0]] * _FRAMES] * self.videos
             return lambda: [result.labels for result in segmenter.stream(*videos)]
@@ -134,7 +136,7 @@ def household() -> Vocabulary:
         return segmenter.vocabulary
 
 
-def classes_sweep(picture: Picture, _: Path, counts: Sequence[int] = _CLASSES) -> list[Task]:
+def classes_sweep(picture: Picture, counts: Sequence[int] = _CLASSES) -> list[Task]:
     """More words."""
     most = words(max(counts))
     parts = [Vocabulary(names=most.names[:n], embeddings=most.embeddings[:n]) for n in counts]
@@ -142,26 +144,26 @@ def classes_sweep(picture: Picture, _: Path, counts: Sequence[int] = _CLASSES) -
     return [Task(str(len(part)), (jpeg,), part) for part in parts]
 
 
-def pictures_sweep(picture: Picture, _: Path) -> list[Task]:
+def pictures_sweep(picture: Picture) -> list[Task]:
     """Larger pictures."""
     known = household()
     return [Task(name, (picture(*size),), known) for name, size in _PICTURES.items()]
 
 
-def batch_sweep(picture: Picture, _: Path) -> list[Task]:
+def batch_sweep(picture: Picture) -> list[Task]:
     """More pictures in one call."""
     jpeg, known = picture(480, 640), household()
     return [Task(str(n), (jpeg,) * n, known) for n in _BATCHES]
 
 
-def threads_sweep(picture: Picture, _: Path) -> list[Task]:
+def threads_sweep(picture: Picture) -> list[Task]:
     """More threads for one picture: powers of two, up to all that the process may use."""
     jpeg, known, most = picture(480, 640), household(), default_threads()
     counts = [2**i for i in range(most.bit_length()) if 2**i < most] + [most]
     return [Task(str(n), (jpeg,), known, threads=n) for n in counts]
 
 
-def streams_sweep(picture: Picture, _: Path) -> list[Task]:
+def streams_sweep(picture: Picture) -> list[Task]:
     """One engine for several threads that call it, and for several videos, of decoded frames."""
     frame, known = load_image(picture(480, 640)), household()
     several = {n: "s" * (n > 1) for n in _TOGETHER}
@@ -169,14 +171,13 @@ def streams_sweep(picture: Picture, _: Path) -> list[Task]:
     return callers + [Task(f"{n} video{s}", (frame,), known, videos=n) for n, s in several.items()]
 
 
-def inputs_sweep(picture: Picture, folder: Path) -> list[Task]:
+def inputs_sweep(picture: Picture) -> list[Task]:
     """Larger inputs of the model, the same picture."""
-    jpeg, known, bundle = picture(480, 640), household(), find_bundle(_MODEL)
-    paths = [resized_bundle(bundle, size, folder / f"{size[1]}x{size[0]}") for size in _INPUTS]
-    return [Task(path.name.replace("x", "×"), (jpeg,), known, model=path) for path in paths]
+    jpeg, known = picture(480, 640), household()
+    return [Task(f"{size[1]}×{size[0]}", (jpeg,), known, input_size=size) for size in _INPUTS]
 
 
-SWEEPS: Mapping[str, Callable[[Picture, Path], list[Task]]] = {
+SWEEPS: Mapping[str, Callable[[Picture], list[Task]]] = {
     "classes": classes_sweep,
     "picture": pictures_sweep,
     "batch": batch_sweep,
@@ -184,41 +185,7 @@ SWEEPS: Mapping[str, Callable[[Picture, Path], list[Task]]] = {
     "together": streams_sweep,
     "input": inputs_sweep,
 }
-"""Name → the tasks of a sweep, from what makes pictures and a folder for bundles."""
-
-
-def resized_bundle(bundle: Bundle, size: tuple[int, int], folder: Path) -> Path:
-    """A bundle with another nominal input size `(H, W)`, in `folder`; its files are links.
-
-    Raises:
-        BundleError: The size is no multiple of what the model's sides have to be multiples of.
-    """
-    spec = dataclasses.replace(bundle.input, height=size[0], width=size[1])
-    rows, columns = bundle.grid
-    grid = rows * size[0] // bundle.input.height, columns * size[1] // bundle.input.width
-    resized = dataclasses.replace(bundle, input=spec, grid=grid)
-    for name in bundle.files:
-        link = folder / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to((bundle.path / name).resolve())
-    (folder / MANIFEST).write_text(json.dumps(resized.manifest()))
-    return folder
-
-
-def miou(bundle: Path, root: Path) -> float:
-    """Mean IoU of a bundle on CamVid's val photos, as the SDK segments them; see training/evaluate.py.
-
-    Raises:
-        SystemExit: The photos cannot be used; with the reason.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "report.json"
-        command = [sys.executable, str(_ROOT / "training" / "evaluate.py"), "--bundle", str(bundle)]
-        command += ["--dataset", "camvid-11", "--root", str(root), "--protocol", "whole", "--json", str(out)]
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            raise SystemExit(result.stderr.strip().splitlines()[-1])
-        return float(json.loads(out.read_text())["miou"])
+"""Name → the tasks of a sweep, from what makes pictures."""
 
 
 def ratios(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -233,13 +200,13 @@ def ratios(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def table(sweep: Mapping[str, Any]) -> str:
     """A sweep for people."""
-    scored = "miou" in sweep["rows"][0]
+    scores = {key: name for key, name in _SCORES.items() if key in sweep["rows"][0]}
     head = f"{sweep['name']:<14}{'ms':>10}{'× first':>9}{'fps':>9}{'peak MB':>10}{'× first':>9}"
-    lines = [head + (f"{'mIoU':>9}" if scored else "")]
+    lines = [head + "".join(f"{name:>12}" for name in scores.values())]
     for row in sweep["rows"]:
         line = f"{row['value']:<14}{row['ms']:10.2f}{row['time_ratio']:9.2f}{1e3 / row['ms']:9.1f}"
         line += f"{row['peak_mb']:10.0f}{row['memory_ratio']:9.2f}"
-        lines.append(line + (f"{row['miou']:9.2%}" if scored else ""))
+        lines.append(line + "".join(f"{row[key]:12.2%}" for key in scores))
     return "\n".join(lines)
 
 
@@ -250,14 +217,14 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=int, default=15, help="measured calls of each (default: %(default)s)"
     )
-    parser.add_argument(
-        "--dataset-root", type=Path, metavar="DIR", help="CamVid, as training/evaluate.py takes it"
-    )
+    parser.add_argument("--camvid", type=Path, metavar="DIR", help="CamVid, for the accuracy of input sizes")
+    parser.add_argument("--photos", type=Path, metavar="DIR", help="photos named after what they show, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}; expected at least 1")
     # Not above: they bring torch, and the processes whose memory is measured import this module.
+    from benchmarks.accuracy import accuracies
     from benchmarks.compare import resized_jpeg
     from benchmarks.models import PHOTOS
 
@@ -266,12 +233,12 @@ def main() -> int:
     for name, make in SWEEPS.items():
         if options.sweep not in (None, name):
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            tasks = make(picture, Path(folder))
-            rows = measure(tasks, options.rounds)
-            if name == "input" and options.dataset_root:
-                for task, row in zip(tasks, rows, strict=True):
-                    row["miou"] = miou(Path(task.model), options.dataset_root)
+        tasks = make(picture)
+        rows = measure(tasks, options.rounds)
+        if name == "input":
+            for task, row in zip(tasks, rows, strict=True):
+                with task.segmenter() as segmenter:
+                    row |= accuracies(segmenter, camvid=options.camvid, photos=options.photos)
         results.append({"name": name, "rows": rows})
         print(table(results[-1]), end="\n\n")
     if options.json:
@@ -283,8 +250,7 @@ def main() -> int:
             "ratios": ratios(results),
             "environment": facts,
         }
-        with atomic_write(options.json) as file:
-            file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        store(options.json, content)
     return 0
 
 

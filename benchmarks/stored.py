@@ -1,12 +1,18 @@
 """The results in `benchmarks/results/`, and the command that makes each."""
 
 import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["COMMANDS", "RESULTS", "Results"]
+from pixelclip_sdk._files import atomic_write
+
+__all__ = ["COMMANDS", "RESULTS", "Results", "command_line", "store"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
+_ROOT = RESULTS.parents[1]
 
 _JSON = "--json benchmarks/results"
 COMMANDS = {
@@ -16,15 +22,62 @@ COMMANDS = {
     "compare-vit": f"python benchmarks/compare.py --case vit --rounds {{rounds}} {_JSON}/compare-vit.json",
     "gpu-latency": "make test-gpu",
     "roofline": f"python benchmarks/roofline.py --rounds {{rounds}} {_JSON}/roofline.json",
-    "precision": f"python benchmarks/precision.py --photos PHOTOS {_JSON}/precision.json",
+    "precision": (
+        "python benchmarks/precision.py --photos PHOTOS --camvid CAMVID --named PHOTOS "
+        f"{_JSON}/precision.json"
+    ),
     "postprocess": f"python benchmarks/postprocess.py PHOTOS {_JSON}/postprocess.json",
     "scaling": (
-        f"python benchmarks/scaling.py --rounds {{rounds}} --dataset-root CAMVID {_JSON}/scaling.json"
+        "python benchmarks/scaling.py --rounds {rounds} --camvid CAMVID --photos PHOTOS "
+        f"{_JSON}/scaling.json"
     ),
 }
 """Name of a result → what makes it. What it was called with is in the result."""
 
 _USUAL = {"runs": 200, "frames": 20000, "rounds": 30}
+
+
+def store(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a result as JSON, with the command that this process was called with."""
+    with atomic_write(path) as file:
+        text = json.dumps({"command": command_line(sys.argv), **content}, indent=1, ensure_ascii=False)
+        file.write_text(text + "\n", encoding="utf-8")
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """A command for people: what lies in the checkout by its place there, other paths by what they are.
+
+    ``--camvid /data/camvid`` becomes ``--camvid CAMVID``; paths without an option are ``PHOTOS``.
+
+    Args:
+        arguments: As in ``sys.argv``.
+    """
+    words: list[str] = ["python"]
+    option = ""
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--") and equals:
+            words.append(f"{flag}={_named(value, flag)}")
+        elif argument.startswith("--"):
+            option = argument
+            words.append(argument)
+            continue
+        else:
+            word = _named(argument, option)
+            if word != "PHOTOS" or words[-1] != word:  # However many photos there were.
+                words.append(word)
+        option = ""
+    return shlex.join(words)
+
+
+def _named(text: str, option: str) -> str:
+    path = Path(text)
+    if not path.is_absolute() and not path.exists():
+        return text  # A number or a name.
+    full = path.resolve()
+    if full.is_relative_to(_ROOT):
+        return full.relative_to(_ROOT).as_posix()
+    return option.removeprefix("--").upper().replace("-", "_") or "PHOTOS"
 
 
 class Results:
@@ -54,6 +107,8 @@ class Results:
     def command(self, name: str) -> str:
         """What makes a result: as it was called if it is there."""
         content = self._content.get(name) or {}
+        if command := content.get("command"):
+            return str(command)
         rows = [row for case in content.get("cases", []) for row in case.get("rows", [])]
         rounds = {"rounds": rows[0]["rounds"]} if rows else {}
         known = {key: content[key] for key in _USUAL if key in content}

@@ -8,7 +8,6 @@ video at its own pace, as a live source that drops what comes too fast.
 """
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.stored import store
 from pixelclip_sdk import Segmentation, Segmenter
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from pixelclip_sdk.sources import Frame, FrameSource, open_source
@@ -194,8 +194,13 @@ def main() -> int:
             "camera": options.camera,
             "load_before": load_before,
         }
-        content = {**facts, **report, "environment": environment()}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        memory = report["rss_mb"]
+        # Of both more is better, up to one: memory that does not grow, and a rate that does not fall.
+        ratios = {
+            "memory at the start over the end": memory["start"] / memory["end"],
+            "rate of the slowest third over all": report["fps_slowest_third"] / report["fps"],
+        }
+        store(options.json, {**facts, **report, "ratios": ratios, "environment": environment()})
     return 0
 
 

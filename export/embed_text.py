@@ -14,7 +14,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,21 @@ from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.text import TextEncoder
 from pixelclip_sdk.vocabulary import read_classes
 
-__all__ = ["add_vocabularies", "main", "named_classes", "write_vocabularies"]
+__all__ = ["add_vocabularies", "check_name", "main", "named_classes", "write_vocabularies"]
+
+
+def check_name(name: str) -> None:
+    """Check what a vocabulary is to be called.
+
+    Raises:
+        VocabularyError: It cannot be.
+    """
+    # No dot: in a file's name it ends the vocabulary's name.
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+        raise VocabularyError(
+            f"a vocabulary cannot be named {name!r}; "
+            "expected at most 64 small letters, digits, '-' and '_', e.g. 'rooms'"
+        )
 
 
 def write_vocabularies(
@@ -50,12 +64,7 @@ def write_vocabularies(
         OutputError: A file cannot be written.
     """
     for name in classes:
-        # No dot: in a file's name it ends the vocabulary's name.
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
-            raise VocabularyError(
-                f"a vocabulary cannot be named {name!r}; "
-                "expected at most 64 small letters, digits, '-' and '_', e.g. 'rooms'"
-            )
+        check_name(name)
     made = {name: Vocabulary.encode(words, encoder) for name, words in classes.items()}
     files: dict[str, dict[str, Any]] = {}
     try:
@@ -109,12 +118,13 @@ def _remove(folder: Path, files: Collection[str]) -> None:
             (folder / name).unlink()
 
 
-def named_classes(text: str, name: str | None = None) -> tuple[str, Classes]:
+def named_classes(text: str, name: str | None = None, *, otherwise: str | None = None) -> tuple[str, Classes]:
     """Words as a command line gives them, and what to call them in a bundle.
 
     Args:
         text: A list such as ``"voc-20"``, a ``.txt`` or ``.json`` file, or ``"cat, sofa"``.
         name: What to call them; None for the list's or the file's name.
+        otherwise: What to call them if nothing else gives them a name.
 
     Raises:
         VocabularyError: The words cannot be read, are embedded already, or have no name.
@@ -129,6 +139,8 @@ def named_classes(text: str, name: str | None = None) -> tuple[str, Classes]:
     if name is None and text in class_lists():
         name = text
     if name is None:
+        name = otherwise
+    if name is None:
         raise VocabularyError(
             f"the words {text[:40]!r} have no name to call them by; put them into a file, whose name they "
             "get, or give one with embed_text.py --name"
@@ -136,15 +148,15 @@ def named_classes(text: str, name: str | None = None) -> tuple[str, Classes]:
     return name, words
 
 
-def main() -> int:
-    """Run the command; return its exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 done, 1 it cannot be done, 130 interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--bundle", required=True, help="the bundle's folder, or its name on this machine")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--classes", help='a list such as voc-20, a .txt or .json file, or "cat, sofa"')
     what.add_argument("--all", action="store_true", help="every list that comes with the SDK")
     parser.add_argument("--name", help="what to call it in the bundle (default: the list's or file's name)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.all and options.name:
         parser.error("--name goes with --classes")
     try:
@@ -154,6 +166,9 @@ def main() -> int:
     except PixelClipError as error:
         print(f"embed_text: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("embed_text: interrupted; the bundle is whole, as it was or as it was to be", file=sys.stderr)
+        return 130
     for name in requested:
         file = bundle.vocabularies[name]
         print(f"{name} → {bundle.path / file} ({bundle.files[file]['size'] / 1e3:.0f} kB)")

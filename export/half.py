@@ -5,7 +5,7 @@ features' normalisation on (lengths, cosines), the graph's inputs and outputs, a
 fp16's largest number on the calibration photos.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import onnx
@@ -13,6 +13,7 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export.calibration import Batch, largest_values
+from export.layers import Layers, heavy_layers, layer_names
 
 __all__ = ["to_fp16"]
 
@@ -23,9 +24,13 @@ _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST = float(np.finfo(np.float16).tiny)
 # Other photos than the ones we saw may give larger values: room for four times as much.
 _HEADROOM = 4
+_STATISTICS = "sums over many values"
+_HEAD = "rounding would show in the scores"
 
 
-def to_fp16(model: onnx.ModelProto, calibration: Iterable[Batch]) -> onnx.ModelProto:
+def to_fp16(
+    model: onnx.ModelProto, calibration: Iterable[Batch], *, tell: Callable[[Layers], None] | None = None
+) -> onnx.ModelProto:
     """Type an fp32 image encoder fp16, where fp16 is good enough.
 
     Works on the result of `to_int8` too: what is not int8 becomes fp16.
@@ -34,6 +39,7 @@ def to_fp16(model: onnx.ModelProto, calibration: Iterable[Batch]) -> onnx.ModelP
         model: The encoder; it is not changed.
         calibration: A few real photos: ``{"image": uint8 [1, H, W, 3], "text": float32 [K, D]}`` each. The
             fp32 graph runs on them, and tensors beyond a quarter of fp16's range stay fp32.
+        tell: Is called with what stayed in fp32, and why.
 
     Returns:
         A checked model with the same inputs and outputs.
@@ -45,7 +51,10 @@ def to_fp16(model: onnx.ModelProto, calibration: Iterable[Batch]) -> onnx.ModelP
     result.CopyFrom(model)
     _check_weights(result.graph)
     _name_nodes(result.graph)
-    kept = _kept_nodes(result.graph, largest_values(result, calibration))
+    reasons = _kept_nodes(result.graph, largest_values(result, calibration))
+    if tell is not None:
+        tell(_told(result.graph, reasons))
+    kept = set(reasons)
     _own_weights(result.graph, kept)
     del result.graph.value_info[:]  # The converter infers its own, and takes weights listed here for fp16.
     result = convert_float_to_float16(
@@ -65,23 +74,47 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
         node.name = f"{index}/{node.op_type}"
 
 
-def _kept_nodes(graph: onnx.GraphProto, largest: dict[str, float]) -> set[str]:
-    """Names of the nodes that stay fp32."""
+def _kept_nodes(graph: onnx.GraphProto, largest: dict[str, float]) -> dict[str, str]:
+    """The nodes that stay fp32 → why; empty where its kind of operator says it."""
     weights = {weight.name: weight for weight in graph.initializer}
     beyond = {name for name, value in largest.items() if not value < _LARGEST / _HEADROOM}
-    kept, head = set(), set()
+    kept: dict[str, str] = {}
+    head: set[str] = set()
     for node in graph.node:  # In the order of computation.
         if node.op_type in _NORMALISATIONS or head.intersection(node.input):
             head.update(node.output)
-            kept.add(node.name)
-        elif node.op_type in _FLOAT32_OPS or beyond.intersection([*node.input, *node.output]):
-            kept.add(node.name)
+            kept[node.name] = _HEAD
+        elif near := beyond.intersection([*node.input, *node.output]):
+            kept[node.name] = f"values up to {max(largest[name] for name in near):.3g} on the photos"
+        elif node.op_type in _FLOAT32_OPS:
+            kept[node.name] = _STATISTICS
         elif node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             # A scale that fp16 has only as a subnormal number would be a coarse one.
             scale = numpy_helper.to_array(weights[node.input[1]])
             if scale.min() < _SMALLEST:
-                kept.add(node.name)
-    return kept | _feeding_only(graph, kept)
+                kept[node.name] = f"a scale of {scale.min():.2g}, which fp16 has only roughly"
+    return kept | dict.fromkeys(_feeding_only(graph, set(kept)), _HEAD)
+
+
+def _told(graph: onnx.GraphProto, kept: dict[str, str]) -> Layers:
+    """What the photos decided, by its place; what is always so, by its kind."""
+    names, layers = layer_names(graph), heavy_layers(graph)
+    kinds = {node.name: node.op_type for node in graph.node}
+    decided = {
+        f"{kinds[node]}, {names[node]}" if names[node] != node else node: why
+        for node, why in kept.items()
+        if why not in (_HEAD, _STATISTICS)
+    }
+    always = [kinds[node] for node, why in kept.items() if why == _STATISTICS]
+    fixed = {f"{always.count(kind)} {kind}": _STATISTICS for kind in sorted(set(always))}
+    if _HEAD in kept.values():
+        fixed["the features' normalisation and the cosines"] = _HEAD
+    return Layers(
+        precision="fp16",
+        converted=sum(name not in kept for name in layers),
+        total=len(layers),
+        kept=decided | fixed,
+    )
 
 
 def _feeding_only(graph: onnx.GraphProto, kept: set[str]) -> set[str]:

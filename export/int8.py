@@ -13,7 +13,7 @@ zero point, sums of residual branches are quantised as well, and the head's matr
 
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from onnxruntime.quantization import (
 )
 
 from export.calibration import Batch, checked
+from export.layers import Layers, heavy_layers, layer_names
 from export.precision import store_fp16
 
 __all__ = ["to_int8"]
@@ -40,7 +41,13 @@ _STORED_ELEMENTS = 200_000
 _MIN_ELEMENTS = 1024
 
 
-def to_int8(model: onnx.ModelProto, calibration: Iterable[Batch], *, gate: float) -> onnx.ModelProto:
+def to_int8(
+    model: onnx.ModelProto,
+    calibration: Iterable[Batch],
+    *,
+    gate: float,
+    tell: Callable[[Layers], None] | None = None,
+) -> onnx.ModelProto:
     """Quantise an fp32 image encoder.
 
     Every product with a large weight but the first (it reads the pixels) is a candidate; in a convolutional
@@ -52,6 +59,7 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[Batch], *, gate: float
         calibration: Real photos: ``{"image": uint8 [1, H, W, 3], "text": float32 [K, D]}`` each; 32 or more
             are good. They are kept in memory.
         gate: Least share of grid cells, over these photos and words, that keep their label.
+        tell: Is called with what stayed in fp32, and why.
 
     Returns:
         A checked model with the same inputs and outputs.
@@ -70,9 +78,15 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[Batch], *, gate: float
         same = [(logits.argmax(1) == e[0]).mean() for (logits, _), e in zip(found, expected, strict=True)]
         return float(np.mean(same))
 
+    def finished(names: set[str], costs: Mapping[str, float]) -> onnx.ModelProto:
+        if tell is not None:
+            tell(_told(base.graph, candidates, names, costs))
+        return _finished(base, full, names)
+
     if agreement(set(candidates)) >= gate:
-        return _finished(base, full, set(candidates))
-    ranked = _ranked(base, full, candidates, batches[:_RANKING_PHOTOS], expected)
+        return finished(set(candidates), {})
+    costs = _costs(base, full, candidates, batches[:_RANKING_PHOTOS], expected)
+    ranked = _ranked(base.graph, costs)
     few, many = 0, len(ranked)  # `few` is taken to meet the gate, `many` does not.
     while many - few > 1:
         middle = (few + many) // 2
@@ -81,7 +95,32 @@ def to_int8(model: onnx.ModelProto, calibration: Iterable[Batch], *, gate: float
         raise ValueError(
             f"weights stored in int8 keep {reached:.2%} of the labels, {gate:.2%} are asked; export in fp16"
         )
-    return _finished(base, full, set(ranked[:few]))
+    return finished(set(ranked[:few]), costs)
+
+
+def _told(
+    graph: onnx.GraphProto, candidates: list[str], names: set[str], costs: Mapping[str, float]
+) -> Layers:
+    """What is not among `names`: the most expensive first, then what is never quantised."""
+    modules, layers = layer_names(graph), heavy_layers(graph)
+    kept = {}
+    for name in sorted(set(candidates) - names, key=lambda name: -costs[name]):
+        label = modules[name] if name in layers else f"sum before {modules[name]}"
+        # Sums may share a label with each other.
+        label = label if label not in kept else f"{label} ({name})"
+        kept[label] = f"in int8 alone it moves the features by {costs[name]:.2g} (their length is 1)"
+    sizes = _sizes(graph)
+    weights = {node.name: sizes.get(node.input[1], 0) for node in graph.node if node.name in layers}
+    never = [name for name in layers if name not in candidates]
+    for name in never:
+        first = name == layers[0]
+        why = (
+            "it reads the pixels" if first else "few weights" if weights[name] < _MIN_ELEMENTS else "the head"
+        )
+        kept[modules[name]] = why
+    if not _convolutional(graph):
+        kept["attention's products, Softmax, LayerNormalization, GELU"] = "little time, and much rounding"
+    return Layers(precision="int8", converted=len(names.intersection(layers)), total=len(layers), kept=kept)
 
 
 def _candidates(graph: onnx.GraphProto) -> list[str]:
@@ -109,22 +148,27 @@ def _convolutional(graph: onnx.GraphProto) -> bool:
     return any(node.op_type in ("Clip", "Relu") and node.input[0] in convolved for node in graph.node)
 
 
-def _ranked(
+def _costs(
     base: onnx.ModelProto,
     full: onnx.ModelProto,
     candidates: list[str],
     batches: list[Batch],
     expected: list[tuple[np.ndarray, np.ndarray]],
-) -> list[str]:
-    """The candidates, those first whose quantisation alone changes the features least per weight."""
-    sizes = _sizes(base.graph)
-    weight = {node.name: sizes.get(node.input[1], 1) for node in base.graph.node if node.name in candidates}
+) -> dict[str, float]:
+    """Candidate → how far its quantisation alone moves the features, whose length is 1 (root mean square)."""
     cost = {}
     for name in candidates:
         found = _run(_only(base, full, {name}), batches)
-        error = sum(float(np.square(f - e[1]).mean()) for (_, f), e in zip(found, expected, strict=False))
-        cost[name] = error / weight[name]
-    return sorted(candidates, key=cost.__getitem__)
+        squares = [np.square(f - e[1]).sum(-1).mean() for (_, f), e in zip(found, expected, strict=False)]
+        cost[name] = float(np.sqrt(np.mean(squares)))
+    return cost
+
+
+def _ranked(graph: onnx.GraphProto, costs: Mapping[str, float]) -> list[str]:
+    """The candidates, those first that move the features least for the weights they make smaller."""
+    sizes = _sizes(graph)
+    weight = {node.name: sizes.get(node.input[1], 1) for node in graph.node if node.name in costs}
+    return sorted(costs, key=lambda name: costs[name] ** 2 / weight[name])
 
 
 def _quantised(base: onnx.ModelProto, candidates: list[str], batches: list[Batch]) -> onnx.ModelProto:

@@ -76,6 +76,7 @@ class _LeanViT(nn.Module):
         self.last = _LeanBlock(last, _value_path(last), for_cpu)
         self.ln_post = visual.ln_post
         self.proj = visual.proj
+        self.residual = vit.residual
         self.grid = rows, columns
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class _LeanViT(nn.Module):
         x = self.ln_pre(torch.cat([self.first.expand(x.shape[0], 1, -1), x], dim=1))
         for block in self.blocks:
             x = block(x, x)
-        x = self.last(x[:, 1:], x[:, :1])
+        x = self.last(x[:, 1:], self.residual(x))
         return (self.ln_post(x) @ self.proj).unflatten(1, self.grid)
 
 

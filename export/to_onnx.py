@@ -9,7 +9,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,18 @@ import torch
 from torch.export import Dim
 
 from export._graph import trace
+from export._options import DEFAULT_NAME, check_weights, photos_to_verify_on, vocabularies
 from export.calibration import Batch
-from export.embed_text import named_classes, write_vocabularies
+from export.embed_text import write_vocabularies
 from export.half import to_fp16
 from export.int8 import to_int8
+from export.layers import Layers
 from export.lean import LeanImageEncoder
+from export.lean_lite import LeanLiteEncoder
+from export.photos import default_photos, pictures
 from export.precision import store_fp16, store_int8
-from export.staging import staged_folder
-from export.verify import WORDS, VerificationError, verify
+from export.staging import check_target, staged_folder
+from export.verify import GATES, WORDS, VerificationError, verify
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
@@ -36,18 +40,16 @@ from pixelclip_sdk.text import TextEncoder
 from training.encoders import registry
 from training.encoders.build import build_pair
 from training.encoders.dense import DenseImageEncoder
+from training.encoders.lite import LiteImageEncoder
 from training.encoders.pair import EncoderPair
 from training.encoders.registry import LITE
 from training.encoders.runtime import TorchTextEncoder
 
 __all__ = ["GATES", "export_bundle", "main", "photo_batches", "trace_image_encoder"]
 
-# Precision → least share of pixels that keep their label. "int8-weights" computes in fp32.
-GATES = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97, "int8-weights": 0.99}
 # What int8 has to keep beyond its gate on the photos that it is calibrated on: others may do a little worse.
 _INT8_MARGIN = 0.005
-_PICTURES = (".jpg", ".jpeg", ".png")
-_ROOT = Path(__file__).resolve().parents[1]
+_log = logging.getLogger(__name__)
 
 
 def export_bundle(
@@ -78,23 +80,17 @@ def export_bundle(
         PixelClipError: The input cannot be used.
         OSError: The folder cannot be written.
     """
-    if precision == "int8" and not calibration:
-        raise PixelClipError(
-            "int8 needs photos to calibrate on: --calibration DIR with some dozen real photos"
-        )
-    calibrated = {sha256(photo) for photo in calibration}
-    photos = [photo for photo in photos if sha256(photo) not in calibrated]
-    if not photos:
-        raise VerificationError(
-            "no photos to verify on; give --photos a folder of JPEG or PNG photos, not those of --calibration"
-        )
+    photos = photos_to_verify_on(precision, photos, calibration)
     pair = dataclasses.replace(pair, input=dataclasses.replace(pair.input, batch=batch))
     with staged_folder(out) as folder:
         graph = trace_image_encoder(pair, for_cpu=precision in ("fp32", "int8-weights"))
         _say(f"image encoder traced, {len(graph.graph.node)} nodes; now {precision}")
         # fp16 needs to see photos too, to find tensors beyond its range; it learns nothing from them.
         gate = GATES[precision] if gate is None else gate
-        image_encoder = _in_precision(graph, precision, pair, calibration or photos, gate)
+        layers: list[Layers] = []
+        image_encoder = _in_precision(graph, precision, pair, calibration or photos, gate, layers.append)
+        for told in layers:
+            _say(told.text())
         onnx.save(image_encoder, folder / IMAGE_ENCODER)
         onnx.save(_text_in_precision(_trace_text_encoder(pair), precision), folder / TEXT_ENCODER)
         pair.tokenizer.save(str(folder / TOKENIZER), pretty=False)
@@ -112,11 +108,11 @@ def export_bundle(
             files={name: _entry(folder / name) for name in (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER)},
         )
         report = verify(bundle, pair, photos, gate)
-        vocabularies = write_vocabularies(folder, TextEncoder(bundle), classes) if classes else {}
-        bundle = dataclasses.replace(
-            bundle, verification=report.to_json(), files={**bundle.files, **vocabularies}
-        )
-        (folder / MANIFEST).write_text(json.dumps(bundle.manifest(), indent=1, ensure_ascii=False) + "\n")
+        embedded = write_vocabularies(folder, TextEncoder(bundle), classes) if classes else {}
+        verification = report.to_json() | ({"layers": layers[0].to_json()} if layers else {})
+        bundle = dataclasses.replace(bundle, verification=verification, files={**bundle.files, **embedded})
+        content = json.dumps(bundle.manifest(), indent=1, ensure_ascii=False) + "\n"
+        (folder / MANIFEST).write_text(content, encoding="utf-8")
     return Bundle.open(out)
 
 
@@ -134,6 +130,8 @@ def trace_image_encoder(pair: EncoderPair, *, for_cpu: bool = False) -> onnx.Mod
         size = spec.height, spec.width
         module = LeanImageEncoder(module, size, for_cpu=for_cpu).eval()
     else:
+        if isinstance(module, LiteImageEncoder):
+            module = LeanLiteEncoder(module).eval()
         rows, columns = Dim("rows", min=1, max=128), Dim("columns", min=1, max=128)
         free |= {1: spec.multiple * rows, 2: spec.multiple * columns}
     return trace(
@@ -158,15 +156,20 @@ def _trace_text_encoder(pair: EncoderPair) -> onnx.ModelProto:
 
 
 def _in_precision(
-    graph: onnx.ModelProto, precision: str, pair: EncoderPair, photos: Sequence[Path], gate: float
+    graph: onnx.ModelProto,
+    precision: str,
+    pair: EncoderPair,
+    photos: Sequence[Path],
+    gate: float,
+    tell: Callable[[Layers], None],
 ) -> onnx.ModelProto:
     """The image encoder's graph in the precision that was asked for."""
     if precision in ("fp16", "int8"):
         batches = photo_batches(pair, photos)
         try:
             if precision == "fp16":
-                return to_fp16(graph, batches)
-            return to_int8(graph, batches, gate=min(gate + _INT8_MARGIN, 1.0))
+                return to_fp16(graph, batches, tell=tell)
+            return to_int8(graph, batches, gate=min(gate + _INT8_MARGIN, 1.0), tell=tell)
         except ValueError as error:  # A weight or a layer that the precision cannot hold.
             raise VerificationError(f"{pair.name} cannot be exported in {precision}: {error}") from error
     if precision == "int8-weights":
@@ -199,14 +202,6 @@ def _entry(path: Path) -> dict[str, Any]:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _pictures(folder: Path | None) -> list[Path]:
-    if folder is None:
-        return []
-    if not folder.is_dir():
-        raise PixelClipError(f"{folder} is no folder; expected one with JPEG or PNG photos")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -244,11 +239,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="words to embed into the bundle; may be given several times",
     )
     parser.add_argument(
+        "--name",
+        help="what to call the words of --classes in the bundle (default: the list's or the file's name, "
+        f"{DEFAULT_NAME!r} for words given here)",
+    )
+    parser.add_argument(
         "--photos",
         type=Path,
-        default=_ROOT / "examples" / "photos",
         metavar="DIR",
-        help="real photos to verify on (default: ours)",
+        help="real photos to verify on (default: ours, scikit-image's and scikit-learn's)",
     )
     parser.add_argument(
         "--gate",
@@ -262,6 +261,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("training").setLevel(logging.INFO)
     try:
+        # All that can be wrong with the options, before weights are downloaded.
+        classes = vocabularies(options.classes, options.name)
+        precision = options.precision or ("int8-weights" if options.model == LITE else "fp32")
+        calibration = pictures("--calibration", options.calibration)
+        photos = pictures("--photos", options.photos) or default_photos()
+        photos = photos_to_verify_on(precision, photos, calibration)
+        if options.batch is not None and options.batch < 1:
+            raise PixelClipError(
+                f"--batch is {options.batch}; expected at least 1, or nothing for any number"
+            )
+        check_target(options.out)
+        check_weights(options.model)
         pair = build_pair(
             options.model,
             checkpoint=options.checkpoint,
@@ -271,11 +282,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle = export_bundle(
             pair,
             options.out,
-            precision=options.precision or ("int8-weights" if options.model == LITE else "fp32"),
-            photos=_pictures(options.photos),
-            calibration=_pictures(options.calibration),
+            precision=precision,
+            photos=photos,
+            calibration=calibration,
             batch=options.batch,
-            classes=dict(named_classes(words) for words in options.classes),
+            classes=classes,
             gate=options.gate,
         )
     except (PixelClipError, OSError) as error:
@@ -284,6 +295,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("to_onnx: interrupted; an older bundle is as it was")
         return 130
+    except Exception as error:  # Of torch, onnx and ONNX Runtime, which have no common parent.
+        if type(error).__module__.startswith("builtins") and not isinstance(
+            error, (RuntimeError, ValueError)
+        ):
+            raise  # A mistake of ours.
+        _log.debug("the whole error", exc_info=error)
+        said = " ".join(str(error).split())[:400]
+        _say(f"to_onnx: {options.model} cannot be exported: {type(error).__name__}: {said}")
+        return 1
     print(f"{bundle.name} ({bundle.precision}) → {options.out} ({bundle.size / 1e6:.1f} MB)")
     return 0
 

@@ -24,12 +24,12 @@ from export._trt import (
     precisions,
     profiles,
 )
-from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, PixelClipError
+from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.backends._cuda import Cuda
 from pixelclip_sdk.backends._limits import Limits
 from pixelclip_sdk.backends._trt import load_tensorrt, make_logger
-from pixelclip_sdk.bundle import IMAGE_ENCODER, InputSpec
+from pixelclip_sdk.bundle import IMAGE_ENCODER, InputSpec, misfit
 from pixelclip_sdk.engine import ENGINES, FLAVORS, EngineInfo, system
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.preprocess import input_size
@@ -38,7 +38,8 @@ __all__ = ["DEFAULT_BATCH", "DEFAULT_CLASSES", "Options", "compile_engine", "mai
 
 # Tuned for the frame of a camera; predict_batch may send some at once.
 DEFAULT_BATCH = (1, 1, 4)
-# K is a dimension of one small matrix product, so a wide range costs buffers and no time.
+# K is a dimension of one small matrix product, so a wide range costs no time, but memory: logits of 512
+# classes and 4 pictures are 34 MB on the GPU and as much on the host.
 DEFAULT_CLASSES = (1, 32, 512)
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 # GPUs that a TensorRT-RTX engine runs on where it was told no more: Ampere and everything after.
@@ -50,8 +51,10 @@ class Options:
     """How to compile.
 
     Attributes:
-        batch: Pictures at once: least, usual, most.
-        classes: Texts K: least, usual, most.
+        batch: Pictures at once: least, usual, most; None for the bundle's only number of them, or where any
+            goes for `DEFAULT_BATCH`.
+        classes: Texts K: least, usual, most; None for `DEFAULT_CLASSES`, or more where the bundle has a
+            larger vocabulary.
         imgsz: The only input size `(H, W)`; None for the bundle's own, or for all
             that a bundle takes whose size follows the picture.
         precision: Refuse to compile a network that computes in another; None for whatever it is.
@@ -59,8 +62,8 @@ class Options:
         timing_cache: File of measured kernels to start from and add to (TensorRT; RTX measures none).
     """
 
-    batch: tuple[int, int, int] = DEFAULT_BATCH
-    classes: tuple[int, int, int] = DEFAULT_CLASSES
+    batch: tuple[int, int, int] | None = None
+    classes: tuple[int, int, int] | None = None
     imgsz: tuple[int, int] | None = None
     precision: str | None = None
     workspace_mb: int | None = None
@@ -68,7 +71,10 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("batch", "classes"):
-            least, usual, most = values = getattr(self, name)
+            values = getattr(self, name)
+            if values is None:
+                continue
+            least, usual, most = values
             if not 1 <= least <= usual <= most:
                 raise BackendError(f"--{name} is {values}; expected 1 ≤ min ≤ opt ≤ max")
         if self.workspace_mb is not None and self.workspace_mb < 1:
@@ -94,6 +100,8 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
         OutputError: The files cannot be written.
     """
     source = bundle.file(IMAGE_ENCODER)
+    batch = options.batch or ((bundle.input.batch,) * 3 if bundle.input.batch else DEFAULT_BATCH)
+    classes = options.classes or _default_classes(bundle)
     sizes = _sizes(bundle.input, options.imgsz)
     trt = load_tensorrt(flavor)
     gpu, capability = "", _RTX_CAPABILITY
@@ -114,7 +122,7 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
     precision = next(iter(layers))
     _check_precision(precision, layers, options.precision, bundle, expanded)
     inputs = {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
-    shapes = profiles(inputs, batch=options.batch, classes=options.classes, sizes=sizes)
+    shapes = profiles(inputs, batch=batch, classes=classes, sizes=sizes)
     tensors = describe_tensors(network, shapes)
     plan, settings = _build(trt, builder, network, logger, shapes, options)
     info = EngineInfo(
@@ -132,8 +140,8 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
         plan_size=plan.nbytes,
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         options={
-            "batch": options.batch,
-            "classes": options.classes,
+            "batch": batch,
+            "classes": classes,
             "imgsz": options.imgsz,
             "workspace_mb": options.workspace_mb,
             **settings,
@@ -168,12 +176,19 @@ def pick_flavor(flavor: str) -> str:
     return "tensorrt-rtx"
 
 
+def _default_classes(bundle: Bundle) -> tuple[int, int, int]:
+    """As many texts as usual, and no fewer than any vocabulary in the bundle has."""
+    least, usual, most = DEFAULT_CLASSES
+    sizes = [len(Vocabulary.load(bundle.file(file))) for file in bundle.vocabularies.values()]
+    return least, usual, max([most, *sizes])
+
+
 def _sizes(spec: InputSpec, imgsz: tuple[int, int] | None) -> Any:
     """Least, usual and largest input size `(H, W)`."""
     nominal = spec.height, spec.width
     if imgsz is not None:
-        if any(side < 1 or side % spec.multiple for side in imgsz):
-            raise BackendError(f"--imgsz is {imgsz}; expected positive multiples of {spec.multiple}")
+        if problem := misfit(imgsz, spec.multiple):
+            raise BackendError(f"--imgsz: {problem}")
         if spec.fixed and imgsz != nominal:
             raise BackendError(
                 f"--imgsz is {imgsz}; this bundle takes {nominal} only. Export another for another size."
@@ -191,20 +206,23 @@ def _check_precision(
 ) -> None:
     """Refuse an engine of another precision than was asked for.
 
-    A bundle whose weights are merely stored small says so with `expanded`; of others the manifest's word
-    counts.
+    Where nothing was asked for, the manifest's word counts; weights that are merely stored small excuse
+    nothing, unless the manifest says so (``"int8-weights"``).
     """
-    if wanted is None and not expanded and bundle.precision in PRECISIONS:
+    if wanted is None and bundle.precision in PRECISIONS:
         wanted = bundle.precision
         said = f"{bundle.name}'s manifest says {wanted}"
     else:
         said = f"asked for {wanted}"
-    if wanted is not None and wanted != found:
-        stored = f" (its weights are only stored as {_stored_as(bundle)})" if expanded else ""
-        raise BackendError(
-            f"{said}, but the ONNX file computes in {found}{stored}: {layers}. TensorRT takes precision from "
-            "the file: export the bundle in the precision you want."
-        )
+    if wanted is None or wanted == found:
+        return
+    share = f"{layers.get(wanted, 0)} of {sum(layers.values())} convolutions and matrix products in {wanted}"
+    stored = f" (its weights are only stored as {_stored_as(bundle)})" if expanded else ""
+    raise BackendError(
+        f"{said}, but the ONNX file computes in {found}{stored}: {share}. TensorRT takes precision from the "
+        "file: export the bundle in the precision you want (int8 with a lower --gate has more int8 layers), "
+        f"or take it as it is with --precision {found}."
+    )
 
 
 def _stored_as(bundle: Bundle) -> str:
@@ -275,17 +293,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", required=True, help="the bundle's folder, or a model's name")
     parser.add_argument("--flavor", default="auto", choices=["auto", *FLAVORS], help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"(default: BUNDLE/{ENGINES})")
-    for name, default, what in (
-        ("batch", DEFAULT_BATCH, "pictures at once"),
-        ("classes", DEFAULT_CLASSES, "classes K"),
+    for name, default, what, unless in (
+        ("batch", DEFAULT_BATCH, "pictures at once", "; the bundle's if it has one"),
+        ("classes", DEFAULT_CLASSES, "classes K", ", or more if a vocabulary in the bundle has more"),
     ):
         parser.add_argument(
             f"--{name}",
             type=int,
             nargs="+",
-            default=default,
             metavar="N",
-            help=f"{what}: MIN OPT MAX or one number (default: {' '.join(map(str, default))})",
+            help=f"{what}: MIN OPT MAX or one number (default: {' '.join(map(str, default))}{unless})",
         )
     parser.add_argument(
         "--imgsz",
@@ -331,7 +348,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _three(name: str, values: Sequence[int]) -> tuple[int, int, int]:
+def _three(name: str, values: Sequence[int] | None) -> tuple[int, int, int] | None:
+    if values is None:
+        return None
     if len(values) == 1:
         return values[0], values[0], values[0]
     if len(values) != 3:
@@ -341,10 +360,11 @@ def _three(name: str, values: Sequence[int]) -> tuple[int, int, int]:
 
 def _summary(plan: Path, info: EngineInfo) -> str:
     stored = f" (weights stored as {info.stored_as})" if info.stored_as != info.precision else ""
+    share = f"{info.layers[info.precision]} of {sum(info.layers.values())} products"
     return (
         f"{plan} ({info.plan_size / 1e6:.1f} MB)\n"
         f"{info.flavor} {info.tensorrt_version} for {info.gpu or 'GPUs of compute capability'} "
-        f"{info.compute_capability}; computes in {info.precision}{stored}: {dict(info.layers)}"
+        f"{info.compute_capability}; computes in {info.precision}{stored}, {share}: {dict(info.layers)}"
     )
 
 

@@ -1,5 +1,10 @@
-"""Does the written bundle compute what its source does? Runs both on real photos."""
+"""Does the written bundle compute what its source does? Runs both on real photos.
 
+Every export does this; for a bundle that is there already,
+``python export/verify.py --bundle BUNDLE --model NAME``.
+"""
+
+import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -9,15 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from export.photos import default_photos, pictures
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk.backends.choose import open_backend
+from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import covered, fit, load_image
 from pixelclip_sdk.text import TextEncoder
+from training.encoders.build import build_pair
 from training.encoders.pair import EncoderPair
 from training.encoders.runtime import TorchTextEncoder
 
-__all__ = ["WORDS", "Report", "VerificationError", "verify"]
+__all__ = ["GATES", "WORDS", "Report", "VerificationError", "main", "verify"]
+
+# Precision → least share of pixels that keep their label. "int8-weights" computes in fp32.
+GATES = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97, "int8-weights": 0.99}
 
 # Everyday words: near ones too, so that labels can flip if the numbers move.
 WORDS = (
@@ -122,3 +133,41 @@ def verify(bundle: Bundle, pair: EncoderPair, photos: Sequence[Path], gate: floa
             f"{gate:.2%} is asked of {bundle.precision}. Export with higher precision, or lower --gate."
         )
     return report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 they agree, 1 they do not or it failed, 130 interrupted."""
+    parser = argparse.ArgumentParser(prog="verify.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("--bundle", required=True, help="the bundle's folder, or its name on this machine")
+    parser.add_argument("--model", required=True, help="what it was exported from, as for to_onnx.py")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="the weights, if they were a file")
+    parser.add_argument(
+        "--photos", type=Path, metavar="DIR", help="real photos, not those of the calibration (default: ours)"
+    )
+    parser.add_argument("--gate", type=float, help="least share of pixels with the same label")
+    parser.add_argument("--offline", action="store_true", help="take weights from the cache, never download")
+    options = parser.parse_args(arguments)
+    try:
+        photos = pictures("--photos", options.photos) or default_photos()
+        bundle = find_bundle(options.bundle)
+        bundle.verify()
+        size = bundle.input.height, bundle.input.width
+        pair = build_pair(options.model, checkpoint=options.checkpoint, imgsz=size, offline=options.offline)
+        if (pair.dim, pair.grid) != (bundle.embedding_dim, bundle.grid):
+            raise VerificationError(
+                f"{bundle.name} gives {bundle.embedding_dim} numbers a cell on {bundle.grid} cells, "
+                f"{options.model} {pair.dim} on {pair.grid}; name the model that it was exported from"
+            )
+        gate = GATES.get(bundle.precision, GATES["fp32"]) if options.gate is None else options.gate
+        verify(bundle, pair, photos, gate)
+    except KeyboardInterrupt:
+        print("verify: interrupted", file=sys.stderr)
+        return 130
+    except (PixelClipError, OSError) as error:
+        print(f"verify: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

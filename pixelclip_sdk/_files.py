@@ -21,6 +21,23 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def set_aside(folder: Path) -> Path:
+    """Where a folder waits while another takes its place in two steps: beside it, hidden."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def restore(folder: Path, mark: str) -> None:
+    """Bring a folder back that was set aside by a process that died before the new one was there.
+
+    Args:
+        folder: The folder; nothing happens while it exists.
+        mark: A file that tells that what was set aside is whole.
+    """
+    if folder.name and not folder.exists() and (set_aside(folder) / mark).is_file():
+        with contextlib.suppress(OSError):  # Cannot be written, or another process was first.
+            set_aside(folder).rename(folder)
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` in one step.

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pixelclip_sdk._files import sha256
+from pixelclip_sdk._files import restore, sha256
 from pixelclip_sdk.errors import BundleError
 
 __all__ = [
@@ -58,20 +58,28 @@ class InputSpec:
     batch: int | None = None
 
     def __post_init__(self) -> None:
-        for side in ("height", "width"):
-            value = getattr(self, side)
-            if value <= 0 or self.multiple <= 0 or value % self.multiple:
-                below = max(value // max(self.multiple, 1), 1) * self.multiple
-                raise BundleError(
-                    f"input {side} is {value}; expected a positive multiple of {self.multiple}, "
-                    f"for example {below} or {below + self.multiple}"
-                )
+        if problem := misfit((self.height, self.width), self.multiple):
+            raise BundleError(f"input {problem}")
         if not self.fixed and not self.keep_aspect:
             raise BundleError(
                 "fixed and keep_aspect are both false, but squashing needs one size; set one of them"
             )
         if self.batch is not None and self.batch < 1:
             raise BundleError(f"input batch is {self.batch}; expected at least 1, or null for any")
+
+    def resized(self, size: tuple[int, int]) -> "InputSpec":
+        """The same with another nominal size `(H, W)`.
+
+        Raises:
+            BundleError: The model takes one size only, or a side is no positive multiple of `multiple`.
+        """
+        height, width = size
+        if self.fixed and (height, width) != (self.height, self.width):
+            raise BundleError(
+                f"input size is {height}×{width}; this model takes {self.height}×{self.width} only. "
+                f"Export it for that size: export/to_onnx.py --imgsz {height} {width}"
+            )
+        return dataclasses.replace(self, height=height, width=width)
 
     @property
     def only_size(self) -> tuple[int, int] | None:
@@ -115,13 +123,15 @@ class Bundle:
     def open(cls, path: str | os.PathLike[str]) -> "Bundle":
         """Read a bundle's manifest and check that its files are there, at their sizes.
 
-        Hashes are checked later, by `file` for each file in use and by `verify` for all.
+        Hashes are checked later, by `file` for each file in use and by `verify` for all. A bundle that an
+        export had set aside when it was killed takes its place again.
 
         Raises:
             BundleError: There is no manifest or it cannot be read, its schema is newer than this
                 library's, a key is missing or unknown, a listed file is missing or of another size.
         """
         folder = Path(path)
+        restore(folder, MANIFEST)
         manifest = folder / MANIFEST
         if not manifest.is_file():
             raise BundleError(
@@ -221,6 +231,19 @@ class Bundle:
                 f"{path} has {found} bytes, {MANIFEST} says {size}: the copy is incomplete or was changed. "
                 "Copy or export the bundle again."
             )
+
+
+def misfit(size: tuple[int, int], multiple: int) -> str:
+    """What is wrong with an input size `(H, W)`, with the nearest that fit; empty if nothing is."""
+    problems = []
+    for side, value in zip(("height", "width"), size, strict=True):
+        if value <= 0 or multiple <= 0 or value % multiple:
+            below = max(value // max(multiple, 1), 1) * multiple
+            problems.append(
+                f"{side} is {value}; expected a positive multiple of {multiple}, "
+                f"for example {below} or {below + multiple}"
+            )
+    return ", and ".join(problems)
 
 
 _KEYS = {field.name for field in dataclasses.fields(Bundle)} - {"path"}

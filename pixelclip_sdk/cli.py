@@ -138,7 +138,16 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto, cpu, gpu, gpu:1, … (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--threads", type=int, help="CPU threads (default: all cores that this process is given)"
+    )
+    parser.add_argument(
+        "--imgsz",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="input of a model whose size is free: smaller is faster (default: the model's own)",
+    )
 
 
 def _load(options: argparse.Namespace, classes: str) -> Segmenter:
@@ -147,6 +156,7 @@ def _load(options: argparse.Namespace, classes: str) -> Segmenter:
         backend=options.backend,
         device=options.device,
         threads=options.threads,
+        input_size=tuple(options.imgsz) if options.imgsz else None,
         classes=_classes(options.model, classes),
         threshold=getattr(options, "threshold", None),
     )

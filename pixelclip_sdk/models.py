@@ -4,6 +4,7 @@ import difflib
 import os
 from pathlib import Path
 
+from pixelclip_sdk._files import restore
 from pixelclip_sdk.bundle import MANIFEST, Bundle
 from pixelclip_sdk.errors import ModelNotFoundError
 
@@ -22,9 +23,8 @@ def available_models() -> dict[str, Path]:
     models = {}
     for root in (_ASSETS, cache_folder()):
         if root.is_dir():
-            models.update(
-                {manifest.parent.name: manifest.parent for manifest in sorted(root.glob(f"*/{MANIFEST}"))}
-            )
+            found = sorted(manifest.parent for manifest in root.glob(f"*/{MANIFEST}"))
+            models.update({folder.name: folder for folder in found if not folder.name.startswith(".")})
     return models
 
 
@@ -39,6 +39,8 @@ def find_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
         BundleError: The bundle cannot be used.
     """
     folder = Path(name_or_path)
+    for place in (folder, cache_folder() / folder):
+        restore(place, MANIFEST)
     models = available_models()
     if str(name_or_path) in models:
         return Bundle.open(models[str(name_or_path)])

@@ -56,7 +56,7 @@ def labels_upsampled(
     grid, rows, columns = _cells(logits, size, covered)
     labels = np.empty(size, label_dtype(len(logits)))
     for start, stop in _pieces(rows, columns, len(logits)):
-        piece, corners = rows.pixels(start, stop), grid[start : stop + 1]
+        piece, corners = rows.pixels(start, stop), grid.corners(start, stop)
         found = _candidates(corners)
         first = found.classes[found.first].astype(labels.dtype).reshape(-1, columns.cells)
         part = first.take(columns.cell, axis=1).take(rows.cell[piece] - start, axis=0)
@@ -95,7 +95,7 @@ def argmax_upsampled(
     labels = np.empty(size, label_dtype(len(logits)))
     scores = np.empty(size, np.float32)
     for start, stop in _pieces(rows, columns, len(logits)):
-        piece, corners = rows.pixels(start, stop), grid[start : stop + 1]
+        piece, corners = rows.pixels(start, stop), grid.corners(start, stop)
         found = _candidates(corners)
         weights = rows.weights[start:stop], columns.weights
         best, winner = _compete(corners, weights, found, found.order, labels.dtype)
@@ -121,21 +121,49 @@ def scores_upsampled(
 
 def _cells(
     logits: Float32Array, size: tuple[int, int], covered: tuple[float, float]
-) -> tuple[Float32Array, "_Axis", "_Axis"]:
-    """The cells: logits `(rows + 1, columns + 1, K)` at their corners, and how pixels fall into them."""
-    count = len(logits)
+) -> tuple["_Grid", "_Axis", "_Axis"]:
+    """The cells: logits at their corners, and how pixels fall into them."""
     spans = logits.shape[1] * covered[0], logits.shape[2] * covered[1]
     # Cells of padding alone are dropped, so that nothing of them is mixed in at the picture's edge.
     logits = logits[:, : math.ceil(spans[0] - 1e-6), : math.ceil(spans[1] - 1e-6)]
-    # Repeated edges turn the clamping at the borders into ordinary cells. Classes last: they are compared.
-    grid = np.ascontiguousarray(np.pad(logits, ((0, 0), (1, 1), (1, 1)), mode="edge").transpose(1, 2, 0))
     parts = _parts(logits.shape, size)
     rows = _Axis(logits.shape[1], spans[0], size[0], parts)
     columns = _Axis(logits.shape[2], spans[1], size[1], parts)
-    if parts > 1:
-        grid = _corners(logits.shape[1], parts) @ grid.reshape(len(grid), -1)
-        grid = _corners(logits.shape[2], parts) @ grid.reshape(len(grid), -1, count)
-    return grid, rows, columns
+    return _Grid(logits, parts), rows, columns
+
+
+class _Grid:
+    """Logits at the cells' corners, classes last: they are compared.
+
+    A few rows at a time: all of them would be two more copies of the logits. Where cells are cut into parts
+    there are fewer values than pixels (see `_parts`), and all are made at once.
+
+    Args:
+        logits: `(K, h, w)`.
+        parts: Into how many parts the sides of cells are cut.
+    """
+
+    def __init__(self, logits: Float32Array, parts: int) -> None:
+        self._logits, self._whole = logits, None
+        if parts > 1:
+            count, rows, columns = logits.shape
+            whole = _corners(rows, parts) @ self.corners(0, rows + 1).reshape(rows + 2, -1)
+            self._whole = _corners(columns, parts) @ whole.reshape(len(whole), -1, count)
+
+    def corners(self, start: int, stop: int) -> Float32Array:
+        """`(stop - start + 1, columns + 1, K)`, those of the rows of cells `[start, stop)`."""
+        if self._whole is not None:
+            return self._whole[start : stop + 1]
+        count, height, width = self._logits.shape
+        wide = np.empty((count, stop - start + 1, width + 2), np.float32)
+        # Corner i is grid point i - 1. Repeated edges turn the clamping at the borders into ordinary cells.
+        first, last = max(start - 1, 0), min(stop, height)
+        inner = slice(first - (start - 1), last - (start - 1))
+        wide[:, inner, 1:-1] = self._logits[:, first:last]
+        wide[:, : inner.start, 1:-1] = self._logits[:, :1]
+        wide[:, inner.stop :, 1:-1] = self._logits[:, -1:]
+        wide[:, :, 0], wide[:, :, -1] = wide[:, :, 1], wide[:, :, -2]
+        return np.ascontiguousarray(wide.transpose(1, 2, 0))
 
 
 def _pieces(rows: "_Axis", columns: "_Axis", count: int) -> Iterator[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """Any picture → uint8 RGB at its own size → uint8 RGB at the model's size."""
 
+import dataclasses
 import io
 import math
 import os
@@ -13,12 +14,46 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import ImageError
 
-__all__ = ["ChannelOrder", "ImageInput", "covered", "fit", "input_size", "load_image", "scaled_size"]
+__all__ = [
+    "ChannelOrder",
+    "Draft",
+    "ImageInput",
+    "Picture",
+    "covered",
+    "fit",
+    "input_size",
+    "load_image",
+    "open_draft",
+    "open_image",
+    "picture_size",
+    "scaled_size",
+]
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 ChannelOrder = Literal["rgb", "bgr"]
 UInt8Array = npt.NDArray[np.uint8]
 
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draft:
+    """A JPEG that was decoded at a fraction of its size.
+
+    Attributes:
+        small: The picture so, mode RGB, upright.
+        size: `(H, W)` of the picture, upright.
+        file: The file's bytes, for who wants all of it.
+    """
+
+    small: Image.Image
+    size: tuple[int, int]
+    file: bytes
+
+
+Picture = UInt8Array | Image.Image | Draft
+"""A decoded picture: `(H, W, 3)` uint8 RGB, a PIL image of mode RGB, or a `Draft`. Read only."""
+
+# Of a draft at least so many times the model's input is left, along both sides.
+_DRAFT_LEFT = 2
 # Squashing a panorama further than this would leave nothing to see, and following it would cost more
 # memory than a normal photo.
 _MAX_ASPECT = 4.0
@@ -44,6 +79,28 @@ def load_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> UInt8
         ImageError: There is no such file, it is no picture or only part of one, it has more pixels than
             ``PIL.Image.MAX_IMAGE_PIXELS``, or the array has another dtype or shape.
     """
+    return np.asarray(_open(source, channel_order))
+
+
+def open_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> Picture:
+    """The same as `load_image`, without the copy from Pillow's memory into an array.
+
+    Args:
+        source: See `load_image`.
+        channel_order: See `load_image`.
+
+    Returns:
+        A PIL image that nobody else has, or an array, which may share memory with `source`.
+
+    Raises:
+        ImageError: See `load_image`.
+    """
+    picture = _open(source, channel_order)
+    return picture.copy() if isinstance(picture, Image.Image) and picture is source else picture
+
+
+def _open(source: ImageInput, channel_order: ChannelOrder) -> UInt8Array | Image.Image:
+    """`open_image`, without the copy of what is the caller's."""
     if channel_order not in ("rgb", "bgr"):
         raise ImageError(f'channel_order is {channel_order!r}; expected "rgb" or "bgr"')
     if isinstance(source, np.ndarray):
@@ -62,6 +119,49 @@ def load_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> UInt8
         f"got {type(source).__name__}; expected a path, the bytes of an image file, "
         "a PIL image or a uint8 array (H, W, 3). A torch tensor: pass tensor.cpu().numpy()"
     )
+
+
+def open_draft(source: ImageInput, spec: InputSpec, channel_order: ChannelOrder = "rgb") -> Picture:
+    """The same as `open_image`, but a JPEG file that is large for the model is decoded at a half, 4th or 8th.
+
+    That leaves out much of decoding. It is done where twice the model's input is left along both sides, so
+    from four times its size on. Pixels differ a little from those of the whole file made smaller.
+
+    Args:
+        source: See `load_image`.
+        spec: The sizes that the model takes.
+        channel_order: See `load_image`.
+
+    Raises:
+        ImageError: See `load_image`.
+    """
+    if isinstance(source, str | os.PathLike) and Path(source).is_file():
+        file = Path(source).read_bytes()
+    elif isinstance(source, bytes | bytearray):
+        file = bytes(source)
+    else:
+        return open_image(source, channel_order)
+    try:
+        with Image.open(io.BytesIO(file), formats=["JPEG"]) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            width, height = image.size[::-1] if turned else image.size
+    except (OSError, SyntaxError, ValueError):  # No JPEG, or a broken one: the usual way says what it is.
+        return open_image(source, channel_order)
+    rows, columns = scaled_size(height, width, spec)
+    left = min(height / rows, width / columns) / _DRAFT_LEFT
+    if left < _DRAFT_LEFT:
+        return open_image(source, channel_order)
+    small = _from_file(io.BytesIO(file), f"{len(file)} bytes", shrink=int(left))
+    return Draft(small, (height, width), file) if isinstance(small, Image.Image) else small
+
+
+def picture_size(picture: Picture) -> tuple[int, int]:
+    """Size `(H, W)`."""
+    if isinstance(picture, Draft):
+        return picture.size
+    if isinstance(picture, Image.Image):
+        return picture.height, picture.width
+    return picture.shape[0], picture.shape[1]
 
 
 def input_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
@@ -99,24 +199,27 @@ def covered(size: tuple[int, int], spec: InputSpec) -> tuple[float, float]:
     return scaled[0] / whole[0], scaled[1] / whole[1]
 
 
-def fit(image: UInt8Array, spec: InputSpec) -> UInt8Array:
+def fit(image: Picture, spec: InputSpec) -> UInt8Array:
     """Bring a picture to the model's input: bilinear, antialiased when shrinking.
 
     Args:
-        image: `(H, W, 3)` uint8.
+        image: `(H, W, 3)` uint8; a PIL image of mode RGB, which saves a copy; or a draft.
         spec: The sizes the model takes.
 
     Returns:
         uint8 `(*input_size(H, W, spec), 3)`, C-contiguous; may be `image` itself. Where `scaled_size` is
         smaller, the right or the bottom is grey.
     """
-    height, width = image.shape[:2]
+    height, width = picture_size(image)
     size, whole = scaled_size(height, width, spec), input_size(height, width, spec)
-    if image.shape[:2] != size:
+    if isinstance(image, Draft):
+        image = image.small
+    if (height, width) != size:
+        large = image if isinstance(image, Image.Image) else Image.fromarray(image)
         # From three times the size on, it is first averaged over blocks, the filter's finest 1.5 pixels kept:
         # about half the time on a large frame, a third of a grey level apart on average.
-        small = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=1.5)
-        image = np.asarray(small)
+        image = large.resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=1.5)
+    image = np.asarray(image)
     if size == whole:
         return image
     padded = np.empty((*whole, 3), np.uint8)
@@ -125,13 +228,15 @@ def fit(image: UInt8Array, spec: InputSpec) -> UInt8Array:
     return padded
 
 
-def _from_file(file: Path | io.BytesIO, name: str) -> UInt8Array:
+def _from_file(file: Path | io.BytesIO, name: str, shrink: int = 1) -> UInt8Array | Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
     try:
         with Image.open(file) as image:
             # Pillow only warns between its limit and twice its limit.
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError(f"it is {image.width}×{image.height}.")
+            if shrink > 1:
+                image.draft(None, (image.width // shrink, image.height // shrink))
             image.load()
             return _from_pil(image, name)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -150,7 +255,8 @@ def _from_file(file: Path | io.BytesIO, name: str) -> UInt8Array:
         raise ImageError(f"{name} cannot be read as an image: {error}. Is the file complete?") from error
 
 
-def _from_pil(image: Image.Image, name: str) -> UInt8Array:
+def _from_pil(image: Image.Image, name: str) -> UInt8Array | Image.Image:
+    """The picture upright in RGB: `image` itself if it is, else a new one."""
     if 0 in image.size:
         raise ImageError(f"{name} is {image.width}×{image.height} pixels; expected at least 1×1")
     if image.mode in ("I", "F"):
@@ -166,7 +272,7 @@ def _from_pil(image: Image.Image, name: str) -> UInt8Array:
         return _from_array((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8), "rgb")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return _over_white(np.asarray(image.convert("RGBA")))
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_array(array: np.ndarray, channel_order: ChannelOrder) -> UInt8Array:

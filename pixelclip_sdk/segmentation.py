@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from PIL import Image
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.errors import OutputError, VocabularyError
 from pixelclip_sdk.postprocess import label_dtype, scores_upsampled, unknown_label
+from pixelclip_sdk.preprocess import Draft, Picture, load_image, picture_size
 
 __all__ = ["FrameInfo", "Segmentation"]
 
@@ -39,16 +41,43 @@ class FrameInfo:
     damaged: int = 0
 
 
+class _Image:
+    """A field that takes a decoded picture and gives an array, made when it is first asked for.
+
+    Most results are read for their labels alone, and a copy of the picture costs as much as those.
+    """
+
+    # One for all results: each needs it once at most, for a copy's time, and a lock of its own would keep it
+    # from being pickled.
+    _lock = threading.Lock()
+
+    def __get__(self, result: "Segmentation | None", kind: type | None = None) -> npt.NDArray[np.uint8]:
+        if result is None:
+            raise AttributeError("image")  # To dataclasses: there is no default.
+        picture: Picture = result.__dict__["image"]
+        if isinstance(picture, np.ndarray):
+            return picture
+        with self._lock:
+            picture = result.__dict__["image"]
+            array = load_image(picture.file) if isinstance(picture, Draft) else np.asarray(picture)
+            result.__dict__["image"] = array
+        return array
+
+    def __set__(self, result: "Segmentation", picture: Picture) -> None:
+        result.__dict__["image"] = picture
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Segmentation:
-    """What was found in one picture. Owns its arrays; keeps its names when the segmenter's change.
+    """What was found in one picture. Owns its labels and logits; keeps its names when the segmenter's change.
 
     Attributes:
         labels: `(H, W)` at the picture's own size: index into `names`, or `unknown`. uint8; uint16
             beyond 255 names.
         logits: `(K, h, w)` float32: the cosines on the model's grid that the labels were interpolated from.
         names: The class names it was made with, K.
-        image: `(H, W, 3)` uint8 RGB: the picture.
+        image: `(H, W, 3)` uint8 RGB: the picture. To be read only: it may be the array that was given to
+            `predict`, not a copy. A decoded file (a PIL image here) becomes an array when first asked for.
         speed: Milliseconds of each stage: ``decode``, ``preprocess``, ``inference``, ``postprocess`` and
             their ``total``. In a batch, inference is the batch's time divided by its pictures. In a stream
             there is also ``wait``, the time in queues, and ``total`` is the frame's age when it was handed
@@ -60,7 +89,7 @@ class Segmentation:
     labels: npt.NDArray[np.uint8 | np.uint16]
     logits: npt.NDArray[np.float32]
     names: list[str]
-    image: npt.NDArray[np.uint8]
+    image: _Image = _Image()
     speed: Mapping[str, float]
     covered: tuple[float, float] = (1.0, 1.0)
     frame: FrameInfo | None = None
@@ -68,8 +97,9 @@ class Segmentation:
     def __post_init__(self) -> None:
         if self.labels.dtype != label_dtype(len(self.names)):
             raise ValueError(f"labels are {self.labels.dtype}; expected {label_dtype(len(self.names))}")
-        if self.labels.shape != self.image.shape[:2]:
-            raise ValueError(f"labels {self.labels.shape} and image {self.image.shape} differ")
+        size = picture_size(self.__dict__["image"])
+        if self.labels.shape != size:
+            raise ValueError(f"labels {self.labels.shape} and image {size} differ")
         if len(self.logits) != len(self.names):
             raise ValueError(f"logits {self.logits.shape} are not of {len(self.names)} names")
 

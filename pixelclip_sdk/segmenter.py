@@ -1,7 +1,7 @@
 """Segmenter: words and pictures in, label maps out."""
 
-import dataclasses
 import difflib
+import functools
 import logging
 import os
 import threading
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk._batches import batched_logits
 from pixelclip_sdk._clock import Clock
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import Bundle, InputSpec
@@ -19,20 +20,26 @@ from pixelclip_sdk.classes import check_list_name, class_lists
 from pixelclip_sdk.errors import ImageError, VocabularyError
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
-from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, covered, fit, load_image
+from pixelclip_sdk.preprocess import (
+    ChannelOrder,
+    ImageInput,
+    Picture,
+    covered,
+    fit,
+    open_draft,
+    open_image,
+    picture_size,
+)
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.vocabulary import Classes, Encoder, Vocabulary
 
 if TYPE_CHECKING:
     from pixelclip_sdk.sources import SourceInput
-    from pixelclip_sdk.video import Buffer
+    from pixelclip_sdk.video import Buffer, OnError
 
 __all__ = ["Segmenter"]
 
 _log = logging.getLogger(__name__)
-
-# Pictures that go through the engine together: enough to gain all there is, few enough to fit anywhere.
-_MAX_BATCH = 16
 
 
 class Segmenter:
@@ -47,6 +54,7 @@ class Segmenter:
         text_encoder: What embeds new words; None if there are only precomputed vocabularies.
         bundle: Where the model comes from, if it does.
         threshold: Pixels whose best cosine is below it become unknown; None for none.
+        draft: See `from_pretrained`.
     """
 
     def __init__(
@@ -58,9 +66,11 @@ class Segmenter:
         text_encoder: Encoder | None = None,
         bundle: Bundle | None = None,
         threshold: float | None = None,
+        draft: bool = False,
     ) -> None:
         self._backend = backend
         self._input = input_spec
+        self._open = functools.partial(open_draft, spec=input_spec) if draft else open_image
         self._text_encoder = text_encoder
         self._text_lock = threading.Lock()
         self._threads: int | None = None
@@ -80,6 +90,8 @@ class Segmenter:
         classes: Classes | Vocabulary | None = None,
         threshold: float | None = None,
         threads: int | None = None,
+        input_size: tuple[int, int] | None = None,
+        draft: bool = False,
     ) -> Self:
         """Load a model from this machine. Nothing is downloaded.
 
@@ -92,25 +104,27 @@ class Segmenter:
             classes: The words to find, or a `Vocabulary`; None to call `set_classes` later.
             threshold: Pixels whose best cosine is below it become unknown; None for none.
             threads: CPU threads for one picture; None for all that this process may use.
+            input_size: Nominal input `(H, W)` of a model whose size is free: a picture is scaled to about so
+                many pixels. Smaller is faster, larger sees smaller things. None for the model's own.
+            draft: Decode JPEG files of four times the model's input or more at a fraction of their size:
+                faster, some labels differ (docs/adr/0010). Results have the picture's own size.
 
         Raises:
             ModelNotFoundError: There is no such model.
-            BundleError: The model's files are incomplete or damaged.
+            BundleError: The model's files are incomplete or damaged, or it does not take `input_size`.
             BackendUnavailableError: The backend or device is not there.
             BackendError: The engine does not load, or was compiled from or for something else.
             VocabularyError: The words cannot be used.
         """
         # Imported here so that `import pixelclip_sdk` stays light.
-        from pixelclip_sdk.backends.choose import open_backend
+        from pixelclip_sdk.backends.choose import open_backend, spec_of
 
         bundle = find_bundle(name_or_path)
+        spec = bundle.input if input_size is None else bundle.input.resized(input_size)
         engine = open_backend(bundle, backend, device, threads)
-        spec = bundle.input
-        if not spec.fixed and engine.fixed_size is not None:  # An engine may be compiled for one size.
-            height, width = engine.fixed_size
-            spec = dataclasses.replace(spec, height=height, width=width, fixed=True)
+        spec = spec_of(engine, spec, resized=input_size is not None)
         _log.info("%s: backend %s", bundle.name, engine.description)
-        segmenter = cls(engine, spec, bundle=bundle, threshold=threshold)
+        segmenter = cls(engine, spec, bundle=bundle, threshold=threshold, draft=draft)
         segmenter._threads = threads
         if classes is not None:
             segmenter.set_classes(classes)
@@ -214,6 +228,7 @@ class Segmenter:
         buffer: "Buffer" = "auto",
         channel_order: ChannelOrder = "rgb",
         threshold: float | None = None,
+        on_error: "OnError" = "raise",
     ) -> Generator[Segmentation, None, None]:
         """Segment video, frame by frame, with decoding and all other stages of several frames at once.
 
@@ -230,6 +245,7 @@ class Segmenter:
                 ``"all"``.
             channel_order: Order of the arrays' channels; OpenCV's is ``"bgr"``.
             threshold: Overrides the segmenter's own.
+            on_error: A source that breaks off ends all (``"raise"``), or, of several, itself (``"skip"``).
 
         Returns:
             Results, each source's in the order of its frames.
@@ -247,7 +263,7 @@ class Segmenter:
             return lambda image: self._segment([image], vocabulary, limit, "rgb")[0]
 
         begin()  # What is wrong with the words is said here, not at the first frame.
-        return segment_frames(begin, sources, buffer=buffer, channel_order=channel_order)
+        return segment_frames(begin, sources, buffer=buffer, channel_order=channel_order, on_error=on_error)
 
     def _limit(self, threshold: float | None) -> float | None:
         return self.threshold if threshold is None else threshold
@@ -260,13 +276,13 @@ class Segmenter:
         channel_order: ChannelOrder,
     ) -> list[Segmentation]:
         """What `predict_batch` does, with words that are already chosen."""
-        pictures: list[npt.NDArray[np.uint8]] = []
+        pictures: list[Picture] = []
         inputs: list[npt.NDArray[np.uint8]] = []
         speeds: list[dict[str, float]] = []
         for i, source in enumerate(images):
             clock = Clock()
             try:
-                picture = load_image(source, channel_order)
+                picture = self._open(source, channel_order=channel_order)
             except ImageError as error:
                 if len(images) > 1:
                     raise ImageError(f"image {i} of {len(images)}: {error}") from error
@@ -276,11 +292,11 @@ class Segmenter:
             clock.lap("preprocess")
             pictures.append(picture)
             speeds.append(clock.laps)
-        logits = self._logits(inputs, vocabulary.embeddings, speeds)
+        logits = batched_logits(self._backend, inputs, vocabulary.embeddings, speeds)
         results = []
         for picture, grid, speed in zip(pictures, logits, speeds, strict=True):
             clock = Clock(speed)
-            size = picture.shape[0], picture.shape[1]
+            size = picture_size(picture)
             part = covered(size, self._input)
             labels = labels_upsampled(grid, size, limit, part)
             clock.lap("postprocess")
@@ -311,7 +327,7 @@ class Segmenter:
             ImageError: The picture cannot be used.
             BackendError: The engine is closed or failed.
         """
-        picture = load_image(image, channel_order)
+        picture = self._open(image, channel_order=channel_order)
         features: npt.NDArray[np.float32] = self._backend.features(fit(picture, self._input)[None])[0]
         return features
 
@@ -330,29 +346,6 @@ class Segmenter:
     def __repr__(self) -> str:
         name = self.bundle.name if self.bundle else "no bundle"
         return f"Segmenter({name}, {self.backend}, {self._vocabulary or 'no classes'})"
-
-    def _logits(
-        self,
-        inputs: Sequence[npt.NDArray[np.uint8]],
-        text: npt.NDArray[np.float32],
-        speeds: Sequence[dict[str, float]],
-    ) -> list[npt.NDArray[np.float32]]:
-        """Logits `(K, h, w)` of every input, computed together for inputs of one size."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for i, image in enumerate(inputs):
-            groups.setdefault(image.shape, []).append(i)
-        logits: dict[int, npt.NDArray[np.float32]] = {}
-        batches = [m[i : i + _MAX_BATCH] for m in groups.values() for i in range(0, len(m), _MAX_BATCH)]
-        for members in batches:
-            clock = Clock()
-            first = inputs[members[0]]
-            together = first[None] if len(members) == 1 else np.stack([inputs[i] for i in members])
-            batch = self._backend.logits(together, text)
-            clock.lap("inference")
-            for i, grid in zip(members, batch, strict=True):
-                logits[i] = grid
-                speeds[i]["inference"] = clock.laps["inference"] / len(members)
-        return [logits[i] for i in range(len(inputs))]
 
     def _encoder(self) -> Encoder:
         with self._text_lock:

@@ -10,6 +10,7 @@ busy whatever stage is the slowest (docs/adr/0008).
 
 import contextlib
 import dataclasses
+import logging
 import threading
 import time
 from collections import deque
@@ -24,13 +25,19 @@ from pixelclip_sdk.preprocess import ChannelOrder
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
 from pixelclip_sdk.sources import Frame, FrameSource, SourceInput, open_source
 
-__all__ = ["BUFFERS", "Buffer", "segment_frames"]
+__all__ = ["BUFFERS", "Buffer", "OnError", "segment_frames"]
+
+_log = logging.getLogger(__name__)
 
 Buffer = Literal["auto", "latest", "all"]
 """What happens to frames that come faster than results: ``"latest"``: a newer one takes their place;
 ``"all"``: the source waits; ``"auto"``: the former for live sources, the latter for others."""
 
 BUFFERS = get_args(Buffer)
+
+OnError = Literal["raise", "skip"]
+"""What a source that breaks off does to the others of a stream: ``"raise"``: it ends all; ``"skip"``: they go
+on."""
 
 _WORKERS = 2
 # Decoded frames that wait for a worker, and finished results that wait for the caller, a source.
@@ -49,6 +56,7 @@ def segment_frames(
     *,
     buffer: Buffer = "auto",
     channel_order: ChannelOrder = "rgb",
+    on_error: OnError = "raise",
 ) -> Generator[Segmentation, None, None]:
     """Results of all frames of all sources.
 
@@ -59,6 +67,8 @@ def segment_frames(
             when the iterator ends or is closed.
         buffer: See `Buffer`.
         channel_order: Order of the channels of arrays.
+        on_error: See `OnError`. With ``"skip"`` the log names a source that breaks off; if all do, the last
+            one's error is raised. Errors of segmenting always are.
 
     Returns:
         Results, each source's in the order of its frames, with `Segmentation.frame` filled in. A new
@@ -72,6 +82,8 @@ def segment_frames(
     """
     if buffer not in BUFFERS:
         raise ImageError(f"buffer is {buffer!r}; expected one of {', '.join(BUFFERS)}")
+    if on_error not in get_args(OnError):
+        raise ImageError(f"on_error is {on_error!r}; expected one of {', '.join(get_args(OnError))}")
     if not sources:
         raise ImageError("no source is given; expected a video file, a folder, a camera or pictures")
     with contextlib.ExitStack() as stack:
@@ -80,17 +92,25 @@ def segment_frames(
             opened.append(open_source(source, channel_order))
             stack.callback(opened[-1].close)
         stack.pop_all()  # All are open: from here on they are the pipeline's.
-    results = _results(_Pipeline(begin, opened, buffer))
+    results = _results(_Pipeline(begin, opened, buffer), len(opened) if on_error == "skip" else 1)
     next(results)  # Into its `try`: from here on, dropping it closes the sources, even if nobody reads it.
     return results
 
 
-def _results(pipeline: "_Pipeline") -> Generator[Any, None, None]:
-    """None, then the results."""
+def _results(pipeline: "_Pipeline", most_broken: int) -> Generator[Any, None, None]:
+    """None, then the results, until so many sources have broken off."""
+    broken = 0
     try:
         yield None
         pipeline.start()
         while (job := pipeline.next_done()) is not None:
+            if (
+                isinstance(job.error, Exception)
+                and job.frame is None
+                and (broken := broken + 1) < most_broken
+            ):
+                _log.warning("%s: %s. The other sources go on.", job.lane.source.name, job.error)
+                continue
             yield _finish(job)
             del job  # Not kept while the next one is waited for.
     finally:

@@ -78,9 +78,9 @@ class Vocabulary:
     def encode(cls, classes: Classes, encoder: Encoder) -> "Vocabulary":
         """Embed words.
 
-        A class's embedding is the mean over its synonyms and the encoder's templates, each embedding
-        normalised, the mean normalised again (PixelCLIP's prompt ensemble). Underscores in a word are
-        read as spaces.
+        A class's embedding is, for each of the encoder's templates, the mean over its synonyms, normalised;
+        then the mean of these over the templates, normalised (PixelCLIP's prompt ensemble, in the order of
+        the official code). Underscores in a word are read as spaces.
 
         Args:
             classes: The words; see `Classes`.
@@ -95,12 +95,16 @@ class Vocabulary:
         encoder.check_words(words)
         prompts = [template.format(word) for word in words for template in encoder.templates or ("{}",)]
         rows = encoder.encode(prompts)
-        counts = np.array([len(texts) for texts in synonyms.values()]) * max(len(encoder.templates), 1)
-        means = np.add.reduceat(rows, np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=0)
-        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        counts = [len(texts) for texts in synonyms.values()]
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        means = np.add.reduceat(rows.reshape(len(words), -1, rows.shape[1]), starts, axis=0)
+        means /= np.linalg.norm(means, axis=2, keepdims=True)
+        if means.shape[1] > 1:  # Several templates.
+            means = means.sum(axis=1, keepdims=True)
+            means /= np.linalg.norm(means, axis=2, keepdims=True)
         return cls(
             names=list(synonyms),
-            embeddings=means,
+            embeddings=means[:, 0],
             synonyms=synonyms,
             templates=encoder.templates,
             text_hash=encoder.text_hash,

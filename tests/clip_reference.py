@@ -45,9 +45,11 @@ def mlp(state: State, name: str, x: Tensor, *, quick: bool) -> Tensor:
     return linear(state, f"{name}.mlp.c_proj", hidden)
 
 
-def reference_vit(state: State, image: Tensor, patch: int, layers: int) -> Tensor:
+def reference_vit(
+    state: State, image: Tensor, patch: int, layers: int, mean: Tensor = MEAN, std: Tensor = STD
+) -> Tensor:
     """uint8 `[H, W, 3]` → `[h, w, D]`."""
-    pixels = (image / 255 - MEAN) / STD
+    pixels = (image / 255 - mean) / std
     rows, columns = image.shape[0] // patch, image.shape[1] // patch
     patches = (
         pixels.reshape(rows, patch, columns, patch, 3).permute(0, 2, 4, 1, 3).reshape(rows * columns, -1)
@@ -98,8 +100,8 @@ def reference_convnext(state: State, image: Tensor, depths: tuple[int, ...]) -> 
 
 
 def reference_text(state: State, ids: Tensor, layers: int, *, quick: bool) -> Tensor:
-    """int64 `[77]` → unit `[D]`."""
-    x = state["token_embedding.weight"][ids] + state["positional_embedding"]
+    """int64 `[T]`, T up to 77 → unit `[D]`."""
+    x = state["token_embedding.weight"][ids] + state["positional_embedding"][: len(ids)]
     for i in range(layers):
         x = block(state, f"transformer.resblocks.{i}", x, 64, quick=quick, causal=True)
     x = norm(state, "ln_final", x)[ids.argmax()] @ state["text_projection"]

@@ -41,6 +41,7 @@ class Config:
         crop: … a square of so many of them is cut out …
         imgsz: … and brought to this side for the encoder.
         mask_size: Side that masks are pooled and compared at.
+        vary: Change light and colours of the photos, for teacher and student alike.
         strong: Augment the student's photos more.
         clusters: k, number of class prompts.
         words: l, learnable words a prompt.
@@ -85,6 +86,7 @@ class Config:
     crop: int = 640
     imgsz: int = 320
     mask_size: int = 256
+    vary: bool = True
     strong: bool = True
     clusters: int = 64
     words: int = 4

@@ -147,6 +147,7 @@ class MaskedPhotos(Dataset[Sample]):
         long_side: Where the long side would have more pixels than this, the photo is seen that much smaller.
             None for no bound.
         seed: Of the augmentation.
+        vary: Light and colours are changed, for teacher and student alike.
         strong: The student's photo is augmented more than the teacher's.
 
     Raises:
@@ -164,13 +165,14 @@ class MaskedPhotos(Dataset[Sample]):
         mask_size: int,
         long_side: int | None = None,
         seed: int = 0,
+        vary: bool = True,
         strong: bool = True,
     ) -> None:
         self.images, self.masks = images, masks
         self.names = find_pairs(images, masks)
         self.short_side, self.long_side, self.crop = short_side, long_side, crop
         self.imgsz, self.mask_size = imgsz, mask_size
-        self.seed, self.strong = seed, strong
+        self.seed, self.vary, self.strong = seed, vary, strong
 
     def __len__(self) -> int:
         return len(self.names)
@@ -208,7 +210,9 @@ class MaskedPhotos(Dataset[Sample]):
             crop = random_crop(image.shape[1], image.shape[2], crop_px / short)
             points = _points(crop, image.shape, self.mask_size)
             masks = torch.from_numpy(read_masks(file, at=points, photo=(image.shape[1], image.shape[2])))
-            image = vary(take(image, crop, self.imgsz))
+            image = take(image, crop, self.imgsz)
+            if self.vary:
+                image = vary(image)
             student = image
             if self.strong:
                 # The blur's deviation is in pixels of the crop.

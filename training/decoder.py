@@ -1,5 +1,6 @@
 """The light mask decoder: from a cluster's cosine map to its mask."""
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["MaskDecoder"]
@@ -38,7 +39,12 @@ class MaskDecoder(nn.Module):
         Returns:
             float `[R, 4 h, 4 w]`.
         """
-        return self.layers(maps[:, None])[:, 0]
+        first, *others = self.layers
+        # With so few channels convolutions run almost twice as fast on a CPU when a pixel's lie together.
+        x = first(maps[:, None]).contiguous(memory_format=torch.channels_last)
+        for layer in others:
+            x = layer(x)
+        return x[:, 0]
 
 
 def _refine(channels: int) -> list[nn.Module]:

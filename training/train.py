@@ -85,6 +85,7 @@ def _train(config: Config, device: torch.device) -> Path:
         imgsz=config.imgsz,
         mask_size=config.mask_size,
         seed=config.seed,
+        vary=config.vary,
         strong=config.strong,
     )
     listed = {"count": len(photos), "sha256": photos.digest()}

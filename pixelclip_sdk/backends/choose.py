@@ -4,16 +4,17 @@ A name is a promise: if what it names is not there, that is an error. Only ``"au
 what it chose and why.
 """
 
+import dataclasses
 import logging
 import os
 from pathlib import Path
 
 from pixelclip_sdk.backends.base import Backend, Device
-from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle
+from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle, InputSpec
 from pixelclip_sdk.engine import engine_files
-from pixelclip_sdk.errors import BackendError, BackendUnavailableError
+from pixelclip_sdk.errors import BackendError, BackendUnavailableError, BundleError
 
-__all__ = ["BACKENDS", "open_backend"]
+__all__ = ["BACKENDS", "open_backend", "spec_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,29 @@ def open_backend(
         except BackendError as error:
             _log.warning("%s: has engines, but none runs here, so ONNX Runtime does: %s", bundle.name, error)
     return _onnx(bundle, name, place, threads)
+
+
+def spec_of(engine: Backend, spec: InputSpec, *, resized: bool) -> InputSpec:
+    """The sizes that a loaded engine takes: it may be compiled for one, of a model whose size is free.
+
+    Args:
+        engine: The engine; closed if there is an error.
+        spec: The sizes that the model takes, or as somebody wants them.
+        resized: Whether somebody asked for this size.
+
+    Raises:
+        BundleError: The engine does not take the size that was asked for.
+    """
+    if spec.fixed or engine.fixed_size is None:
+        return spec
+    height, width = engine.fixed_size
+    if resized and (height, width) != (spec.height, spec.width):
+        engine.close()
+        raise BundleError(
+            f"input size is {spec.height}×{spec.width}; {engine.description} is for {height}×{width} "
+            'only. Leave it out, compile another engine, or use backend="onnx".'
+        )
+    return dataclasses.replace(spec, height=height, width=width, fixed=True)
 
 
 def _onnx(bundle: Bundle, name: str, place: Device, threads: int | None) -> Backend:

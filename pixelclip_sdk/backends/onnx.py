@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import io
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk.backends._cores import default_threads
 from pixelclip_sdk.backends.base import Backend, Device, Float32Array
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
@@ -107,13 +107,6 @@ class OnnxBackend(Backend):
         """Release the session."""
         super().close()
         self._session = None
-
-
-def default_threads() -> int:
-    """Cores this process may run on; in a container that is often fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def create_session(

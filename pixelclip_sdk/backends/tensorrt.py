@@ -48,6 +48,7 @@ class TensorRTBackend(Backend):
         BackendUnavailableError: TensorRT, cuda-bindings or the GPU is not there.
         BackendError: The engine was compiled from or for something else, is damaged, or does not load. The
             message has the command that compiles it again.
+        BundleError: The bundle's ONNX file was changed since it was exported.
     """
 
     def __init__(self, plan: Path, *, bundle: Bundle, gpu: int = 0) -> None:
@@ -59,6 +60,7 @@ class TensorRTBackend(Backend):
             fixed_size=limits.fixed_size,
         )
         info.check_bundle(plan, onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"], bundle=bundle.path)
+        bundle.file(IMAGE_ENCODER)  # The manifest may be right and the file another by now.
         trt = load_tensorrt(info.flavor)
         info.check_tensorrt(plan, flavor=info.flavor, version=trt.__version__, bundle=bundle.path)
         cuda = Cuda(gpu)

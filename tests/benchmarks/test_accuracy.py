@@ -38,4 +38,11 @@ def test_the_latency_command_runs_and_writes_json(tmp_path):
     out = tmp_path / "result.json"
     latency = [sys.executable, str(ROOT / "benchmarks" / "latency.py"), "--runs", "2", "--json", str(out)]
     subprocess.run(latency, check=True, capture_output=True)
-    assert "from_pretrained" in json.loads(out.read_text())["cold_start_s"]
+    result = json.loads(out.read_text())
+    assert {"from_pretrained", "first picture"} <= result["cold_start_s"].keys()
+    assert 50 < result["peak_mb"] < 1000
+    stages = result["stages"]
+    assert result["ratios"] == {
+        "encoder's share of the time": stages["inference"]["p50"] / stages["total"]["p50"]
+    }
+    assert result["command"].startswith("python benchmarks/latency.py --runs 2 --json ")

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.postprocess import compare, grid_logits, main
+from benchmarks.postprocess import compare, grid_logits, main, ties
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.jpg"
 
@@ -25,8 +25,16 @@ def test_a_wrong_result_would_show(monkeypatch):
     import benchmarks.postprocess
 
     logits = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
-    monkeypatch.setattr(benchmarks.postprocess, "textbook", lambda _, size: np.zeros(size))
-    assert compare([logits], (64, 64), runs=1)["equal_labels"] < 0.5
+    monkeypatch.setattr(benchmarks.postprocess, "textbook", lambda _, size: np.zeros(size, int))
+    with pytest.raises(SystemExit, match="the labels are wrong"):
+        compare([logits], (64, 64), runs=1)
+
+
+def test_a_tie_may_have_either_label():
+    logits = np.zeros((2, 4, 4), np.float32)
+    labels = np.zeros((8, 8), np.uint8)
+    assert ties(logits, labels, labels) == 0
+    assert ties(logits, labels, labels + 1) == 64
 
 
 def test_the_command_writes_ratios_that_can_be_checked(tmp_path, monkeypatch):

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks.precision import agreement, report
+from benchmarks.precision import agreement, found, report
+from export.to_onnx import trace_image_encoder
+from training.encoders.lite import build_lite
 
 
 def test_ratios_are_against_the_named_reference():
@@ -18,3 +21,14 @@ def test_agreement_sees_a_changed_label():
     assert agreement(lambda _: logits, lambda _: np.roll(logits, 1, axis=1), [batch]) == pytest.approx(
         0, abs=0.1
     )
+
+
+def test_what_a_graph_finds_is_measured_through_the_sdk(tmp_path, photo):
+    for name in ("cat", "fire_engine"):
+        Image.fromarray(photo).save(tmp_path / f"{name}.jpg")
+    for i in range(18):
+        Image.fromarray(photo[:32, :32]).save(tmp_path / f"thing_{'abcdefghijklmnopqr'[i]}.jpg")
+    pair = build_lite()
+    result = found(trace_image_encoder(pair), pair, None, tmp_path)
+    assert 0 < result["photo_test"] < 1
+    assert found(trace_image_encoder(pair), pair, None, None) == {}

@@ -19,6 +19,7 @@ def test_the_best_call_of_the_best_library_is_the_rate():
     made = {"a": (lambda: None, 2e6), "b": (lambda: None, 4e6)}
     found = rates(made, {"a": [1.0, 2.0, 4.0], "b": [4.0, 8.0, 5.0], "other": [1e-9]})
     assert found["best"] == 2e9
+    assert found["typical"] == 1e9
     assert found["all"]["a"] == {"best": 2e9, "median": 1e9}
     assert found["all"]["b"] == {"best": 1e9, "median": 8e8}
 
@@ -80,8 +81,15 @@ def test_measuring_gives_every_stage_its_floor():
         assert row["over_floor"] == pytest.approx(row["ms"] / row["floor_ms"])
         assert row["min_ms"] <= row["ms"]
     assert sum(row["share"] for row in model["operators"]) == pytest.approx(1)
-    ratio = report["ratios"]["pixelclip-lite: floor over inference"]
-    assert ratio == pytest.approx(1 / stages["inference"]["over_floor"])
+    ratio = report["ratios"]["pixelclip-lite: floor over inference, medians"]
+    assert ratio == pytest.approx(1 / stages["inference"]["over_typical_floor"])
+    # Medians are slower than the best call: their floors are higher.
+    assert all(row["typical_floor_ms"] >= row["floor_ms"] for row in model["stages"])
+    assert model["encoder"]["over_typical_floor"] <= stages["inference"]["over_floor"]
+    rate = max(row["median"] for name, row in report["machine"]["matrix"]["all"].items() if "runtime" in name)
+    own = stages["inference"]["operations"] / rate * 1e3
+    assert model["encoder"]["over_own_products"] == pytest.approx(stages["inference"]["ms"] / own)
+    assert model["encoder"]["over_operator_floors"] > 0
     shown = table(report)
     assert "Conv depthwise" in shown
     assert "inference within 1.5 of its floor" in shown

@@ -2,21 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.scaling import (
-    SWEEPS,
-    Task,
-    classes_sweep,
-    household,
-    measure,
-    miou,
-    ratios,
-    resized_bundle,
-    table,
-)
-from pixelclip_sdk import BundleError, Segmenter
+from benchmarks.accuracy import accuracies
+from benchmarks.scaling import SWEEPS, Task, classes_sweep, measure, ratios, table
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import sample_jpeg
-from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.preprocess import load_image
 
 
@@ -45,14 +34,14 @@ def test_every_way_of_working_does_all_pictures(task):
         assert len(several.open()()) == several.pictures == 40
 
 
-def test_sweeps_vary_one_thing(tmp_path):
+def test_sweeps_vary_one_thing():
     sizes = {}
 
     def picture(height, width):
         sizes[height, width] = sample_jpeg(32, 32)
         return sizes[height, width]
 
-    made = {name: make(picture, tmp_path / name) for name, make in SWEEPS.items() if name != "classes"}
+    made = {name: make(picture) for name, make in SWEEPS.items() if name != "classes"}
     assert [task.name for task in made["picture"]] == ["240p", "480p", "720p", "1080p", "4K"]
     assert {(240, 320), (480, 640), (720, 1280), (1080, 1920), (2160, 3840)} == sizes.keys()
     assert [task.pictures for task in made["batch"]] == [1, 2, 4, 8, 16]
@@ -60,38 +49,31 @@ def test_sweeps_vary_one_thing(tmp_path):
     assert made["threads"][-1].threads == default_threads()
     assert {len(task.vocabulary) for tasks in made.values() for task in tasks} == {20}
     assert made["input"][0].name == "224×160"
+    assert made["input"][0].segmenter().features(sample_jpeg(480, 640)).shape[:2] == (5, 7)
 
 
 def test_words_of_a_sweep_contain_those_of_the_row_before():
-    few, more = classes_sweep(lambda *_: b"", None, counts=(2, 1800))
+    few, more = classes_sweep(lambda *_: b"", counts=(2, 1800))
     assert len(set(more.vocabulary.names)) == 1800
     assert few.vocabulary.names == more.vocabulary.names[:2]
     np.testing.assert_array_equal(few.vocabulary.embeddings, more.vocabulary.embeddings[:2])
 
 
-def test_a_bundle_of_another_size_runs_at_that_size(tmp_path, photo):
-    bundle = find_bundle("pixelclip-lite")
-    path = resized_bundle(bundle, (160, 224), tmp_path / "small")
-    with Segmenter.from_pretrained(path, classes=household()) as segmenter:
-        assert segmenter.bundle.grid == (5, 7)
-        assert segmenter.features(photo).shape[:2] == (5, 7)
-    with pytest.raises(BundleError, match="multiple of 32"):
-        resized_bundle(bundle, (100, 224), tmp_path / "odd")
-
-
-def test_accuracy_is_one_where_the_truth_is_what_the_model_says(tmp_path, photo):
-    bundle = find_bundle("pixelclip-lite").path
+def test_accuracy_is_one_where_the_truth_is_what_the_model_says(tmp_path, photo, lite):
     for part in ("images", "labels"):
         (tmp_path / "val" / part).mkdir(parents=True)
     Image.fromarray(photo).save(tmp_path / "val" / "images" / "photo.png")
-    with Segmenter.from_pretrained(bundle, classes="camvid-11") as segmenter:
-        labels = segmenter.predict(photo).labels
+    before = lite.vocabulary
+    lite.set_classes("camvid-11")
+    labels = lite.predict(photo).labels
+    lite.set_classes(before)
     Image.fromarray(labels).save(tmp_path / "val" / "labels" / "photo.png")
-    assert miou(bundle, tmp_path) == 1
+    assert accuracies(lite, camvid=tmp_path, photos=None) == {"miou": 1}
+    assert lite.vocabulary is before
     Image.fromarray((labels + 1) % 11).save(tmp_path / "val" / "labels" / "photo.png")
-    assert miou(bundle, tmp_path) < 0.5
-    with pytest.raises(SystemExit, match="evaluate: "):
-        miou(bundle, tmp_path / "nowhere")
+    assert accuracies(lite, camvid=tmp_path, photos=None)["miou"] < 0.5
+    with pytest.raises(SystemExit, match="nowhere"):
+        accuracies(lite, camvid=tmp_path / "nowhere", photos=None)
 
 
 def test_ratios_say_what_is_better_and_the_table_everything():

@@ -216,19 +216,12 @@ def test_write_vocabularies_needs_no_manifest(tmp_path):
     assert set(contents(tmp_path)) == set(files)
 
 
-def run(monkeypatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["embed_text.py", *arguments])
-    return main()
-
-
-def test_the_command_names_lists_and_files_and_asks_for_a_name_of_words(
-    bundle, tmp_path, monkeypatch, capsys
-):
+def test_the_command_names_lists_and_files_and_asks_for_a_name_of_words(bundle, tmp_path, capsys):
     (tmp_path / "Rooms.txt").write_text("bed, bunk\nsofa\n")
     folder = str(bundle.path)
-    assert run(monkeypatch, "--bundle", folder, "--classes", "camvid-11") == 0
-    assert run(monkeypatch, "--bundle", folder, "--classes", str(tmp_path / "Rooms.txt")) == 0
-    assert run(monkeypatch, "--bundle", folder, "--classes", "cat, dog", "--name", "pets") == 0
+    assert main(["--bundle", folder, "--classes", "camvid-11"]) == 0
+    assert main(["--bundle", folder, "--classes", str(tmp_path / "Rooms.txt")]) == 0
+    assert main(["--bundle", folder, "--classes", "cat, dog", "--name", "pets"]) == 0
     assert set(Bundle.open(bundle.path).vocabularies) == {"camvid-11", "pets", "rooms"}
     capsys.readouterr()
     for arguments, said in {
@@ -237,21 +230,32 @@ def test_the_command_names_lists_and_files_and_asks_for_a_name_of_words(
         ("--classes", str(bundle.path / "vocabularies" / "pets.npz")): "embedded already",
         ("--classes", "cat", "--name", "My Pets"): "cannot be named",
     }.items():
-        assert run(monkeypatch, "--bundle", folder, *arguments) == 1
+        assert main(["--bundle", folder, *arguments]) == 1
         assert said in capsys.readouterr().err
-    assert run(monkeypatch, "--bundle", "pixelclip-light", "--classes", "voc-20") == 1
+    assert main(["--bundle", "pixelclip-light", "--classes", "voc-20"]) == 1
+
+
+def test_an_interrupt_is_said_and_leaves_the_bundle(bundle, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TextEncoder, "encode", interrupt)
+    before = contents(bundle.path)
+    assert main(["--bundle", str(bundle.path), "--classes", "camvid-11"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert contents(bundle.path) == before
 
 
 @pytest.mark.slow
-def test_all_lists_fit_into_a_bundle(bundle, monkeypatch):
-    assert run(monkeypatch, "--bundle", str(bundle.path), "--all") == 0
+def test_all_lists_fit_into_a_bundle(bundle):
+    assert main(["--bundle", str(bundle.path), "--all"]) == 0
     changed = Bundle.open(bundle.path)
     changed.verify()
     assert "everyday-nouns" in changed.vocabularies
 
 
-def test_a_bundle_without_a_text_encoder_cannot_embed(stripped, monkeypatch, capsys):
-    assert run(monkeypatch, "--bundle", str(stripped.path), "--classes", "voc-20") == 1
+def test_a_bundle_without_a_text_encoder_cannot_embed(stripped, capsys):
+    assert main(["--bundle", str(stripped.path), "--classes", "voc-20"]) == 1
     assert "no text encoder" in capsys.readouterr().err
 
 

@@ -1,6 +1,7 @@
 """Typed precision: of a tiny ViT with random weights, and of lite, whose weights are real."""
 
 import functools
+import re
 from collections import Counter
 
 import numpy as np
@@ -17,6 +18,7 @@ from export._trt import make_symmetric
 from export.calibration import largest_values
 from export.half import to_fp16
 from export.int8 import to_int8
+from export.layers import heavy_layers
 from export.lean import LeanImageEncoder
 from export.to_onnx import trace_image_encoder
 from pixelclip_sdk.bundle import InputSpec
@@ -146,6 +148,59 @@ def test_fp16_leaves_large_tensors_in_fp32(vit, vit_photos):
     kept = next(node for node in half.graph.node if weight.name in node.input)
     assert types(half)[kept.output[0]] == types(half)[weight.name] == TensorProto.FLOAT
     assert np.isfinite(run(half, vit_photos[0])[0]).all()
+
+
+def test_fp16_tells_what_stays_in_fp32(vit, vit_photos):
+    told = []
+    to_fp16(vit, vit_photos, tell=told.append)
+    (layers,) = told
+    kinds = Counter(node.op_type for node in vit.graph.node)
+    assert layers.converted == layers.total == len(heavy_layers(vit.graph)) > 10
+    assert f"{kinds['LayerNormalization']} LayerNormalization" in layers.kept
+    assert f"{kinds['Softmax']} Softmax" in layers.kept
+    assert "cosines" in layers.text()
+    big = onnx.ModelProto()
+    big.CopyFrom(vit)
+    projection = next(w for w in big.graph.initializer if w.name == "tower.proj")
+    projection.CopyFrom(
+        numpy_helper.from_array(numpy_helper.to_array(projection) * np.float32(1e5), "tower.proj")
+    )
+    to_fp16(big, vit_photos, tell=told.append)
+    assert told[1].converted == layers.total - 1
+    (why,) = [why for name, why in told[1].kept.items() if name == "MatMul, tower"]
+    assert re.fullmatch(r"values up to [\d.e+]+ on the photos", why)
+    assert f"{layers.total - 1} of {layers.total} layers compute in fp16" in told[1].text()
+
+
+def test_int8_tells_what_stays_in_fp32(vit, vit_photos, lite_onnx, lite_photos):
+    """Each layer by its module's name; of those that cost too much, how much."""
+    told = []
+    to_int8(vit, vit_photos, gate=0.5, tell=told.append)
+    (layers,) = told
+    assert layers.converted == 2 * 4 + 3 + 1
+    assert layers.total == layers.converted + 1
+    assert layers.kept["tower.patches"] == "it reads the pixels"
+    small = to_int8(lite_onnx, lite_photos, gate=0.96, tell=told.append)
+    layers = told[1]
+    made = {node.output[0]: node for node in small.graph.node}
+    computed = [
+        node
+        for node in small.graph.node
+        if node.op_type in ("Conv", "MatMul")
+        and node.input[0] in made
+        and made[node.input[0]].op_type == "DequantizeLinear"
+        and made[made[node.input[0]].input[0]].op_type == "QuantizeLinear"
+    ]
+    assert layers.converted == len(computed)
+    # The head's two products of one input become one.
+    assert layers.total == len(heavy_layers(lite_onnx.graph)) - 1
+    costs = [why for why in layers.kept.values() if why.startswith("in int8 alone it moves the features by ")]
+    numbers = [float(why.split(" by ")[1].split()[0]) for why in costs]
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[0] > 0
+    lines = layers.text().splitlines()
+    assert len(lines) == 10
+    assert "more, all in bundle.json" in lines[-1]
 
 
 def test_fp16_refuses_weights_beyond_its_range(vit, vit_photos):

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from export.staging import staged_folder
-from pixelclip_sdk import Bundle, PixelClipError, Segmenter
+from export.photos import default_photos
+from pixelclip_sdk import Bundle, Segmenter
 from pixelclip_sdk.classes import class_list
 from pixelclip_sdk.text import TextEncoder
 
@@ -71,7 +71,7 @@ def test_nothing_of_the_machine_is_in_the_files(exported):
 
 def test_the_report_is_in_the_bundle(exported):
     report = Bundle.open(exported).verification
-    assert report["photos"] == len(PHOTOS)
+    assert report["photos"] == len(default_photos()) == 7
     assert report["label_agreement"] >= report["gate"]
     assert 0 < report["logits_max_difference"] < 0.05
 
@@ -89,36 +89,3 @@ def test_an_export_without_photos_is_refused(tmp_path):
     assert result.returncode == 1
     assert "no photos" in result.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_staged_folder_replaces_a_bundle_whole(tmp_path):
-    target = tmp_path / "bundle"
-    for content in ("one", "two"):
-        with staged_folder(target) as folder:
-            (folder / "bundle.json").write_text(content)
-    assert (target / "bundle.json").read_text() == "two"
-    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
-def test_a_failed_export_keeps_the_old_bundle(tmp_path, error):
-    target = tmp_path / "bundle"
-    target.mkdir()
-    (target / "bundle.json").write_text("old")
-
-    def fail() -> None:
-        with staged_folder(target) as folder:
-            (folder / "bundle.json").write_text("half")
-            raise error
-
-    with pytest.raises(error):
-        fail()
-    assert (target / "bundle.json").read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
-    (tmp_path / "holiday.jpg").write_bytes(b"precious")
-    with pytest.raises(PixelClipError, match="is no bundle"), staged_folder(tmp_path):
-        pass
-    assert (tmp_path / "holiday.jpg").exists()

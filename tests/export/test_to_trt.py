@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export import _trt
 from export._trt import fold_storage
 from export.to_trt import main
-from pixelclip_sdk import Bundle
+from pixelclip_sdk import Bundle, Vocabulary
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.backends._limits import Limits
 from pixelclip_sdk.engine import EngineInfo, engine_files
@@ -230,6 +230,51 @@ def test_an_fp32_engine_is_never_made_where_fp16_was_promised(tmp_path, said, as
     assert not engine_files(folder)
 
 
+def test_an_int8_bundle_that_is_mostly_fp32_is_no_silent_fp32_engine(tmp_path, capsys):
+    """Its weights are stored in int8 and fp16, which must not excuse it."""
+    model = tiny_graph("fp32")
+    (patch,) = (weight for weight in model.graph.initializer if weight.name == "patch")
+    half = numpy_helper.from_array(numpy_helper.to_array(patch).astype(np.float16), "patch.half")
+    patch.CopyFrom(half)
+    cast = helper.make_node("Cast", ["patch.half"], ["patch"], to=TensorProto.FLOAT)
+    model.graph.node.insert(0, cast)
+    folder = bundle_of(model, tmp_path / "tiny", "int8")
+    assert compile_rtx("--bundle", folder) == 1
+    error = capsys.readouterr().err
+    assert "manifest says int8, but the ONNX file computes in fp32" in error
+    assert "0 of 2 convolutions and matrix products in int8" in error
+    assert not engine_files(folder)
+    assert compile_rtx("--bundle", folder, "--precision", "fp32") == 0
+    assert "computes in fp32 (weights stored as int8), 2 of 2 products" in capsys.readouterr().out
+    (plan,) = engine_files(folder)
+    assert EngineInfo.read(plan).precision == "fp32"
+
+
+def test_the_profile_follows_the_bundle(tmp_path):
+    """Its only number of pictures at once, and its largest vocabulary."""
+    model = tiny_graph()
+    for value in [*model.graph.input[:1], *model.graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    folder = bundle_of(model, tmp_path / "tiny", "fp32")
+    rows = RNG.normal(size=(700, DIM)).astype(np.float32)
+    words = Vocabulary(
+        names=[f"word {i}" for i in range(700)], embeddings=rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    )
+    file = words.save(folder / "vocabularies" / "many.npz")
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["input"]["batch"] = 2
+    entry = {"size": file.stat().st_size, "sha256": sha256(file)}
+    manifest["files"]["vocabularies/many.npz"] = entry
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    assert compile_rtx("--bundle", folder) == 0
+    (plan,) = engine_files(folder)
+    info = EngineInfo.read(plan)
+    assert info.tensor("image").profile == ((2, 32, 32, 3),) * 3
+    assert info.tensor("text").profile == ((1, DIM), (32, DIM), (700, DIM))
+    assert info.options["batch"] == [2, 2, 2]
+    assert "--classes 1 32 700" in info.rebuild_command(plan, folder)
+
+
 def test_a_small_constant_behind_a_cast_excuses_no_fp32_engine(tmp_path, capsys):
     model = tiny_graph("fp32")
     for weight in model.graph.initializer:
@@ -312,7 +357,11 @@ def test_ctrl_c_stops_the_build_and_leaves_the_older_engine(tmp_path, monkeypatc
         (["--batch", 4, 2, 1], "1 ≤ min ≤ opt ≤ max"),
         (["--batch", 1, 2], "2 numbers"),
         (["--classes", 0], "--classes"),
-        (["--imgsz", 33, 32], "multiples of 8"),
+        (["--imgsz", 33, 32], "height is 33; expected a positive multiple of 8, for example 32 or 40"),
+        (
+            ["--imgsz", 33, 31],
+            "32 or 40, and width is 31; expected a positive multiple of 8, for example 24 or",
+        ),
         (["--imgsz", 64, 64], "takes (32, 32) only"),
         (["--timing-cache", "cache"], "TensorRT-RTX times no kernels"),
         (["--out", "bundle.json"], "cannot write"),

@@ -58,6 +58,7 @@ def test_predict_takes_folders_and_keeps_results_of_equal_names_apart(cat, tmp_p
         (["--classes", ""], "no classes"),
         (["--classes", "cat, cat"], "repeated"),
         (["--classes", "cat", "--model", "pixelclip-light"], "Did you mean"),
+        (["--classes", "cat", "--imgsz", "100", "224"], "for example 96 or 128"),
         (["--classes", "nowhere.txt"], "cannot be read"),
     ],
 )

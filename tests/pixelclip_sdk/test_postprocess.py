@@ -110,6 +110,20 @@ def test_memory_follows_the_picture_not_the_classes():
     assert peak < 40e6  # K × H × W of float32 would be 1 GB.
 
 
+@pytest.mark.parametrize("function", [labels_upsampled, argmax_upsampled])
+def test_many_classes_on_a_fine_grid_need_no_copy_of_the_logits(function):
+    import tracemalloc
+
+    rng = np.random.default_rng(4)
+    logits = (rng.normal(size=(4096, 1, 1)) + 0.1 * rng.normal(size=(4096, 64, 64))).astype(np.float32)
+    assert logits.nbytes > 67e6
+    tracemalloc.start()
+    function(logits, (1080, 1920))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6  # Labels (4 MB) and scores (8 MB) included.
+
+
 @pytest.mark.parametrize("covered", [(1, 0.75), (0.3, 1), (0.51, 0.99)])
 def test_padding_has_no_part_in_the_labels(covered):
     logits = np.random.default_rng(1).normal(size=(6, 16, 16)).astype(np.float32)

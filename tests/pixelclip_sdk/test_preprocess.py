@@ -7,7 +7,16 @@ from PIL import Image
 
 from pixelclip_sdk import ImageError
 from pixelclip_sdk.bundle import InputSpec
-from pixelclip_sdk.preprocess import fit, input_size, load_image, scaled_size
+from pixelclip_sdk.preprocess import (
+    Draft,
+    fit,
+    input_size,
+    load_image,
+    open_draft,
+    open_image,
+    picture_size,
+    scaled_size,
+)
 
 DYNAMIC = InputSpec(height=384, width=512, multiple=32, fixed=False, keep_aspect=True)
 FIXED = InputSpec(height=320, width=320, multiple=16, fixed=True, keep_aspect=False)
@@ -180,3 +189,54 @@ def test_a_fixed_size_that_keeps_the_aspect_is_padded(size, scaled):
     padding = np.ones((336, 448), bool)
     padding[: scaled[0], : scaled[1]] = False
     assert (entered[padding] == (123, 117, 104)).all()
+
+
+@pytest.mark.parametrize("size", [(30, 40), (384, 512), (700, 900), (1500, 2100)])
+@pytest.mark.parametrize("spec", [DYNAMIC, FIXED])
+def test_a_file_is_resized_where_it_was_decoded_with_the_same_pixels(photo, size, spec):
+    picture = Image.fromarray(photo).resize(size[::-1])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for data in (saved(picture, "JPEG"), saved(picture, "JPEG", exif=exif), saved(picture.convert("L"))):
+        opened, array = open_image(data), load_image(data)
+        assert isinstance(opened, Image.Image)
+        assert picture_size(opened) == picture_size(array) == array.shape[:2]
+        np.testing.assert_array_equal(fit(opened, spec), fit(array, spec))
+
+
+def test_an_opened_picture_is_nobody_elses(patches):
+    image = Image.fromarray(patches)
+    assert open_image(image) is not image
+    assert open_image(patches) is patches
+
+
+SMALL = InputSpec(height=64, width=64, multiple=32, fixed=False, keep_aspect=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "small"), [((256, 256), (128, 128)), ((1100, 600), (275, 150)), ((2048, 2048), (256, 256))]
+)
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_draft_leaves_twice_the_input_and_is_nearly_the_picture(photo, tmp_path, size, small, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / "large.jpg"
+    Image.fromarray(photo).resize(size[::-1]).save(file, quality=90, exif=exif)
+    draft = open_draft(file, SMALL)
+    assert isinstance(draft, Draft)
+    assert picture_size(draft) == picture_size(open_image(file))
+    assert sorted(draft.small.size) == sorted(small)
+    assert draft.small.mode == "RGB"
+    found, expected = fit(draft, SMALL).astype(int), fit(open_image(file), SMALL)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).mean() < 2
+
+
+def test_only_large_jpegs_become_drafts(photo, tmp_path):
+    large, near = (Image.fromarray(photo).resize((side, side)) for side in (256, 255))
+    for source in (saved(large), saved(near, "JPEG"), large, photo):
+        assert not isinstance(open_draft(source, SMALL), Draft)
+    assert isinstance(open_draft(saved(large.convert("L"), "JPEG"), SMALL), Draft)
+    for broken in (b"no picture", saved(large, "JPEG")[:3000], tmp_path / "nowhere.jpg"):
+        with pytest.raises(ImageError):
+            open_draft(broken, SMALL)

@@ -1,10 +1,17 @@
+import dataclasses
+import io
+import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pixelclip_sdk import OutputError, Segmentation, VocabularyError
+from pixelclip_sdk import OutputError, Segmentation, Segmenter, VocabularyError
+from pixelclip_sdk.backends.fake import FakeBackend
+from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.preprocess import Draft, load_image
 
 
 @pytest.fixture
@@ -138,3 +145,48 @@ def test_is_checked_when_made(patches):
             image=patches,
             speed={},
         )
+
+
+@pytest.fixture
+def jpeg(patches):
+    buffer = io.BytesIO()
+    Image.fromarray(patches).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_the_picture_of_a_file_becomes_an_array_once(fake, jpeg):
+    result = fake.predict(jpeg)
+    assert isinstance(result.__dict__["image"], Image.Image)
+    with ThreadPoolExecutor(8) as pool:
+        images = list(pool.map(lambda _: result.image, range(64)))
+    assert all(image is result.image for image in images)
+    np.testing.assert_array_equal(result.image, np.asarray(Image.open(io.BytesIO(jpeg))))
+
+
+def test_a_result_can_be_copied_and_pickled(fake, jpeg):
+    result = fake.predict(jpeg)
+    copies = [pickle.loads(pickle.dumps(result)), dataclasses.replace(result, speed={})]
+    for copy in copies:
+        np.testing.assert_array_equal(copy.image, result.image)
+        np.testing.assert_array_equal(copy.labels, result.labels)
+
+
+def test_the_callers_image_is_not_the_results(fake, patches):
+    image = Image.fromarray(patches)
+    result = fake.predict(image)
+    image.paste((1, 2, 3), (0, 0, 64, 64))
+    np.testing.assert_array_equal(result.image, patches)
+
+
+def test_a_drafts_result_has_the_whole_picture(photo, colour_vocabulary):
+    buffer = io.BytesIO()
+    Image.fromarray(photo).resize((500, 400)).save(buffer, "JPEG")
+    spec = InputSpec(height=64, width=64, multiple=8, fixed=False, keep_aspect=True)
+    segmenter = Segmenter(
+        FakeBackend(stride=8), spec, vocabulary=colour_vocabulary("red", "green"), draft=True
+    )
+    result = segmenter.predict(buffer.getvalue())
+    assert isinstance(result.__dict__["image"], Draft)
+    assert result.labels.shape == (400, 500)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(result)).image, load_image(buffer.getvalue()))
+    np.testing.assert_array_equal(result.image, load_image(buffer.getvalue()))

@@ -8,6 +8,7 @@ from PIL import Image
 from pixelclip_sdk import (
     BackendError,
     BackendUnavailableError,
+    BundleError,
     ImageError,
     Segmenter,
     Vocabulary,
@@ -251,3 +252,34 @@ def test_real_words_find_a_real_cat(photo):
     with Segmenter.from_pretrained(classes=["cat", "bicycle", "aeroplane"]) as segmenter:
         assert next(iter(segmenter.predict(photo).areas())) == "cat"
         assert "cat" in repr(segmenter)
+
+
+@pytest.mark.parametrize(("size", "grid"), [(None, (11, 14)), ((160, 224), (5, 7)), ((672, 896), (21, 28))])
+def test_the_input_size_can_be_chosen(size, grid):
+    with Segmenter.from_pretrained(classes=["cat"], input_size=size) as segmenter:
+        result = segmenter.predict(np.zeros((480, 640, 3), np.uint8))
+    assert result.logits.shape == (1, *grid)
+    assert result.labels.shape == (480, 640)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [((100, 224), "height is 100.*multiple of 32, for example 96 or 128"), ((96, 0), "width is 0")],
+)
+def test_input_sizes_that_do_not_fit_are_refused(size, said):
+    with pytest.raises(BundleError, match=said):
+        Segmenter.from_pretrained(input_size=size)
+
+
+def test_a_model_of_one_size_keeps_it():
+    fixed = InputSpec(height=320, width=320, multiple=16, fixed=True, keep_aspect=False)
+    assert fixed.resized((320, 320)) == fixed
+    with pytest.raises(BundleError, match=r"takes 320×320 only.*--imgsz 336 448"):
+        fixed.resized((336, 448))
+
+
+def test_an_engine_of_one_size_keeps_it(fake, monkeypatch):
+    monkeypatch.setattr(fake._backend, "fixed_size", (64, 64))
+    monkeypatch.setattr("pixelclip_sdk.backends.choose.open_backend", lambda *_: fake._backend)
+    with pytest.raises(BundleError, match="is for 64×64 only"):
+        Segmenter.from_pretrained(input_size=(160, 224))

@@ -1,8 +1,11 @@
+import contextlib
 import functools
 import http.server
+import socket
 import subprocess
 import sys
 import threading
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -184,3 +187,55 @@ def test_pyav_is_loaded_with_the_first_video_only():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
     assert import_av().__name__ == "av"
+
+
+# In a process of its own: PyAV holds the interpreter while it waits for a connection.
+_SENDER = """
+import sys, time, av, numpy as np
+with av.open(sys.argv[1], "w", format="mpegts") as container:
+    stream = container.add_stream("mpeg2video", rate=25)
+    stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", 5
+    for i in range(2000):
+        picture = np.zeros((48, 64, 3), np.uint8)
+        picture[..., i % 3] = 255
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        time.sleep(0.02)
+"""
+
+
+@pytest.fixture(params=["tcp", "udp"])
+def broadcast(request):
+    """An address at which a live MPEG-TS stream of red, green, blue is sent until the test ends."""
+    pytest.importorskip("av")
+    kind = socket.SOCK_DGRAM if request.param == "udp" else socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET, kind) as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"{request.param}://127.0.0.1:{free.getsockname()[1]}"
+    # TCP waits for who connects; UDP sends whether anybody listens or not.
+    target = address + ("?listen=1" if request.param == "tcp" else "?pkt_size=1316")
+    sender = subprocess.Popen([sys.executable, "-c", _SENDER, target], stderr=subprocess.DEVNULL)
+    yield address
+    sender.kill()
+    sender.wait()
+
+
+def test_live_streams_over_a_network(broadcast, fake):
+    source = None
+    for _ in range(150):  # Until the sender listens.
+        with contextlib.suppress(ImageError):
+            source = open_source(broadcast)
+            break
+        time.sleep(0.2)
+    assert source is not None
+    assert source.live
+    seen = []
+    with contextlib.closing(fake.stream(source)) as results:
+        for result in results:
+            assert result.labels.shape == (48, 64)
+            assert result.labels.min() == result.labels.max()
+            seen.append((result.frame.index, int(result.labels[0, 0])))
+            if len(seen) == 8:
+                break
+    indices = [index for index, _ in seen]
+    assert indices == sorted(set(indices))
+    assert {label for _, label in seen} <= {0, 1, 2}

@@ -332,3 +332,26 @@ def test_a_segmenter_closed_meanwhile_says_so(fake):
     fake.close()
     with pytest.raises(BackendError, match=r"frame \d+: this engine is closed"):
         list(stream)
+
+
+def breaking(count):
+    yield from numbered(count)
+    raise ImageError("the cable is out")
+
+
+def test_a_source_that_breaks_off_leaves_the_others_if_asked(fake, caplog):
+    results = list(fake.stream(breaking(2), numbered(9), on_error="skip"))
+    assert [sum(result.frame.source == i for result in results) for i in (0, 1)] == [2, 9]
+    assert "the cable is out. The other sources go on." in caplog.text
+    with pytest.raises(ImageError, match="the cable is out"):
+        list(fake.stream(breaking(2), numbered(9)))
+
+
+def test_when_all_break_off_the_last_error_is_raised(fake):
+    results = []
+    with pytest.raises(ImageError, match=r"frame [12]: the cable is out"):
+        results.extend(fake.stream(breaking(1), breaking(2), on_error="skip"))
+    with pytest.raises(ImageError, match="the cable is out"):
+        list(fake.stream(breaking(1), on_error="skip"))
+    with pytest.raises(ImageError, match="on_error is 'ignore'"):
+        fake.stream(breaking(1), on_error="ignore")

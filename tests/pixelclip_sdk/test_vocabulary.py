@@ -38,14 +38,37 @@ def test_synonyms_keep_order_and_drop_repeats():
     assert parse_classes({"cat": ["cat", "kitten", "cat"]}) == {"cat": ("cat", "kitten")}
 
 
+def unit(row):
+    return row / np.linalg.norm(row)
+
+
 def test_the_embedding_is_the_normalised_mean_of_normalised_prompts():
+    """The mean over the synonyms for each template, then over the templates, as the official code has it."""
     encoder = LetterEncoder()
-    vocabulary = Vocabulary.encode({"cat": ["cat", "kitten"], "sofa": ["sofa"]}, encoder)
-    mean = encoder.encode(["a cat.", "the cat.", "a kitten.", "the kitten."]).mean(axis=0)
-    np.testing.assert_allclose(vocabulary.embeddings[0], mean / np.linalg.norm(mean), atol=1e-6)
+    classes = {"cat": ["cat", "kitten"], "sofa": ["sofa"]}
+    vocabulary = Vocabulary.encode(classes, encoder)
+    a, the = (
+        encoder.encode([f"{article} cat.", f"{article} kitten."]).mean(axis=0) for article in ("a", "the")
+    )
+    np.testing.assert_allclose(vocabulary.embeddings[0], unit(unit(a) + unit(the)), atol=1e-6)
+    assert np.abs(vocabulary.embeddings[0] - unit(a + the)).max() > 1e-4  # One mean over all is another.
+    sofa = encoder.encode(["a sofa.", "the sofa."]).mean(axis=0)
+    np.testing.assert_allclose(vocabulary.embeddings[1], unit(sofa), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(vocabulary.embeddings, axis=1), 1, atol=1e-6)
     assert vocabulary.names == ["cat", "sofa"]
     assert vocabulary.synonyms["cat"] == ("cat", "kitten")
+
+
+@pytest.mark.parametrize("templates", [("a photo of {}",), ()])
+def test_with_one_template_the_embedding_is_one_mean_to_the_bit(templates):
+    encoder = LetterEncoder()
+    encoder.templates = templates
+    vocabulary = Vocabulary.encode({"cat": ["cat", "kitten", "puss"], "sofa": ["sofa"]}, encoder)
+    rows = encoder.encode(
+        [(templates or ("{}",))[0].format(word) for word in ("cat", "kitten", "puss", "sofa")]
+    )
+    sums = np.add.reduceat(rows, [0, 3], axis=0)
+    np.testing.assert_array_equal(vocabulary.embeddings, sums / np.linalg.norm(sums, axis=1, keepdims=True))
 
 
 def test_underscores_are_read_as_spaces():

@@ -6,12 +6,16 @@ import dataclasses
 from pathlib import Path
 
 from pixelclip_sdk._files import sha256
-from pixelclip_sdk.errors import CheckpointError
+from pixelclip_sdk.bundle import misfit
+from pixelclip_sdk.errors import BundleError, CheckpointError
+from training.encoders import registry
 from training.encoders.checkpoints import read_checkpoint
 from training.encoders.pair import EncoderPair
 from training.encoders.registry import LITE
 
 __all__ = ["build_pair"]
+
+_LITE_STRIDE = 32
 
 
 def build_pair(
@@ -31,6 +35,8 @@ def build_pair(
         CheckpointError: The weights cannot be had, or do not fit the model.
         BundleError: The model cannot take pictures of that size.
     """
+    if imgsz is not None:
+        _check_size(name, imgsz)
     if name != LITE:
         from training.encoders.clip import build_clip
 
@@ -46,3 +52,12 @@ def build_pair(
         tuned = {"file": checkpoint.name, "license": "NOASSERTION", "sha256": sha256(checkpoint)}
         pair = dataclasses.replace(pair, sources=(*pair.sources, tuned))
     return pair
+
+
+def _check_size(name: str, size: tuple[int, int]) -> None:
+    """Refuse a size that does not fit before weights are downloaded."""
+    if name.endswith(".json"):  # Its weights are on this machine; its towers know.
+        return
+    stride = _LITE_STRIDE if name == LITE else registry.find(name).stride
+    if problem := misfit(size, stride):
+        raise BundleError(f"{name} does not take this input size: {problem}")

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 import open_clip
+import torch
 from torch import nn
 
 from pixelclip_sdk._files import sha256
@@ -22,7 +23,7 @@ from training.encoders.clip_vit import DenseViT
 from training.encoders.dense import DenseImageEncoder, grid_size
 from training.encoders.pair import EncoderPair
 
-__all__ = ["TEMPLATES", "build_clip", "configured_model", "empty_model", "pair_of"]
+__all__ = ["TEMPLATES", "build_clip", "configured_model", "empty_model", "pair_of", "weight_bytes"]
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +79,31 @@ def build_clip(
     model, family = (empty_model(spec), spec.family) if spec else configured_model(Path(name))
     _log.info("%s", load_into(model, state, source=path.name))
     license = source["license"]
-    return pair_of(name, model, family=family, imgsz=imgsz, license=license, sources=(source,))
+    # A file's place is no name: it would be in the bundle, and in the names of engines.
+    name = Path(name).stem if own else name
+    pair = pair_of(name, model, family=family, imgsz=imgsz, license=license, sources=(source,))
+    if spec:
+        mean, std = ([255 * value for value in values] for values in (spec.mean, spec.std))
+        pair = dataclasses.replace(pair, image=DenseImageEncoder(pair.image.tower, mean, std).eval())
+    return pair
+
+
+def weight_bytes(name: str) -> dict[str, int]:
+    """How large a model's towers are in fp32; nothing is downloaded and no memory taken.
+
+    Args:
+        name: See `registry.find`.
+
+    Returns:
+        Bytes of ``"image"`` and ``"text"``.
+
+    Raises:
+        ModelNotFoundError: There is no model of that name.
+    """
+    with torch.device("meta"):
+        model = open_clip.CLIP(**open_clip.get_model_config(registry.find(name).architecture))
+    image, both = (sum(p.numel() for p in part.parameters()) for part in (model.visual, model))
+    return {"image": 4 * image, "text": 4 * (both - image)}
 
 
 def empty_model(spec: registry.Spec) -> nn.Module:

@@ -15,7 +15,8 @@ class DenseViT(nn.Module):
 
     In the last block attention mixes patches until each tells of the whole image. As in PixelCLIP, its
     place is taken by ``out_proj(V)`` of the patch itself plus the residual of the class token, the same for
-    all patches; then come the block's MLP, `ln_post` and the projection.
+    all patches; then come the block's MLP, `ln_post` and the projection. A tower that averages its patches
+    reads no class token (``pool_type: avg``): there every patch keeps its own residual.
 
     Args:
         visual: The image tower; its parameters are used, not copied.
@@ -65,9 +66,13 @@ class DenseViT(nn.Module):
         *blocks, last = visual.transformer.resblocks
         for block in blocks:
             x = run_block(block, x)
-        x = last_block(last, x)
+        x = last_block(last, x[:, 1:], self.residual(x))
         x = visual.ln_post(x) @ visual.proj
         return x.unflatten(1, (height, width))
+
+    def residual(self, x: Tensor) -> Tensor:
+        """What stands beside the last block's value path: `[N, 1, C]` or `[N, P, C]` of `[N, 1 + P, C]`."""
+        return x[:, 1:] if self.visual.pool_type == "avg" else x[:, :1]
 
     def positions(self, height: int, width: int) -> Tensor:
         """Position embeddings of the class token and of a grid: bicubic, half-pixel centres, no antialias.
@@ -88,12 +93,13 @@ class DenseViT(nn.Module):
         return torch.cat([positions[:1], grid[0].flatten(1).T])
 
 
-def last_block(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+def last_block(block: ResidualAttentionBlock, x: Tensor, residual: Tensor) -> Tensor:
     """The value path of a block, for the patches alone.
 
     Args:
         block: The transformer's last block.
-        x: float `[N, 1 + P, C]`, the class token first.
+        x: float `[N, P, C]`, the patches.
+        residual: What it is added to, see `DenseViT.residual`.
 
     Returns:
         float `[N, P, C]`.
@@ -101,8 +107,8 @@ def last_block(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
     attention = block.attn
     channels = x.shape[-1]
     weight = attention.in_proj_weight[2 * channels :]
-    values = F.linear(block.ln_1(x[:, 1:]), weight, attention.in_proj_bias[2 * channels :])
-    x = block.ls_1(attention.out_proj(values)) + x[:, :1]
+    values = F.linear(block.ln_1(x), weight, attention.in_proj_bias[2 * channels :])
+    x = block.ls_1(attention.out_proj(values)) + residual
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 

@@ -1,5 +1,6 @@
 """Dense image encoder: uint8 pixels and word embeddings in, cosines of every grid cell out."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -30,13 +31,17 @@ class DenseImageEncoder(nn.Module):
 
     Args:
         tower: The dense tower.
+        mean: What the pixels are normalised by, RGB, of pixels in 0-255.
+        std: Their deviation.
     """
 
-    def __init__(self, tower: Tower) -> None:
+    def __init__(
+        self, tower: Tower, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
+    ) -> None:
         super().__init__()
         self.tower = tower
-        self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Dense features on the protocol's grid: interpolated first, then normalised.

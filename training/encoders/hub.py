@@ -2,7 +2,7 @@
 
 `huggingface_hub` does the work: progress bar, cache (``HF_HOME``), mirror (``HF_ENDPOINT``), offline mode
 (``HF_HUB_OFFLINE``), access token (``HF_TOKEN``); it reads these variables when it is first imported. When
-the connection breaks it goes on where it stopped, but a run that was ended starts the file anew; a file
+the connection breaks it goes on where it stopped, and `resume.py` does after a run that was ended; a file
 appears in the cache whole or not at all. It does not compare the content with the hash that the hub
 announces, so that is done here.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pixelclip_sdk._files import sha256 as sha256_of
 from pixelclip_sdk.errors import CheckpointError
+from training.encoders.resume import download
 
 __all__ = ["HubFile", "fetch"]
 
@@ -72,6 +73,8 @@ def fetch(
         # Without a connection the hub is asked once, with all the retries that takes, not once a file.
         unreachable = isinstance(missing, LocalEntryNotFoundError)
         try:
+            if not (offline or unreachable):
+                download(repository, file, revision)
             path = hf_hub_download(
                 repository, file, revision=revision, local_files_only=offline or unreachable
             )

@@ -11,6 +11,7 @@ from pixelclip_sdk.errors import CheckpointError, ModelNotFoundError
 __all__ = ["LITE", "Spec", "find", "names"]
 
 LITE = "pixelclip-lite"  # made of packages, not of a checkpoint: see lite.py
+CONVNEXT_STRIDE = 32
 
 PREFIX = "open_clip:"
 _OFFICIAL = "hsshin98/PixelCLIP"
@@ -36,6 +37,8 @@ class Spec:
         repository: `OWNER/NAME` on the hub.
         files: Paths in the repository; the first that exists is taken.
         license: SPDX expression; `NOASSERTION` where the licence is not known here.
+        mean: Of the pixels, RGB in 0-1, that the weights were trained with.
+        std: Their deviation.
     """
 
     name: str
@@ -45,6 +48,17 @@ class Spec:
     repository: str
     files: tuple[str, ...]
     license: str
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    @property
+    def stride(self) -> int:
+        """Input pixels a patch: what input sizes are multiples of."""
+        if self.family == "convnext":
+            return CONVNEXT_STRIDE
+        import open_clip
+
+        return int(open_clip.get_model_config(self.architecture)["vision_cfg"]["patch_size"])
 
 
 def _official(name: str, file: str, *, vit: bool) -> Spec:
@@ -138,6 +152,8 @@ def _from_open_clip(name: str, key: str) -> Spec:
         repository=f"{owner}/{repository}",
         files=(file,) if file else _DEFAULT_FILES,
         license=_LICENSES.get(tag, _LICENSES.get(owner, "NOASSERTION")),
+        mean=tuple(entry["mean"]),
+        std=tuple(entry["std"]),
     )
 
 

@@ -80,7 +80,7 @@ class Sizes:
     pairs: int = 20_000
     photos: int = 1_500
     held_out: int = 250
-    clip_steps: int = 2_500
+    clip_steps: int = 1_500
     overrides: tuple[str, ...] = ()
 
 
@@ -161,8 +161,10 @@ def _scored(folder: Path, weights: Path, world: Path, split: str) -> dict[str, A
     job = Job(source=_source(weights), dataset=data, protocol=Whole(), threads=torch.get_num_threads())
     pixels, _ = evaluate(job, progress=False)
     masks, _ = evaluate(dataclasses.replace(job, masks=True), progress=False)
+    single, _ = evaluate(dataclasses.replace(job, source=_source(weights, "single")), progress=False)
     score = {
         "miou": 100 * pixels.miou,
+        "single_miou": 100 * single.miou,
         "stuff": 100 * float(np.nanmean(pixels.ious[: len(STUFF)])),
         "things": 100 * float(np.nanmean(pixels.ious[len(STUFF) :])),
         "pixel_accuracy": 100 * pixels.accuracy,
@@ -175,8 +177,8 @@ def _scored(folder: Path, weights: Path, world: Path, split: str) -> dict[str, A
     return score
 
 
-def _source(weights: Path) -> Source:
-    return Source(name=str(MODEL), checkpoint=weights, imgsz=(IMGSZ, IMGSZ), prompts="ensemble", device="cpu")
+def _source(weights: Path, prompts: str = "ensemble") -> Source:
+    return Source(name=str(MODEL), checkpoint=weights, imgsz=(IMGSZ, IMGSZ), prompts=prompts, device="cpu")
 
 
 def _picture(out: Path, seed: int, file: Path) -> None:

@@ -10,6 +10,7 @@ __all__ = ["markdown"]
 
 _COLUMNS = {
     "miou": "mIoU",
+    "single_miou": "mIoU, one template",
     "stuff": "stuff",
     "things": "things",
     "pixel_accuracy": "pixel accuracy",

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from export.to_trt import Options, compile_engine
-from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, Segmenter
+from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, BundleError, Segmenter
 from pixelclip_sdk.backends import choose
 from pixelclip_sdk.backends._cuda import Cuda
 from pixelclip_sdk.backends.base import Device
 from pixelclip_sdk.backends.choose import open_backend
 from pixelclip_sdk.backends.fake import FakeBackend
+from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.cli import main
 from pixelclip_sdk.doctor import diagnose
 from pixelclip_sdk.engine import ENGINES, engine_files
@@ -143,6 +144,19 @@ def test_an_engine_of_something_else_is_refused_before_it_is_loaded(bundle, fiel
     with pytest.raises(BackendError, match=said) as error:
         Segmenter.from_pretrained(bundle, backend="tensorrt")
     assert f"python export/to_trt.py --bundle {bundle} --flavor tensorrt-rtx" in str(error.value)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "auto"])
+def test_an_onnx_file_changed_after_the_engine_was_built_is_noticed(bundle, backend):
+    """One byte, the manifest as it was: noticed before TensorRT or a GPU is asked for."""
+    file = bundle / IMAGE_ENCODER
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(
+        BundleError, match=rf"{IMAGE_ENCODER} was changed or damaged.*export the bundle again"
+    ):
+        Segmenter.from_pretrained(bundle, backend=backend)
 
 
 def test_an_engine_of_the_other_flavour_names_the_package(bundle):

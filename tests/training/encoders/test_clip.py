@@ -1,5 +1,7 @@
 """The dense encoders against the plain reference."""
 
+import copy
+
 import open_clip
 import pytest
 import torch
@@ -14,6 +16,8 @@ from clip_reference import (
 )
 from torch.nn import functional as F
 
+from export.lean import LeanImageEncoder
+from training.encoders.clip import build_clip
 from training.encoders.clip_convnext import DenseConvNeXt
 from training.encoders.clip_text import ClipTextEncoder
 from training.encoders.clip_vit import DenseViT
@@ -48,6 +52,21 @@ def test_the_vit_is_the_method_s(vit, image):
     for one, picture in zip(features, image, strict=True):
         expected = reference_vit(vit.state_dict(), picture, 16, 3)
         torch.testing.assert_close(one, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_pixels_are_normalised_as_the_weights_were_trained(vit, image, tmp_path, monkeypatch):
+    """A tag of open_clip with a mean of its own, by its name, as it is and as it is exported."""
+    torch.save(vit.state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setattr("training.encoders.clip.empty_model", lambda _: copy.deepcopy(vit))
+    name = "open_clip:ViT-L-14/laion2b_s32b_b82k"
+    encoder = build_clip(name, checkpoint=tmp_path / "weights.pth", imgsz=(96, 160)).image
+    half = torch.full((3,), 0.5)
+    features = reference_vit(vit.state_dict(), image[0], 16, 3, half, half).permute(2, 0, 1)[None]
+    features = F.interpolate(features, (64, 107), mode="bilinear")[0].permute(1, 2, 0)
+    for each in (encoder, LeanImageEncoder(encoder, (96, 160)).eval()):
+        found = each(image[:1], torch.eye(32))[1][0]
+        torch.testing.assert_close(found, F.normalize(features, dim=-1), atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -42,6 +43,8 @@ class Hub:
         default_factory=lambda: {"weights/big.pth": CONTENT, "config.json": SMALL}
     )
     cut_at: int | None = None  # close the connection once, after so many bytes of a content
+    stall_at: int | None = None  # say nothing more, after so many bytes of a content, until `go_on` is set
+    go_on: Event = field(default_factory=Event)
     damage: bool = False  # send another byte in the middle
     status: int | None = None  # answer everything with that
     headers: dict[str, str] = field(default_factory=dict)
@@ -119,6 +122,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.hub.cut_at is not None:
             self.wfile.write(body[start : self.hub.cut_at])
             self.hub.cut_at = None
+            self.close_connection = True
+        elif self.hub.stall_at is not None:
+            self.wfile.write(body[start : self.hub.stall_at])
+            self.hub.stall_at = None
+            self.hub.go_on.wait(60)
             self.close_connection = True
         else:
             self.wfile.write(body[start:])
@@ -223,6 +231,36 @@ def test_a_broken_connection_is_taken_up_where_it_broke(hub, run):
     got = run("someone/model", "weights/big.pth")
     assert Path(got["path"]).read_bytes() == content
     assert hub.gets() == [None, f"bytes={chunk}-"]
+
+
+@pytest.mark.parametrize("late", ["as it was", "too long", "damaged"])
+def test_a_killed_download_goes_on_in_the_next_process(hub, run, start, home, late):
+    chunk = 10 * 1024 * 1024
+    hub.files["weights/big.pth"] = content = CONTENT * 2
+    name = hashlib.sha256(content).hexdigest()
+    part = home / "hub" / "models--someone--model" / "blobs" / f"{name}.part"
+    hub.stall_at = chunk + 3_000_000
+    with start() as process:
+        print(json.dumps([["someone/model", "weights/big.pth"], {}]), file=process.stdin, flush=True)
+        deadline = time.monotonic() + 60
+        while (not part.exists() or part.stat().st_size < chunk) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+    hub.go_on.set()
+    assert blobs(home) == [part.name]
+    assert part.stat().st_size == chunk
+    if late == "too long":
+        part.write_bytes(content + b"more")
+    elif late == "damaged":
+        part.write_bytes(b"x" * chunk)
+    got = run("someone/model", "weights/big.pth")
+    assert hub.gets() == [None, None if late == "too long" else f"bytes={chunk}-"]
+    if late == "damaged":
+        assert "is damaged" in got["error"]
+        assert blobs(home) == []
+        got = run("someone/model", "weights/big.pth")
+    assert Path(got["path"]).read_bytes() == content
+    assert blobs(home) == [name]
 
 
 def test_damaged_content_is_refused_and_not_kept(hub, run, home):

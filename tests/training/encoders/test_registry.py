@@ -1,6 +1,7 @@
 import open_clip
 import pytest
 import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
 from pixelclip_sdk import CheckpointError, ModelNotFoundError
 from training.encoders.registry import LITE, Spec, find, names
@@ -140,3 +141,30 @@ def test_weights_on_no_hub(monkeypatch):
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED["ViT-B-32"], "by_hand", entry)
     with pytest.raises(CheckpointError, match=r"only at https://example\.org/weights\.pt\. .* --checkpoint"):
         find("open_clip:ViT-B-32/by_hand")
+
+
+def test_every_tag_is_normalised_as_open_clip_does():
+    """What open_clip itself would build its preprocessing of, for each tag that is taken."""
+    clips = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+    others, taken = {}, 0
+    for architecture, tag in open_clip.list_pretrained():
+        try:
+            spec = find(f"open_clip:{architecture}/{tag}")
+        except CheckpointError:
+            continue
+        taken += 1
+        config = merge_preprocess_dict(PreprocessCfg(), open_clip.get_pretrained_cfg(architecture, tag))
+        transform = image_transform_v2(PreprocessCfg(**config), is_train=False).transforms[-1]
+        assert (spec.mean, spec.std) == (tuple(transform.mean), tuple(transform.std))
+        if (spec.mean, spec.std) != clips:
+            others[f"{architecture}/{tag}"] = spec.mean, spec.std
+    assert taken > 80
+    assert others == {"ViT-L-14/laion2b_s32b_b82k": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [("pixelclip-vit-b16", 16), ("pixelclip-convnext-b", 32), ("open_clip:ViT-L-14/openai", 14)],
+)
+def test_strides(name, stride):
+    assert find(name).stride == stride

@@ -1,0 +1,129 @@
+"""What to_onnx.py refuses, and that it does so before it fetches a model."""
+
+from pathlib import Path
+
+import onnx
+import open_clip
+import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
+
+from export._options import check_weights
+from export.to_onnx import main
+
+ROOT = Path(__file__).parents[2]
+PHOTOS = ROOT / "examples" / "photos"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--classes", "cat", "--classes", "dog"], "two vocabularies would be called 'classes'"),
+        (["--classes", "cat", "--classes", "voc-20", "--name", "pets"], "goes with one --classes"),
+        (["--name", "pets"], "goes with one --classes"),
+    ],
+)
+def test_words_that_would_share_a_name_are_refused(tmp_path, capsys, arguments, said):
+    assert main(["--model", "pixelclip-lite", *arguments, "--out", str(tmp_path / "b")]) == 1
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "pixelclip-vit-b61"], "pixelclip-vit-b16"),
+        (["--model", "pixelclip-light"], "pixelclip-lite"),
+        (["--model", "open_clip:ViT-B-16/openia"], "ViT-B-16/openai"),
+        (["--model", "pixelclip-vit-b16", "--checkpoint", "nowhere.pth"], "nowhere.pth"),
+    ],
+)
+def test_models_that_are_not_there_are_refused(tmp_path, capsys, arguments, said):
+    assert main([*arguments, "--out", str(tmp_path / "b")]) == 1
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("ViT-H-14/laion2b_s32b_b79k", "image encoder of open_clip:ViT-H-14/laion2b_s32b_b79k has 2.5 GB"),
+        ("ViT-bigG-14/laion2b_s39b_b160k", "7.4 GB"),
+        ("convnext_xxlarge/laion2b_s34b_b82k_augreg", "3.4 GB"),
+    ],
+)
+def test_models_too_large_for_a_file_are_refused_before_they_are_fetched(
+    tmp_path, capsys, monkeypatch, model, said
+):
+    monkeypatch.setattr("training.encoders.hub.fetch", None)
+    assert main(["--model", f"open_clip:{model}", "--out", str(tmp_path / "b")]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Take a smaller model" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("architecture", ["ViT-B-16", "ViT-L-14", "convnext_large_d_320"])
+def test_models_that_fit_are_not_refused(architecture):
+    tag = next(tag for name, tag in open_clip.list_pretrained() if name == architecture)
+    check_weights(f"open_clip:{architecture}/{tag}")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("torch is\nunhappy"),
+        ValueError("onnx is\nunhappy"),
+        onnx.checker.ValidationError("no"),
+        InvalidGraph("no"),
+    ],
+)
+def test_errors_of_other_libraries_are_said_in_one_line(tmp_path, capsys, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("export.to_onnx.build_pair", fail)
+    assert main(["--model", "pixelclip-lite", "--out", str(tmp_path / "b")]) == 1
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert "pixelclip-lite cannot be exported: " + type(error).__name__ in said
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr("export.to_onnx.build_pair", None)
+    with pytest.raises(TypeError):
+        main(["--model", "pixelclip-lite", "--out", str(tmp_path / "b")])
+
+
+@pytest.mark.parametrize("model", ["pixelclip-lite", "pixelclip-vit-b16", "openclip-convnext-b"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--imgsz", "350", "449"], "height is 350; expected a positive multiple of "),
+        (["--imgsz", "350", "449"], ", and width is 449; expected a positive multiple of "),
+        (["--imgsz", "0", "448"], "height is 0"),
+        (["--photos", "nowhere"], "--photos: nowhere is no folder"),
+        (["--calibration", "nowhere"], "--calibration: nowhere is no folder"),
+        (["--calibration", str(ROOT / "export")], "--calibration: there are no photos in"),
+        (["--precision", "int8"], "--calibration DIR"),
+        (
+            ["--precision", "int8", "--calibration", str(PHOTOS), "--photos", str(PHOTOS)],
+            "not those of --calibration",
+        ),
+        (["--classes", "voc-21"], "voc-20"),
+        (["--classes", "nowhere.txt"], "nowhere.txt"),
+        (["--classes", "cat", "--name", "My Pets"], "cannot be named 'My Pets'"),
+        (["--batch", "0"], "--batch is 0"),
+        (["--out", str(PHOTOS)], "exists and is no bundle"),
+    ],
+)
+def test_options_are_checked_before_the_model_is_fetched(
+    tmp_path, capsys, monkeypatch, model, arguments, said
+):
+    def fetched(*_, **__):
+        raise AssertionError("the model was fetched")
+
+    monkeypatch.setattr("training.encoders.hub.fetch", fetched)
+    monkeypatch.setattr("training.encoders.lite.build_lite", fetched)
+    assert main(["--model", model, "--out", str(tmp_path / "b"), *arguments]) == 1
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
