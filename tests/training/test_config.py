@@ -40,6 +40,7 @@ PAPER = {
     "crop": 640,
     "imgsz": 320,
     "mask_size": 256,
+    "vary": True,
     "strong": True,
     "clusters": 64,
     "words": 4,

@@ -21,7 +21,6 @@ from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.preprocess import load_image
 from pixelclip_sdk.visualize import palette
 from training import pictures
-from training.average import averaged
 from training.clustering import sinkhorn
 from training.config import load_config
 from training.figures.clusters import Clustered, assign, draw_clusters
@@ -301,29 +300,25 @@ def test_photos_without_labels_and_a_run_without_clusters(data, tmp_path, capsys
 
 @pytest.mark.usefixtures("few_words")
 def test_other_weights_stand_in_the_column_after(data, runs, tmp_path):
-    run = runs / "plain#1"
+    run, file = runs / "plain#1", tmp_path / "other.safetensors"
     tuned = load_file(run / "step-00000002.weights.safetensors")
     _, start = starting_model(str(TRAINING / "configs" / "tiny.json"), random_weights=True)
+    turned = tuned | {"visual.proj": -tuned["visual.proj"]}  # what was nearest is farthest
     columns = {}
-    for share in (None, 0.0, 0.5, 1.0):
-        out = tmp_path / str(share)
+    for name, weights in {"none": {}, "start": start.state_dict(), "tuned": tuned, "turned": turned}.items():
         command = ["--run", str(run), "--root", str(data / "scenes" / "images"), "--classes", WORDS]
-        if share is not None:
-            mean = averaged(start.state_dict(), tuned, share)
-            save_file(
-                {name: value.contiguous() for name, value in mean.items()}, tmp_path / "mean.safetensors"
-            )
-            command += ["--weights", str(tmp_path / "mean.safetensors")]
-        assert pictures.main([*command, "--photos", "1", "--device", "cpu", "--out", str(out)]) == 0
-        with Image.open(out / "grid.png") as grid:
-            cells = np.asarray(grid)
-        rows = slice(62, 62 + TILE)  # under the headings, which name the file
-        columns["before"] = cells[rows, TILE + 20 : 2 * TILE + 20]
-        columns[share] = cells[rows, 2 * TILE + 30 : 3 * TILE + 30]
-    assert np.array_equal(columns[0.0], columns["before"])
-    assert np.array_equal(columns[1.0], columns[None])
-    assert not np.array_equal(columns[0.5], columns[0.0])
-    assert not np.array_equal(columns[0.5], columns[1.0])
+        if weights:
+            save_file({key: value.contiguous() for key, value in weights.items()}, file)
+            command += ["--weights", str(file)]
+        command += ["--photos", "1", "--device", "cpu", "--out", str(tmp_path / name)]
+        assert pictures.main(command) == 0
+        with Image.open(tmp_path / name / "grid.png") as grid:
+            cells = np.asarray(grid)[62 : 62 + TILE]  # under the headings, which name the file
+        columns["before"] = cells[:, TILE + 20 : 2 * TILE + 20]
+        columns[name] = cells[:, 2 * TILE + 30 : 3 * TILE + 30]
+    assert np.array_equal(columns["start"], columns["before"])
+    assert np.array_equal(columns["tuned"], columns["none"])
+    assert not np.array_equal(columns["turned"], columns["tuned"])
 
 
 def test_weights_that_do_not_fit(runs, command, tmp_path, capsys):
