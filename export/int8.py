@@ -180,12 +180,17 @@ def _quantised(base: onnx.ModelProto, candidates: list[str], batches: list[Batch
         if node.op_type in ("Conv", "MatMul") and sizes.get(node.input[1], 0) >= _STORED_ELEMENTS
     ]
     convolutional = _convolutional(base.graph)
-    products = {node.input[1] for node in base.graph.node if node.op_type == "MatMul"}
+    # The axis of the output channels; kernels of depthwise convolutions add up in 32 bits.
+    axes = {
+        node.input[1]: 0 if node.op_type == "Conv" else -1
+        for node in base.graph.node
+        if node.op_type in ("Conv", "MatMul") and not any(a.name == "group" and a.i > 1 for a in node.attribute)
+    }
     # 7 bits: without VNNI, x86 adds two products of uint8 and int8 in 16 bits, which 8 bits overflow.
     narrow = {
-        weight.name: [{"axis": len(weight.dims) - 1, "reduce_range": True}]
+        weight.name: [{"axis": axes[weight.name] % len(weight.dims), "reduce_range": True}]
         for weight in base.graph.initializer
-        if weight.name in products
+        if weight.name in axes
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
