@@ -180,7 +180,7 @@ def test_int8_tells_what_stays_in_fp32(vit, vit_photos, lite_onnx, lite_photos):
     assert layers.converted == 2 * 4 + 3 + 1
     assert layers.total == layers.converted + 1
     assert layers.kept["tower.patches"] == "it reads the pixels"
-    small = to_int8(lite_onnx, lite_photos, gate=0.99, tell=told.append)
+    small = to_int8(lite_onnx, lite_photos, gate=0.98, tell=told.append)
     layers = told[1]
     made = {node.output[0]: node for node in small.graph.node}
     computed = [
@@ -296,9 +296,9 @@ def test_int8_of_a_convolutional_network_is_made_symmetric_for_tensorrt(lite_int
 
 
 def test_int8_leaves_layers_in_fp32_until_the_gate_is_met(lite_onnx, lite_photos):
-    small = to_int8(lite_onnx, lite_photos, gate=0.99)
+    small = to_int8(lite_onnx, lite_photos, gate=0.98)
     assert small.ByteSize() < 0.35 * lite_onnx.ByteSize()
-    assert agreement(small, lite_onnx, lite_photos) >= 0.99
+    assert agreement(small, lite_onnx, lite_photos) >= 0.98
     quantised = sum(node.op_type == "QuantizeLinear" for node in small.graph.node)
     assert 0 < quantised < 49
 
