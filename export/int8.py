@@ -184,7 +184,8 @@ def _quantised(base: onnx.ModelProto, candidates: list[str], batches: list[Batch
     axes = {
         node.input[1]: 0 if node.op_type == "Conv" else -1
         for node in base.graph.node
-        if node.op_type in ("Conv", "MatMul") and not any(a.name == "group" and a.i > 1 for a in node.attribute)
+        if node.op_type in ("Conv", "MatMul")
+        and not any(a.name == "group" and a.i > 1 for a in node.attribute)
     }
     # 7 bits: without VNNI, x86 adds two products of uint8 and int8 in 16 bits, which 8 bits overflow.
     narrow = {
