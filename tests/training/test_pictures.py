@@ -69,7 +69,7 @@ def runs(data, tmp_path_factory):
 
 @pytest.fixture
 def few_words(monkeypatch):
-    """A map of 150 words instead of 1763: seconds less."""
+    """A map of 150 words instead of 2878: seconds less."""
     monkeypatch.setattr(pictures, "_WORDS", "common-150")
 
 
@@ -392,4 +392,4 @@ def test_the_bundled_model_and_everyday_nouns(data, tmp_path):
     train(load_config(TRAINING / "configs" / "pixelclip-lite.yaml", settings))
     command = ["--root", str(ROOT / "examples" / "photos"), "--classes", "cat, coffee", "--photos", "2"]
     assert pictures.main(["--run", str(tmp_path / "run"), *command, "--out", str(tmp_path / "out")]) == 0
-    assert "out of 1763 words" in (tmp_path / "out" / "index.html").read_text()
+    assert "out of 2878 words" in (tmp_path / "out" / "index.html").read_text()
