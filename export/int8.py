@@ -11,10 +11,14 @@ zero point, sums of residual branches are quantised as well, and the head's matr
 `export/to_trt.py` makes such activations symmetric.
 """
 
+from __future__ import annotations
+
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -30,7 +34,7 @@ from onnxruntime.quantization import (
 
 from export.calibration import Batch, checked
 from export.layers import Layers, heavy_layers, layer_names
-from export.precision import store_fp16
+from export.precision import quantise, store_fp16
 
 __all__ = ["to_int8"]
 
@@ -71,17 +75,18 @@ def to_int8(
     base = _merged_siblings(model)
     candidates = _candidates(base.graph)
     full = _quantised(base, candidates, batches)
+    stored = _stored(base.graph)
     expected = [(logits.argmax(1), features) for logits, features in _run(base, batches)]
 
     def agreement(names: set[str]) -> float:
-        found = _run(_finished(base, full, names), batches)
+        found = _run(_finished(base, full, names, stored), batches)
         same = [(logits.argmax(1) == e[0]).mean() for (logits, _), e in zip(found, expected, strict=True)]
         return float(np.mean(same))
 
     def finished(names: set[str], costs: Mapping[str, float]) -> onnx.ModelProto:
         if tell is not None:
             tell(_told(base.graph, candidates, names, costs))
-        return _finished(base, full, names)
+        return _finished(base, full, names, stored)
 
     if agreement(set(candidates)) >= gate:
         return finished(set(candidates), {})
@@ -172,24 +177,18 @@ def _ranked(graph: onnx.GraphProto, costs: Mapping[str, float]) -> list[str]:
 
 
 def _quantised(base: onnx.ModelProto, candidates: list[str], batches: list[Batch]) -> onnx.ModelProto:
-    """All candidates quantised, by onnxruntime; other large weights too, which are stored so."""
-    sizes = _sizes(base.graph)
-    large = [
-        node.name
-        for node in base.graph.node
-        if node.op_type in ("Conv", "MatMul") and sizes.get(node.input[1], 0) >= _STORED_ELEMENTS
-    ]
+    """All candidates quantised, by onnxruntime."""
     convolutional = _convolutional(base.graph)
-    # The axis of the output channels; kernels of depthwise convolutions add up in 32 bits.
+    # Kernels of depthwise convolutions add up in 32 bits.
     axes = {
-        node.input[1]: 0 if node.op_type == "Conv" else -1
+        node.input[1]: _output_axis(node)
         for node in base.graph.node
         if node.op_type in ("Conv", "MatMul")
         and not any(a.name == "group" and a.i > 1 for a in node.attribute)
     }
     # 7 bits: without VNNI, x86 adds two products of uint8 and int8 in 16 bits, which 8 bits overflow.
     narrow = {
-        weight.name: [{"axis": axes[weight.name] % len(weight.dims), "reduce_range": True}]
+        weight.name: [{"axis": axes[weight.name], "reduce_range": True}]
         for weight in base.graph.initializer
         if weight.name in axes
     }
@@ -205,7 +204,7 @@ def _quantised(base: onnx.ModelProto, candidates: list[str], batches: list[Batch
             _Reader(batches),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Add", "Conv", "MatMul"],
-            nodes_to_quantize=list({*candidates, *large}),
+            nodes_to_quantize=candidates,
             per_channel=True,
             activation_type=QuantType.QUInt8 if convolutional else QuantType.QInt8,
             weight_type=QuantType.QInt8,
@@ -231,33 +230,35 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _only(
-    base: onnx.ModelProto, full: onnx.ModelProto, names: set[str], *, stored: bool = False
+    base: onnx.ModelProto,
+    full: onnx.ModelProto,
+    names: set[str],
+    stored: Mapping[str, _Stored] = MappingProxyType({}),
 ) -> onnx.ModelProto:
-    """`base` with the named nodes quantised as in `full`; if `stored`, large weights of the others too."""
+    """`base` with the named nodes quantised as in `full`; other weights that are in `stored` small."""
     made = {name: node for node in full.graph.node for name in node.output}
     quantised = {node.name: node for node in full.graph.node}
-    sizes = _sizes(base.graph)
+    weights = {weight.name: weight for weight in [*full.graph.initializer, *base.graph.initializer]}
     nodes: dict[str, onnx.NodeProto] = {}
     for source in base.graph.node:
         node = _copied(source)
-        other = quantised[node.name]
         if node.name in names:
-            node.input[:] = other.input
-        elif (
-            stored and node.op_type in ("Conv", "MatMul") and sizes.get(node.input[1], 0) >= _STORED_ELEMENTS
-        ):
-            node.input[1] = other.input[1]
+            node.input[:] = quantised[node.name].input
+        elif node.op_type in ("Conv", "MatMul") and node.input[1] in stored:
+            small = stored[node.input[1]]
+            nodes.setdefault(small.node.output[0], small.node)
+            weights.update({weight.name: weight for weight in small.weights})
+            node.input[1] = small.node.output[0]
         for name in node.input:
             for pair in _pair_behind(name, made):
                 nodes.setdefault(pair.output[0], pair)
         nodes[node.output[0]] = node
     used = {name for node in nodes.values() for name in node.input}
-    weights = {w.name: w for w in [*full.graph.initializer, *base.graph.initializer] if w.name in used}
     result = onnx.ModelProto()
     result.CopyFrom(base)
     del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
     result.graph.node.extend(nodes.values())
-    result.graph.initializer.extend(weights[name] for name in sorted(weights))
+    result.graph.initializer.extend(weights[name] for name in sorted(used & weights.keys()))
     return result
 
 
@@ -270,13 +271,51 @@ def _pair_behind(name: str, made: dict[str, onnx.NodeProto]) -> list[onnx.NodePr
     return pair
 
 
-def _finished(base: onnx.ModelProto, full: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
-    """The named nodes in int8, the other weights stored small.
-
-    Stored by DequantizeLinear: TensorRT takes int8 constants nowhere else.
-    """
-    result = _only(base, full, names, stored=True)
+def _finished(
+    base: onnx.ModelProto, full: onnx.ModelProto, names: set[str], stored: Mapping[str, _Stored]
+) -> onnx.ModelProto:
+    """The named nodes in int8, the other weights stored small."""
+    result = _only(base, full, names, stored)
     return store_fp16(result, keep={n.input[1] for n in result.graph.node if n.op_type == "DequantizeLinear"})
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A weight in int8, of all 8 bits since it is computed with in fp32, and what expands it."""
+
+    weights: tuple[onnx.TensorProto, ...]
+    node: onnx.NodeProto
+
+
+def _stored(graph: onnx.GraphProto) -> dict[str, _Stored]:
+    """Large weights of products and convolutions, by name.
+
+    Expanded by DequantizeLinear: TensorRT takes int8 constants nowhere else.
+    """
+    weights = {weight.name: weight for weight in graph.initializer}
+    found = {}
+    for node in graph.node:
+        if node.op_type not in ("Conv", "MatMul") or node.input[1] not in weights:
+            continue
+        weight, axis = weights[node.input[1]], _output_axis(node)
+        if math.prod(weight.dims) < _STORED_ELEMENTS:
+            continue
+        values, scale = quantise(numpy_helper.to_array(weight), axis)
+        name = weight.name
+        small = (
+            numpy_helper.from_array(values, f"{name}.stored"),
+            numpy_helper.from_array(scale.ravel(), f"{name}.stored.scale"),
+        )
+        inputs, output = [w.name for w in small], f"{name}.expanded"
+        found[name] = _Stored(
+            small, helper.make_node("DequantizeLinear", inputs, [output], output, axis=axis)
+        )
+    return found
+
+
+def _output_axis(node: onnx.NodeProto) -> int:
+    """The axis of a weight's output channels: a convolution's first, a matrix's second."""
+    return 0 if node.op_type == "Conv" else 1
 
 
 def _merged_siblings(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["store_fp16", "store_int8"]
+__all__ = ["quantise", "store_fp16", "store_int8"]
 
 # Below this many elements a tensor is biases, norms or constants: nothing to gain, precision to lose.
 _MIN_ELEMENTS = 1024
@@ -72,9 +72,9 @@ def store_int8(
             continue
         name = weight.name
         gather = tables.get(name)
-        quantised, scale = _quantise(values, 0)
+        quantised, scale = quantise(values, 0)
         if gather is None and values.ndim == 2:
-            other = _quantise(values, 1)
+            other = quantise(values, 1)
             if _error(values, *other) < _error(values, quantised, scale):
                 quantised, scale = other
         weight.CopyFrom(numpy_helper.from_array(quantised, f"{name}.int8"))
@@ -86,8 +86,8 @@ def store_int8(
     return _with_nodes_in_front(result, nodes)
 
 
-def _quantise(values: np.ndarray, channel: int) -> tuple[np.ndarray, np.ndarray]:
-    """int8 values and fp32 scales, one for each slice along the dimension `channel`.
+def quantise(values: np.ndarray, channel: int) -> tuple[np.ndarray, np.ndarray]:
+    """int8 values from -127 to 127 and fp32 scales, one for each slice along the dimension `channel`.
 
     Of several clipping points, each channel takes the one with the least squared error: a single large
     weight does not coarsen all others.

@@ -303,6 +303,26 @@ def test_int8_leaves_layers_in_fp32_until_the_gate_is_met(lite_onnx, lite_photos
     assert 0 < quantised < 49
 
 
+def test_weights_that_are_only_stored_have_all_8_bits(lite_onnx, lite_photos):
+    """Those that are multiplied as integers have 7: two products have to fit into 16 bits."""
+    small = to_int8(lite_onnx, lite_photos, gate=0.98)
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in small.graph.initializer}
+    made = {node.output[0]: node for node in small.graph.node if node.op_type == "DequantizeLinear"}
+    stored, computed = [], []
+    for node in small.graph.node:
+        if node.op_type not in ("Conv", "MatMul") or node.input[1] not in made:
+            continue
+        largest = int(np.abs(weights[made[node.input[1]].input[0]].astype(int)).max())
+        depthwise = any(a.name == "group" and a.i > 1 for a in node.attribute)
+        if node.input[0] not in made:
+            stored.append(largest)
+        elif not depthwise:
+            computed.append(largest)
+    assert stored and computed
+    assert min(stored) > 100
+    assert max(computed) <= 64
+
+
 def test_int8_says_when_the_gate_is_out_of_reach(lite_onnx, lite_photos, monkeypatch):
     monkeypatch.setattr("export.int8._ranked", lambda *_: [])
     with pytest.raises(ValueError, match=r"of the labels, 100\.00% are asked"):
