@@ -20,14 +20,13 @@ from torch.utils.data import Dataset, Sampler
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.preprocess import load_image
 from training.augment import Crop, random_crop, random_cut, strengthen, take, vary
+from training.folders import PICTURES, files_below
 from training.masks.format import read_masks
 
-__all__ = ["PICTURES", "Batch", "MaskedPhotos", "Order", "Sample", "collate", "find_pairs"]
+__all__ = ["Batch", "MaskedPhotos", "Order", "Sample", "collate", "find_pairs"]
 
 _log = logging.getLogger(__name__)
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-"""Suffixes of photos."""
 _SHOWN = 5  # names in a message
 _TRIES = 16  # files that may be unreadable one after the other
 
@@ -109,10 +108,8 @@ def find_pairs(images: Path, masks: Path) -> list[str]:
     for folder, what in ((images, "photos"), (masks, "masks, which training/make_masks.py writes")):
         if not folder.is_dir():
             raise ImageError(f"{folder} is no folder; expected one with {what}")
-    photos = {
-        path.relative_to(images).as_posix() for path in images.rglob("*") if path.suffix.lower() in PICTURES
-    }
-    masked = {path.relative_to(masks).with_suffix("").as_posix() for path in masks.rglob("*.npz")}
+    photos = {path.relative_to(images).as_posix() for path in files_below(images, PICTURES)}
+    masked = {path.relative_to(masks).with_suffix("").as_posix() for path in files_below(masks, {".npz"})}
     pairs = sorted(photo for photo in photos if _stem(photo) in masked)
     _tell("photos without masks", sorted(photos - set(pairs)))
     _tell("masks without a photo", sorted(masked - {_stem(photo) for photo in photos}))

@@ -40,136 +40,142 @@ _RAREST_WORD, _RAREST_IN_PAIR = 36_600, 14_600
 _ADDED = """
 acacia, accordion, acorn, adhesive tape, agave, aioli, air bag, air conditioner, air pump, airfield, almond
 tree, alpaca, aluminum can, amphitheater, amusement park, ankle, answering machine, antelope, anvil,
-archipelago, arm, armchair, army ant, artichoke, baboon, baby bottle, baby carriage, baby monitor, back porch,
-backyard, bacon, badminton racket, bagpipes, baguette, baking tray, bald eagle, ball bearing, bamboo, bandage,
-bangle, banknote, bar stool, barbed wire, barbell, barbershop, barcode, bark, barrel cactus, barrier, baseball
-glove, basketball hoop, bath mat, bath towel, bathrobe, bathtub, baton, battery charger, batting cage, beach
-ball, beach chair, beach house, beach towel, beach umbrella, beaker, bean bag, bear cub, beard, bed frame,
-bedsheet, bedside lamp, beehive, beret, bidet, bighorn sheep, bike lane, binoculars, bird bath, bird cage, bird
-feeder, bird house, birthday cake, biryani, bistro, black widow, blackbird, blackboard, blazer, blood pressure
-monitor, blue crab, bluebird, board game, bobcat, boiled egg, bollard, bolt cutter, bomber jacket, bone, bongo,
-bonsai, bookcase, boulder, bowler hat, boxing glove, boxing ring, boy, bracket, brake disk, brake pad, brake
-pedal, branch, bread basket, brick house, brick wall, briefcase, brioche, brooch, brownie, buffalo, building
-site, bulldozer, bulletin board, bumblebee, bumper car, bunk bed, buoy, burner, bus shelter, business card,
-butcher shop, buttermilk, buzzard, cable tray, cactus, cake, calendar, camp, campfire, campsite, canal, candle
-holder, candlestick, candy cane, canteen, canvas, car park, car wash, caravan, card table, cardboard, cargo
-container, cargo door, caribou, carnation, carousel, carpet, carport, carton, carving knife, cashew, cassette
-player, cassette tape, cat litter box, cat tree, ceiling, ceiling fan, ceiling light, cell phone, cell tower,
-centipede, cereal, cereal bowl, cereal box, chain-link fence, chalet, chameleon, changing table, charger,
-charging cable, charging station, chariot, cheeseburger, cheesecake, chess piece, chessboard, chicken coop,
-chicken leg, chicken nugget, chicken wing, chickpea, chihuahua, child, chili pepper, chimney, chimpanzee,
-chipmunk, chocolate, chopsticks, chowder, christmas tree, cigar, cigar box, cigarette, cigarette lighter, cinder
-block, circuit breaker, circular saw, clamp, clarinet, clinic, clipboard, closet, cloth, clothes hanger,
-clothesline, clothespin, cloud, clover, clownfish, coach, coast, coaster, coat rack, cockatoo, cockpit,
-cockroach, coffee machine, coin, colander, comb, comic book, compact disk, computer, computer case, computer
-keyboard, computer mouse, concrete block, concrete mixer, condor, confetti, construction worker, contact lens,
-container ship, convenience store, conveyor belt, cookie, cookie cutter, cooking pot, cooling tower, coral reef,
-coral snake, coriander, corkscrew, cornfield, corset, cottage, cotton, cotton swab, cowbell, crane, crash
-barrier, crayfish, crayon, credit card, creek, cress, crochet needle, croissant, crop, crossroad, crosswalk,
-crowbar, crowd, crutch, cuckoo, cufflinks, cumin, cup, cupcake, curling iron, currant, cursor, curtain, curtain
-rod, cushion, cutlery, cutting board, cyclist, cymbal, cypress, dachshund, dahlia, dalmatian, dandelion, dart,
-dartboard, data center, date palm, dental floss, departure lounge, desert, desktop computer, detergent, dice,
-digital scale, dirt, dishwasher, diving bell, diving board, diving mask, dog bed, dog collar, dog house, dog
-leash, donkey, door frame, door handle, doorbell, doorknob, doormat, doorway, double-decker bus, dragon fruit,
-drain, drawbridge, dried fruit, driftwood, drill bit, driveway, drone, drum set, duffel bag, dugout, dumbbell,
-dump truck, dumpling, dustpan, ear, earbuds, earmuffs, earphones, earring, easel, egg carton, egg timer, egret,
-electric mixer, electric scooter, electric shaver, electric toothbrush, electrical panel, emperor penguin,
-engagement ring, eraser, escalator, espresso machine, etching, eucalyptus, ewe, excavator, exhaust pipe, eye,
-eyebrow, eyelash, face, face mask, false teeth, farm, farmland, faucet, fawn, feather, feather boa, fedora,
-fender, ferris wheel, ferry terminal, fez, fiber, field mouse, filing cabinet, fingernail, fire ant, fire
-escape, fire extinguisher, fire hydrant, fire pit, fire station, fire truck, fireworks, first aid kit, fish
-bowl, fish tank, fishing boat, fishing net, fist, flagpole, flame, flannel, flashlight, flea, fleece,
-flip-flops, floor, florist, flour mill, flower bed, flower bouquet, flower pot, flying fish, foal, foam, fog,
-folding chair, folding door, fondue, food container, food truck, foot, football, football field, football goal,
-footbridge, footpath, forehead, forest, forklift, fox terrier, freckles, freezer, freight car, freight train,
-fried chicken, frisbee, front porch, fruit bowl, fruit stand, frying pan, fuel gauge, fuel tank, fuse box, game
-controller, garage door, garden chair, garden gnome, garden hose, garden shed, gas cylinder, gas station, gas
-stove, gauze, gazebo, gecko, german shepherd, geyser, gift box, gift wrapping, ginger, girl, glasses, glider,
-globe, glue stick, golden retriever, goldfish, golf cart, golf course, gondola, gopher, grain silo, grandfather
-clock, granola, grapevine, graph paper, grass snake, grasshopper, grassland, grater, gravel road, gravestone,
-great ape, greeting card, grey whale, grid, grill, grotto, ground squirrel, guacamole, guardrail, guide dog,
-guinea pig, gully, gumbo, gutter, gym, gym shoe, hacksaw, hair dryer, hairbrush, hairpin, ham, hand dryer, hand
-towel, handbag, handcuffs, handkerchief, handlebar, handrail, hang glider, hangar, harbor seal, hard drive,
-hardware store, harmonica, harrow, hatch, hatchback, hay bale, headboard, headlight, headphones, heath, high
-chair, high heels, highlighter, highway, hiking boot, hillside, hinge, hippopotamus, hockey puck, honeycomb,
-hoodie, horizon, horse trailer, hose reel, hot air balloon, hot dog, hot tub, hourglass, houseplant, hubcap,
-hula hoop, hunting dog, husky, hyena, ibex, ibis, ice, ice cream cone, ice cube, ice pack, icicle, id card,
+archipelago, arm, armchair, army ant, artichoke, baboon, baby bottle, baby carriage, baby monitor, back
+porch, backyard, bacon, badminton racket, bagpipes, baguette, baking tray, bald eagle, ball bearing, bamboo,
+bandage, bangle, banknote, bar stool, barbed wire, barbell, barbershop, barcode, bark, barrel cactus,
+barrier, baseball glove, basketball hoop, bath mat, bath towel, bathrobe, bathtub, baton, battery charger,
+batting cage, beach ball, beach chair, beach house, beach towel, beach umbrella, beaker, bean bag, bear cub,
+beard, bed frame, bedsheet, bedside lamp, beehive, beret, bidet, bighorn sheep, bike lane, binoculars, bird
+bath, bird cage, bird feeder, bird house, birthday cake, biryani, bistro, black widow, blackbird,
+blackboard, blazer, blood pressure monitor, blue crab, bluebird, board game, bobcat, boiled egg, bollard,
+bolt cutter, bomber jacket, bone, bongo, bonsai, bookcase, boulder, bowler hat, boxing glove, boxing ring,
+boy, bracket, brake disk, brake pad, brake pedal, branch, bread basket, brick house, brick wall, briefcase,
+brioche, brooch, brownie, buffalo, building site, bulldozer, bulletin board, bumblebee, bumper car, bunk
+bed, buoy, burner, bus shelter, business card, butcher shop, buttermilk, buzzard, cable tray, cactus, cake,
+calendar, camp, campfire, campsite, canal, candle holder, candlestick, candy cane, canteen, canvas, car
+park, car wash, caravan, card table, cardboard, cargo container, cargo door, caribou, carnation, carousel,
+carpet, carport, carton, carving knife, cashew, cassette player, cassette tape, cat litter box, cat tree,
+ceiling, ceiling fan, ceiling light, cell phone, cell tower, centipede, cereal, cereal bowl, cereal box,
+chain-link fence, chalet, chameleon, changing table, charger, charging cable, charging station, chariot,
+cheeseburger, cheesecake, chess piece, chessboard, chicken coop, chicken leg, chicken nugget, chicken wing,
+chickpea, chihuahua, child, chili pepper, chimney, chimpanzee, chipmunk, chocolate, chopsticks, chowder,
+christmas tree, cigar, cigar box, cigarette, cigarette lighter, cinder block, circuit breaker, circular saw,
+clamp, clarinet, clinic, clipboard, closet, cloth, clothes hanger, clothesline, clothespin, cloud, clover,
+clownfish, coach, coast, coaster, coat rack, cockatoo, cockpit, cockroach, coffee machine, coin, colander,
+comb, comic book, compact disk, computer, computer case, computer keyboard, computer mouse, concrete block,
+concrete mixer, condor, confetti, construction worker, contact lens, container ship, convenience store,
+conveyor belt, cookie, cookie cutter, cooking pot, cooling tower, coral reef, coral snake, coriander,
+corkscrew, cornfield, corset, cottage, cotton, cotton swab, cowbell, crane, crash barrier, crayfish, crayon,
+credit card, creek, cress, crochet needle, croissant, crop, crossroad, crosswalk, crowbar, crowd, crutch,
+cuckoo, cufflinks, cumin, cup, cupcake, curling iron, currant, cursor, curtain, curtain rod, cushion,
+cutlery, cutting board, cyclist, cymbal, cypress, dachshund, dahlia, dalmatian, dandelion, dart, dartboard,
+data center, date palm, dental floss, departure lounge, desert, desktop computer, detergent, dice, digital
+scale, dirt, dishwasher, diving bell, diving board, diving mask, dog bed, dog collar, dog house, dog leash,
+donkey, door frame, door handle, doorbell, doorknob, doormat, doorway, double-decker bus, dragon fruit,
+drain, drawbridge, dried fruit, driftwood, drill bit, driveway, drone, drum set, duffel bag, dugout,
+dumbbell, dump truck, dumpling, dustpan, ear, earbuds, earmuffs, earphones, earring, easel, egg carton, egg
+timer, egret, electric mixer, electric scooter, electric shaver, electric toothbrush, electrical panel,
+emperor penguin, engagement ring, eraser, escalator, espresso machine, etching, eucalyptus, ewe, excavator,
+exhaust pipe, eye, eyebrow, eyelash, face, face mask, false teeth, farm, farmland, faucet, fawn, feather,
+feather boa, fedora, fender, ferris wheel, ferry terminal, fez, fiber, field mouse, filing cabinet,
+fingernail, fire ant, fire escape, fire extinguisher, fire hydrant, fire pit, fire station, fire truck,
+fireworks, first aid kit, fish bowl, fish tank, fishing boat, fishing net, fist, flagpole, flame, flannel,
+flashlight, flea, fleece, flip-flops, floor, florist, flour mill, flower bed, flower bouquet, flower pot,
+flying fish, foal, foam, fog, folding chair, folding door, fondue, food container, food truck, foot,
+football, football field, football goal, footbridge, footpath, forehead, forest, forklift, fox terrier,
+freckles, freezer, freight car, freight train, fried chicken, frisbee, front porch, fruit bowl, fruit stand,
+frying pan, fuel gauge, fuel tank, fuse box, game controller, garage door, garden chair, garden gnome,
+garden hose, garden shed, gas cylinder, gas station, gas stove, gauze, gazebo, gecko, german shepherd,
+geyser, gift box, gift wrapping, ginger, girl, glasses, glider, globe, glue stick, golden retriever,
+goldfish, golf cart, golf course, gondola, gopher, grain silo, grandfather clock, granola, grapevine, graph
+paper, grass snake, grasshopper, grassland, grater, gravel road, gravestone, great ape, greeting card, grey
+whale, grid, grill, grotto, ground squirrel, guacamole, guardrail, guide dog, guinea pig, gully, gumbo,
+gutter, gym, gym shoe, hacksaw, hair dryer, hairbrush, hairpin, ham, hand dryer, hand towel, handbag,
+handcuffs, handkerchief, handlebar, handrail, hang glider, hangar, harbor seal, hard drive, hardware store,
+harmonica, harrow, hatch, hatchback, hay bale, headboard, headlight, headphones, heath, high chair, high
+heels, highlighter, highway, hiking boot, hillside, hinge, hippopotamus, hockey puck, honeycomb, hoodie,
+horizon, horse trailer, hose reel, hot air balloon, hot dog, hot tub, hourglass, houseplant, hubcap, hula
+hoop, hunting dog, husky, hyena, ibex, ibis, ice, ice cream cone, ice cube, ice pack, icicle, id card,
 igloo, iguana, impala, inflatable boat, infusion stand, inhaler, ink cartridge, iron fence, ironing board,
-island, ivy, jackfruit, jar lid, jeans, jet bridge, jet ski, jewelry, jigsaw puzzle, joystick, juice box, jump
-rope, jungle, jungle cat, kebab, kennel, ketchup, kettlebell, keyhole, khaki, kidney bean, kiln, kimono, king
-penguin, kiosk, kitchen cabinet, kitchen knife, kitchen sink, kitchen towel, kite, knee, kneepad, knitting
-needle, koala, label, labrador, ladder, ladder truck, ladle, ladybug, lagoon, lake, lake bed, lampshade, lander,
-lane marking, lanyard, lapel, lasagna, laundry, laundry basket, laundry cart, lawn, lawn mower, leaf, leaf
-blower, leather, leaves, leggings, lemur, lentil, license plate, life vest, lifeboat, lifebuoy, lifeguard tower,
-light bulb, light fixture, light switch, lighthouse, lightning, lilac, lima bean, linen, lion cub, lips, llama,
-locket, locust, log, lotus, loudspeaker, lumber, lunch box, lychee, macaron, macaroni, machinery, magazine,
-magnet, magnifying glass, magpie, mahogany, mail, mammoth, man, manatee, mandolin, mangrove, manhole cover,
-mannequin, manta ray, maple syrup, marching band, market stall, marmalade, marquee, mastiff, mattress,
-mayonnaise, meadow, measuring cup, measuring spoon, measuring tape, meatball, medal, medicine, meerkat,
-megaphone, metal, metro station, microwave oven, milk, milk bottle, milk carton, milkshake, mineral water,
-minibus, minivan, mistletoe, mittens, mixing bowl, money, mongoose, monitor, moon, moose, mop, moped, moray,
-mosquito net, moss, motorboat, motorcycle helmet, motorhome, mountain hut, mousepad, mousetrap, mud, mulberry,
-museum, musk ox, mustache, nail clipper, nail file, nail gun, napkin, neck, nectarine, neon sign, newspaper
-stand, newt, nightingale, nightstand, noodles, nose, notepad, nurse shark, nut, oar, oat, office chair, oil, oil
-barrel, oil rig, oil slick, olive oil, omelet, optical fiber, orangutan, orchard, osprey, ostrich, oven mitt,
-overpass, oxygen mask, oxygen tank, oyster mushroom, pacifier, paddle board, padlock, paella, paint brush, paint
-bucket, paint can, paint roller, painting, pajamas, palette, pallet, palm tree, pancake, panda, papaya, paper
-bag, paper cup, paper cutter, paper mill, paper plate, paper towel, paprika, parakeet, parallel bars, parasol,
-parcel, park, parking garage, parking space, passport, path, patrol boat, pavement, paw, pawn, peacock, pebble,
-pedestrian, pencil sharpener, pendant, pendulum, penthouse, people, periscope, persimmon, person, petal, petri
-dish, petrol can, pheasant, phone booth, phone case, photo album, photograph, piano bench, pickle, pickup truck,
-picture window, pie, piggy bank, pill, pill bottle, pillar, pillowcase, pilot whale, pincushion, pine tree,
-pinecone, ping-pong table, pipe, piston, pizza box, pizza cutter, pizza oven, pizzeria, placemat, plane tree,
-plastic, plastic bottle, plastic box, plastic chair, plastic cup, playing card, pliers, plow, plunger, plywood,
-pocket, pocket knife, podium, poison ivy, poker chip, polar bear, police car, polyester, pond, ponytail, pool
-noodle, popcorn machine, poplar, porcupine, postcard, poster, potato chips, potato masher, pothole, potted
-plant, potting soil, power outlet, power plant, power pole, power strip, power tool, prairie dog, prayer rug,
-pressure cooker, pressure gauge, pretzel, price tag, primrose, propeller, puddle, puffin, pullover, punching
-bag, puppet, qr code, quesadilla, quill, quinoa, raceway, racket, radiator, radio telescope, radish, railing,
-railroad track, railway bridge, railway platform, rain, rain boots, rain gauge, raincoat, rainforest, raisin,
-ramen, rattlesnake, reactor, rearview mirror, receipt, recliner, red panda, red squirrel, reed, refrigerator,
-reindeer, reptile, rhinoceros, ribbon, rice cooker, rice field, rigging, ring, river, river bank, river dolphin,
-road marking, road roller, road sign, roadwork, robot, robot arm, rock climber, roe deer, roller coaster,
-rollerblades, roof, roof rack, roof tiles, rooster, root, rope, rosary, rotor, roundabout, rowboat, rubber,
-rubber duck, rubber stamp, rubble, rucksack, ruler, running track, safety goggles, safety net, safety vest,
-sailboat, salamander, salt, salt shaker, sandal, sandbag, sandbox, sandcastle, sandpaper, sandwich, satchel,
-satellite dish, saucepan, saucer, sausage, sawdust, sawmill, saxophone, scaffolding, scallop, scarecrow, school
-desk, scooter, scrambled eggs, scrap metal, screwdriver, sea, sea cucumber, sea snake, sea urchin, seagull,
-seahorse, seam, seashell, seaweed, security camera, seed, seesaw, sesame seed, sewing kit, sewing machine,
-sewing needle, shadow, shampoo, shaving cream, sheet music, shepherd dog, shipping container, shipwreck, shoe
-box, shoe rack, shoelace, shop window, shopfront, shopping cart, shorts, shower curtain, shower head, shrub,
-shuttle bus, shuttlecock, siamese cat, sickle, signpost, silo, silverware, sink, skeleton, ski jump, ski lift,
-ski resort, ski slope, skis, skull, skunk, sleeping car, sleigh, slipper, slow cooker, smartphone, smartwatch,
-smoke, smoke detector, smokestack, snare drum, sneakers, snorkel, snow, snow goose, snow leopard, snow plow,
-snowball, snowflake, snowman, snowmobile, soap, soap dispenser, soccer field, soccer goal, solar panel, soup,
-soy sauce, space helmet, space shuttle, space suit, spatula, speaker, speed bump, speed limit sign, spice jar,
-spider monkey, spiral notebook, spirit level, sponge cake, sports field, spotted owl, spray bottle, spring roll,
-sprinkler, sprout, squirrel monkey, stadium seat, stained glass, staircase, stairs, stapler, starfish, starling,
-statue, steak, steakhouse, steam train, steamboat, steering wheel, stencil, step ladder, stethoscope, sticker,
-sticky note, stingray, stone, stone bridge, stone crab, stop light, stop sign, stopwatch, storage box, stork,
-storm cloud, strainer, straw, stream, street lamp, street sign, string, strip mall, stroller, stuffed animal,
-stylus, suburb, suitcase, sun hat, sunset, surfboard, surgical instrument, surgical mask, suspenders, suspension
-bridge, swimming cap, swimming goggles, swimming pool, swordfish, sycamore, synthesizer, syringe, t-shirt, table
-tennis, tablecloth, tablet, tail, tail light, tambourine, tangerine, tank truck, tape dispenser, tape measure,
-tavern, taxi, tea towel, teacup, teapot, teddy bear, telephone booth, telephone pole, television stand, tennis
-court, tennis racket, tent peg, terminal, test tube, thermometer, thermos, thermostat, thread, throw pillow,
-tiara, ticket, tiger cub, tiger lily, timber wolf, tin can, tire, tissue, tissue box, toad, toaster, toaster
-oven, toe, tofu, toilet brush, toilet paper, toilet roll holder, toll booth, toll bridge, tool belt, toolbox,
-toothbrush, toothpaste, toothpick, tortilla, toucan, tow truck, towel, towel rack, toy block, toy car, toy
-train, track suit, traffic barrier, traffic cone, traffic jam, traffic light, traffic sign, trail, train
-station, tram, trampoline, transformer, transmission tower, trap door, trash can, treadmill, tree house, tree
-stump, tree trunk, trench, trench coat, tricycle, trident, trolley, trombone, trophy, trough, trousers, trumpet,
-tuba, tumbler, tundra, tuning fork, tunnel, turban, turbine, turnstile, turntable, tuxedo, tweezers, twig,
-typewriter, ukulele, umbrella stand, unicycle, uniform, upholstery, urinal, urn, usb stick, utility pole, vacuum
-cleaner, vegetable garden, veil, vending machine, ventilation duct, viaduct, video camera, video game console,
-vinegar, vineyard, vinyl record, visor, vitamin pill, waffle, waistcoat, walkie-talkie, wall, walrus, warship,
-wasabi, washing machine, waste bin, watch strap, water, water bed, water filter, water jug, water lily, water
-pipe, water pump, water slide, water tank, water tap, watercolor, waterfall, watering can, wave, weasel, weather
-vane, wedding cake, wedding dress, weed, weighing scale, welding mask, wetland, wheat field, wheelbarrow,
-whipped cream, whisk, whiteboard, wicker basket, wild duck, wind chime, wind turbine, window sill, windshield
-wiper, wine bar, wine glass, wine rack, winter coat, wire cutter, wire fence, wolf pup, wolverine, woman, wood
-duck, wood pigeon, wooden box, wooden chair, wooden crate, wooden floor, wooden table, workbench, worker bee,
-wreath, wrist, wristband, xylophone, yellow jacket, yoga mat, zebra crossing, zipper
+island, ivy, jackfruit, jar lid, jeans, jet bridge, jet ski, jewelry, jigsaw puzzle, joystick, juice box,
+jump rope, jungle, jungle cat, kebab, kennel, ketchup, kettlebell, keyhole, khaki, kidney bean, kiln,
+kimono, king penguin, kiosk, kitchen cabinet, kitchen knife, kitchen sink, kitchen towel, kite, knee,
+kneepad, knitting needle, koala, label, labrador, ladder, ladder truck, ladle, ladybug, lagoon, lake, lake
+bed, lampshade, lander, lane marking, lanyard, lapel, lasagna, laundry, laundry basket, laundry cart, lawn,
+lawn mower, leaf, leaf blower, leather, leaves, leggings, lemur, lentil, license plate, life vest, lifeboat,
+lifebuoy, lifeguard tower, light bulb, light fixture, light switch, lighthouse, lightning, lilac, lima bean,
+linen, lion cub, lips, llama, locket, locust, log, lotus, loudspeaker, lumber, lunch box, lychee, macaron,
+macaroni, machinery, magazine, magnet, magnifying glass, magpie, mahogany, mail, mammoth, man, manatee,
+mandolin, mangrove, manhole cover, mannequin, manta ray, maple syrup, marching band, market stall,
+marmalade, marquee, mastiff, mattress, mayonnaise, meadow, measuring cup, measuring spoon, measuring tape,
+meatball, medal, medicine, meerkat, megaphone, metal, metro station, microwave oven, milk, milk bottle, milk
+carton, milkshake, mineral water, minibus, minivan, mistletoe, mittens, mixing bowl, money, mongoose,
+monitor, moon, moose, mop, moped, moray, mosquito net, moss, motorboat, motorcycle helmet, motorhome,
+mountain hut, mousepad, mousetrap, mud, mulberry, museum, musk ox, mustache, nail clipper, nail file, nail
+gun, napkin, neck, nectarine, neon sign, newspaper stand, newt, nightingale, nightstand, noodles, nose,
+notepad, nurse shark, nut, oar, oat, office chair, oil, oil barrel, oil rig, oil slick, olive oil, omelet,
+optical fiber, orangutan, orchard, osprey, ostrich, oven mitt, overpass, oxygen mask, oxygen tank, oyster
+mushroom, pacifier, paddle board, padlock, paella, paint brush, paint bucket, paint can, paint roller,
+painting, pajamas, palette, pallet, palm tree, pancake, panda, papaya, paper bag, paper cup, paper cutter,
+paper mill, paper plate, paper towel, paprika, parakeet, parallel bars, parasol, parcel, park, parking
+garage, parking space, passport, path, patrol boat, pavement, paw, pawn, peacock, pebble, pedestrian, pencil
+sharpener, pendant, pendulum, penthouse, people, periscope, persimmon, person, petal, petri dish, petrol
+can, pheasant, phone booth, phone case, photo album, photograph, piano bench, pickle, pickup truck, picture
+window, pie, piggy bank, pill, pill bottle, pillar, pillowcase, pilot whale, pincushion, pine tree,
+pinecone, ping-pong table, pipe, piston, pizza box, pizza cutter, pizza oven, pizzeria, placemat, plane
+tree, plastic, plastic bottle, plastic box, plastic chair, plastic cup, playing card, pliers, plow, plunger,
+plywood, pocket, pocket knife, podium, poison ivy, poker chip, polar bear, police car, polyester, pond,
+ponytail, pool noodle, popcorn machine, poplar, porcupine, postcard, poster, potato chips, potato masher,
+pothole, potted plant, potting soil, power outlet, power plant, power pole, power strip, power tool, prairie
+dog, prayer rug, pressure cooker, pressure gauge, pretzel, price tag, primrose, propeller, puddle, puffin,
+pullover, punching bag, puppet, qr code, quesadilla, quill, quinoa, raceway, racket, radiator, radio
+telescope, radish, railing, railroad track, railway bridge, railway platform, rain, rain boots, rain gauge,
+raincoat, rainforest, raisin, ramen, rattlesnake, reactor, rearview mirror, receipt, recliner, red panda,
+red squirrel, reed, refrigerator, reindeer, reptile, rhinoceros, ribbon, rice cooker, rice field, rigging,
+ring, river, river bank, river dolphin, road marking, road roller, road sign, roadwork, robot, robot arm,
+rock climber, roe deer, roller coaster, rollerblades, roof, roof rack, roof tiles, rooster, root, rope,
+rosary, rotor, roundabout, rowboat, rubber, rubber duck, rubber stamp, rubble, rucksack, ruler, running
+track, safety goggles, safety net, safety vest, sailboat, salamander, salt, salt shaker, sandal, sandbag,
+sandbox, sandcastle, sandpaper, sandwich, satchel, satellite dish, saucepan, saucer, sausage, sawdust,
+sawmill, saxophone, scaffolding, scallop, scarecrow, school desk, scooter, scrambled eggs, scrap metal,
+screwdriver, sea, sea cucumber, sea snake, sea urchin, seagull, seahorse, seam, seashell, seaweed, security
+camera, seed, seesaw, sesame seed, sewing kit, sewing machine, sewing needle, shadow, shampoo, shaving
+cream, sheet music, shepherd dog, shipping container, shipwreck, shoe box, shoe rack, shoelace, shop window,
+shopfront, shopping cart, shorts, shower curtain, shower head, shrub, shuttle bus, shuttlecock, siamese cat,
+sickle, signpost, silo, silverware, sink, skeleton, ski jump, ski lift, ski resort, ski slope, skis, skull,
+skunk, sleeping car, sleigh, slipper, slow cooker, smartphone, smartwatch, smoke, smoke detector,
+smokestack, snare drum, sneakers, snorkel, snow, snow goose, snow leopard, snow plow, snowball, snowflake,
+snowman, snowmobile, soap, soap dispenser, soccer field, soccer goal, solar panel, soup, soy sauce, space
+helmet, space shuttle, space suit, spatula, speaker, speed bump, speed limit sign, spice jar, spider monkey,
+spiral notebook, spirit level, sponge cake, sports field, spotted owl, spray bottle, spring roll, sprinkler,
+sprout, squirrel monkey, stadium seat, stained glass, staircase, stairs, stapler, starfish, starling,
+statue, steak, steakhouse, steam train, steamboat, steering wheel, stencil, step ladder, stethoscope,
+sticker, sticky note, stingray, stone, stone bridge, stone crab, stop light, stop sign, stopwatch, storage
+box, stork, storm cloud, strainer, straw, stream, street lamp, street sign, string, strip mall, stroller,
+stuffed animal, stylus, suburb, suitcase, sun hat, sunset, surfboard, surgical instrument, surgical mask,
+suspenders, suspension bridge, swimming cap, swimming goggles, swimming pool, swordfish, sycamore,
+synthesizer, syringe, t-shirt, table tennis, tablecloth, tablet, tail, tail light, tambourine, tangerine,
+tank truck, tape dispenser, tape measure, tavern, taxi, tea towel, teacup, teapot, teddy bear, telephone
+booth, telephone pole, television stand, tennis court, tennis racket, tent peg, terminal, test tube,
+thermometer, thermos, thermostat, thread, throw pillow, tiara, ticket, tiger cub, tiger lily, timber wolf,
+tin can, tire, tissue, tissue box, toad, toaster, toaster oven, toe, tofu, toilet brush, toilet paper,
+toilet roll holder, toll booth, toll bridge, tool belt, toolbox, toothbrush, toothpaste, toothpick,
+tortilla, toucan, tow truck, towel, towel rack, toy block, toy car, toy train, track suit, traffic barrier,
+traffic cone, traffic jam, traffic light, traffic sign, trail, train station, tram, trampoline, transformer,
+transmission tower, trap door, trash can, treadmill, tree house, tree stump, tree trunk, trench, trench
+coat, tricycle, trident, trolley, trombone, trophy, trough, trousers, trumpet, tuba, tumbler, tundra, tuning
+fork, tunnel, turban, turbine, turnstile, turntable, tuxedo, tweezers, twig, typewriter, ukulele, umbrella
+stand, unicycle, uniform, upholstery, urinal, urn, usb stick, utility pole, vacuum cleaner, vegetable
+garden, veil, vending machine, ventilation duct, viaduct, video camera, video game console, vinegar,
+vineyard, vinyl record, visor, vitamin pill, waffle, waistcoat, walkie-talkie, wall, walrus, warship,
+wasabi, washing machine, waste bin, watch strap, water, water bed, water filter, water jug, water lily,
+water pipe, water pump, water slide, water tank, water tap, watercolor, waterfall, watering can, wave,
+weasel, weather vane, wedding cake, wedding dress, weed, weighing scale, welding mask, wetland, wheat field,
+wheelbarrow, whipped cream, whisk, whiteboard, wicker basket, wild duck, wind chime, wind turbine, window
+sill, windshield wiper, wine bar, wine glass, wine rack, winter coat, wire cutter, wire fence, wolf pup,
+wolverine, woman, wood duck, wood pigeon, wooden box, wooden chair, wooden crate, wooden floor, wooden
+table, workbench, worker bee, wreath, wrist, wristband, xylophone, yellow jacket, yoga mat, zebra crossing,
+zipper
 """
 
 _DROPPED = """

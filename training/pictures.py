@@ -26,7 +26,7 @@ from pixelclip_sdk.preprocess import load_image
 from pixelclip_sdk.vocabulary import read_classes
 from training.arguments import positive
 from training.config import ConfigError
-from training.data import PICTURES, find_pairs
+from training.data import find_pairs
 from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
 from training.encoders.pair import EncoderPair
 from training.encoders.runtime import TorchBackend, TorchTextEncoder
@@ -35,6 +35,7 @@ from training.figures.clusters import Clustered, assign, draw_clusters
 from training.figures.grid import draw_grid
 from training.figures.names import Words, began_as, beside_clusters, embed, nearest, with_classes, write_names
 from training.figures.tsne import draw_tsne
+from training.folders import PICTURES, files_below
 from training.protocols import Official, segment
 from training.runs import Run, open_run, with_weights
 
@@ -116,7 +117,7 @@ def _scenes(options: argparse.Namespace) -> _Scenes:
             "photos without labels need --classes, the words to look for; or name the labelled set "
             "with --dataset"
         )
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES)
+    files = sorted(files_below(root, PICTURES))
     if not files:
         raise ImageError(f"no photo under --root {root}; expected .jpg, .png, .webp or .bmp files")
     photos = [load_image(files[i]) for i in _evenly(len(files), options.photos)]

@@ -318,7 +318,8 @@ def test_weights_that_are_only_stored_have_all_8_bits(lite_onnx, lite_photos):
             stored.append(largest)
         elif not depthwise:
             computed.append(largest)
-    assert stored and computed
+    assert stored
+    assert computed
     assert min(stored) > 100
     assert max(computed) <= 64
 

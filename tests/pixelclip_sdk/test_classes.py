@@ -59,7 +59,16 @@ def test_context_and_voc_name_the_same_twenty():
 
 def test_everyday_nouns_are_words_in_small_letters_and_none_that_insults():
     words = set(class_list("everyday-nouns"))
-    assert {"person", "cat", "sofa", "wheelchair", "traffic light", "robot arm", "suitcase", "door handle"} <= words
+    assert {
+        "person",
+        "cat",
+        "sofa",
+        "wheelchair",
+        "traffic light",
+        "robot arm",
+        "suitcase",
+        "door handle",
+    } <= words
     assert len(words) > 2500
     assert all(word == word.lower() and word[0].isalpha() for word in words)
     assert not words & {"ass", "rape", "homo", "orphan", "redhead", "nude", "mutant", "cur", "gat", "fetus"}

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.errors import ImageError, PixelClipError
+from training.folders import PICTURES, files_below
 from training.masks.format import write_masks
 from training.masks.source import MaskSource, NoMasksError, settings_of, tidy
 from training.processes import SPAWN, pool_of
@@ -25,8 +26,6 @@ SETTINGS = "masks.json"
 """The file in a folder of masks that says how they were made."""
 SKIPPED = "skipped.json"
 """The file that names the photos which have no masks, and why."""
-
-_PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,21 +46,16 @@ class Report:
 
 
 def find_photos(folder: Path) -> list[Path]:
-    """The photos below a folder, at any depth, sorted; what begins with a dot is left out.
+    """The photos below a folder, at any depth, sorted; hidden ones are left out.
 
     Raises:
         ImageError: There is no such folder, no photo in it, or two that would share a file of masks.
     """
     if not folder.is_dir():
         raise ImageError(f"{folder} is no folder; expected one with photos")
-    photos = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in _PHOTOS
-        and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    )
+    photos = sorted(files_below(folder, PICTURES))
     if not photos:
-        raise ImageError(f"{folder} has no photos; expected {', '.join(sorted(_PHOTOS))}")
+        raise ImageError(f"{folder} has no photos; expected {', '.join(sorted(PICTURES))}")
     first: dict[Path, Path] = {}
     for photo in photos:
         other = first.setdefault(photo.with_suffix(""), photo)
