@@ -53,6 +53,12 @@ _GROWTH = (
     "table's first row."
 )
 
+_KEPT = (
+    "A ratio depends on the processor: eager PyTorch gains and loses other things than ONNX Runtime by "
+    "AVX-512, VNNI and AMX. Columns named after a processor are of results that were kept from it, in "
+    "`benchmarks/results/NAME`, measured with the code of their day."
+)
+
 _REPEAT = (
     'Commands run in a checkout with the extra `bench` (`pip install -e ".[bench]"`). PHOTOS are real '
     "photos, CAMVID is the data set ([evaluation.md](evaluation.md)). "
@@ -116,8 +122,10 @@ def _section(
 
 
 def _asked(results: Results) -> list[str]:
-    head = ["asked", "reached", "", "result"]
-    return ["## Asked and reached", tables.table(head, rows(results)).replace("---:", "---")]
+    kept = results.kept()
+    head = ["asked", "reached", "", *kept, "result"]
+    table = tables.table(head, rows(results, [*kept.values()])).replace("---:", "---")
+    return ["## Asked and reached", *([_prose(_KEPT)] if kept else []), table]
 
 
 def _gets(results: Results, images: Sequence[str]) -> list[str]:

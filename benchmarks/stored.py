@@ -83,6 +83,8 @@ def _named(text: str, option: str) -> str:
 class Results:
     """Results of a folder; what is not there is None, and nothing is made up for it.
 
+    Results of other processors are kept in folders of it, named after the processor.
+
     Args:
         folder: With ``NAME.json`` for the names in `COMMANDS`.
 
@@ -91,6 +93,7 @@ class Results:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._content: dict[str, Any] = {}
         for name in COMMANDS:
             path = folder / f"{name}.json"
@@ -103,6 +106,11 @@ class Results:
     def get(self, name: str) -> Any:
         """The content of a result, or None."""
         return self._content.get(name)
+
+    def kept(self) -> dict[str, "Results"]:
+        """Results of other processors: name → those that were kept."""
+        folders = {path.parent for path in self._folder.glob("*/*.json") if path.stem in COMMANDS}
+        return {folder.name: Results(folder) for folder in sorted(folders)}
 
     def command(self, name: str) -> str:
         """What makes a result: as it was called if it is there."""

@@ -1,6 +1,6 @@
 """What the project asks of its speed, and where each number is found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,15 @@ def _floor(begin: str) -> Callable[[Any], float]:
     return value
 
 
+def _vit(key: str, name: str) -> Callable[[Any], float]:
+    def value(content: Any) -> float:
+        model = next(model for model in content["models"] if model["model"].startswith("ViT"))
+        return float(model[key][name])
+
+    return value
+
+
+_ALONE = "ViT-B/16 320², encoder alone, against eager PyTorch"
 _LARGE = "150 classes, 64×64 grid → 1080×1920, against PyTorch"
 _LITE = "pixelclip-lite, 640×480 JPEG → labels, 20 classes, against PyTorch"
 _VIT = "ViT-B/16 320², 1080p JPEG → labels, 150 classes, against PyTorch"
@@ -90,6 +99,10 @@ TARGETS = (
     Target(f"{_LITE}, int8", "compare-lite", _speed("ours, int8"), 4),
     Target(f"{_VIT}, fp32", "compare-vit", _speed("ours, fp32"), 3),
     Target(f"{_VIT}, int8", "compare-vit", _speed("ours, int8"), 4.5),
+    Target(f"{_ALONE}, fp32", "precision", _vit("speedup", "fp32"), 1.45),
+    Target(f"{_ALONE}, int8", "precision", _vit("speedup", "int8"), 2.2),
+    Target("ViT-B/16, file in fp16 over fp32", "precision", _vit("size_ratio", "fp16"), 0.55, most=True),
+    Target("ViT-B/16, file in int8 over fp32", "precision", _vit("size_ratio", "int8"), 0.35, most=True),
     Target("encoder over its floor, ViT-B/16", "roofline", _floor("ViT"), 1.15, most=True),
     Target("encoder over its floor, pixelclip-lite", "roofline", _floor("pixelclip-lite"), 1.5, most=True),
     Target(
@@ -120,17 +133,25 @@ TARGETS = (
 """All of them, in the order of the table."""
 
 
-def rows(results: Results) -> list[list[str]]:
-    """Asked, reached, verdict and result of each, for people."""
+def rows(results: Results, kept: Sequence[Results] = ()) -> list[list[str]]:
+    """Asked, reached, verdict, what other processors reached, and the result's name, for people.
+
+    Args:
+        results: Of this processor.
+        kept: Of others.
+    """
     found = []
     for target in TARGETS:
-        reached, verdict = "–", "not measured"
-        try:
-            value = target.value(results.get(target.result) or {})
-        except (KeyError, IndexError, StopIteration, ValueError):
-            pass
-        else:
-            reached = target.form.format(value)
-            verdict = "reached" if target.reached(value) else "**missed**"
-        found.append([f"{target.what}: {target.asked}", reached, verdict, target.result])
+        here, verdict = _reached(target, results)
+        others = [" ".join(_reached(target, other)).removesuffix(" not measured") for other in kept]
+        found.append([f"{target.what}: {target.asked}", here, verdict, *others, target.result])
     return found
+
+
+def _reached(target: Target, results: Results) -> tuple[str, str]:
+    """A value and whether it is what is asked, for people."""
+    try:
+        value = target.value(results.get(target.result) or {})
+    except (KeyError, IndexError, StopIteration, ValueError):
+        return "–", "not measured"
+    return target.form.format(value), "reached" if target.reached(value) else "**missed**"
