@@ -18,7 +18,7 @@ from export._trt import make_symmetric
 from export.calibration import largest_values
 from export.half import to_fp16
 from export.int8 import to_int8
-from export.layers import heavy_layers
+from export.layers import Layers, heavy_layers
 from export.lean import LeanImageEncoder
 from export.to_onnx import trace_image_encoder
 from pixelclip_sdk.bundle import InputSpec
@@ -172,7 +172,14 @@ def test_fp16_tells_what_stays_in_fp32(vit, vit_photos):
     assert f"{layers.total - 1} of {layers.total} layers compute in fp16" in told[1].text()
 
 
-def test_int8_tells_what_stays_in_fp32(vit, vit_photos, lite_onnx, lite_photos):
+@pytest.fixture(scope="module")
+def lite_98(lite_onnx, lite_photos) -> tuple[onnx.ModelProto, Layers]:
+    """Int8 where 98 % of the labels are asked, and what stayed in fp32."""
+    told: list[Layers] = []
+    return to_int8(lite_onnx, lite_photos, gate=0.98, tell=told.append), told[0]
+
+
+def test_int8_tells_what_stays_in_fp32(vit, vit_photos, lite_onnx, lite_98):
     """Each layer by its module's name; of those that cost too much, how much."""
     told = []
     to_int8(vit, vit_photos, gate=0.5, tell=told.append)
@@ -180,8 +187,7 @@ def test_int8_tells_what_stays_in_fp32(vit, vit_photos, lite_onnx, lite_photos):
     assert layers.converted == 2 * 4 + 3 + 1
     assert layers.total == layers.converted + 1
     assert layers.kept["tower.patches"] == "it reads the pixels"
-    small = to_int8(lite_onnx, lite_photos, gate=0.98, tell=told.append)
-    layers = told[1]
+    small, layers = lite_98
     made = {node.output[0]: node for node in small.graph.node}
     computed = [
         node
@@ -295,17 +301,17 @@ def test_int8_of_a_convolutional_network_is_made_symmetric_for_tensorrt(lite_int
         assert (features * expected).sum(-1).mean() > 0.95
 
 
-def test_int8_leaves_layers_in_fp32_until_the_gate_is_met(lite_onnx, lite_photos):
-    small = to_int8(lite_onnx, lite_photos, gate=0.98)
+def test_int8_leaves_layers_in_fp32_until_the_gate_is_met(lite_98, lite_onnx, lite_photos):
+    small, _ = lite_98
     assert small.ByteSize() < 0.35 * lite_onnx.ByteSize()
     assert agreement(small, lite_onnx, lite_photos) >= 0.98
     quantised = sum(node.op_type == "QuantizeLinear" for node in small.graph.node)
     assert 0 < quantised < 49
 
 
-def test_weights_that_are_only_stored_have_all_8_bits(lite_onnx, lite_photos):
+def test_weights_that_are_only_stored_have_all_8_bits(lite_98):
     """Those that are multiplied as integers have 7: two products have to fit into 16 bits."""
-    small = to_int8(lite_onnx, lite_photos, gate=0.98)
+    small, _ = lite_98
     weights = {weight.name: numpy_helper.to_array(weight) for weight in small.graph.initializer}
     made = {node.output[0]: node for node in small.graph.node if node.op_type == "DequantizeLinear"}
     stored, computed = [], []
