@@ -75,7 +75,7 @@ def to_int8(
     base = _merged_siblings(model)
     candidates = _candidates(base.graph)
     full = _quantised(base, candidates, batches)
-    stored = _stored(base.graph)
+    stored: dict[str, _Stored] = {}  # Made when a layer stays in fp32: of a ViT none may.
     expected = [(logits.argmax(1), features) for logits, features in _run(base, batches)]
 
     def agreement(names: set[str]) -> float:
@@ -272,9 +272,15 @@ def _pair_behind(name: str, made: dict[str, onnx.NodeProto]) -> list[onnx.NodePr
 
 
 def _finished(
-    base: onnx.ModelProto, full: onnx.ModelProto, names: set[str], stored: Mapping[str, _Stored]
+    base: onnx.ModelProto, full: onnx.ModelProto, names: set[str], stored: dict[str, _Stored]
 ) -> onnx.ModelProto:
-    """The named nodes in int8, the other weights stored small."""
+    """The named nodes in int8, the other large weights stored small; `stored` keeps those made before."""
+    weights = {weight.name: weight for weight in base.graph.initializer}
+    for node in base.graph.node:
+        if node.op_type in ("Conv", "MatMul") and node.name not in names and node.input[1] in weights:
+            weight = weights[node.input[1]]
+            if weight.name not in stored and math.prod(weight.dims) >= _STORED_ELEMENTS:
+                stored[weight.name] = _stored(weight, _output_axis(node))
     result = _only(base, full, names, stored)
     return store_fp16(result, keep={n.input[1] for n in result.graph.node if n.op_type == "DequantizeLinear"})
 
@@ -287,30 +293,18 @@ class _Stored:
     node: onnx.NodeProto
 
 
-def _stored(graph: onnx.GraphProto) -> dict[str, _Stored]:
-    """Large weights of products and convolutions, by name.
+def _stored(weight: onnx.TensorProto, axis: int) -> _Stored:
+    """A weight with a scale for each output channel.
 
     Expanded by DequantizeLinear: TensorRT takes int8 constants nowhere else.
     """
-    weights = {weight.name: weight for weight in graph.initializer}
-    found = {}
-    for node in graph.node:
-        if node.op_type not in ("Conv", "MatMul") or node.input[1] not in weights:
-            continue
-        weight, axis = weights[node.input[1]], _output_axis(node)
-        if math.prod(weight.dims) < _STORED_ELEMENTS:
-            continue
-        values, scale = quantise(numpy_helper.to_array(weight), axis)
-        name = weight.name
-        small = (
-            numpy_helper.from_array(values, f"{name}.stored"),
-            numpy_helper.from_array(scale.ravel(), f"{name}.stored.scale"),
-        )
-        inputs, output = [w.name for w in small], f"{name}.expanded"
-        found[name] = _Stored(
-            small, helper.make_node("DequantizeLinear", inputs, [output], output, axis=axis)
-        )
-    return found
+    values, scale = quantise(numpy_helper.to_array(weight), axis)
+    small = (
+        numpy_helper.from_array(values, f"{weight.name}.stored"),
+        numpy_helper.from_array(scale.ravel(), f"{weight.name}.stored.scale"),
+    )
+    inputs, output = [w.name for w in small], f"{weight.name}.expanded"
+    return _Stored(small, helper.make_node("DequantizeLinear", inputs, [output], output, axis=axis))
 
 
 def _output_axis(node: onnx.NodeProto) -> int:

@@ -119,7 +119,7 @@ def _scenes(options: argparse.Namespace) -> _Scenes:
         )
     files = sorted(files_below(root, PICTURES))
     if not files:
-        raise ImageError(f"no photo under --root {root}; expected .jpg, .png, .webp or .bmp files")
+        raise ImageError(f"no photo under --root {root}; expected {', '.join(sorted(PICTURES))}")
     photos = [load_image(files[i]) for i in _evenly(len(files), options.photos)]
     return _Scenes(f"{len(photos)} of {len(files)} photos", photos, None, parse_classes(classes))
 
