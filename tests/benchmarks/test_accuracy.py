@@ -3,9 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
-from benchmarks.photo_test import draw_names, name_of, photo_test
+from benchmarks import photo_test as command
+from benchmarks.photo_test import difference, draw_names, name_of, photo_test
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +34,30 @@ def test_photo_test_counts_the_largest_area(tmp_path, photo, lite):
     lite.set_classes(before)
     assert result.largest == 0.5
     assert result.lost == {"fire_engine.jpg": "cat"}
+    assert result.won == (1.0, 0.0)
+
+
+def test_a_difference_is_paired_and_knows_its_chance():
+    assert difference([1, 0, 1], [1, 0, 1]) == (0, 0, 0)
+    # 30 of 100 photos won, 10 lost: the deviation of such a mean is √(0.4 - 0.2²) / 10 = 0.06.
+    more, low, high = difference([1.0] * 30 + [0.0] * 70, [0.0] * 30 + [1.0] * 10 + [0.0] * 60)
+    assert more == pytest.approx(0.2)
+    assert low == pytest.approx(0.2 - 1.96 * 0.06, abs=0.015)
+    assert high == pytest.approx(0.2 + 1.96 * 0.06, abs=0.015)
+
+
+def test_two_models_see_the_same_names(tmp_path, photo, monkeypatch, capsys):
+    for name in ("cat", "fire_engine", "lighthouse"):
+        Image.fromarray(photo).save(tmp_path / f"{name}.jpg")
+    out = tmp_path / "result.json"
+    arguments = f"photo_test {tmp_path} --names 2 --draws 3 --against pixelclip-lite --json {out}"
+    monkeypatch.setattr(sys, "argv", arguments.split())
+    assert command.main() == 0
+    assert "+0.00 points, +0.00 to +0.00 with 95 % confidence" in capsys.readouterr().out
+    result = json.loads(out.read_text())
+    assert result["won"] == result["against"]["won"]
+    assert result["won"][0] == 1  # The cat, against whatever is drawn.
+    assert (result["draws"], result["difference"], result["interval"]) == (3, 0, [0, 0])
 
 
 def test_the_latency_command_runs_and_writes_json(tmp_path):
