@@ -103,7 +103,8 @@ class Segmenter:
                 GPU for the others.
             classes: The words to find, or a `Vocabulary`; None to call `set_classes` later.
             threshold: Pixels whose best cosine is below it become unknown; None for none.
-            threads: CPU threads for one picture; None for all that this process may use.
+            threads: CPU threads for one picture; None for all that this process may use, which a stream
+                divides among the two frames that it has under way.
             input_size: Nominal input `(H, W)` of a model whose size is free: a picture is scaled to about so
                 many pixels. Smaller is faster, larger sees smaller things. None for the model's own.
             draft: Decode JPEG files of four times the model's input or more at a fraction of their size:
@@ -220,7 +221,7 @@ class Segmenter:
             raise ImageError(
                 f"images is one {type(images).__name__}; expected a list of pictures. For one call predict."
             )
-        return self._segment(images, self.vocabulary, self._limit(threshold), channel_order)
+        return self._segment(images, self.vocabulary, self._limit(threshold), channel_order, self._backend)
 
     def stream(
         self,
@@ -256,11 +257,13 @@ class Segmenter:
             VocabularyError: No classes are set.
             BackendError: The engine is closed or failed.
         """
-        from pixelclip_sdk.video import segment_frames
+        from pixelclip_sdk.video import WORKERS, segment_frames
+
+        engine = self._backend.shared(WORKERS)
 
         def begin() -> Callable[[npt.NDArray[np.uint8]], Segmentation]:
             vocabulary, limit = self.vocabulary, self._limit(threshold)
-            return lambda image: self._segment([image], vocabulary, limit, "rgb")[0]
+            return lambda image: self._segment([image], vocabulary, limit, "rgb", engine)[0]
 
         begin()  # What is wrong with the words is said here, not at the first frame.
         return segment_frames(begin, sources, buffer=buffer, channel_order=channel_order, on_error=on_error)
@@ -274,8 +277,9 @@ class Segmenter:
         vocabulary: Vocabulary,
         limit: float | None,
         channel_order: ChannelOrder,
+        engine: Backend,
     ) -> list[Segmentation]:
-        """What `predict_batch` does, with words that are already chosen."""
+        """What `predict_batch` does, with words and an engine that are already chosen."""
         pictures: list[Picture] = []
         inputs: list[npt.NDArray[np.uint8]] = []
         speeds: list[dict[str, float]] = []
@@ -292,7 +296,7 @@ class Segmenter:
             clock.lap("preprocess")
             pictures.append(picture)
             speeds.append(clock.laps)
-        logits = batched_logits(self._backend, inputs, vocabulary.embeddings, speeds)
+        logits = batched_logits(engine, inputs, vocabulary.embeddings, speeds)
         results = []
         for picture, grid, speed in zip(pictures, logits, speeds, strict=True):
             clock = Clock(speed)

@@ -25,7 +25,7 @@ from pixelclip_sdk.preprocess import ChannelOrder
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
 from pixelclip_sdk.sources import Frame, FrameSource, SourceInput, open_source
 
-__all__ = ["BUFFERS", "Buffer", "OnError", "segment_frames"]
+__all__ = ["BUFFERS", "WORKERS", "Buffer", "OnError", "segment_frames"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,9 @@ OnError = Literal["raise", "skip"]
 """What a source that breaks off does to the others of a stream: ``"raise"``: it ends all; ``"skip"``: they go
 on."""
 
-_WORKERS = 2
+WORKERS = 2
+"""Frames that are segmented at the same time."""
+
 # Decoded frames that wait for a worker, and finished results that wait for the caller, a source.
 _WAITING = 2
 _FINISHED = 2
@@ -166,7 +168,7 @@ class _Pipeline:
     def start(self) -> None:
         for lane in self._lanes:
             self._start(self._readers, self._read, lane)
-        for _ in range(_WORKERS):
+        for _ in range(WORKERS):
             self._start(self._workers, self._work)
 
     def _start(self, threads: list[threading.Thread], target: Callable[..., None], *args: _Lane) -> None:
@@ -270,7 +272,7 @@ class _Pipeline:
             return None
 
     def _has_room(self, lane: _Lane) -> bool:
-        return lane.latest or sum(job.lane is lane for job in self._started) < _WORKERS + _FINISHED
+        return lane.latest or sum(job.lane is lane for job in self._started) < WORKERS + _FINISHED
 
     def _keep_newest(self, lane: _Lane) -> None:
         """Forget finished results of a live source that a newer one has overtaken."""

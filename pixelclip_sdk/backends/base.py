@@ -125,6 +125,16 @@ class Backend(abc.ABC):
             )
         return features
 
+    def shared(self, calls: int) -> "Backend":  # noqa: ARG002 - for those that have cores to divide
+        """The engine for that many calls at the same time: the same model, the cores divided among them.
+
+        It belongs to this one, which closes it. Here it is this one.
+
+        Raises:
+            BackendError: This engine is closed, or another cannot be loaded.
+        """
+        return self
+
     def close(self) -> None:
         """Release the engine; later calls raise. Closing twice is harmless."""
         self._closed = True

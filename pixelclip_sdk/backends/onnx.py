@@ -6,9 +6,12 @@ compared with what runs, and a difference is an error.
 
 import contextlib
 import ctypes
+import functools
 import io
 import logging
+import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,19 @@ class OnnxBackend(Backend):
         provider: str = "tensorrt-rtx",
     ) -> None:
         super().__init__(embedding_dim=embedding_dim, multiple=multiple, fixed_size=fixed_size)
+        self._shared: OnnxBackend | None = None
+        self._shared_lock = threading.Lock()
+        # Threads that were asked for are kept; GPUs have none to divide.
+        self._again: Callable[..., OnnxBackend] | None = None
+        if device == "cpu" and threads is None:
+            self._again = functools.partial(
+                OnnxBackend,
+                path,
+                embedding_dim=embedding_dim,
+                multiple=multiple,
+                fixed_size=fixed_size,
+                batch=batch,
+            )
         self._session: Any = create_session(path, device=device, threads=threads, provider=provider)
         self._batch = batch
         self._no_text = np.zeros((1, embedding_dim), np.float32)
@@ -103,10 +119,28 @@ class OnnxBackend(Backend):
             ) from error
         return result
 
+    def shared(self, calls: int) -> Backend:
+        """A session whose threads leave cores for the other calls.
+
+        Two frames at once with a core each are faster than with two each, which wait for one another at
+        every layer (docs/adr/0008).
+        """
+        with self._shared_lock:
+            if self._session is None:
+                raise BackendError("this engine is closed. Load the model again.")
+            if self._again is None or calls < 2 or default_threads() < 2:
+                return self
+            if self._shared is None:
+                self._shared = self._again(threads=max(default_threads() // calls, 1))
+            return self._shared
+
     def close(self) -> None:
-        """Release the session."""
-        super().close()
-        self._session = None
+        """Release the session, and the one for several calls."""
+        with self._shared_lock:
+            super().close()
+            self._session = None
+            if self._shared is not None:
+                self._shared.close()
 
 
 def create_session(

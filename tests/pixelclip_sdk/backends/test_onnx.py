@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from pixelclip_sdk import BackendError, BackendUnavailableError
+from pixelclip_sdk.backends import onnx
 from pixelclip_sdk.backends.onnx import OnnxBackend, create_session, gpu_devices
 from pixelclip_sdk.models import find_bundle
 
@@ -81,3 +82,36 @@ def test_a_gpu_that_is_not_there_is_an_error_not_a_slow_cpu():
 def test_a_wrong_number_of_threads_is_refused(threads, tmp_path):
     with pytest.raises(BackendError, match="at least 1"):
         create_session(tmp_path / "any.onnx", threads=threads)
+
+
+@pytest.fixture
+def on_cores(monkeypatch):
+    def on(count):
+        monkeypatch.setattr(onnx, "default_threads", lambda: count)
+        return OnnxBackend(
+            find_bundle("pixelclip-lite").file("image_encoder.onnx"), embedding_dim=384, multiple=32
+        )
+
+    return on
+
+
+def test_calls_at_the_same_time_divide_the_cores(on_cores, photo):
+    with on_cores(4) as backend:
+        shared = backend.shared(2)
+        assert shared.description == "onnxruntime on cpu, 2 threads"
+        assert backend.shared(2) is shared
+        assert backend.shared(1) is backend
+        image, words = photo[None, :64, :96], text(3, 384)
+        np.testing.assert_allclose(shared.logits(image, words), backend.logits(image, words), atol=1e-6)
+    for closed in (lambda: shared.logits(image, words), lambda: backend.shared(2)):
+        with pytest.raises(BackendError, match="closed"):
+            closed()
+
+
+def test_one_core_and_threads_that_were_asked_for_stay(on_cores):
+    with on_cores(1) as alone:
+        assert alone.shared(2) is alone
+    with OnnxBackend(
+        find_bundle("pixelclip-lite").file("image_encoder.onnx"), embedding_dim=384, multiple=32, threads=2
+    ) as asked:
+        assert asked.shared(2) is asked
