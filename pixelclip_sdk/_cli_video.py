@@ -13,7 +13,7 @@ from pixelclip_sdk.errors import OutputError
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.sources import FrameSource, open_source
-from pixelclip_sdk.video import Buffer
+from pixelclip_sdk.video import Buffer, OnError
 from pixelclip_sdk.video_writer import write_video
 
 __all__ = ["run_video", "video_source"]
@@ -38,7 +38,13 @@ def video_source(text: str, out: Path | None) -> FrameSource:
 
 
 def run_video(
-    segmenter: Segmenter, source: FrameSource, *, buffer: Buffer, out: Path | None, labels: Path | None
+    segmenter: Segmenter,
+    source: FrameSource,
+    *,
+    buffer: Buffer,
+    on_error: OnError,
+    out: Path | None,
+    labels: Path | None,
 ) -> None:
     """Segment a source to its end, or to Ctrl-C if it is live, and write what was asked for.
 
@@ -50,7 +56,8 @@ def run_video(
     report = _Report(source.count, quiet=out is not None)
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(write_video(out, source.fps)) if out is not None else None
-        results = stack.enter_context(contextlib.closing(segmenter.stream(source, buffer=buffer)))
+        stream = segmenter.stream(source, buffer=buffer, on_error=on_error)
+        results = stack.enter_context(contextlib.closing(stream))
         try:
             for result in results:
                 clock = time.perf_counter()

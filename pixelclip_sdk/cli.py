@@ -92,6 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         help="frames that come too fast: drop all but the latest, or process all "
         "(default: auto, latest for live sources)",
     )
+    video.add_argument(
+        "--reopen",
+        action="store_true",
+        help="open a camera or a live address that is gone again, until it is back; Ctrl-C ends it",
+    )
     video.add_argument("--threshold", type=float, help="pixels whose best cosine is below it become unknown")
     _add_model_options(video)
     video.set_defaults(run=_video)
@@ -202,7 +207,14 @@ def _write_result(result: Segmentation, folder: Path, stem: str) -> None:
 def _video(options: argparse.Namespace) -> int:
     opened = contextlib.closing(video_source(options.source, options.out))
     with opened as source, _load(options, options.classes) as segmenter:
-        run_video(segmenter, source, buffer=options.buffer, out=options.out, labels=options.labels)
+        run_video(
+            segmenter,
+            source,
+            buffer=options.buffer,
+            on_error="reopen" if options.reopen else "raise",
+            out=options.out,
+            labels=options.labels,
+        )
     return 0
 
 

@@ -246,7 +246,8 @@ class Segmenter:
                 ``"all"``.
             channel_order: Order of the arrays' channels; OpenCV's is ``"bgr"``.
             threshold: Overrides the segmenter's own.
-            on_error: A source that breaks off ends all (``"raise"``), or, of several, itself (``"skip"``).
+            on_error: A source that breaks off ends all (``"raise"``), or, of several, itself (``"skip"``); or
+                a camera or live address is opened again, every second, until it is back (``"reopen"``).
 
         Returns:
             Results, each source's in the order of its frames.

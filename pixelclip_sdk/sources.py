@@ -3,6 +3,7 @@
 PyAV decodes video; it is the extra `video`. Folders and arrays need nothing beyond the base install.
 """
 
+import functools
 import logging
 import os
 import re
@@ -20,7 +21,7 @@ from PIL import Image
 from pixelclip_sdk.errors import BackendUnavailableError, ImageError
 from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, load_image
 
-__all__ = ["Frame", "FrameSource", "SourceInput", "import_av", "open_source"]
+__all__ = ["Frame", "FrameSource", "Reopenable", "SourceInput", "import_av", "open_source"]
 
 SourceInput = Union[str, os.PathLike[str], int, Iterable[ImageInput], "FrameSource"]
 """A video file, a folder of images, the number or the device of a camera, an address, pictures, or what
@@ -73,6 +74,18 @@ class FrameSource(Protocol):
 
     def close(self) -> None:
         """Release the file or the camera. Closing twice is harmless."""
+
+
+@runtime_checkable
+class Reopenable(FrameSource, Protocol):
+    """A source that can be opened again when it is gone: a camera or an address."""
+
+    def reopened(self) -> FrameSource:
+        """The same source, opened anew.
+
+        Raises:
+            ImageError: It is not there.
+        """
 
 
 def open_source(source: SourceInput, channel_order: ChannelOrder = "rgb") -> FrameSource:
@@ -156,6 +169,7 @@ class _AvSource:
 
     def __init__(self, target: str, *, live: bool, format: str | None = None, network: bool = False) -> None:
         self._av = import_av()
+        self._again = functools.partial(_AvSource, target, live=live, format=format, network=network)
         self.name = re.sub(r"//[^/@]*@", "//", target)  # Passwords do not belong in messages.
         timeout = (_TIMEOUT_S, _TIMEOUT_S) if live or network else None
         # By default RTSP asks for UDP, which loses packets, and with them whole seconds of picture.
@@ -211,6 +225,9 @@ class _AvSource:
 
     def close(self) -> None:
         self._container.close()
+
+    def reopened(self) -> FrameSource:
+        return self._again()
 
     def _packets(self) -> Iterator[Any]:
         while True:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pixelclip_sdk.errors import ImageError, PixelClipError
 from pixelclip_sdk.preprocess import ChannelOrder
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
-from pixelclip_sdk.sources import Frame, FrameSource, SourceInput, open_source
+from pixelclip_sdk.sources import Frame, FrameSource, Reopenable, SourceInput, open_source
 
 __all__ = ["BUFFERS", "WORKERS", "Buffer", "OnError", "segment_frames"]
 
@@ -35,9 +35,10 @@ Buffer = Literal["auto", "latest", "all"]
 
 BUFFERS = get_args(Buffer)
 
-OnError = Literal["raise", "skip"]
-"""What a source that breaks off does to the others of a stream: ``"raise"``: it ends all; ``"skip"``: they go
-on."""
+OnError = Literal["raise", "skip", "reopen"]
+"""What a source that breaks off does to a stream: ``"raise"``: it ends all; ``"skip"``: the others go on;
+``"reopen"``: if it is a camera or a live address it is opened again until it is back, also when it only
+ended; else as ``"raise"``."""
 
 WORKERS = 2
 """Frames that are segmented at the same time."""
@@ -45,6 +46,8 @@ WORKERS = 2
 # Decoded frames that wait for a worker, and finished results that wait for the caller, a source.
 _WAITING = 2
 _FINISHED = 2
+# Between attempts to open a live source again.
+_RETRY_S = 1.0
 # How long the end of a stream waits for a source that does not answer, before its thread is left behind.
 _PATIENCE_S = 1.0
 
@@ -94,7 +97,8 @@ def segment_frames(
             opened.append(open_source(source, channel_order))
             stack.callback(opened[-1].close)
         stack.pop_all()  # All are open: from here on they are the pipeline's.
-    results = _results(_Pipeline(begin, opened, buffer), len(opened) if on_error == "skip" else 1)
+    pipeline = _Pipeline(begin, opened, buffer, reopen=on_error == "reopen")
+    results = _results(pipeline, len(opened) if on_error == "skip" else 1)
     next(results)  # Into its `try`: from here on, dropping it closes the sources, even if nobody reads it.
     return results
 
@@ -152,8 +156,11 @@ class _Job:
 
 
 class _Pipeline:
-    def __init__(self, begin: Callable[[], Predict], sources: Sequence[FrameSource], buffer: Buffer) -> None:
+    def __init__(
+        self, begin: Callable[[], Predict], sources: Sequence[FrameSource], buffer: Buffer, *, reopen: bool
+    ) -> None:
         self._begin = begin
+        self._reopen = reopen
         self._lanes = [
             _Lane(source, i, latest=source.live if buffer == "auto" else buffer == "latest")
             for i, source in enumerate(sources)
@@ -207,14 +214,33 @@ class _Pipeline:
 
     def _read(self, lane: _Lane) -> None:
         index = 0
+        passed, damaged = 0.0, 0  # What happened before the source was opened again.
         try:
-            with contextlib.closing(iter(lane.source)) as frames:
-                for frame in frames:
-                    if not self._put(_Job(lane, index, frame)):
-                        return
-                    index += 1
-        except BaseException as error:  # Whatever it is, sys.exit() as well, it belongs to the caller.
-            self._put(_Job(lane, index, error=error))
+            while True:
+                broken: BaseException | None = None
+                lost, until = damaged, passed
+                try:
+                    with contextlib.closing(iter(lane.source)) as frames:
+                        for frame in frames:
+                            lost = damaged + frame.damaged
+                            if frame.time_s is not None:
+                                until = passed + frame.time_s
+                                frame = frame._replace(time_s=until)
+                            frame = frame._replace(damaged=lost)
+                            if not self._put(_Job(lane, index, frame)):
+                                return
+                            index += 1
+                # Whatever it is, sys.exit() as well, it belongs to the caller.
+                except BaseException as error:
+                    broken = error
+                if not self._is_to_return(lane, broken):
+                    if broken is not None:
+                        self._put(_Job(lane, index, error=broken))
+                    return
+                gone = time.monotonic()
+                if not self._bring_back(lane, broken):
+                    return
+                passed, damaged = until + time.monotonic() - gone, lost
         finally:
             # Here and not in `stop`: only the thread that reads knows that nobody is reading.
             with contextlib.suppress(Exception):
@@ -222,6 +248,35 @@ class _Pipeline:
             with self._changed:
                 lane.ended = True
                 self._changed.notify_all()
+
+    def _is_to_return(self, lane: _Lane, broken: BaseException | None) -> bool:
+        """Whether a source that ended, or broke off, is to be opened again."""
+        return (
+            self._reopen
+            and lane.source.live
+            and isinstance(lane.source, Reopenable)
+            and (broken is None or isinstance(broken, ImageError))
+        )
+
+    def _bring_back(self, lane: _Lane, broken: BaseException | None) -> bool:
+        """Open a source again, as often as it takes; False if nobody wants it any more."""
+        assert isinstance(lane.source, Reopenable)
+        _log.warning("%s: %s. It is opened again until it is back.", lane.source.name, broken or "it ended")
+        gone, attempts = lane.source, 0
+        with contextlib.suppress(Exception):
+            gone.close()
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._stopped, timeout=_RETRY_S):
+                    return False
+            attempts += 1
+            try:
+                lane.source = gone.reopened()
+            except ImageError as error:
+                _log.debug("attempt %d: %s", attempts, error)
+            else:
+                _log.warning("%s: it is back, at attempt %d", lane.source.name, attempts)
+                return True
 
     def _put(self, job: _Job) -> bool:
         """Hand a frame to the workers; False if nobody wants more."""

@@ -126,9 +126,9 @@ def test_ctrl_c_keeps_a_recording_but_no_half_of_a_file(fake, tmp_path, monkeypa
     camera, out = Camera(), tmp_path / "out.mp4"
     camera.live = live
     if live:
-        run_video(fake, camera, buffer="all", out=out, labels=None)
+        run_video(fake, camera, buffer="all", on_error="raise", out=out, labels=None)
         assert len(list(open_source(out))) == 6
     else:
         with pytest.raises(KeyboardInterrupt):
-            run_video(fake, camera, buffer="all", out=out, labels=None)
+            run_video(fake, camera, buffer="all", on_error="raise", out=out, labels=None)
         assert not out.exists()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelclip_sdk import ImageError
+from pixelclip_sdk import ImageError, video
 from pixelclip_sdk.sources import import_av, open_source
 from pixelclip_sdk.video_writer import write_video
 
@@ -192,14 +192,16 @@ def test_pyav_is_loaded_with_the_first_video_only():
 # In a process of its own: PyAV holds the interpreter while it waits for a connection.
 _SENDER = """
 import sys, time, av, numpy as np
-with av.open(sys.argv[1], "w", format="mpegts") as container:
-    stream = container.add_stream("mpeg2video", rate=25)
-    stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", 5
-    for i in range(2000):
-        picture = np.zeros((48, 64, 3), np.uint8)
-        picture[..., i % 3] = 255
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        time.sleep(0.02)
+target, frames, times = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+for _ in range(times):
+    with av.open(target, "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", 5
+        for i in range(frames):
+            picture = np.zeros((48, 64, 3), np.uint8)
+            picture[..., i % 3] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            time.sleep(0.02)
 """
 
 
@@ -207,26 +209,57 @@ with av.open(sys.argv[1], "w", format="mpegts") as container:
 def broadcast(request):
     """An address at which a live MPEG-TS stream of red, green, blue is sent until the test ends."""
     pytest.importorskip("av")
-    kind = socket.SOCK_DGRAM if request.param == "udp" else socket.SOCK_STREAM
+    with sending(request.param, frames=2000) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def sending(scheme, frames, times=1):
+    kind = socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM
     with socket.socket(socket.AF_INET, kind) as free:
         free.bind(("127.0.0.1", 0))
-        address = f"{request.param}://127.0.0.1:{free.getsockname()[1]}"
+        address = f"{scheme}://127.0.0.1:{free.getsockname()[1]}"
     # TCP waits for who connects; UDP sends whether anybody listens or not.
-    target = address + ("?listen=1" if request.param == "tcp" else "?pkt_size=1316")
-    sender = subprocess.Popen([sys.executable, "-c", _SENDER, target], stderr=subprocess.DEVNULL)
-    yield address
-    sender.kill()
-    sender.wait()
+    target = address + ("?listen=1" if scheme == "tcp" else "?pkt_size=1316")
+    sender = subprocess.Popen(
+        [sys.executable, "-c", _SENDER, target, str(frames), str(times)], stderr=subprocess.DEVNULL
+    )
+    try:
+        yield address
+    finally:
+        sender.kill()
+        sender.wait()
+
+
+def opened(address):
+    for _ in range(150):  # Until the sender listens.
+        with contextlib.suppress(ImageError):
+            return open_source(address)
+        time.sleep(0.2)
+    raise AssertionError(f"nobody sends at {address}")
+
+
+def test_a_live_stream_that_ends_is_opened_again_if_asked(fake, caplog, monkeypatch):
+    pytest.importorskip("av")
+    monkeypatch.setattr(video, "_RETRY_S", 0.1)
+    with sending("tcp", frames=12, times=2) as address:
+        source = opened(address)
+        started, seen = time.monotonic(), []
+        with contextlib.closing(fake.stream(source, on_error="reopen", buffer="all")) as results:
+            for result in results:
+                seen.append((result.frame.index, result.frame.time_s))
+                if len(seen) == 18:
+                    break
+    assert [index for index, _ in seen] == list(range(18))
+    times = [time_s for _, time_s in seen]
+    assert times == sorted(times)
+    assert times[-1] < time.monotonic() - started + 1
+    assert f"{address}: it ended. It is opened again until it is back." in caplog.text
+    assert f"{address}: it is back, at attempt " in caplog.text
 
 
 def test_live_streams_over_a_network(broadcast, fake):
-    source = None
-    for _ in range(150):  # Until the sender listens.
-        with contextlib.suppress(ImageError):
-            source = open_source(broadcast)
-            break
-        time.sleep(0.2)
-    assert source is not None
+    source = opened(broadcast)
     assert source.live
     seen = []
     with contextlib.closing(fake.stream(source)) as results:

@@ -1,3 +1,4 @@
+import contextlib
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixelclip_sdk import BackendError, ImageError, Segmenter, VocabularyError
+from pixelclip_sdk import BackendError, ImageError, Segmenter, VocabularyError, video
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.sources import Frame
@@ -355,3 +356,59 @@ def test_when_all_break_off_the_last_error_is_raised(fake):
         list(fake.stream(breaking(1), on_error="skip"))
     with pytest.raises(ImageError, match="on_error is 'ignore'"):
         fake.stream(breaking(1), on_error="ignore")
+
+
+class Flaky(Live):
+    """A camera that breaks off after `count` frames each time, and cannot be opened at the second attempt."""
+
+    def __init__(self, count, *, live=True, attempts=None):
+        super().__init__(count, 0.0)
+        self.live, self.count, self.attempts = live, count, [] if attempts is None else attempts
+
+    def __iter__(self):
+        for frame in super().__iter__():
+            yield frame._replace(damaged=1)
+        raise ImageError("the cable is out")
+
+    def reopened(self):
+        self.attempts.append(time.monotonic())
+        if len(self.attempts) == 2:
+            raise ImageError("it is not there")
+        return Flaky(self.count, attempts=self.attempts)
+
+
+def test_a_camera_comes_back_as_often_as_it_goes(fake, monkeypatch, caplog):
+    monkeypatch.setattr(video, "_RETRY_S", 0.01)
+    camera, frames = Flaky(3), []
+    with contextlib.closing(fake.stream(camera, on_error="reopen", buffer="all")) as results:
+        for result in results:
+            frames.append(result.frame)
+            if len(frames) == 9:
+                break
+    assert [frame.index for frame in frames] == list(range(9))
+    assert [frame.damaged for frame in frames] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    times = [frame.time_s for frame in frames]
+    assert times[:3] == [0.0, 0.1, 0.2]
+    # Its own clock begins anew; what has passed by ours is added.
+    assert 0 < times[3] < times[6] < 5
+    assert times[4] - times[3] == pytest.approx(0.1)
+    assert camera.closed
+    assert len(camera.attempts) >= 3
+    assert "the cable is out. It is opened again until it is back." in caplog.text
+    assert "it is back, at attempt 2" in caplog.text
+
+
+def test_leaving_does_not_wait_for_a_camera_that_is_gone(fake, monkeypatch):
+    monkeypatch.setattr(video, "_RETRY_S", 60.0)
+    with contextlib.closing(fake.stream(Flaky(1), on_error="reopen")) as results:
+        next(results)
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    assert not stream_threads()
+
+
+def test_only_what_is_live_is_opened_again(fake):
+    with pytest.raises(ImageError, match="frame 2: the cable is out"):
+        list(fake.stream(Flaky(2, live=False), on_error="reopen"))
+    with pytest.raises(ImageError, match="frame 1: the cable is out"):
+        list(fake.stream(breaking(1), on_error="reopen"))
