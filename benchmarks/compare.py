@@ -36,7 +36,7 @@ REFERENCE = "PyTorch"
 _CALIBRATION = 32
 # All of lite's convolutions in integers: labels change where two words are close, accuracy does not
 # (docs/pixelclip-lite.md).
-_INT8_GATE = 0.7
+LITE_INT8_GATE = 0.7
 # What ships is fine-tuned, the reference is what that began from: the same network, other labels.
 _OTHER_WEIGHTS = ("CLIPSeg", "ours, as shipped")
 # A rival slower than this takes part in three rounds only.
@@ -131,7 +131,7 @@ def lite_case(folder: Path, photos: Sequence[Path], *, others: bool = True) -> C
     if others:
         bundles = {
             precision: bundle_of(
-                pair, precision, folder, photos, gate=_INT8_GATE if precision == "int8" else None
+                pair, precision, folder, photos, gate=LITE_INT8_GATE if precision == "int8" else None
             )
             for precision in ("fp32", "fp16", "int8")
         }

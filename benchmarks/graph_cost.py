@@ -31,12 +31,15 @@ class NodeCost:
         kind: See `kind`.
         operations: Multiplications and additions of its products; 0 where it has none.
         bytes: All that it reads and writes, once each.
+        integer: Whether its factors are 8-bit integers that are only unpacked for it, so that it can compute
+            with them as they are.
     """
 
     name: str
     kind: str
     operations: int
     bytes: int
+    integer: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,7 @@ class GraphCost:
     Attributes:
         nodes: Those that the wanted output needs and that do not fold into constants when the graph loads.
         operations: Of all nodes.
+        integer_operations: Those of them that can be done in 8-bit integers.
         weight_bytes: Constants that the nodes read, in the type they are computed in.
         edge_bytes: The graph's inputs and its wanted output.
     """
@@ -54,6 +58,7 @@ class GraphCost:
     operations: int
     weight_bytes: int
     edge_bytes: int
+    integer_operations: int = 0
 
 
 def kind(op: str, inputs: Sequence[Shape]) -> str:
@@ -140,6 +145,9 @@ def graph_cost(model: onnx.ModelProto, inputs: Mapping[str, Shape], output: str)
             needed.update(node.input)
             kept.append(node)
     live = [node for node in reversed(kept) if not tensors.folds(node)]
+    for node in live:
+        if tensors.integer(node):
+            tensors.narrow.update(node.input[:2])
     costs = tuple(_node_cost(node, tensors) for node in live)
     weights = {name for node in live for name in node.input if name in tensors.constants}
     edges = [name for name in inputs if name in needed] + [output]
@@ -148,6 +156,7 @@ def graph_cost(model: onnx.ModelProto, inputs: Mapping[str, Shape], output: str)
         operations=sum(cost.operations for cost in costs),
         weight_bytes=sum(map(tensors.bytes, weights)),
         edge_bytes=sum(map(tensors.bytes, edges)),
+        integer_operations=sum(cost.operations for cost in costs if cost.integer),
     )
 
 
@@ -166,6 +175,7 @@ def _node_cost(node: onnx.NodeProto, tensors: "_Tensors") -> NodeCost:
             node.op_type, shapes, [tensors.shape(node.output[0])] if results else [], attributes
         ),
         bytes=moved,
+        integer=tensors.integer(node),
     )
 
 
@@ -188,6 +198,10 @@ class _Tensors:
             value.name: value.type.tensor_type for value in [*graph.input, *graph.value_info, *graph.output]
         }
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self._unpacked = {
+            name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output
+        }
+        self.narrow: set[str] = set()  # Unpacked for products that can take them as they are: a byte each.
         self.constants = set(self._initializers)
         for node in graph.node:
             if self.folds(node):
@@ -196,6 +210,10 @@ class _Tensors:
     def folds(self, node: onnx.NodeProto) -> bool:
         """Whether a node gives constants."""
         return all(name in self.constants for name in node.input if name)
+
+    def integer(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is a product of two arrays of 8-bit integers."""
+        return node.op_type in ("Conv", *_PRODUCTS) and all(n in self._unpacked for n in node.input[:2])
 
     def known(self, name: str) -> bool:
         """Whether a value's type was inferred; unused outputs' may not be."""
@@ -211,6 +229,8 @@ class _Tensors:
         return tuple(side.dim_value for side in sides)
 
     def bytes(self, name: str) -> int:
+        if name in self.narrow:
+            return math.prod(self.shape(name))
         initializer = self._initializers.get(name)
         element = initializer.data_type if initializer is not None else self._types[name].elem_type
         return math.prod(self.shape(name)) * onnx.helper.tensor_dtype_to_np_dtype(element).itemsize

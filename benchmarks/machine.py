@@ -1,4 +1,4 @@
-"""What this machine can do at best: multiply matrices in fp32, and move memory."""
+"""What this machine can do at best: multiply matrices in fp32 and in int8, and move memory."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ import torch
 from benchmarks.turns import medians
 from pixelclip_sdk.backends.onnx import create_session, default_threads
 
-__all__ = ["Work", "floor", "matrix_work", "memory_work", "rates"]
+__all__ = ["Work", "floor", "integer_work", "matrix_work", "memory_work", "rates"]
 
 _SIDES = (1024, 2048, 3072)
 # Floats in each of three arrays: 512 MB, so that together they exceed any cache.
@@ -40,6 +40,28 @@ def matrix_work(sides: tuple[int, ...] = _SIDES) -> Work:
             f"torch {side}": (_torch_product(a, b), operations),
             f"numpy {side}": (_numpy_product(a, b), operations),
             f"onnxruntime {side}": (_runtime_product(a, b), operations),
+        }
+    return work
+
+
+def integer_work(sides: tuple[int, ...] = _SIDES) -> Work:
+    """Products of square uint8 by int8 matrices in ONNX Runtime and in oneDNN, which PyTorch brings.
+
+    Weights have seven bits, as in our models: with eight, sums overflow on processors without VNNI.
+
+    Args:
+        sides: Rows and columns of the matrices.
+    """
+    torch.set_num_threads(default_threads())
+    work: Work = {}
+    for side in sides:
+        rng = np.random.default_rng(0)
+        a = rng.integers(0, 256, (side, side), dtype=np.uint8)
+        b = rng.integers(-63, 64, (side, side), dtype=np.int8)
+        operations = 2.0 * side**3
+        work |= {
+            f"onednn int8 {side}": (_onednn_product(a, b), operations),
+            f"onnxruntime int8 {side}": (_runtime_product(a, b), operations),
         }
     return work
 
@@ -83,15 +105,22 @@ def rates(work: Work, samples: Mapping[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def floor(operations: float, moved: float, limits: Mapping[str, float]) -> tuple[float, str]:
+def floor(
+    operations: float, moved: float, limits: Mapping[str, float], integers: float = 0
+) -> tuple[float, str]:
     """Least milliseconds, and which limit it is.
 
     Args:
         operations: Multiplications and additions.
         moved: Bytes.
-        limits: ``matrix`` in operations a second, ``memory`` in bytes a second.
+        limits: ``matrix`` in operations a second, ``memory`` in bytes a second;
+            ``integer`` as ``matrix``, for 8-bit integers.
+        integers: How many of the operations are of 8-bit integers.
     """
-    times = {"matrix": operations / limits["matrix"] * 1e3, "memory": moved / limits["memory"] * 1e3}
+    seconds = (operations - integers) / limits["matrix"]
+    if integers:
+        seconds += integers / limits["integer"]
+    times = {"matrix": seconds * 1e3, "memory": moved / limits["memory"] * 1e3}
     bound = max(times, key=times.__getitem__)
     return times[bound], bound
 
@@ -107,14 +136,25 @@ def _numpy_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
     return lambda: np.matmul(a, b, out=out)
 
 
+def _onednn_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
+    """What PyTorch's compiler calls for int8; it takes the second matrix transposed, and gives fp32."""
+    one, side = torch.from_numpy(a), len(a)
+    packed = torch.ops.onednn.qlinear_prepack(torch.from_numpy(b).T.contiguous(), list(a.shape))
+    scales, zeros = torch.ones(side), torch.zeros(side, dtype=torch.int64)
+    return lambda: torch.ops.onednn.qlinear_pointwise(
+        one, 1.0, 0, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+
+
 def _runtime_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
-    helper, side = onnx.helper, len(a)
-    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [side, side]) for name in "ac"]
+    helper, shape = onnx.helper, [len(a), len(a)]
+    integer = a.dtype == np.uint8
+    result = onnx.TensorProto.INT32 if integer else onnx.TensorProto.FLOAT
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["a", "b"], ["c"])],
+        [helper.make_node("MatMulInteger" if integer else "MatMul", ["a", "b"], ["c"])],
         "product",
-        values[:1],
-        values[1:],
+        [helper.make_tensor_value_info("a", helper.np_dtype_to_tensor_dtype(a.dtype), shape)],
+        [helper.make_tensor_value_info("c", result, shape)],
         [onnx.numpy_helper.from_array(b, "b")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

@@ -51,7 +51,7 @@ def compared(content: Any) -> Figure:
 
 def floors(content: Any) -> Figure:
     """Milliseconds by kind of operator, with the floor of each as a line across its bar."""
-    models = content["models"]
+    models = [model for model in content["models"] if model["operators"]]
     kinds = max(len(model["operators"]) for model in models)
     figure, panels = plt.subplots(
         1, len(models), figsize=(4.6 * len(models), 0.28 * kinds + 1.2), squeeze=False, layout="constrained"

@@ -30,8 +30,9 @@ _HEAD = (
 )
 
 _FLOORS = (
-    "A **floor** is the least time that this machine could take: a stage's operations at the best fp32 "
-    "matrix rate, or its bytes at the best rate of main memory, whichever is longer. Only what no method can "
+    "A **floor** is the least time that this machine could take: a stage's operations at the best matrix "
+    "rate, or its bytes at the best rate of main memory, whichever is longer. Products of two arrays that "
+    "a model has in int8 go by the rate of integers, all others by that of fp32. Only what no method can "
     "avoid is counted. For decoding, preprocessing and postprocessing that is little more than reading and "
     "writing the pixels once, so their factors say how far away the limit is, not how much is to be had. The "
     "encoder's is nearer: it is the rate of the best library's large matrix products."

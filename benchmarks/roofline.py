@@ -1,17 +1,18 @@
 """How far from this machine's limits each stage is: ``python benchmarks/roofline.py``.
 
-A stage cannot take less than its floor: the time of its operations at the machine's best fp32 matrix rate,
-or that of its bytes at the best rate of main memory, whichever is longer. Only what no method can avoid is
-counted: the model's products, and weights, inputs and results once each. Rates and stages are measured in
-turns, in one run, with the SDK's threads. Stages are medians. Floors are computed twice: with the best
-library's median rate, so that medians are compared with medians, as targets are; and, stricter, with the best
-call's.
+A stage cannot take less than its floor: the time of its operations at the machine's best matrix rate, in
+fp32 or in int8 as the model has them, or that of its bytes at the best rate of main memory, whichever is
+longer. Only what no method can avoid is counted: the model's products, and weights, inputs and results once
+each. Rates and stages are measured in turns, in one run, with the SDK's threads. Stages are medians. Floors
+are computed twice: with the best library's median rate, so that medians are compared with medians, as targets
+are; and, stricter, with the best call's.
 
 Then, with ONNX Runtime's profiler, where the encoder's time goes by kind of operator. An operator's own floor
 has all that it reads and writes at the rate of main memory, so what stays in a cache may beat it.
 """
 
 import argparse
+import dataclasses
 import statistics
 import sys
 import tempfile
@@ -23,9 +24,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from benchmarks.compare import places, resized_jpeg
+from benchmarks.compare import LITE_INT8_GATE, places, resized_jpeg
 from benchmarks.graph_cost import GraphCost, graph_cost
-from benchmarks.machine import Work, floor, matrix_work, memory_work, rates
+from benchmarks.machine import Work, floor, integer_work, matrix_work, memory_work, rates
 from benchmarks.models import PHOTOS, bundle_of, random_vit
 from benchmarks.operators import kinds, profile
 from benchmarks.stored import store
@@ -37,6 +38,7 @@ from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import label_dtype
 from pixelclip_sdk.preprocess import fit, load_image
+from training.encoders.lite import build_lite
 
 __all__ = ["TARGETS", "Case", "main", "measure"]
 
@@ -80,15 +82,26 @@ def lite_case(jpeg: bytes) -> Case:
         return Case(find_bundle("pixelclip-lite"), segmenter.vocabulary, jpeg)
 
 
-def vit_case(folder: Path, jpeg: bytes) -> Case:
-    """ViT-B/16 at 320² with random weights, and the embeddings of 20 places of the photo as words."""
-    bundle = bundle_of(random_vit(), "fp32", folder, sorted(PHOTOS.glob("*.jpg"))[:1], gate=0.0)
-    with Segmenter.from_pretrained(bundle.path) as segmenter:
-        return Case(bundle, places(segmenter.features(jpeg), 20), jpeg)
+def lite_int8_case(folder: Path, case: Case) -> Case:
+    """The same model with all of its trunk in integers."""
+    photos = sorted(PHOTOS.glob("*.jpg"))
+    bundle = bundle_of(build_lite(), "int8", folder, photos, gate=LITE_INT8_GATE)
+    # Without the text encoder's hash: the two bundles' text encoders differ by rounding.
+    words = Vocabulary(names=case.vocabulary.names, embeddings=case.vocabulary.embeddings)
+    return dataclasses.replace(case, bundle=bundle, vocabulary=words)
 
 
-def work(case: Case, cost: GraphCost) -> dict[str, tuple[int, int]]:
-    """What each stage cannot avoid: (operations, bytes).
+def vit_cases(folder: Path, jpeg: bytes) -> tuple[Case, Case]:
+    """ViT-B/16 at 320² with random weights in fp32 and in int8; 20 places of the photo are the words."""
+    photos = sorted(PHOTOS.glob("*.jpg"))
+    fp32, int8 = (bundle_of(random_vit(), p, folder, photos, gate=0.0) for p in ("fp32", "int8"))
+    with Segmenter.from_pretrained(fp32.path) as segmenter:
+        words = places(segmenter.features(jpeg), 20)
+    return Case(fp32, words, jpeg), Case(int8, words, jpeg)
+
+
+def work(case: Case, cost: GraphCost) -> dict[str, tuple[int, int, int]]:
+    """What each stage cannot avoid: (operations, those of them in integers, bytes).
 
     decode: the file read, the pixels written; its bits come one after another, so no rate of operations
     applies. preprocess: a multiply-add for each value of the picture. postprocess: every logit compared
@@ -99,10 +112,10 @@ def work(case: Case, cost: GraphCost) -> dict[str, tuple[int, int]]:
     classes, cells = len(case.vocabulary), _cells(case.bundle, small.shape)
     labels = picture[..., 0].size * np.dtype(label_dtype(classes)).itemsize
     return {
-        "decode": (0, len(case.jpeg) + picture.nbytes),
-        "preprocess": (2 * picture.size, picture.nbytes + small.nbytes),
-        "inference": (cost.operations, cost.weight_bytes + cost.edge_bytes),
-        "postprocess": (classes * cells, 4 * classes * cells + labels),
+        "decode": (0, 0, len(case.jpeg) + picture.nbytes),
+        "preprocess": (2 * picture.size, 0, picture.nbytes + small.nbytes),
+        "inference": (cost.operations, cost.integer_operations, cost.weight_bytes + cost.edge_bytes),
+        "postprocess": (classes * cells, 0, 4 * classes * cells + labels),
     }
 
 
@@ -113,36 +126,52 @@ def _cells(bundle: Bundle, shape: Sequence[int]) -> int:
 
 
 def measure(
-    cases: Mapping[str, Case], rounds: int, *, products: Work | None = None, memory: Work | None = None
+    cases: Mapping[str, Case],
+    rounds: int,
+    *,
+    products: Work | None = None,
+    integers: Work | None = None,
+    memory: Work | None = None,
 ) -> dict[str, Any]:
-    """Rates, stages and operators of all cases.
+    """Rates and stages of all cases, and the operators of those in fp32.
 
     Args:
         cases: Name → model at work.
         rounds: Calls of each.
         products: What measures the matrix rate; see `matrix_work`, the default.
+        integers: What measures that of integers; see `integer_work`, the default.
         memory: What measures the memory rate; see `memory_work`, the default.
     """
-    products, memory = products or matrix_work(), memory or memory_work()
+    products, integers, memory = (
+        products or matrix_work(),
+        integers or integer_work(),
+        memory or memory_work(),
+    )
     laps: dict[str, list[Mapping[str, float]]] = {name: [] for name in cases}
     contenders: dict[str, Callable[[], object]] = {
-        name: call for name, (call, _) in (products | memory).items()
+        name: call for name, (call, _) in (products | integers | memory).items()
     }
     for name, case in cases.items():
         segmenter = Segmenter.from_pretrained(case.bundle.path, backend="onnx", classes=case.vocabulary)
         contenders[name] = _timed(segmenter, case.jpeg, laps[name])
     samples = in_turns(contenders, rounds)
-    matrix, moving = rates(products, samples), rates(memory, samples)
-    limits = {"matrix": matrix["best"], "memory": moving["best"]}
-    typical = {"matrix": matrix["typical"], "memory": moving["typical"]}
+    found = {
+        name: rates(work, samples)
+        for name, work in (("matrix", products), ("integer", integers), ("memory", memory))
+    }
+    limits, typical = ({name: rate[which] for name, rate in found.items()} for which in ("best", "typical"))
+    matrix = found["matrix"]
     own = max((rate["median"] for name, rate in matrix["all"].items() if "onnxruntime" in name), default=None)
     models: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, case in cases.items():
             cost = case.cost()
-            profiled = profile(case.bundle.file(IMAGE_ENCODER), case.feeds, rounds, Path(folder))
             stages = _stages(laps[name][1::2][-rounds:], work(case, cost), limits, typical)
-            operators = kinds(profiled, cost, limits)
+            operators: list[dict[str, Any]] = []
+            # In integers ONNX Runtime fuses so much that its operators are not those of the graph.
+            if not cost.integer_operations:
+                profiled = profile(case.bundle.file(IMAGE_ENCODER), case.feeds, rounds, Path(folder))
+                operators = kinds(profiled, cost, limits)
             models.append(
                 {
                     "name": name,
@@ -158,7 +187,7 @@ def measure(
             )
     return {
         "rounds": rounds,
-        "machine": {"threads": default_threads(), "matrix": matrix, "memory": moving},
+        "machine": {"threads": default_threads(), **found},
         "models": models,
         "ratios": {
             f"{model['name']}: floor over {row['stage']}, medians": 1 / row["over_typical_floor"]
@@ -178,37 +207,42 @@ def _timed(segmenter: Segmenter, jpeg: bytes, laps: list[Mapping[str, float]]) -
 def _encoder(
     stages: Sequence[Mapping[str, Any]], operators: Sequence[Mapping[str, Any]], own: float | None
 ) -> dict[str, float | None]:
-    """How the encoder's median compares with three floors; None for a rate that was not measured.
+    """How the encoder's median compares with three floors; None for what was not measured.
 
     Args:
         stages: Rows of the stages.
-        operators: Rows of the profile.
+        operators: Rows of the profile, none of a model in integers.
         own: ONNX Runtime's own median rate in products.
     """
     row = next(row for row in stages if row["stage"] == "inference")
+    if not operators:
+        own = None
     return {
         "over_typical_floor": row["over_typical_floor"],
         "over_own_products": row["ms"] / (row["operations"] / own * 1e3) if own else None,
-        "over_operator_floors": row["ms"] / sum(operator["floor_ms"] for operator in operators),
+        "over_operator_floors": row["ms"] / sum(operator["floor_ms"] for operator in operators)
+        if operators
+        else None,
     }
 
 
 def _stages(
     laps: Sequence[Mapping[str, float]],
-    needs: Mapping[str, tuple[int, int]],
+    needs: Mapping[str, tuple[int, int, int]],
     limits: Mapping[str, float],
     typical: Mapping[str, float],
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for stage, (operations, moved) in needs.items():
-        least, bound = floor(operations, moved, limits)
+    for stage, (operations, integers, moved) in needs.items():
+        least, bound = floor(operations, moved, limits, integers)
         rows.append(
             {
                 "stage": stage,
                 "operations": operations,
+                "integer_operations": integers,
                 "bytes": moved,
                 "floor_ms": least,
-                "typical_floor_ms": floor(operations, moved, typical)[0],
+                "typical_floor_ms": floor(operations, moved, typical, integers)[0],
                 "bound": bound,
             }
         )
@@ -227,7 +261,8 @@ def table(report: Mapping[str, Any]) -> str:
     machine = report["machine"]
     lines = [
         f"best rates with {machine['threads']} threads: fp32 products "
-        f"{machine['matrix']['best'] / 1e9:.0f} Gop/s, main memory {machine['memory']['best'] / 1e9:.1f} GB/s"
+        f"{machine['matrix']['best'] / 1e9:.0f} Gop/s, int8 {machine['integer']['best'] / 1e9:.0f} Gop/s, "
+        f"main memory {machine['memory']['best'] / 1e9:.1f} GB/s"
     ]
     for model in report["models"]:
         (height, width), (rows, columns) = model["image_size"], model["input_size"]
@@ -246,7 +281,10 @@ def table(report: Mapping[str, Any]) -> str:
             reached = model["encoder"]["over_typical_floor"]
             verdict = "reached" if reached <= target else "missed"
             lines.append(f"target: inference within {target} of its floor; it takes {reached:.2f}: {verdict}")
-        lines.append(f"{'operator':<22}{'Gop':>9}{'MB':>9}{'ms':>9}{'share':>9}{'floor':>9}{'× floor':>9}")
+        if model["operators"]:
+            lines.append(
+                f"{'operator':<22}{'Gop':>9}{'MB':>9}{'ms':>9}{'share':>9}{'floor':>9}{'× floor':>9}"
+            )
         lines += [
             f"{row['kind']:<22}{_amount(row)}{row['ms']:9.2f}{row['share']:9.1%}{row['floor_ms']:9.2f}"
             + (f"{row['over_floor']:9.2f}" if row["over_floor"] else "")
@@ -283,10 +321,12 @@ def main() -> int:
     jpeg = resized_jpeg(PHOTOS / "coffee.jpg", *_PICTURE)
     with tempfile.TemporaryDirectory() as temporary:
         cases = {}
+        bundles = options.bundles or Path(temporary)
         if options.case != "vit":
             cases["pixelclip-lite"] = lite_case(jpeg)
+            cases["pixelclip-lite, int8"] = lite_int8_case(bundles, cases["pixelclip-lite"])
         if options.case != "lite":
-            cases[_VIT] = vit_case(options.bundles or Path(temporary), jpeg)
+            cases[_VIT], cases[f"{_VIT}, int8"] = vit_cases(bundles, jpeg)
         report = measure(cases, options.rounds)
     print(table(report))
     if options.json:

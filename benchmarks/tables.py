@@ -120,7 +120,8 @@ def roofline(content: Any) -> list[str]:
     machine, targets = content["machine"], content["targets"]
     text = [
         f"Best rates with {machine['threads']} threads: {machine['matrix']['best'] / 1e9:.0f} Gop/s in fp32 "
-        f"products, {machine['memory']['best'] / 1e9:.1f} GB/s of main memory."
+        f"products, {machine['integer']['best'] / 1e9:.0f} Gop/s in int8 products, "
+        f"{machine['memory']['best'] / 1e9:.1f} GB/s of main memory."
     ]
     for model in content["models"]:
         (height, width), (rows, columns) = model["image_size"], model["input_size"]
@@ -132,8 +133,9 @@ def roofline(content: Any) -> list[str]:
         text.append(table(head, [_stage(row) for row in model["stages"]]))
         if target := targets.get(model["name"]):
             text.append(_reached(model, target))
-        head = ["operator", "nodes", "ms", "share", "floor", "× floor", "Gop", "MB"]
-        text += [_OPERATORS, table(head, [_operator(row) for row in model["operators"]])]
+        if model["operators"]:
+            head = ["operator", "nodes", "ms", "share", "floor", "× floor", "Gop", "MB"]
+            text += [_OPERATORS, table(head, [_operator(row) for row in model["operators"]])]
     return text
 
 

@@ -44,6 +44,29 @@ def test_convolutions_by_hand(group, weight, expected):
     assert cost.nodes[0].kind == ("Conv 3×3" if group == 1 else "Conv depthwise")
 
 
+def test_integers_are_products_of_two_arrays_that_are_only_unpacked():
+    scale, zero = np.array(0.1, np.float32), np.array(0, np.uint8)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "scale"], ["v"]),
+        helper.make_node("MatMul", ["d", "v"], ["h"]),  # (5, 7) · (7, 11), both in a byte
+        helper.make_node("MatMul", ["h", "u"], ["y"]),  # (5, 11) · (11, 2) in fp32
+        helper.make_node("DequantizeLinear", ["p", "scale"], ["u"]),  # Weights that are only stored so.
+    ]
+    weights = {"w": np.zeros((7, 11), np.int8), "p": np.zeros((11, 2), np.int8)}
+    model = graph(
+        nodes[:4] + nodes[5:] + nodes[4:5], {"x": 2}, {"y": 2}, {"scale": scale, "zero": zero, **weights}
+    )
+    cost = graph_cost(model, {"x": (5, 7)}, "y")
+    assert cost.integer_operations == 2 * 5 * 7 * 11
+    assert cost.operations == 2 * 5 * 7 * 11 + 2 * 5 * 11 * 2
+    products = [node for node in cost.nodes if node.operations]
+    assert [node.integer for node in products] == [True, False]
+    assert products[0].bytes == 5 * 7 + 7 * 11 + 4 * 5 * 11
+    assert products[1].bytes == 4 * (5 * 11 + 11 * 2 + 5 * 2)
+
+
 def test_products_by_hand():
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["h"]),  # (2, 5, 7) · (7, 11)

@@ -30,7 +30,10 @@ def stage(name, ms, floor, **more):
 
 ROOFLINE = {
     "rounds": 11,
-    "machine": {"threads": 3, "matrix": {"best": 123.4e9}, "memory": {"best": 45.6e9}},
+    "machine": {
+        **{"threads": 3, "matrix": {"best": 123.4e9}},
+        **{"integer": {"best": 234.5e9}, "memory": {"best": 45.6e9}},
+    },
     "models": [
         {
             "name": "tiny",
@@ -52,7 +55,19 @@ ROOFLINE = {
                     **{"over_floor": None, "operations": 0, "bytes": 0},
                 },
             ],
-        }
+        },
+        {
+            "name": "tiny, int8",
+            "image_size": [60, 80],
+            "input_size": [32, 64],
+            "classes": 5,
+            "weight_bytes": 3e6,
+            "stages": [
+                stage("inference", 9.5, 8.0, operations=3.25e9, bytes=1.5e6, bound="matrix"),
+                stage("total", 12.0, 9.5),
+            ],
+            "operators": [],  # In integers they are not profiled.
+        },
     ],
     "targets": {"tiny": 1.2},
     "ratios": {},
@@ -148,7 +163,8 @@ def test_the_page_has_the_numbers_of_the_results(folder):
     assert cells(text, "ours, int8") == ["ours, int8", "16.0", "2.50×", "97.50%"]
     assert cells(text, "CLIPSeg")[3] == "–"
     assert "| Other: is not installed |" in text
-    assert "123 Gop/s" in text
+    assert "123 Gop/s in fp32 products, 235 Gop/s in int8 products" in text
+    assert text.count("| operator | nodes |") == 1 < text.count("### tiny")
     assert "45.6 GB/s" in text
     assert cells(text, "inference")[1:] == ["12.5", "11.2", "10.0", "1.25", "matrix", "3.25", "4.50"]
     assert cells(text, "total")[4:] == ["1.43", "–", "–", "–"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.graph_cost import GraphCost, NodeCost
-from benchmarks.machine import floor, matrix_work, memory_work, rates
+from benchmarks.machine import floor, integer_work, matrix_work, memory_work, rates
 from benchmarks.operators import kinds
 from benchmarks.roofline import lite_case, measure, table, work
 from pixelclip_sdk.benchmark import sample_jpeg
@@ -13,6 +13,7 @@ LIMITS = {"matrix": 1e9, "memory": 1e8}
 def test_the_longer_of_two_times_is_the_floor():
     assert floor(2e6, 1e5, LIMITS) == (2.0, "matrix")
     assert floor(2e6, 1e6, LIMITS) == (10.0, "memory")
+    assert floor(2e6, 1e5, {**LIMITS, "integer": 4e9}, integers=1e6) == (1.25, "matrix")
 
 
 def test_the_best_call_of_the_best_library_is_the_rate():
@@ -30,6 +31,13 @@ def test_the_machines_work_is_what_it_says():
     one, other, (third,) = (call() for call, _ in products.values())
     np.testing.assert_allclose(one.numpy(), other, atol=1e-5)
     np.testing.assert_allclose(third, other, atol=1e-5)
+    rng = np.random.default_rng(0)  # As there: the same matrices.
+    a, b = rng.integers(0, 256, (16, 16), dtype=np.uint8), rng.integers(-63, 64, (16, 16), dtype=np.int8)
+    integers = integer_work((16,))
+    assert {amount for _, amount in integers.values()} == {2 * 16**3}
+    one, (other,) = (call() for call, _ in integers.values())
+    np.testing.assert_array_equal(one.numpy(), a.astype(int) @ b.astype(int))
+    np.testing.assert_array_equal(other, one.numpy())
     moved = memory_work(10)
     assert {name: amount for name, (_, amount) in moved.items()} == {"read": 40, "copy": 80, "triad": 120}
     assert [float(call().sum()) for call, _ in moved.values()] == [10, 10, 40]
@@ -59,10 +67,11 @@ def test_what_stages_cannot_avoid():
     height, width = case.feeds["image"].shape[1:3]
     cells = height * width // 32**2
     needs = work(case, case.cost())
-    assert needs["decode"] == (0, len(case.jpeg) + 96 * 128 * 3)
-    assert needs["preprocess"] == (2 * 96 * 128 * 3, 96 * 128 * 3 + height * width * 3)
-    assert needs["postprocess"] == (20 * cells, 4 * 20 * cells + 96 * 128)
-    assert needs["inference"][1] > 22e6 + height * width * 3
+    assert needs["decode"] == (0, 0, len(case.jpeg) + 96 * 128 * 3)
+    assert needs["preprocess"] == (2 * 96 * 128 * 3, 0, 96 * 128 * 3 + height * width * 3)
+    assert needs["postprocess"] == (20 * cells, 0, 4 * 20 * cells + 96 * 128)
+    assert needs["inference"][1] == 0
+    assert needs["inference"][2] > 22e6 + height * width * 3
 
 
 def test_measuring_gives_every_stage_its_floor():
@@ -70,6 +79,7 @@ def test_measuring_gives_every_stage_its_floor():
         {"pixelclip-lite": lite_case(sample_jpeg(96, 128))},
         2,
         products=matrix_work((64,)),
+        integers=integer_work((64,)),
         memory=memory_work(1 << 16),
     )
     (model,) = report["models"]
@@ -100,6 +110,7 @@ def test_a_rate_that_an_operator_beats_is_said():
         {"model": lite_case(sample_jpeg(96, 128))},
         1,
         products={"slow": (lambda: None, 1e-3)},
+        integers=integer_work((64,)),
         memory=memory_work(1 << 16),
     )
     assert "Conv 1×1 ran faster than the best product" in table(report)
