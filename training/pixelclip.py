@@ -46,8 +46,8 @@ class PixelCLIP(nn.Module):
         templates: What the class prompts are put into.
         epsilon: ε of the clustering.
         classes: What the clusters are: ``"prompts"``, the paper's; ``"words"``, prompts that stay the random
-            words they begin as; ``"vectors"``, free vectors without a text tower, which begin where the
-            prompts do; ``"names"``, the embeddings of `names`, which stay as they are.
+            words they begin as; ``"vectors"``, free vectors without a text tower, which begin anywhere;
+            ``"names"``, the embeddings of `names`, which stay as they are.
         names: The classes of ``"names"``, with synonyms; k is their number, and `words` counts for nothing.
         clustering: False for no clusters at all: every mask is a class of its own, its vector the teacher's
             feature of it. The paper does not say how its ablation does that; this is our reading.
@@ -56,7 +56,7 @@ class PixelCLIP(nn.Module):
             of the clusters: without a queue equal shares would press its masks into all of them.
         decoder_width: Channels of the mask decoder.
         batch_norm: ``"frozen"`` keeps the image encoder's batch-norm statistics, ``"updated"`` moves them.
-        seed: Picks the prompts' first words and the decoder's weights.
+        seed: Picks the prompts' first words, or the first vectors, and the decoder's weights.
 
     Raises:
         PixelClipError: `trainable` is no regular expression or names no parameter.
@@ -91,6 +91,10 @@ class PixelCLIP(nn.Module):
                 raise PixelClipError("clusters of names need names: a list's name, a file, or the words")
             vocabulary = Vocabulary.encode(names, TorchTextEncoder(pair, templates))
             self.vectors = nn.Parameter(torch.tensor(vocabulary.embeddings), requires_grad=False)
+        elif classes == "vectors":
+            generator = torch.Generator().manual_seed(seed)
+            start = F.normalize(torch.randn(clusters, pair.dim, generator=generator), dim=-1)
+            self.vectors = nn.Parameter(start, requires_grad=clustering)
         else:
             self.prompts = ClassPrompts(
                 self.text,
@@ -101,10 +105,6 @@ class PixelCLIP(nn.Module):
                 seed=seed,
                 learnable=clustering and classes == "prompts",
             )
-        if classes == "vectors":
-            assert self.prompts is not None
-            with torch.no_grad():
-                self.vectors = nn.Parameter(self.prompts(self.text), requires_grad=clustering)
         self.queue = queue
         if queue:
             # The teacher's unit features, the newest first. In all processes alike.

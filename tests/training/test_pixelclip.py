@@ -225,8 +225,12 @@ def test_a_queue_balances_a_small_batch_with_those_before_it():
         torch.testing.assert_close(model.bank, torch.cat([pooled[2], pooled[1]]))
 
 
-def test_free_vectors_begin_where_the_prompts_do():
-    torch.testing.assert_close(pixelclip(classes="vectors").clusters(), pixelclip().clusters())
+def test_free_vectors_know_nothing_of_the_text_tower():
+    found = pixelclip(classes="vectors", clusters=512).clusters()
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(512))
+    torch.testing.assert_close(found, pixelclip(classes="vectors", clusters=512).clusters())
+    # Anywhere: their mean vanishes, where all texts share a part.
+    assert found.mean(0).norm() < 0.1 < pixelclip(clusters=512).clusters().mean(0).norm()
 
 
 def test_without_clustering_every_mask_is_its_own_class():

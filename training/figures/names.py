@@ -88,7 +88,12 @@ def nearest(words: Words, count: int) -> list[list[tuple[str, float]]]:
 
 
 def began_as(run: Run) -> list[str]:
-    """The random words that each cluster's prompt began as; the names of a run whose clusters have names."""
+    """The random words that each cluster's prompt began as; the names of a run whose clusters have names.
+
+    Of free vectors nothing can be said.
+    """
+    if run.config.classes == "vectors":
+        return [""] * run.config.clusters
     if run.model.prompts is None:
         return list(parse_classes(read_names(run.config.names) or ()))
     tokenizer = run.pair.tokenizer
