@@ -20,8 +20,8 @@ import numpy as np
 
 from pixelclip_sdk import Segmenter, Vocabulary
 from pixelclip_sdk.benchmark import environment
-from training.folders import PICTURES
 
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _RESAMPLES = 10_000
 
 
@@ -72,7 +72,7 @@ def photo_test(
         seed: Of the first draw of names; those of the others follow it.
         draws: How often each photo is segmented, with other names each time.
     """
-    photos = sorted(photo for photo in folder.iterdir() if photo.suffix.lower() in PICTURES)
+    photos = sorted(photo for photo in folder.iterdir() if photo.suffix.lower() in _SUFFIXES)
     names = sorted({name_of(photo) for photo in photos})
     if len(names) < count:
         raise SystemExit(f"{folder} has photos of {len(names)} names; expected at least {count}")

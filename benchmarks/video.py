@@ -164,7 +164,7 @@ def main() -> int:
     parser.add_argument("--model", default="pixelclip-lite", help="name or folder (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=1000, help="measured frames (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=50, help="frames before them (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="CPU threads for one frame (default: all cores)")
+    parser.add_argument("--threads", type=int, help="CPU threads for one frame (default: half the cores)")
     parser.add_argument("--draw", action="store_true", help="draw and encode the results as well")
     parser.add_argument("--camera", action="store_true", help=f"a live source of {_FPS} frames a second")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
