@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import io
 import logging
 import os
 import threading
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from pixelclip_sdk._batches import batched_logits
 from pixelclip_sdk._clock import Clock
@@ -172,6 +174,27 @@ class Segmenter:
             vocabulary = Vocabulary.encode(classes, self._encoder())
         self._vocabulary = vocabulary  # One reference: readers see the old one or the new one, whole.
         return vocabulary
+
+    def warm_up(self, size: tuple[int, int] | None = None) -> None:
+        """Segment a grey picture and forget it, so that the first real one takes little longer than the others.
+
+        An engine allocates its memory, and on a GPU picks its kernels, with the first input of a size, and
+        Pillow loads its decoders with the first file.
+
+        Args:
+            size: `(H, W)` of the pictures to come; None for the model's nominal input.
+
+        Raises:
+            ImageError: `size` is no size.
+            VocabularyError: No classes are set.
+            BackendError: The engine is closed or failed.
+        """
+        height, width = size or (self._input.height, self._input.width)
+        if min(height, width) < 1:
+            raise ImageError(f"size is {height}×{width}; expected (H, W) of at least 1×1")
+        grey = io.BytesIO()  # As a file: Pillow loads its decoders with the first one.
+        Image.new("RGB", (width, height), (128, 128, 128)).save(grey, "JPEG")
+        self.predict(grey.getvalue())
 
     def predict(
         self, image: ImageInput, *, channel_order: ChannelOrder = "rgb", threshold: float | None = None

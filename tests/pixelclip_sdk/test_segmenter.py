@@ -283,3 +283,21 @@ def test_an_engine_of_one_size_keeps_it(fake, monkeypatch):
     monkeypatch.setattr("pixelclip_sdk.backends.choose.open_backend", lambda *_: fake._backend)
     with pytest.raises(BundleError, match="is for 64×64 only"):
         Segmenter.from_pretrained(input_size=(160, 224))
+
+
+def test_warming_up_runs_the_engine_once_at_the_size_to_come(fake, monkeypatch):
+    seen, run = [], FakeBackend.logits
+
+    def watched(self, images, text):
+        seen.append(images.shape)
+        return run(self, images, text)
+
+    monkeypatch.setattr(FakeBackend, "logits", watched)
+    fake.warm_up()
+    fake.warm_up((30, 40))
+    assert seen == [(1, 64, 64, 3)] * 2
+    with pytest.raises(ImageError, match="size is 0×40"):
+        fake.warm_up((0, 40))
+    fake.close()
+    with pytest.raises(BackendError, match="closed"):
+        fake.warm_up()
