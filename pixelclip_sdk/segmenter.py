@@ -176,7 +176,7 @@ class Segmenter:
         return vocabulary
 
     def warm_up(self, size: tuple[int, int] | None = None) -> None:
-        """Segment a grey picture and forget it, so that the first real one takes little longer than the others.
+        """Segment a grey picture and forget it: the first real one then takes little longer than others.
 
         An engine allocates its memory, and on a GPU picks its kernels, with the first input of a size, and
         Pillow loads its decoders with the first file.
