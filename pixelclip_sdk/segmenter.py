@@ -283,13 +283,12 @@ class Segmenter:
         """
         from pixelclip_sdk.video import WORKERS, segment_frames
 
-        engine = self._backend.shared(WORKERS)
-
         def begin() -> Callable[[npt.NDArray[np.uint8]], Segmentation]:
             vocabulary, limit = self.vocabulary, self._limit(threshold)
             return lambda image: self._segment([image], vocabulary, limit, "rgb", engine)[0]
 
         begin()  # What is wrong with the words is said here, not at the first frame.
+        engine = self._backend.shared(WORKERS)
         return segment_frames(begin, sources, buffer=buffer, channel_order=channel_order, on_error=on_error)
 
     def _limit(self, threshold: float | None) -> float | None:

@@ -125,7 +125,7 @@ def _results(pipeline: "_Pipeline", most_broken: int) -> Generator[Any, None, No
 
 @dataclasses.dataclass(eq=False)
 class _Lane:
-    """A source and what is known of it. Guarded by the pipeline's lock."""
+    """A source and what is known of it. Guarded by the pipeline's lock, but for what only its reader uses."""
 
     source: FrameSource
     number: int
@@ -133,6 +133,10 @@ class _Lane:
     waiting: "deque[_Job]" = dataclasses.field(default_factory=deque)
     ended: bool = False
     delivered: int = 0
+    # The reader's: frames so far, the last one's time, damaged pieces. They go on when it is opened again.
+    read: int = 0
+    time_s: float = 0.0
+    damaged: int = 0
 
 
 @dataclasses.dataclass(eq=False)
@@ -213,34 +217,21 @@ class _Pipeline:
             lane.source.close()
 
     def _read(self, lane: _Lane) -> None:
-        index = 0
-        passed, damaged = 0.0, 0  # What happened before the source was opened again.
         try:
             while True:
                 broken: BaseException | None = None
-                lost, until = damaged, passed
                 try:
-                    with contextlib.closing(iter(lane.source)) as frames:
-                        for frame in frames:
-                            lost = damaged + frame.damaged
-                            if frame.time_s is not None:
-                                until = passed + frame.time_s
-                                frame = frame._replace(time_s=until)
-                            frame = frame._replace(damaged=lost)
-                            if not self._put(_Job(lane, index, frame)):
-                                return
-                            index += 1
+                    if not self._read_once(lane):
+                        return
                 # Whatever it is, sys.exit() as well, it belongs to the caller.
                 except BaseException as error:
                     broken = error
                 if not self._is_to_return(lane, broken):
                     if broken is not None:
-                        self._put(_Job(lane, index, error=broken))
+                        self._put(_Job(lane, lane.read, error=broken))
                     return
-                gone = time.monotonic()
                 if not self._bring_back(lane, broken):
                     return
-                passed, damaged = until + time.monotonic() - gone, lost
         finally:
             # Here and not in `stop`: only the thread that reads knows that nobody is reading.
             with contextlib.suppress(Exception):
@@ -248,6 +239,21 @@ class _Pipeline:
             with self._changed:
                 lane.ended = True
                 self._changed.notify_all()
+
+    def _read_once(self, lane: _Lane) -> bool:
+        """Read a source to its end, counting on where it was opened again; False if nobody wants more."""
+        passed, damaged = lane.time_s, lane.damaged
+        with contextlib.closing(iter(lane.source)) as frames:
+            for frame in frames:
+                time_s = frame.time_s
+                if time_s is not None:
+                    lane.time_s = time_s = passed + time_s
+                lane.damaged = damaged + frame.damaged
+                frame = frame._replace(time_s=time_s, damaged=lane.damaged)
+                if not self._put(_Job(lane, lane.read, frame)):
+                    return False
+                lane.read += 1
+        return True
 
     def _is_to_return(self, lane: _Lane, broken: BaseException | None) -> bool:
         """Whether a source that ended, or broke off, is to be opened again."""
@@ -262,7 +268,7 @@ class _Pipeline:
         """Open a source again, as often as it takes; False if nobody wants it any more."""
         assert isinstance(lane.source, Reopenable)
         _log.warning("%s: %s. It is opened again until it is back.", lane.source.name, broken or "it ended")
-        gone, attempts = lane.source, 0
+        gone, attempts, since = lane.source, 0, time.monotonic()
         with contextlib.suppress(Exception):
             gone.close()
         while True:
@@ -275,6 +281,7 @@ class _Pipeline:
             except ImageError as error:
                 _log.debug("attempt %d: %s", attempts, error)
             else:
+                lane.time_s += time.monotonic() - since
                 _log.warning("%s: it is back, at attempt %d", lane.source.name, attempts)
                 return True
 
