@@ -145,9 +145,6 @@ def graph_cost(model: onnx.ModelProto, inputs: Mapping[str, Shape], output: str)
             needed.update(node.input)
             kept.append(node)
     live = [node for node in reversed(kept) if not tensors.folds(node)]
-    for node in live:
-        if tensors.integer(node):
-            tensors.narrow.update(node.input[:2])
     costs = tuple(_node_cost(node, tensors) for node in live)
     weights = {name for node in live for name in node.input if name in tensors.constants}
     edges = [name for name in inputs if name in needed] + [output]
@@ -201,7 +198,8 @@ class _Tensors:
         self._unpacked = {
             name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output
         }
-        self.narrow: set[str] = set()  # Unpacked for products that can take them as they are: a byte each.
+        # Unpacked for products that can take them as they are: a byte each.
+        self._narrow = {name for node in graph.node if self.integer(node) for name in node.input[:2]}
         self.constants = set(self._initializers)
         for node in graph.node:
             if self.folds(node):
@@ -229,7 +227,7 @@ class _Tensors:
         return tuple(side.dim_value for side in sides)
 
     def bytes(self, name: str) -> int:
-        if name in self.narrow:
+        if name in self._narrow:
             return math.prod(self.shape(name))
         initializer = self._initializers.get(name)
         element = initializer.data_type if initializer is not None else self._types[name].elem_type

@@ -28,6 +28,10 @@ def stage(name, ms, floor, **more):
     return {"stage": name, **times, "min_over_floor": ms * 0.9 / floor, **more}
 
 
+def model(name, **rest):
+    return {"name": name, "image_size": [60, 80], "input_size": [32, 64], "classes": 5, **rest}
+
+
 ROOFLINE = {
     "rounds": 11,
     "machine": {
@@ -35,17 +39,14 @@ ROOFLINE = {
         **{"integer": {"best": 234.5e9}, "memory": {"best": 45.6e9}},
     },
     "models": [
-        {
-            "name": "tiny",
-            "image_size": [60, 80],
-            "input_size": [32, 64],
-            "classes": 5,
-            "weight_bytes": 9e6,
-            "stages": [
+        model(
+            "tiny",
+            weight_bytes=9e6,
+            stages=[
                 stage("inference", 12.5, 10.0, operations=3.25e9, bytes=4.5e6, bound="matrix"),
                 stage("total", 15.0, 10.5),
             ],
-            "operators": [
+            operators=[
                 {
                     **{"kind": "Conv 5×5", "nodes": 17, "ms": 8.75, "share": 0.7, "floor_ms": 7.0},
                     **{"over_floor": 1.25, "operations": 2e9, "bytes": 3e6},
@@ -55,19 +56,16 @@ ROOFLINE = {
                     **{"over_floor": None, "operations": 0, "bytes": 0},
                 },
             ],
-        },
-        {
-            "name": "tiny, int8",
-            "image_size": [60, 80],
-            "input_size": [32, 64],
-            "classes": 5,
-            "weight_bytes": 3e6,
-            "stages": [
+        ),
+        model(
+            "tiny, int8",
+            weight_bytes=3e6,
+            stages=[
                 stage("inference", 9.5, 8.0, operations=3.25e9, bytes=1.5e6, bound="matrix"),
                 stage("total", 12.0, 9.5),
             ],
-            "operators": [],  # In integers they are not profiled.
-        },
+            operators=[],  # In integers they are not profiled.
+        ),
     ],
     "targets": {"tiny": 1.2},
     "ratios": {},
