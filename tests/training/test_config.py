@@ -13,7 +13,7 @@ PLACES = ["images=a", "masks=b", "out=c"]
 def test_there_are_configs():
     assert {file.stem for file in CONFIGS} == {
         *("vit-b16", "vit-b16-dino", "convnext-b", "convnext-b-dino"),
-        *("pixelclip-lite", "pixelclip-lite-names", "tiny", "world"),
+        *("pixelclip-lite", "tiny", "world"),
     }
 
 
