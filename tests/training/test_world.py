@@ -42,6 +42,20 @@ def test_regions_never_cross_a_border_of_the_truth_and_are_finer(scenes):
     assert scenes[0].regions.min() > 0
 
 
+def test_blotches_hide_more_of_a_cell_than_of_a_region(scenes, monkeypatch):
+    monkeypatch.setattr("training.world.scenes._BLOTCHES", 0)
+    cells, regions = [], []
+    for number, scene in enumerate(scenes):
+        without = make_scene(0, number)
+        assert without.caption == scene.caption
+        change = scene.photo.astype(float) - without.photo
+        cells.extend(change.reshape(SIDE // 8, 8, SIDE // 8, 8, 3).mean(axis=(1, 3)).reshape(-1, 3))
+        numbers, sizes = np.unique(scene.regions, return_counts=True)
+        regions += [change[scene.regions == n].mean(0) for n in numbers[sizes >= SIDE**2 / 10]]
+    assert np.std(cells) > 8
+    assert np.std(regions) < np.std(cells) / 3
+
+
 def test_every_class_appears(scenes):
     found = set(np.unique(np.stack([scene.truth for scene in scenes])))
     assert found == set(range(len(CLASSES)))

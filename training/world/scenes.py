@@ -1,7 +1,9 @@
 """Scenes: a photo, its caption, its regions without labels, and the truth that only scores.
 
 A scene is a function of (seed, number). Stuff fills bands with textures; things stand on the ground, nearer
-ones larger and in front; then come shadow, light and noise. Regions are finer than classes, as SAM's are:
+ones larger and in front; then come shadow, light, blotches of coloured light and noise. Blotches are about as
+large as a cell of the small CLIP: what a cell shows is then less certain than what its region shows, as in
+photos, where a patch of grass alone could be a tree's. Regions are finer than classes, as SAM's are:
 every part of a thing is one, and stuff falls into pieces.
 """
 
@@ -26,6 +28,7 @@ Floats = npt.NDArray[np.float32]
 SIDE = 96
 """Side of the photos, in pixels."""
 
+_BLOTCHES = 100  # grey levels between the darkest blotch of a colour and the brightest
 _FINE = 4  # polygons are drawn so many times as large, then sampled: no jagged parts in the photo
 
 
@@ -217,11 +220,13 @@ class _Canvas:
         self.things.append((name, colour))
 
     def _light(self) -> None:
-        """The light's colour and direction, and the camera's noise."""
+        """The light's colour and direction, its blotches, and the camera's noise."""
         rng = self.rng
         colour = rng.uniform(0.65, 1.1) * (1 + rng.normal(0, 0.05, 3))
         fall = 1 + rng.uniform(-0.2, 0.2) * np.linspace(-1, 1, SIDE)
         self.photo *= (fall[None, :, None] * colour).astype(np.float32)
+        blotches = np.stack([self._noise(12, 12) for _ in range(3)], axis=-1)
+        self.photo += _BLOTCHES * (blotches - 0.5)
         self.photo += rng.normal(0, 5, self.photo.shape).astype(np.float32)
 
 
