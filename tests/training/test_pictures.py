@@ -387,7 +387,8 @@ def test_runs_that_cannot_be_opened_or_compared(data, runs, command, tmp_path, c
 
 @pytest.mark.slow
 def test_the_bundled_model_and_everyday_nouns(data, tmp_path):
-    small = ["classes=prompts", "names=null", "clusters=8", "imgsz=96", "mask_size=24", "steps=1", "batch=2", "workers=0", "device=cpu"]
+    small = ["imgsz=96", "mask_size=24", "clusters=8", "steps=1", "batch=2", "workers=0", "device=cpu"]
+    small += ["classes=prompts", "names=null"]
     settings = [f"images={data / 'images'}", f"masks={data / 'masks'}", f"out={tmp_path / 'run'}", *small]
     train(load_config(TRAINING / "configs" / "pixelclip-lite.yaml", settings))
     command = ["--root", str(ROOT / "examples" / "photos"), "--classes", "cat, coffee", "--photos", "2"]

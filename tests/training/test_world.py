@@ -119,3 +119,18 @@ def test_the_experiments_run_from_nothing_and_go_on(tmp_path):
     assert json.loads(json.dumps(experiment(tmp_path, TOY, seeds=[0], runs=runs))) == scores
     kept = (".safetensors", ".png", ".npz")
     assert all(file.stat().st_mtime_ns == time for file, time in written.items() if file.suffix in kept)
+
+
+def test_gains_are_of_each_seed_s_own_clip():
+    keys = ("stuff", "things", "pixel_accuracy", "mask_miou", "image_top1")
+    scores = [
+        {"run": run, "seed": seed, "miou": miou, "single_miou": single, **dict.fromkeys(keys, 1.0)}
+        for run, seed, miou, single in [
+            *(("CLIP", 0, 10.0, 5.0), ("CLIP", 1, 20.0, 20.0)),
+            *(("PixelCLIP", 0, 15.0, 10.0), ("PixelCLIP", 1, 20.0, 30.0)),
+        ]
+    ]
+    head, _, clip, tuned = markdown(scores).splitlines()
+    assert head.endswith("| gain over CLIP | gain, one template |")
+    assert clip.endswith("| 1.0 ± 0.0 |  |  |")
+    assert tuned.endswith("| +25 % ± 35.4 | +75 % ± 35.4 |")

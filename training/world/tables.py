@@ -17,6 +17,7 @@ _COLUMNS = {
     "mask_miou": "mIoU, true masks",
     "image_top1": "whole image",
 }
+_GAINS = {"miou": "gain over CLIP", "single_miou": "gain, one template"}
 
 
 def markdown(scores: Sequence[dict[str, Any]]) -> str:
@@ -28,7 +29,7 @@ def markdown(scores: Sequence[dict[str, Any]]) -> str:
     groups: dict[str, list[dict[str, Any]]] = {}
     for score in scores:
         groups.setdefault(score["run"], []).append(score)
-    start = {score["seed"]: score["miou"] for score in groups["CLIP"]}
+    start = {score["seed"]: score for score in groups["CLIP"]}
     most = max(map(len, groups.values()))
     return "\n\n".join(
         _table({run: found for run, found in groups.items() if keep(len(found))}, start)
@@ -37,14 +38,15 @@ def markdown(scores: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _table(groups: dict[str, list[dict[str, Any]]], start: dict[int, float]) -> str:
-    lines = [f"| | {' | '.join(_COLUMNS.values())} | gain over CLIP |", "|---" * (len(_COLUMNS) + 2) + "|"]
+def _table(groups: dict[str, list[dict[str, Any]]], start: dict[int, dict[str, Any]]) -> str:
+    titles = [*_COLUMNS.values(), *_GAINS.values()]
+    lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     for run, found in groups.items():
         cells = [_mean([score[key] for score in found]) for key in _COLUMNS]
-        gains = [100 * (score["miou"] / start[score["seed"]] - 1) for score in found]
-        lines.append(
-            f"| {run} | {' | '.join(cells)} | {'' if run == 'CLIP' else _mean(gains, '{:+.0f} %')} |"
-        )
+        for key in _GAINS:
+            gains = [100 * (score[key] / start[score["seed"]][key] - 1) for score in found]
+            cells.append("" if run == "CLIP" else _mean(gains, "{:+.0f} %"))
+        lines.append(f"| {run} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
