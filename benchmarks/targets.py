@@ -55,20 +55,20 @@ def _speed(name: str) -> Callable[[Any], float]:
     return value
 
 
-def _floor(begin: str) -> Callable[[Any], float]:
+def _model(by: str, begin: str, key: str, name: str) -> Callable[[Any], float]:
     def value(content: Any) -> float:
-        model = next(model for model in content["models"] if model["name"].startswith(begin))
-        return float(model["encoder"]["over_typical_floor"])
-
-    return value
-
-
-def _vit(key: str, name: str) -> Callable[[Any], float]:
-    def value(content: Any) -> float:
-        model = next(model for model in content["models"] if model["model"].startswith("ViT"))
+        model = next(model for model in content["models"] if model[by].startswith(begin))
         return float(model[key][name])
 
     return value
+
+
+def _floor(begin: str) -> Callable[[Any], float]:
+    return _model("name", begin, "encoder", "over_typical_floor")
+
+
+def _vit(key: str, name: str) -> Callable[[Any], float]:
+    return _model("model", "ViT", key, name)
 
 
 _ALONE = "ViT-B/16 320², encoder alone, against eager PyTorch"
