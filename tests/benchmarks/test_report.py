@@ -28,6 +28,12 @@ def stage(name, ms, floor, **more):
     return {"stage": name, **times, "min_over_floor": ms * 0.9 / floor, **more}
 
 
+def stages(inference, total, moved):
+    """Milliseconds and floor of both, and the bytes of inference."""
+    work = {"operations": 3.25e9, "bytes": moved, "bound": "matrix"}
+    return [stage("inference", *inference, **work), stage("total", *total)]
+
+
 def model(name, **rest):
     return {"name": name, "image_size": [60, 80], "input_size": [32, 64], "classes": 5, **rest}
 
@@ -42,10 +48,7 @@ ROOFLINE = {
         model(
             "tiny",
             weight_bytes=9e6,
-            stages=[
-                stage("inference", 12.5, 10.0, operations=3.25e9, bytes=4.5e6, bound="matrix"),
-                stage("total", 15.0, 10.5),
-            ],
+            stages=stages((12.5, 10.0), (15.0, 10.5), 4.5e6),
             operators=[
                 {
                     **{"kind": "Conv 5×5", "nodes": 17, "ms": 8.75, "share": 0.7, "floor_ms": 7.0},
@@ -60,10 +63,7 @@ ROOFLINE = {
         model(
             "tiny, int8",
             weight_bytes=3e6,
-            stages=[
-                stage("inference", 9.5, 8.0, operations=3.25e9, bytes=1.5e6, bound="matrix"),
-                stage("total", 12.0, 9.5),
-            ],
+            stages=stages((9.5, 8.0), (12.0, 9.5), 1.5e6),
             operators=[],  # In integers they are not profiled.
         ),
     ],
