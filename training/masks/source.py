@@ -51,12 +51,13 @@ class MaskSource(Protocol):
 def settings_of(source: MaskSource) -> dict[str, Any]:
     """A source's settings, JSON-ready: equal settings make equal masks.
 
-    Fields that do not compare are left out: where weights lie is no setting, their hash is.
+    Fields that do not compare are left out: where weights lie is no setting, their hash is. Paths are
+    absolute, so that a folder is the same from wherever the command is called.
     """
     values = {
         field.name: getattr(source, field.name) for field in dataclasses.fields(source) if field.compare
     }
-    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+    return {key: str(value.resolve()) if isinstance(value, Path) else value for key, value in values.items()}
 
 
 def tidy(regions: Regions) -> Regions:

@@ -75,6 +75,15 @@ def test_masks_of_other_settings_are_not_mixed(photos, tmp_path):
     assert contents(out) == before
 
 
+def test_a_folder_of_maps_is_the_same_from_wherever_it_is_named(photos, tmp_path, monkeypatch):
+    (tmp_path / "maps").mkdir()
+    halves = np.arange(100)[:, None].repeat(120, 1) // 50
+    Image.fromarray(halves.astype(np.uint8)).save(tmp_path / "maps/a.png")
+    monkeypatch.chdir(tmp_path)
+    assert make_masks(RegionMaps(Path("maps")), photos, tmp_path / "m", progress=False).written == 1
+    assert make_masks(RegionMaps(tmp_path / "maps"), photos, tmp_path / "m", progress=False).kept == 1
+
+
 def test_several_processes_write_the_same(photos, tmp_path):
     reports = [
         make_masks(Slic(segments=20), photos, tmp_path / f"m{n}", workers=n, progress=False) for n in (1, 2)
