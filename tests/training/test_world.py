@@ -1,6 +1,7 @@
 """The drawn world: its scenes, its small CLIP, and its experiments from nothing to tables, at toy size."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from pixelclip_sdk.vocabulary import read_classes
 from training.datasets import load_dataset
 from training.masks.format import read_masks
+from training.world.captions import Mention, caption
 from training.world.catalogue import CLASSES, GROUNDS, STUFF, THINGS
 from training.world.contrast import read_pairs, train_contrast
 from training.world.experiments import ABLATIONS, MODEL, Sizes, experiment
@@ -74,6 +76,15 @@ def test_a_caption_names_nothing_that_cannot_be_seen(scenes):
         unnamed += named < seen
     assert unnamed > SCENES / 2  # captions leave things out, as people do
     assert len({scene.caption for scene in scenes}) > SCENES * 0.9
+
+
+def test_most_words_of_captions_name_no_class():
+    rng = np.random.default_rng(0)
+    read: set[str] = set()
+    for _ in range(3000):
+        read |= set(re.sub("[,()]", " ", caption(rng, [Mention("dog", "red")], ["grass"])).lower().split())
+    assert len(read - {"dog", "grass", "red"}) > 10 * len(CLASSES)
+    assert read & {name for name in CLASSES if name not in ("dog", "grass")} == set()
 
 
 def test_the_catalogue_holds_together():

@@ -1,4 +1,8 @@
-"""Sentences about a scene, as people write them: of some of what is there, each time in another form."""
+"""Sentences about a scene, as people write them: of some of what is there, each time in another form.
+
+Most words of real captions name no class. So sentences go on with where, who, when and what for, which no
+picture shows: of all words that are read few name what can be seen, and one chosen at random seldom does.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,45 @@ _COUNTED = ("forest", "mountain", "brick wall", "road", "wooden floor")
 _NUMBERS = {2: "two", 3: "three"}
 _PLURALS = {"person": "people", "cactus": "cacti"}
 
+_WHERE = """
+Amsterdam Athens Atlanta Auckland Austin Baltimore Bangkok Barcelona Beijing Belfast Berlin Boston Bristol
+Brooklyn Brussels Budapest Cairo Calgary Cambridge Canada Charlotte Chicago Chile Cleveland Cuba Dallas
+Delhi Denver Detroit Dubai Dublin Edinburgh Egypt Florence France Germany Glasgow Greece Hamburg Havana
+Helsinki Houston Iceland India Ireland Istanbul Italy Jakarta Japan Kenya Kyoto Leeds Lisbon Liverpool
+London Madrid Malaysia Manchester Melbourne Memphis Mexico Miami Milan Montreal Morocco Moscow Mumbai Munich
+Nairobi Naples Nashville Nepal Norway Oslo Oxford Paris Peru Portland Prague Queensland Rome Scotland
+Seattle Shanghai Singapore Spain Stockholm Sweden Sydney Tokyo Toronto Vancouver Venice Vienna Vietnam Wales
+Warsaw Zurich
+"""
+_WHO = """
+Adam Alex Alice Amanda Amy Andrea Andrew Angela Anna Anthony Ashley Barbara Ben Brian Carlos Caroline
+Charles Chris Claire Daniel David Diana Edward Elena Elizabeth Emily Emma Eric Frank George Grace Hannah
+Helen Henry Isabella Jack James Jane Jason Jennifer Jessica Joan John Joseph Julia Karen Kate Kevin Laura
+Lisa Louis Lucy Luke Maria Mark Martin Mary Matthew Michael Michelle Monica Nancy Nicole Oliver Oscar
+Patricia Paul Peter Philip Rachel Rebecca Richard Robert Roger Sam Sandra Sarah Simon Sophie Stephen Steven
+Susan Thomas Tim Tony Victoria Vincent William
+"""
+_WHEN = """
+January February March April June July August September October November December Monday Tuesday Wednesday
+Thursday Friday Saturday Sunday Christmas Easter morning afternoon evening night noon weekend holiday today
+yesterday winter spring summer autumn
+"""
+_WHAT_FOR = """
+album amazing archive art article award background banner beautiful blog book calendar calm canvas card
+charity classic club collection company competition contest cover creative daily design digital download
+editorial email evidence exhibition famous favourite feature film free funny gallery gift guide happy
+history idea image journal lecture license lovely magazine memory museum news original painting perfect
+portfolio post poster premium print project quality quote research review royalty sale school series share
+shop sketch souvenir special stock story studio test theatre theme travel update vintage wallpaper website
+wonderful workshop
+"""
+_ASIDES = (
+    (("in {}", "near {}", ", {}", "from {}"), _WHERE),
+    (("by {}", "for {}", ", {}", "with thanks to {}"), _WHO),
+    (("on {}", "last {}", ", {}", "one {}"), _WHEN),
+    ((", {}", "for a {}", "for the {}", "({})"), _WHAT_FOR),
+)
+
 
 def caption(rng: np.random.Generator, things: Sequence[Mention], stuff: Sequence[str]) -> str:
     """A sentence.
@@ -52,13 +95,17 @@ def caption(rng: np.random.Generator, things: Sequence[Mention], stuff: Sequence
     if not named and not around:
         named, around = list(things[:1]), list(stuff[-1:]) if not things else []
     counts = Counter(thing.name for thing in named)
-    words = [_thing(rng, thing, counts[thing.name]) for thing in {t.name: t for t in named}.values()]
-    rng.shuffle(words)
-    said = " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    seen = [_thing(rng, thing, counts[thing.name]) for thing in {t.name: t for t in named}.values()]
+    rng.shuffle(seen)
+    said = " and ".join([", ".join(seen[:-1]), seen[-1]] if len(seen) > 1 else seen)
     for name in reversed(around):
         form = str(rng.choice(_PLACES.get(name, _BELOW))) if said else "{}"
         said = f"{said} {form.format(_stuff(rng, name))}".strip()
-    return str(rng.choice(_FRAMES)).format(said)
+    said = str(rng.choice(_FRAMES)).format(said)
+    for forms, words in _ASIDES:
+        if rng.random() < 0.5:
+            said = f"{said} {str(rng.choice(forms)).format(rng.choice(words.split()))}".replace(" ,", ",")
+    return said
 
 
 def _thing(rng: np.random.Generator, thing: Mention, count: int) -> str:
