@@ -1,14 +1,18 @@
 """What `pixelclip video` does with the results of a stream."""
 
 import contextlib
+import signal
 import statistics
 import sys
+import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from pixelclip_sdk._files import is_file, is_folder, same
 from pixelclip_sdk.errors import OutputError
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
@@ -24,17 +28,18 @@ _STAGES = ("decode", "preprocess", "inference", "postprocess", "draw", "wait")
 _RECENT = 1000
 
 
-def video_source(text: str, out: Path | None) -> FrameSource:
+def video_source(text: str, out: Path | None, labels: Path | None) -> FrameSource:
     """Open what the command line names: ``0`` is a camera unless there is a file of that name.
 
     Raises:
         ImageError: It cannot be opened.
-        OutputError: The result would replace it.
+        OutputError: A result would replace it.
         BackendUnavailableError: It takes PyAV, which is not installed.
     """
-    if out is not None and out.exists() and Path(text).exists() and out.samefile(text):
-        raise OutputError(f"{out} is the input; name another file for the result")
-    return open_source(int(text) if text.isdecimal() and not Path(text).exists() else text)
+    for result, what in ((out, "file"), (labels, "folder")):
+        if result is not None and same(result, text):
+            raise OutputError(f"{result} is the input; name another {what} for the result")
+    return open_source(int(text) if text.isdecimal() and not (is_file(text) or is_folder(text)) else text)
 
 
 def run_video(
@@ -46,7 +51,7 @@ def run_video(
     out: Path | None,
     labels: Path | None,
 ) -> None:
-    """Segment a source to its end, or to Ctrl-C if it is live, and write what was asked for.
+    """Segment a source to its end, or to Ctrl-C or SIGTERM if it is live, and write what was asked for.
 
     Progress goes to stderr while a video is written; else what was found goes to stdout, a line a second.
 
@@ -55,6 +60,7 @@ def run_video(
     """
     report = _Report(source.count, quiet=out is not None)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_sigterm_interrupts())
         writer = stack.enter_context(write_video(out, source.fps)) if out is not None else None
         stream = segmenter.stream(source, buffer=buffer, on_error=on_error)
         results = stack.enter_context(contextlib.closing(stream))
@@ -71,6 +77,19 @@ def run_video(
             if not source.live:
                 raise
     report.end([str(path) for path in (out, labels) if path is not None])
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM, which services and containers are stopped with, does what Ctrl-C does: clean up."""
+    if threading.current_thread() is not threading.main_thread():  # Signals go there.
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Report:

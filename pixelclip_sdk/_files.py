@@ -21,6 +21,24 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a file. What cannot be looked at is none: no permission, a name that is too long."""
+    return os.path.isfile(path)  # noqa: PTH113 (Path.is_file raises there)
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a folder; see `is_file`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether both are there and the same file or folder."""
+    try:
+        return Path(one).samefile(other)
+    except OSError:
+        return False
+
+
 def set_aside(folder: Path) -> Path:
     """Where a folder waits while another takes its place in two steps: beside it, hidden."""
     return folder.with_name(f".{folder.name}.old")
@@ -33,8 +51,8 @@ def restore(folder: Path, mark: str) -> None:
         folder: The folder; nothing happens while it exists.
         mark: A file that tells that what was set aside is whole.
     """
-    if folder.name and not folder.exists() and (set_aside(folder) / mark).is_file():
-        with contextlib.suppress(OSError):  # Cannot be written, or another process was first.
+    with contextlib.suppress(OSError):  # Cannot be read or written, or another process was first.
+        if folder.name and not folder.exists() and (set_aside(folder) / mark).is_file():
             set_aside(folder).rename(folder)
 
 

@@ -8,11 +8,12 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pixelclip_sdk._files import restore, sha256
+from pixelclip_sdk._files import is_file, restore, sha256
 from pixelclip_sdk.errors import BundleError
 
 __all__ = [
@@ -133,13 +134,13 @@ class Bundle:
         folder = Path(path)
         restore(folder, MANIFEST)
         manifest = folder / MANIFEST
-        if not manifest.is_file():
+        if not is_file(manifest):
             raise BundleError(
                 f"{folder} is not a bundle: it has no {MANIFEST}. Expected a folder made by export/to_onnx.py"
             )
         try:
             fields = json.loads(manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BundleError(
                 f"{manifest} cannot be read: {error}. Export or copy the bundle again."
             ) from error
@@ -221,7 +222,7 @@ class Bundle:
 
     def _check_presence(self, name: str, size: int) -> None:
         path = self.path / name
-        if not path.is_file():
+        if not is_file(path):
             raise BundleError(
                 f"{path} is missing, though {MANIFEST} lists it. Copy or export the bundle again."
             )
@@ -246,9 +247,18 @@ def misfit(size: tuple[int, int], multiple: int) -> str:
     return ", and ".join(problems)
 
 
-_KEYS = {field.name for field in dataclasses.fields(Bundle)} - {"path"}
-_INPUT_KEYS = {field.name for field in dataclasses.fields(InputSpec)}
-_TYPES: Mapping[str, type] = {
+_TEMPLATE = re.compile(r"[^{}]*\{\}[^{}]*", re.DOTALL)
+_Types = Mapping[str, type | tuple[type, ...]]
+_INPUT_TYPES: _Types = {
+    "height": int,
+    "width": int,
+    "multiple": int,
+    "fixed": bool,
+    "keep_aspect": bool,
+    "batch": (int, type(None)),
+}
+_TYPES: _Types = {
+    "schema_version": int,
     "name": str,
     "license": str,
     "sources": list,
@@ -274,20 +284,17 @@ def _checked_fields(fields: Any, manifest: Path) -> dict[str, Any]:
             f"{manifest} has schema version {version}; this pixelclip_sdk reads up to {SCHEMA_VERSION}. "
             "Upgrade pixelclip-sdk, or export the bundle with this version."
         )
-    _check_keys(fields, _KEYS, manifest, "")
-    for key, kind in _TYPES.items():
-        if not isinstance(fields[key], kind):
-            raise BundleError(
-                f"{manifest}: {key} is a {type(fields[key]).__name__}; expected a {kind.__name__}"
-            )
-    _check_keys(fields["input"], _INPUT_KEYS, manifest, "input.")
+    _check_types(fields, _TYPES, manifest, "")
+    _check_types(fields["input"], _INPUT_TYPES, manifest, "input.")
+    if fields["embedding_dim"] < 1:
+        raise BundleError(f"{manifest}: embedding_dim is {fields['embedding_dim']}; expected at least 1")
     for name, entry in fields["files"].items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BundleError(f"{manifest}: file {name!r} is outside the bundle; expected a path inside it")
         if not isinstance(entry, dict):
             raise BundleError(f"{manifest}: files.{name} is a {type(entry).__name__}; expected an object")
-        _check_keys(entry, {"size", "sha256"}, manifest, f"files.{name}.")
-    if not all(isinstance(template, str) and template.count("{}") == 1 for template in fields["templates"]):
+        _check_types(entry, {"size": int, "sha256": str}, manifest, f"files.{name}.")
+    if not all(isinstance(text, str) and _TEMPLATE.fullmatch(text) for text in fields["templates"]):
         raise BundleError(
             f"{manifest}: templates are {fields['templates']}; expected texts with one {{}} each"
         )
@@ -304,6 +311,18 @@ def _grid(sides: list[Any], manifest: Path) -> tuple[int, int]:
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise BundleError(f"{manifest}: grid is {sides}; expected two positive numbers, rows and columns")
     return sides[0], sides[1]
+
+
+def _check_types(found: Mapping[str, Any], expected: _Types, manifest: Path, prefix: str) -> None:
+    _check_keys(found, set(expected), manifest, prefix)
+    for key, kinds in expected.items():
+        kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+        if type(found[key]) not in kinds:  # Exactly: True is an int to isinstance.
+            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise BundleError(
+                f"{manifest}: {prefix}{key} is a {type(found[key]).__name__}; expected a {names}. "
+                "Export the bundle again."
+            )
 
 
 def _check_keys(found: Mapping[str, Any], expected: set[str], manifest: Path, prefix: str) -> None:

@@ -1,14 +1,19 @@
 """Class names as people give them: words, lists, files, and the lists that come with the SDK."""
 
+import contextlib
 import difflib
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from pixelclip_sdk._files import is_file, is_folder
 from pixelclip_sdk.errors import VocabularyError
 
 __all__ = [
+    "CLASS_FILES",
     "MAX_CLASSES",
     "MAX_NAME_LENGTH",
     "Classes",
@@ -25,6 +30,9 @@ MAX_NAME_LENGTH = 200
 Classes = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 """Names: ``"cat, sofa"``, ``["cat", "sofa"]``, with synonyms ``{"cat": ["cat", "kitten"]}``, or ``"voc-20"``,
 the name of a list of `class_lists`."""
+
+CLASS_FILES = (".txt", ".json", ".npz")
+"""Suffixes of files with classes; see `pixelclip_sdk.vocabulary.read_classes`."""
 
 _LISTS = Path(__file__).parent / "assets" / "classes"
 
@@ -70,6 +78,11 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
         if classes.strip() in class_lists():
             return class_list(classes.strip())
         check_list_name(classes, class_lists())
+        if "," not in classes and Path(classes).suffix.lower() in CLASS_FILES:
+            raise VocabularyError(
+                f"{classes[:MAX_NAME_LENGTH]!r} names a file; pass its content: "
+                "classes=pixelclip_sdk.vocabulary.read_classes(PATH)"
+            )
         classes = _split(classes)
     pairs: Iterable[tuple[str, str | Sequence[str]]]
     if isinstance(classes, Mapping):
@@ -85,7 +98,11 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
         if other := seen.get(name.casefold()):
             raise VocabularyError(f"the name {name!r} is repeated (as {other!r}); expected each class once")
         seen[name.casefold()] = name
-        words = [texts] if isinstance(texts, str) else list(texts)
+        if not isinstance(texts, str | list | tuple):
+            raise VocabularyError(
+                f"the synonyms of {name!r} are a {type(texts).__name__}; expected a text or a list of texts"
+            )
+        words = [texts] if isinstance(texts, str) else texts
         # dict.fromkeys drops repeated synonyms and keeps their order.
         result[name] = tuple(dict.fromkeys(_checked(word, f"synonym of {name!r}") for word in words))
         if not result[name]:
@@ -109,18 +126,15 @@ def read_class_file(path: Path) -> Classes:
     """
     try:
         content = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
-            loaded: Classes = json.loads(content)
+        if path.suffix.lower() == ".json":
+            loaded: Classes = json.loads(content, object_pairs_hook=functools.partial(_once, path))
             return loaded
-    except (OSError, ValueError) as error:
+    except VocabularyError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise VocabularyError(f"classes cannot be read from {path}: {error}.{_hint(path)}") from error
-    classes: dict[str, list[str]] = {}
-    for line in content.splitlines():
-        if texts := _split(line.partition("#")[0]):
-            if texts[0] in classes:
-                raise VocabularyError(f"{path}: the name {texts[0]!r} is repeated; expected each class once")
-            classes[texts[0]] = texts
-    return classes
+    lines = [_split(line.partition("#")[0]) for line in content.splitlines()]
+    return _once(path, [(texts[0], texts) for texts in lines if texts])
 
 
 def check_list_name(text: str, known: Iterable[str]) -> None:
@@ -154,14 +168,29 @@ def check_list_name(text: str, known: Iterable[str]) -> None:
 
 def _hint(path: Path) -> str:
     """The nearest name of a list or of a file beside a missing file."""
-    if path.exists():
+    if is_file(path) or is_folder(path):
         return ""
     if path.stem in class_lists():
         return f" For the list that comes with the SDK write {path.stem!r}."
-    folder = path.parent
-    files = [p.name for p in folder.iterdir() if p.suffix in (".txt", ".json")] if folder.is_dir() else []
+    folder, files = path.parent, []
+    with contextlib.suppress(OSError):
+        files = [p.name for p in folder.iterdir() if p.suffix.lower() in CLASS_FILES]
     near = difflib.get_close_matches(path.name, files, n=1)
     return f" Did you mean {str(folder / near[0])!r}?" if near else ""
+
+
+def _once(path: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of what a file holds.
+
+    Raises:
+        VocabularyError: It repeats a name.
+    """
+    classes: dict[str, Any] = {}
+    for name, texts in pairs:
+        if name in classes:
+            raise VocabularyError(f"{path}: the name {name!r} is repeated; expected each class once")
+        classes[name] = texts
+    return classes
 
 
 def _split(text: str) -> list[str]:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 something could not be done (said on stderr), 2 wrong usag
 
 import argparse
 import contextlib
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pixelclip_sdk._cli_video import run_video, video_source
-from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk._files import atomic_write, is_folder
 from pixelclip_sdk._version import __version__
 from pixelclip_sdk.backends.choose import BACKENDS
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, measure_latency, sample_jpeg
@@ -25,12 +25,14 @@ from pixelclip_sdk.errors import ImageError, PixelClipError
 from pixelclip_sdk.models import available_models, cache_folder, find_bundle
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
+from pixelclip_sdk.sources import image_files
 from pixelclip_sdk.video import BUFFERS
 from pixelclip_sdk.vocabulary import Classes, Vocabulary, read_classes
 
 __all__ = ["main"]
 
 _DEFAULT_MODEL = "pixelclip-lite"
+_RESULTS = (".overlay.png", ".labels.png")
 _CLASSES_HELP = (
     '"cat, sofa"; a list such as voc-20 (see `pixelclip vocab list`); or a file: .txt (a class a line, '
     "synonyms after commas), .json or .npz"
@@ -39,6 +41,8 @@ _CLASSES_HELP = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # A name that the terminal has no letters for is no error.
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -192,8 +196,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _write_result(result: Segmentation, folder: Path, stem: str) -> None:
-    result.save(folder / f"{stem}.overlay.png")
-    result.save_labels(folder / f"{stem}.labels.png")
+    overlay, labels = _RESULTS
+    result.save(folder / f"{stem}{overlay}")
+    result.save_labels(folder / f"{stem}{labels}")
     facts = {
         "names": result.names,
         "unknown": result.unknown,
@@ -205,7 +210,7 @@ def _write_result(result: Segmentation, folder: Path, stem: str) -> None:
 
 
 def _video(options: argparse.Namespace) -> int:
-    opened = contextlib.closing(video_source(options.source, options.out))
+    opened = contextlib.closing(video_source(options.source, options.out, options.labels))
     with opened as source, _load(options, options.classes) as segmenter:
         run_video(
             segmenter,
@@ -222,12 +227,8 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
     files: list[Path] = []
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
-            suffixes = Image.registered_extensions()
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
-            if not inside:
-                raise ImageError(f"the folder {path} has no image files")
-            files += inside
+        if is_folder(path):  # What was written beside the pictures the last time is none of them.
+            files += [file for file in image_files(path) if not file.name.endswith(_RESULTS)]
         else:
             files.append(path)
     return files

@@ -1,10 +1,11 @@
 """Model names → bundles on this machine. Nothing here goes to the network."""
 
+import contextlib
 import difflib
 import os
 from pathlib import Path
 
-from pixelclip_sdk._files import restore
+from pixelclip_sdk._files import is_folder, restore
 from pixelclip_sdk.bundle import MANIFEST, Bundle
 from pixelclip_sdk.errors import ModelNotFoundError
 
@@ -15,14 +16,16 @@ _ASSETS = Path(__file__).parent / "assets"
 
 def cache_folder() -> Path:
     """The user's folder of bundles: ``$PIXELCLIP_HOME``, or ``~/.cache/pixelclip``."""
-    return Path(os.environ.get("PIXELCLIP_HOME") or Path.home() / ".cache" / "pixelclip")
+    # Not Path.home(), which raises for a user without one, as services and containers have.
+    home = os.path.expanduser("~")  # noqa: PTH111
+    return Path(os.environ.get("PIXELCLIP_HOME") or Path(home, ".cache", "pixelclip"))
 
 
 def available_models() -> dict[str, Path]:
     """Name → folder of every bundle that can be named; the user's own hide bundled ones of the same name."""
     models = {}
     for root in (_ASSETS, cache_folder()):
-        if root.is_dir():
+        with contextlib.suppress(OSError):  # A cache that cannot be read: the bundled models need none.
             found = sorted(manifest.parent for manifest in root.glob(f"*/{MANIFEST}"))
             models.update({folder.name: folder for folder in found if not folder.name.startswith(".")})
     return models
@@ -44,7 +47,7 @@ def find_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     models = available_models()
     if str(name_or_path) in models:
         return Bundle.open(models[str(name_or_path)])
-    if folder.is_dir():
+    if is_folder(folder):
         return Bundle.open(folder)
     near = difflib.get_close_matches(str(name_or_path), models, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -1,9 +1,11 @@
 """Any picture → uint8 RGB at its own size → uint8 RGB at the model's size."""
 
+import contextlib
 import dataclasses
 import io
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from pixelclip_sdk._files import is_file, is_folder
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import ImageError
 
@@ -54,9 +57,14 @@ Picture = UInt8Array | Image.Image | Draft
 
 # Of a draft at least so many times the model's input is left, along both sides.
 _DRAFT_LEFT = 2
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+# Pillow's decoders raise all of these on damaged files.
+_UNREADABLE = (*_BOMBS, OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError)
 # Squashing a panorama further than this would leave nothing to see, and following it would cost more
 # memory than a normal photo.
 _MAX_ASPECT = 4.0
+# Characters of a path that a message repeats: it may be a picture in base64.
+_SHOWN = 300
 # The mean colour of photos, which normalisation turns into about zero.
 _PADDING = (123, 117, 104)
 
@@ -106,14 +114,16 @@ def _open(source: ImageInput, channel_order: ChannelOrder) -> UInt8Array | Image
     if isinstance(source, np.ndarray):
         return _from_array(source, channel_order)
     if isinstance(source, Image.Image):
-        return _from_pil(source, "a PIL image")
+        with _decoding("a PIL image"):
+            source.load()  # Its file may not have been read yet.
+            return _from_pil(source, "a PIL image")
     if isinstance(source, bytes | bytearray):
         return _from_file(io.BytesIO(source), f"{len(source)} bytes")
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
-            raise ImageError(f"{path} {what}; expected an image file")
+        if not is_file(path):
+            what = "is a folder" if is_folder(path) else "does not exist, or cannot be reached"
+            raise ImageError(f"{str(path)[:_SHOWN]} {what}; expected an image file")
         return _from_file(path, str(path))
     raise ImageError(
         f"got {type(source).__name__}; expected a path, the bytes of an image file, "
@@ -135,17 +145,14 @@ def open_draft(source: ImageInput, spec: InputSpec, channel_order: ChannelOrder 
     Raises:
         ImageError: See `load_image`.
     """
-    if isinstance(source, str | os.PathLike) and Path(source).is_file():
-        file = Path(source).read_bytes()
-    elif isinstance(source, bytes | bytearray):
-        file = bytes(source)
-    else:
+    if not isinstance(source, str | os.PathLike | bytes | bytearray):
         return open_image(source, channel_order)
     try:
+        file = bytes(source) if isinstance(source, bytes | bytearray) else Path(source).read_bytes()
         with Image.open(io.BytesIO(file), formats=["JPEG"]) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             width, height = image.size[::-1] if turned else image.size
-    except (OSError, SyntaxError, ValueError):  # No JPEG, or a broken one: the usual way says what it is.
+    except _UNREADABLE:  # Not there, no JPEG, or a broken one: the usual way says what it is.
         return open_image(source, channel_order)
     rows, columns = scaled_size(height, width, spec)
     left = min(height / rows, width / columns) / _DRAFT_LEFT
@@ -230,28 +237,33 @@ def fit(image: Picture, spec: InputSpec) -> UInt8Array:
 
 def _from_file(file: Path | io.BytesIO, name: str, shrink: int = 1) -> UInt8Array | Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
+    with _decoding(name), Image.open(file) as image:
+        # Pillow only warns between its limit and twice its limit.
+        if limit is not None and image.width * image.height > limit:
+            raise Image.DecompressionBombError(f"it is {image.width}×{image.height}.")
+        if shrink > 1:
+            image.draft(None, (image.width // shrink, image.height // shrink))
+        image.load()
+        return _from_pil(image, name)
+
+
+@contextlib.contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """What Pillow raises as an ImageError about `name`."""
     try:
-        with Image.open(file) as image:
-            # Pillow only warns between its limit and twice its limit.
-            if limit is not None and image.width * image.height > limit:
-                raise Image.DecompressionBombError(f"it is {image.width}×{image.height}.")
-            if shrink > 1:
-                image.draft(None, (image.width // shrink, image.height // shrink))
-            image.load()
-            return _from_pil(image, name)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        yield
+    except ImageError:
+        raise
+    except _BOMBS as error:
         raise ImageError(
-            f"{name} has more than {limit} pixels: {error} "
+            f"{name} has more than {Image.MAX_IMAGE_PIXELS} pixels: {error} "
             "If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS or pass it as an array."
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(
             f"{name} is not an image that Pillow can read; expected JPEG, PNG, WebP, …"
         ) from error
-    # Pillow's decoders raise all of these on damaged files.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
-        if isinstance(error, ImageError):
-            raise
+    except _UNREADABLE as error:
         raise ImageError(f"{name} cannot be read as an image: {error}. Is the file complete?") from error
 
 
@@ -259,6 +271,8 @@ def _from_pil(image: Image.Image, name: str) -> UInt8Array | Image.Image:
     """The picture upright in RGB: `image` itself if it is, else a new one."""
     if 0 in image.size:
         raise ImageError(f"{name} is {image.width}×{image.height} pixels; expected at least 1×1")
+    if image.mode == "I" and image.format == "PPM":  # Pillow brings 9 to 16 bits to the full range of 16.
+        return _from_array((np.asarray(image) >> 8).astype(np.uint8), "rgb")
     if image.mode in ("I", "F"):
         raise ImageError(
             f"{name} has pixels of mode {image.mode!r} (32 bits, no defined range); expected 8 or 16 bits. "

@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -19,7 +19,7 @@ from pixelclip_sdk._clock import Clock
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.classes import check_list_name, class_lists
-from pixelclip_sdk.errors import ImageError, VocabularyError
+from pixelclip_sdk.errors import BackendError, ImageError, VocabularyError
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import (
@@ -75,6 +75,7 @@ class Segmenter:
         self._open = functools.partial(open_draft, spec=input_spec) if draft else open_image
         self._text_encoder = text_encoder
         self._text_lock = threading.Lock()
+        self._closed = False
         self._threads: int | None = None
         self._vocabulary: Vocabulary | None = None
         self.bundle = bundle
@@ -164,7 +165,10 @@ class Segmenter:
             VocabularyError: The words cannot be used, there is no list of that name, or the vocabulary
                 belongs to another model. The words that were set before stay.
             BundleError: The model has no text encoder, and these are words.
+            BackendError: The segmenter is closed.
         """
+        if self._closed:
+            raise BackendError("the segmenter is closed; load another with Segmenter.from_pretrained")
         if isinstance(classes, Vocabulary):
             vocabulary = classes
             self._check_fits(vocabulary)
@@ -217,7 +221,7 @@ class Segmenter:
 
     def predict_batch(
         self,
-        images: Sequence[ImageInput],
+        images: Iterable[ImageInput],
         *,
         channel_order: ChannelOrder = "rgb",
         threshold: float | None = None,
@@ -228,7 +232,7 @@ class Segmenter:
         are in memory at once: feed long lists in pieces.
 
         Args:
-            images: Pictures; see `predict`.
+            images: Pictures; see `predict`. Also one array `(N, H, W, 3)`.
             channel_order: Order of the arrays' channels.
             threshold: Overrides the segmenter's own.
 
@@ -240,11 +244,14 @@ class Segmenter:
             VocabularyError: No classes are set.
             BackendError: The engine is closed or failed.
         """
-        if isinstance(images, np.ndarray | str | bytes | os.PathLike):
+        one = isinstance(images, str | bytes | bytearray) or not isinstance(images, Iterable)
+        if one or (isinstance(images, np.ndarray) and images.ndim != 4):
             raise ImageError(
                 f"images is one {type(images).__name__}; expected a list of pictures. For one call predict."
             )
-        return self._segment(images, self.vocabulary, self._limit(threshold), channel_order, self._backend)
+        return self._segment(
+            list(images), self.vocabulary, self._limit(threshold), channel_order, self._backend
+        )
 
     def stream(
         self,
@@ -360,6 +367,8 @@ class Segmenter:
 
     def close(self) -> None:
         """Release the model; later calls raise. Closing twice is harmless."""
+        with self._text_lock:
+            self._closed, self._text_encoder = True, None
         self._backend.close()
 
     def __enter__(self) -> Self:
@@ -408,6 +417,15 @@ class Segmenter:
         self._check_fits(vocabulary)
         return vocabulary
 
+    @functools.cached_property
+    def _text_hash(self) -> str:
+        """Of the text encoder that the bundle's words were made with; empty if there is nothing to tell."""
+        bundle = self.bundle
+        if bundle is None or bundle.has_text_encoder:
+            return bundle.text_hash if bundle else ""
+        files = map(bundle.file, bundle.vocabularies.values())
+        return next((Vocabulary.load(file).text_hash for file in files), "")
+
     def _check_fits(self, vocabulary: Vocabulary) -> None:
         width = vocabulary.embeddings.shape[1]
         if width != self._backend.embedding_dim:
@@ -415,7 +433,7 @@ class Segmenter:
                 f"the vocabulary's embeddings are {width} wide, this model's {self._backend.embedding_dim}. "
                 "Build the vocabulary with this model: pixelclip vocab build --model …"
             )
-        expected = self.bundle.text_hash if self.bundle else ""
+        expected = self._text_hash
         if vocabulary.text_hash and expected and vocabulary.text_hash != expected:
             raise VocabularyError(
                 "the vocabulary was made with another text encoder than this model's; its embeddings mean "

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pixelclip_sdk._files import is_file, is_folder
 from pixelclip_sdk.errors import BackendUnavailableError, ImageError
 from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, load_image
 
-__all__ = ["Frame", "FrameSource", "Reopenable", "SourceInput", "import_av", "open_source"]
+__all__ = ["Frame", "FrameSource", "Reopenable", "SourceInput", "image_files", "import_av", "open_source"]
 
 SourceInput = Union[str, os.PathLike[str], int, Iterable[ImageInput], "FrameSource"]
 """A video file, a folder of images, the number or the device of a camera, an address, pictures, or what
@@ -34,6 +35,8 @@ _LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt", "tcp")
 _EXPECTED = "a video file, a folder, a camera's number, an address or an iterable of pictures"
 # Seconds without an answer after which a camera or a server counts as gone.
 _TIMEOUT_S = 10.0
+# Formats that Pillow only recognises.
+_NO_IMAGES = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")
 # Share of its frames below which a file counts as cut off; their number is often an estimate.
 _WHOLE = 0.9
 
@@ -119,16 +122,37 @@ def open_source(source: SourceInput, channel_order: ChannelOrder = "rgb") -> Fra
         if re.fullmatch(r"/dev/video\d+", text):
             return _AvSource(text, live=True, format="v4l2")
         path = Path(text)
-        if path.is_dir():
+        if is_folder(path):
             return _FolderSource(path)
-        if not path.is_file():
+        if not is_file(path):
             raise ImageError(
-                f"{path} does not exist; expected a video file, a folder, a camera or an address"
+                f"{text[:300]} does not exist, or cannot be reached; expected a video file, a folder, "
+                "a camera or an address"
             )
         return _AvSource(text, live=False)
     if isinstance(source, Iterable):
         return _IterableSource(source, channel_order)
     raise ImageError(f"got {type(source).__name__}; expected {_EXPECTED}")
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files in a folder, in natural order: 2 before 10.
+
+    Raises:
+        ImageError: There are none, or the folder cannot be read.
+    """
+    suffixes = {
+        suffix
+        for suffix, format in Image.registered_extensions().items()
+        if format in Image.OPEN and format not in _NO_IMAGES
+    }
+    try:
+        files = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and is_file(path)]
+    except OSError as error:
+        raise ImageError(f"the folder {folder} cannot be read: {error.strerror or error}") from error
+    if not files:
+        raise ImageError(f"the folder {folder} has no image files")
+    return sorted(files, key=lambda path: (_natural(path.name), path.name))
 
 
 def import_av() -> Any:
@@ -170,7 +194,8 @@ class _AvSource:
     def __init__(self, target: str, *, live: bool, format: str | None = None, network: bool = False) -> None:
         self._av = import_av()
         self._again = functools.partial(_AvSource, target, live=live, format=format, network=network)
-        self.name = re.sub(r"//[^/@]*@", "//", target)  # Passwords do not belong in messages.
+        # Passwords do not belong in messages: before the host, with @ and / in them as well, or as queries.
+        self.name = re.sub(r"\?.*", "?…", re.sub(r"//.*@", "//", target)) if network else target
         timeout = (_TIMEOUT_S, _TIMEOUT_S) if live or network else None
         # By default RTSP asks for UDP, which loses packets, and with them whole seconds of picture.
         options = {"rtsp_transport": "tcp"} if target.lower().startswith("rtsp") else {}
@@ -254,12 +279,8 @@ class _FolderSource:
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
-        suffixes = Image.registered_extensions()
-        files = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file()]
-        if not files:
-            raise ImageError(f"the folder {folder} has no image files")
-        self._files = sorted(files, key=lambda path: (_natural(path.name), path.name))
-        self.count: int | None = len(files)
+        self._files = image_files(folder)
+        self.count: int | None = len(self._files)
 
     def __iter__(self) -> Generator[Frame, None, None]:
         for file in self._files:

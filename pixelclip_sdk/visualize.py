@@ -97,7 +97,7 @@ def _painted(
         table[:count], table[_BORDER] = colours, 255
         picture.putpalette(table.tobytes())
         return picture.convert("RGB")
-    index = np.where(labels == unknown, count, labels)
+    index = np.where(labels == unknown, count, labels.astype(np.uint16))
     index[border] = count + 1
     return Image.fromarray(np.array([*colours, _UNKNOWN_COLOUR, _WHITE], np.uint8)[index])
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.classes import (
+    CLASS_FILES,
     Classes,
     check_list_name,
     class_list,
@@ -173,7 +175,9 @@ class Vocabulary:
             TypeError,
             AttributeError,
             EOFError,
+            RuntimeError,
             zipfile.BadZipFile,
+            zlib.error,
         ) as error:
             raise VocabularyError(
                 f"{path} is not a vocabulary, or is damaged: {error}. Build it again."
@@ -200,9 +204,9 @@ def read_classes(text_or_path: str) -> Classes | Vocabulary:
         VocabularyError: The file cannot be read, or the text is nearly the name of a list.
     """
     path = Path(text_or_path)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return Vocabulary.load(path)
-    if path.suffix in (".txt", ".json"):
+    if path.suffix.lower() in CLASS_FILES:
         return read_class_file(path)
     if text_or_path.strip() in class_lists():
         return class_list(text_or_path.strip())

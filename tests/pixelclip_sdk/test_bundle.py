@@ -56,6 +56,20 @@ def test_an_unknown_name_is_refused_with_the_nearest():
         find_bundle("pixelclip-light")
 
 
+def test_the_bundled_model_needs_no_home(monkeypatch):
+    monkeypatch.delenv("PIXELCLIP_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: (_ for _ in ()).throw(KeyError("no such user")))
+    assert find_bundle("pixelclip-lite").path == LITE
+
+
+def test_a_cache_that_cannot_be_read_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIXELCLIP_HOME", str(tmp_path / ("x" * 300)))  # Looking there fails even for root.
+    assert find_bundle("pixelclip-lite").path == LITE
+    with pytest.raises(ModelNotFoundError, match="no model"):
+        find_bundle("x" * 300)
+
+
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
     with pytest.raises(BundleError, match=r"has no bundle\.json"):
         find_bundle(tmp_path)
@@ -98,7 +112,15 @@ def test_a_changed_byte_is_refused_before_the_file_is_used(copy):
         (lambda f: f["input"].update(batch=0), "batch is 0"),
         (lambda f: f.update(templates=["no slot"]), "one {} each"),
         (lambda f: f.update(embedding_dim="many"), "embedding_dim is a str"),
+        (lambda f: f.update(embedding_dim=0), "embedding_dim is 0"),
+        (lambda f: f.update(embedding_dim=True), "embedding_dim is a bool"),
+        (lambda f: f.update(templates=["a {} {"]), "one {} each"),
+        (lambda f: f.update(templates=["a {} {x}"]), "one {} each"),
         (lambda f: f["input"].update(height=100), "positive multiple"),
+        (lambda f: f["input"].update(height="320"), "input.height is a str; expected a int"),
+        (lambda f: f["input"].update(fixed="false"), "input.fixed is a str"),
+        (lambda f: f["input"].update(batch="1"), "input.batch is a str; expected a int or null"),
+        (lambda f: f["files"]["tokenizer.json"].update(sha256=None), "tokenizer.json.sha256 is a NoneType"),
         (lambda f: f["files"].update({"../secret": {"size": 1, "sha256": ""}}), "outside the bundle"),
         (lambda f: f["files"].update({"x": 3}), "files.x is a int"),
         (lambda f: f["files"].pop("image_encoder.onnx"), "lists no image_encoder"),
@@ -111,7 +133,7 @@ def test_a_wrong_manifest_is_refused(copy, change, said):
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "\udcff"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "\udcff", "[" * 100_000])
 def test_a_manifest_that_is_no_json_object_is_refused(copy, content):
     (copy / "bundle.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(BundleError):

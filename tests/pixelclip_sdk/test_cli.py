@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -117,6 +118,24 @@ def test_models_shows_a_broken_one(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine" / "bundle.json").write_text("{}")
     assert main(["models"]) == 0
     assert "broken" in capsys.readouterr().out
+
+
+def test_predict_does_not_take_its_own_results_for_pictures(cat):
+    folder = cat.parent
+    for _ in range(2):
+        assert main(["predict", str(folder), "--classes", "cat, sofa", "--out", str(folder)]) == 0
+    names = ["cat.json", "cat.labels.png", "cat.overlay.png", "cat.png"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_a_file_name_that_stdout_has_no_letters_for_is_printed_all_the_same(cat, tmp_path):
+    odd = cat.rename(cat.with_name("katze-\N{SNOWMAN}.png"))
+    command = [sys.executable, "-m", "pixelclip_sdk.cli", "predict", str(odd), "--classes", "cat, sofa"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    command += ["--out", str(tmp_path / "out")]
+    run = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert b"katze-\\u2603.png: cat" in run.stdout
 
 
 def test_benchmark_reports_stages_and_percentiles(cat, capsys):

@@ -1,3 +1,4 @@
+import signal
 from fractions import Fraction
 
 import numpy as np
@@ -102,6 +103,16 @@ def test_what_cannot_be_done_is_one_line(cat_clip, tmp_path, capsys, monkeypatch
     assert [path.name for path in tmp_path.iterdir()] == ["cat.mkv"]
 
 
+def test_labels_do_not_replace_the_frames_that_they_are_of(tmp_path, photo, capsys):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    Image.fromarray(photo).save(frames / "000000.png")
+    before = (frames / "000000.png").read_bytes()
+    assert main(["video", str(frames), "--classes", "cat", "--labels", f"{frames}/."]) == 1
+    assert "is the input; name another folder" in capsys.readouterr().err
+    assert (frames / "000000.png").read_bytes() == before
+
+
 class Camera:
     name, live, fps, count = "camera", True, Fraction(10), None
 
@@ -113,16 +124,18 @@ class Camera:
         pass
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("live", [True, False])
-def test_ctrl_c_keeps_a_recording_but_no_half_of_a_file(fake, tmp_path, monkeypatch, live):
+def test_stopping_keeps_a_recording_but_no_half_of_a_file(fake, tmp_path, monkeypatch, live, sent):
     write = VideoWriter.write
 
     def interrupted(self, image, time_s=None):
         if time_s is not None and time_s > 0.5:
-            raise KeyboardInterrupt
+            signal.raise_signal(sent)
         write(self, image, time_s)
 
     monkeypatch.setattr(VideoWriter, "write", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
     camera, out = Camera(), tmp_path / "out.mp4"
     camera.live = live
     if live:
@@ -132,3 +145,5 @@ def test_ctrl_c_keeps_a_recording_but_no_half_of_a_file(fake, tmp_path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             run_video(fake, camera, buffer="all", on_error="raise", out=out, labels=None)
         assert not out.exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert list(tmp_path.iterdir()) == ([out] if live else [])

@@ -88,6 +88,7 @@ def test_other_modes_become_rgb(mode):
     ("source", "said"),
     [
         ("nowhere.jpg", "does not exist"),
+        ("QUJD" * 200, "does not exist, or cannot be reached"),
         (".", "is a folder"),
         (b"", "not an image"),
         (b"these bytes are a text", "not an image"),
@@ -108,6 +109,46 @@ def test_other_modes_become_rgb(mode):
 def test_what_cannot_be_used_is_refused(source, said):
     with pytest.raises(ImageError, match=said.replace("(", r"\(")):
         load_image(source)
+
+
+def test_a_message_repeats_no_whole_picture_in_base64():
+    with pytest.raises(ImageError) as error:
+        load_image("QUJD" * 2000)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(("largest", "scale"), [(65535, 256), (4095, 16)])
+def test_pgm_files_of_more_than_8_bits_are_scaled(largest, scale):
+    grey = np.arange(6, dtype=np.uint16).reshape(2, 3) * (largest // 6)
+    file = b"P5 3 2 %d\n" % largest + grey.astype(">u2").tobytes()
+    found = load_image(file)[:, :, 0]
+    assert np.abs(found.astype(int) - grey // scale).max() <= 1
+
+
+def test_pil_images_whose_file_is_no_good_are_refused(photo):
+    file = saved(Image.fromarray(photo), "JPEG")
+    with pytest.raises(ImageError, match="a PIL image cannot be read"):
+        load_image(Image.open(io.BytesIO(file[: len(file) // 2])))  # Pillow reads it when it is used.
+    closed = Image.open(io.BytesIO(file))
+    closed.close()
+    with pytest.raises(ImageError, match="a PIL image cannot be read"):
+        load_image(closed)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "DDS"])
+def test_damage_that_pillow_has_other_errors_for_is_an_image_error(kind, photo):
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    whole = saved(Image.fromarray(photo), kind)
+    refused = 0
+    for place in range(0, len(whole), max(len(whole) // 60, 1)):
+        broken = bytearray(whole)
+        broken[place] ^= 0xFF
+        try:
+            load_image(bytes(broken))
+        except ImageError:
+            refused += 1
+    assert refused
 
 
 def test_a_wrong_channel_order_is_refused(patches):
@@ -230,6 +271,20 @@ def test_a_draft_leaves_twice_the_input_and_is_nearly_the_picture(photo, tmp_pat
     found, expected = fit(draft, SMALL).astype(int), fit(open_image(file), SMALL)
     assert found.shape == expected.shape
     assert np.abs(found - expected).mean() < 2
+
+
+def test_a_draft_of_an_orientation_that_there_is_not_has_the_pictures_size(photo):
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    file = saved(Image.fromarray(photo).resize((600, 1100)), "JPEG", exif=exif)
+    assert picture_size(open_draft(file, SMALL)) == picture_size(open_image(file)) == (1100, 600)
+
+
+def test_a_draft_of_too_many_pixels_is_refused(photo, monkeypatch):
+    file = saved(Image.fromarray(photo).resize((1100, 600)), "JPEG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ImageError, match="more than 1000 pixels"):
+        open_draft(file, SMALL)
 
 
 def test_only_large_jpegs_become_drafts(photo, tmp_path):

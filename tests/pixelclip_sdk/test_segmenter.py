@@ -1,3 +1,5 @@
+import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +16,7 @@ from pixelclip_sdk import (
     Vocabulary,
     VocabularyError,
 )
+from pixelclip_sdk._files import sha256
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.bundle import InputSpec
 
@@ -104,8 +107,19 @@ def test_a_bad_picture_in_a_batch_is_named(fake, patches):
 
 
 def test_a_single_picture_is_no_batch(fake, patches):
-    with pytest.raises(ImageError, match="expected a list"):
-        fake.predict_batch(patches)
+    for single in (patches, Image.fromarray(patches), b"bytes", "photo.jpg"):
+        with pytest.raises(ImageError, match="expected a list"):
+            fake.predict_batch(single)
+
+
+def test_an_array_of_pictures_and_a_generator_are_batches(fake, patches):
+    expected = fake.predict(patches).labels
+    for batch in (np.stack([patches, patches]), (patches for _ in range(2))):
+        results = fake.predict_batch(batch)
+        assert len(results) == 2
+        np.testing.assert_array_equal(results[1].labels, expected)
+    with pytest.raises(ImageError, match="image 1 of 2"):
+        fake.predict_batch(picture for picture in (patches, "nowhere.jpg"))
 
 
 def test_features_are_a_grid_of_embeddings(fake, lite, patches, photo):
@@ -159,6 +173,24 @@ def test_a_vocabulary_of_another_model_is_refused(lite, colour_vocabulary):
         lite.set_classes(other)
 
 
+def test_without_its_text_encoder_a_model_knows_its_vocabularies_by_their_own(lite, tmp_path):
+    folder = shutil.copytree(lite.bundle.path, tmp_path / "lite")
+    manifest = json.loads((folder / "bundle.json").read_text())
+    for name in ("text_encoder.onnx", "tokenizer.json"):
+        del manifest["files"][name]
+    words = lite.set_classes(["cat", "sofa"])
+    own = words.save(folder / "vocabularies" / "own.npz")
+    manifest["files"]["vocabularies/own.npz"] = {"size": own.stat().st_size, "sha256": sha256(own)}
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    width = lite.bundle.embedding_dim
+    other = Vocabulary(names=["cat"], embeddings=np.eye(1, width, dtype=np.float32), text_hash="another")
+    with Segmenter.from_pretrained(folder) as segmenter:
+        segmenter.set_classes(words)
+        with pytest.raises(VocabularyError, match="another text encoder"):
+            segmenter.set_classes(other)
+        assert segmenter.vocabulary.names == ["cat", "sofa"]
+
+
 @pytest.mark.parametrize("size", [(64, 64), (32, 64), (64, 32), (20, 60)])
 def test_padding_does_not_move_the_labels(colour_vocabulary, size):
     spec = InputSpec(height=64, width=128, multiple=8, fixed=True, keep_aspect=True)
@@ -186,6 +218,8 @@ def test_a_closed_segmenter_says_so(fake, patches):
     fake.close()
     with pytest.raises(BackendError, match="closed"):
         fake.predict(patches)
+    with pytest.raises(BackendError, match="closed"):
+        fake.set_classes(fake.vocabulary)
 
 
 def test_unknown_backends_and_devices_are_refused():

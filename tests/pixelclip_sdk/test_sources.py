@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pixelclip_sdk import ImageError, video
-from pixelclip_sdk.sources import import_av, open_source
+from pixelclip_sdk.sources import image_files, import_av, open_source
 from pixelclip_sdk.video_writer import write_video
 
 
@@ -164,6 +165,26 @@ def test_an_address_that_does_not_answer_is_refused_without_its_password(server)
         open_source(f"http://me:secret@{server}/nothing.mp4")
     assert "secret" not in str(error.value)
     assert server in str(error.value)
+    for address in ("http://me:sec@r3t@{}/x.mp4", "http://me:sec/r3t@{}/x.mp4", "http://{}/x.mp4?pwd=secr3t"):
+        with pytest.raises(ImageError) as error:
+            open_source(address.format(server))
+        assert "r3t" not in str(error.value)
+        assert server in str(error.value)
+
+
+def test_a_folder_s_images_are_those_that_pillow_reads(tmp_path, photo):
+    for name in ("10.png", "9.JPG", "2.webp"):
+        Image.fromarray(photo[:8, :8]).save(tmp_path / name)
+    for name in ("notes.pdf", "clip.mpg", "table.h5", "map.grib", "read.me"):
+        (tmp_path / name).write_bytes(b"no picture")
+    assert [file.name for file in image_files(tmp_path)] == ["2.webp", "9.JPG", "10.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_refused():
+    with pytest.raises(ImageError, match="cannot be read: "):
+        image_files(Path("x" * 300))
+    with pytest.raises(ImageError, match="cannot be reached"):
+        open_source("x" * 300)
 
 
 def test_without_pyav_video_says_what_to_install_and_arrays_work(clip, tmp_path):

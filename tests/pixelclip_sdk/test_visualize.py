@@ -35,6 +35,17 @@ def test_the_tint_is_the_mix_of_picture_and_palette(image, dtype, opacity):
     assert np.abs(found - expected).max() <= 1.5
 
 
+@pytest.mark.parametrize("count", [254, 255, 256])
+def test_as_many_names_as_a_byte_holds_and_one_more_are_drawn(image, count):
+    labels = np.zeros(SIZE, np.uint8 if count <= 255 else np.uint16)
+    labels[60:] = count - 1
+    labels[:, 100:] = np.iinfo(labels.dtype).max
+    found = drawn(image, labels, count, opacity=1, legend=False)
+    colours = [*palette(count), (90, 90, 90)]
+    for y, x, index in ((30, 50, 0), (90, 50, count - 1), (30, 150, count)):
+        assert tuple(found[y, x]) == tuple(colours[index])
+
+
 def test_a_legend_inside_keeps_the_size_and_names_what_is_there(image):
     labels = np.zeros(SIZE, np.uint8)
     labels[60:] = 1

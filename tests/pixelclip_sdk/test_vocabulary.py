@@ -160,6 +160,11 @@ def test_loading_what_is_no_vocabulary_is_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(VocabularyError, match="not a vocabulary"):
             Vocabulary.load(path)
+    other_method = bytearray(good)
+    other_method[other_method.rindex(b"PK\x01\x02") + 10] = 99  # How the last entry is compressed.
+    (tmp_path / "method.npz").write_bytes(other_method)
+    with pytest.raises(VocabularyError, match="not a vocabulary"):
+        Vocabulary.load(tmp_path / "method.npz")
     np.savez(tmp_path / "other.npz", numbers=np.arange(3))
     with pytest.raises(VocabularyError, match="not a vocabulary"):
         Vocabulary.load(tmp_path / "other.npz")
@@ -204,3 +209,26 @@ def test_unreadable_class_files_are_refused(tmp_path):
     (tmp_path / "twice.txt").write_text("cat\ncat\n")
     with pytest.raises(VocabularyError, match="repeated"):
         read_classes(str(tmp_path / "twice.txt"))
+    (tmp_path / "twice.json").write_text('{"cat": ["cat"], "cat": ["kitten"]}')
+    with pytest.raises(VocabularyError, match="'cat' is repeated"):
+        read_classes(str(tmp_path / "twice.json"))
+    with pytest.raises(VocabularyError, match="cannot be read"):
+        read_classes("x" * 300 + ".txt")
+
+
+def test_suffixes_of_class_files_may_be_in_capitals(tmp_path):
+    for name, content in {"A.TXT": "cat\n", "A.JSON": '["cat"]'}.items():
+        (tmp_path / name).write_text(content)
+        assert list(read_classes(str(tmp_path / name))) == ["cat"]
+
+
+def test_a_files_name_is_no_class():
+    with pytest.raises(VocabularyError, match=r"names a file.*read_classes"):
+        parse_classes("examples/classes.txt")
+    assert list(parse_classes(["node.json"])) == ["node.json"]
+
+
+@pytest.mark.parametrize("texts", [None, 5, {"a": 1}])
+def test_synonyms_are_a_text_or_a_list(texts):
+    with pytest.raises(VocabularyError, match="synonyms of 'cat' are a"):
+        parse_classes({"cat": texts})
