@@ -12,9 +12,10 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ from pixelclip_sdk.classes import Classes, class_lists
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.text import TextEncoder
 from pixelclip_sdk.vocabulary import read_classes
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
 
 __all__ = ["add_vocabularies", "check_name", "main", "named_classes", "write_vocabularies"]
 
@@ -83,7 +89,7 @@ def add_vocabularies(bundle: Bundle, classes: Mapping[str, Classes]) -> Bundle:
     """Embed classes into a bundle with its own text encoder; vocabularies of these names are replaced.
 
     Args:
-        bundle: The bundle; another process must not change it meanwhile.
+        bundle: The bundle. If another process adds to it as well, one waits for the other (not on Windows).
         classes: Name of each vocabulary → its words.
 
     Returns:
@@ -95,6 +101,11 @@ def add_vocabularies(bundle: Bundle, classes: Mapping[str, Classes]) -> Bundle:
         BackendError: The text encoder failed.
         OutputError: The bundle cannot be written. It is as it was before.
     """
+    with _alone(bundle.path):
+        return _add(Bundle.open(bundle.path), classes)
+
+
+def _add(bundle: Bundle, classes: Mapping[str, Classes]) -> Bundle:
     encoder = TextEncoder(bundle)
     added = write_vocabularies(bundle.path, encoder, classes, listed=bundle.files)
     replaced = {bundle.vocabularies[name] for name in classes if name in bundle.vocabularies}
@@ -110,6 +121,20 @@ def add_vocabularies(bundle: Bundle, classes: Mapping[str, Classes]) -> Bundle:
     # Only now: until the manifest was replaced, these were in use.
     _remove(bundle.path, replaced)
     return Bundle.open(bundle.path)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Lets one process at a time change a folder: each reads what the one before it wrote."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _remove(folder: Path, files: Collection[str]) -> None:

@@ -33,6 +33,7 @@ from export.staging import check_target, staged_folder
 from export.verify import GATES, WORDS, VerificationError, verify
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk._files import sha256
+from pixelclip_sdk._signals import sigterm_interrupts
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
 from pixelclip_sdk.classes import Classes
 from pixelclip_sdk.preprocess import fit, load_image
@@ -204,6 +205,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+@sigterm_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(

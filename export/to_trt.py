@@ -26,6 +26,7 @@ from export._trt import (
 )
 from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk._signals import sigterm_interrupts
 from pixelclip_sdk.backends._cuda import Cuda
 from pixelclip_sdk.backends._limits import Limits
 from pixelclip_sdk.backends._trt import load_tensorrt, make_logger
@@ -287,6 +288,7 @@ def _name(info: EngineInfo) -> str:
     return "-".join(parts)
 
 
+@sigterm_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 done, 1 it cannot be done, 130 interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])

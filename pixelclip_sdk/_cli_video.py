@@ -1,18 +1,16 @@
 """What `pixelclip video` does with the results of a stream."""
 
 import contextlib
-import signal
 import statistics
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from pixelclip_sdk._files import is_file, is_folder, same
+from pixelclip_sdk._signals import sigterm_interrupts
 from pixelclip_sdk.errors import OutputError
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
@@ -60,7 +58,7 @@ def run_video(
     """
     report = _Report(source.count, quiet=out is not None)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_sigterm_interrupts())
+        stack.enter_context(sigterm_interrupts())
         writer = stack.enter_context(write_video(out, source.fps)) if out is not None else None
         stream = segmenter.stream(source, buffer=buffer, on_error=on_error)
         results = stack.enter_context(contextlib.closing(stream))
@@ -77,19 +75,6 @@ def run_video(
             if not source.live:
                 raise
     report.end([str(path) for path in (out, labels) if path is not None])
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM, which services and containers are stopped with, does what Ctrl-C does: clean up."""
-    if threading.current_thread() is not threading.main_thread():  # Signals go there.
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Report:

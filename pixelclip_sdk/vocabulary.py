@@ -95,7 +95,8 @@ class Vocabulary:
         synonyms = parse_classes(classes)
         words = [word.replace("_", " ") for texts in synonyms.values() for word in texts]
         encoder.check_words(words)
-        prompts = [template.format(word) for word in words for template in encoder.templates or ("{}",)]
+        templates = encoder.templates or ("{}",)
+        prompts = [template.replace("{}", word) for word in words for template in templates]
         rows = encoder.encode(prompts)
         counts = [len(texts) for texts in synonyms.values()]
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])

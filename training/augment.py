@@ -126,7 +126,9 @@ def strengthen(image: Tensor, scale: float) -> Tensor:
     image = _STRENGTHEN(image)
     if torch.rand(()) < 0.5:
         sigma = float(torch.empty(()).uniform_(*_BLUR_PX)) * scale
-        image = F.gaussian_blur(image, kernel_size=2 * int(3 * sigma + 0.5) + 1, sigma=sigma)
+        # Torch reflects at the borders, which reaches no further than the picture.
+        radius = min(int(3 * sigma + 0.5), min(image.shape[-2:]) - 1)
+        image = F.gaussian_blur(image, kernel_size=2 * radius + 1, sigma=sigma)
     return image
 
 

@@ -72,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PixelClipError, OSError) as error:
         print(f"average: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"average: interrupted; {options.out} is as it was", file=sys.stderr)
+        return 130
     print(f"{options.share:g} of {options.tuned.name}, the rest of {options.model} → {options.out}")
     return 0
 

@@ -58,7 +58,7 @@ def save(
     notes: Mapping[str, Any],
     keep: int,
 ) -> None:
-    """Writes a checkpoint, then deletes the oldest beyond `keep`.
+    """Writes a checkpoint, then deletes the oldest beyond `keep`, and any of later steps.
 
     Args:
         folder: The run's folder.
@@ -82,7 +82,7 @@ def save(
             hashes[path.name] = sha256(temporary)
     with atomic_write(folder / f"{_stem(step)}.json") as temporary:
         temporary.write_text(json.dumps({"step": step, **notes, "sha256": hashes}, indent=1) + "\n")
-    _rotate(folder, keep)
+    _rotate(folder, step, keep)
 
 
 def newest(folder: Path) -> Saved | None:
@@ -118,12 +118,16 @@ def _stem(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def _rotate(folder: Path, keep: int) -> None:
-    """Deletes old checkpoints, the JSON first, and what saves that did not end left."""
+def _rotate(folder: Path, step: int, keep: int) -> None:
+    """Keeps the newest up to this step; deletes others, the JSON first, and what saves that did not end left.
+
+    Later ones are there where a run went on from an earlier one, because they were damaged.
+    """
     notes = sorted(folder.glob("step-*.json"))
-    for old in notes[:-keep]:
-        old.unlink(missing_ok=True)
-    whole = {path.stem for path in notes[-keep:]}
+    kept = [path for path in notes if path.stem <= _stem(step)][-keep:]
+    for other in set(notes) - set(kept):
+        other.unlink(missing_ok=True)
+    whole = {path.stem for path in kept}
     for suffix in (_WEIGHTS, _STATE):
         for path in folder.glob(f"step-*{suffix}"):
             if path.name.removesuffix(suffix) not in whole:

@@ -127,6 +127,8 @@ class Config:
         for name in ("lr_decoder", "lr_encoder", "lr_prompts", "weight_decay", "workers", "seed", "queue"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        if self.seed >= 2**63:
+            raise ConfigError(f"seed is {self.seed}; expected less than 2⁶³")
         if self.long_side is not None and self.long_side < self.short_side:
             raise ConfigError(
                 f"long_side is {self.long_side}, less than short_side, {self.short_side}; expected at least "
@@ -170,16 +172,29 @@ def load_config(file: Path, overrides: Sequence[str] = ()) -> Config:
     values: dict[str, Any] = dict(content)
     model = values.get("model")
     if isinstance(model, str) and model.endswith(".json"):
-        values["model"] = str(file.parent / model)
+        values["model"] = str((file.parent / model).resolve())
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"got {override!r}; expected key=value, such as steps=100")
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"cannot read the value of {override!r}: {error}") from error
+        values[name] = text if _is_text(name, text) else _loaded(override, text)
+        if name == "model" and text.endswith(".json"):
+            values[name] = str(Path(text).resolve())
     return config_of(values)
+
+
+def _is_text(name: str, text: str) -> bool:
+    """Whether a value is the text itself: of paths and names, unless it is null or in quotes."""
+    kind = typing.get_type_hints(Config).get(name)
+    options = typing.get_args(kind) if typing.get_origin(kind) is types.UnionType else (kind,)
+    return (Path in options or str in options) and text not in ("", "null") and text[0] not in "'\""
+
+
+def _loaded(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"cannot read the value of {override!r}: {error}") from error
 
 
 def config_of(values: Mapping[Any, Any]) -> Config:

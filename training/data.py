@@ -6,8 +6,10 @@ the number of workers or processes, nor on where a run was interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.preprocess import load_image
@@ -23,7 +25,7 @@ from training.augment import Crop, random_crop, random_cut, strengthen, take, va
 from training.folders import PICTURES, files_below
 from training.masks.format import read_masks
 
-__all__ = ["Batch", "MaskedPhotos", "Order", "Sample", "collate", "find_pairs"]
+__all__ = ["Batch", "MaskedPhotos", "Order", "Sample", "collate", "find_pairs", "reading"]
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +99,68 @@ def collate(samples: Sequence[Sample]) -> Batch:
         names=tuple(sample.name for sample in samples),
         skipped=tuple(reason for sample in samples for reason in sample.skipped),
     )
+
+
+@contextlib.contextmanager
+def reading(
+    photos: MaskedPhotos, order: Order, *, workers: int, pin_memory: bool
+) -> Iterator[Iterator[Batch]]:
+    """Batches, read ahead by other processes, which end with the block.
+
+    Args:
+        photos: The samples.
+        order: Which of them make a batch.
+        workers: Processes; 0 to read in this one.
+        pin_memory: Where a GPU reads by itself.
+
+    Yields:
+        The batches. Getting one raises ImageError where photos cannot be used; see `MaskedPhotos`.
+    """
+    loader = DataLoader(
+        _Outcomes(photos),
+        batch_sampler=order,
+        collate_fn=_collate_outcomes,
+        num_workers=workers,
+        worker_init_fn=_ignore_signals,
+        pin_memory=pin_memory,
+    )
+    outcomes = iter(loader)
+    try:
+        yield map(_raised, outcomes)
+    finally:
+        if workers:  # Else Python would end them at its own end, by the signal that they ignore, and wait.
+            outcomes._shutdown_workers()
+
+
+class _Outcomes(Dataset["Sample | ImageError"]):
+    """Samples, and errors as values: one that a process raises comes with all its traceback as message."""
+
+    def __init__(self, photos: MaskedPhotos) -> None:
+        self.photos = photos
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | ImageError:
+        try:
+            return self.photos[key]
+        except ImageError as error:
+            return error
+
+
+def _collate_outcomes(outcomes: Sequence[Sample | ImageError]) -> Batch | ImageError:
+    samples = [outcome for outcome in outcomes if isinstance(outcome, Sample)]
+    errors = [outcome for outcome in outcomes if isinstance(outcome, ImageError)]
+    return errors[0] if errors else collate(samples)
+
+
+def _raised(outcome: Batch | ImageError) -> Batch:
+    if isinstance(outcome, ImageError):
+        raise outcome
+    return outcome
+
+
+def _ignore_signals(_: int) -> None:
+    """For processes that read photos: a signal to all must not cost the step that is to be saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def find_pairs(images: Path, masks: Path) -> list[str]:

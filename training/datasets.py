@@ -205,13 +205,19 @@ def _find(name: str, root: Path, layout: Layout, split: str) -> tuple[tuple[Path
     return tuple(photos), tuple(labels)
 
 
+_SCALES = {"L;2": 85, "L;4": 17}
+
+
 def _read_ids(file: Path) -> npt.NDArray[np.integer]:
     """The ids in a label file: `[H, W]`, of a palette its indices."""
     try:
         with Image.open(file) as image:
+            stored = image.tile[0].args if image.format == "PNG" else None
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{file} cannot be read as an image: {error}. Is the file complete?") from error
+    # Pillow scales grey of fewer bits than 8 to 0-255.
+    pixels = pixels // _SCALES.get(str(stored), 1) if pixels.dtype != bool else pixels.astype(np.uint8)
     if pixels.ndim != 2 or not np.issubdtype(pixels.dtype, np.integer) or pixels.min() < 0:
         raise DatasetError(
             f"{file} has pixels {pixels.dtype} {pixels.shape}; expected one label id a pixel, grey or palette"

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pixelclip_sdk.errors import BackendUnavailableError
+from training.devices import torch_device
 
 __all__ = ["agree", "gathered", "join", "largest", "leave", "rank", "total", "wait", "world"]
 
@@ -20,16 +20,12 @@ def join(device: str) -> torch.device:
     Raises:
         BackendUnavailableError: A GPU was asked for and there is none.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
-    if device == "cuda":
-        if not torch.cuda.is_available():
-            raise BackendUnavailableError("device is cuda, and torch finds no GPU here; take device=cpu")
+    chosen = torch_device(device)
+    if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return chosen
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pixelclip_sdk import PixelClipError
 from pixelclip_sdk._files import sha256
-from training.arguments import positive
+from training.arguments import not_negative, positive, positive_float
 from training.masks.region_maps import RegionMaps
 from training.masks.sa1b import SA1B
 from training.masks.source import MaskSource
@@ -127,11 +127,17 @@ def _parser() -> argparse.ArgumentParser:
     regions.add_argument("--background", type=int, metavar="VALUE", help="value of pixels without a region")
     slic = add("slic", "compact superpixels (SLIC); no weights")
     slic.add_argument("--segments", type=positive, default=Slic.segments, help="about how many a photo")
-    slic.add_argument("--compactness", type=float, default=Slic.compactness, help="higher is squarer")
-    slic.add_argument("--sigma", type=float, default=Slic.sigma, help="blur beforehand, in pixels")
+    slic.add_argument(
+        "--compactness", type=positive_float, default=Slic.compactness, help="higher is squarer"
+    )
+    slic.add_argument("--sigma", type=not_negative, default=Slic.sigma, help="blur beforehand, in pixels")
     felzenszwalb = add("felzenszwalb", "regions that follow edges (Felzenszwalb); no weights")
-    felzenszwalb.add_argument("--scale", type=float, default=Felzenszwalb.scale, help="higher is larger")
-    felzenszwalb.add_argument("--sigma", type=float, default=Felzenszwalb.sigma, help="blur, in pixels")
+    felzenszwalb.add_argument(
+        "--scale", type=positive_float, default=Felzenszwalb.scale, help="higher is larger"
+    )
+    felzenszwalb.add_argument(
+        "--sigma", type=not_negative, default=Felzenszwalb.sigma, help="blur, in pixels"
+    )
     felzenszwalb.add_argument(
         "--min-size", type=positive, default=Felzenszwalb.min_size, help="smallest region, in pixels"
     )

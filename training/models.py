@@ -47,12 +47,12 @@ def starting_model(
     if name == registry.LITE:
         pair = build_pair(name, checkpoint=checkpoint, offline=offline)
         return pair, pair.image
+    spec = None if name.endswith(".json") else registry.find(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if name.endswith(".json"):
+        if spec is None:
             model, family = configured_model(Path(name))
         else:
-            spec = registry.find(name)
             model, family = empty_model(spec), spec.family
             if checkpoint is None and not random_weights:
                 checkpoint = hub.fetch(spec.repository, *spec.files, offline=offline).path
@@ -60,9 +60,10 @@ def starting_model(
         load_into(model, read_checkpoint(checkpoint), source=checkpoint.name)
     elif not random_weights:
         raise CheckpointError(
-            f"{name} has no weights of its own: give checkpoint=FILE or random_weights=true"
+            f"{name} has no weights of its own: give a checkpoint (train.py: checkpoint=FILE or "
+            "random_weights=true; others: --checkpoint FILE)"
         )
-    return pair_of(name, model, family=family), model
+    return pair_of(name, model, family=family, spec=spec), model
 
 
 def read_names(given: str | None) -> Classes | None:

@@ -108,15 +108,14 @@ def _open_bundle(source: Source, threads: int | None) -> _Parts:
 def _open_pair(source: Source, threads: int | None) -> _Parts:
     import torch
 
+    from training.devices import torch_device
     from training.encoders.build import build_pair
     from training.encoders.runtime import TorchBackend, TorchTextEncoder
 
     if threads is not None:
         torch.set_num_threads(threads)
     pair = build_pair(source.name, checkpoint=source.checkpoint, imgsz=source.imgsz, offline=source.offline)
-    device = source.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(torch_device(source.device))
     about: dict[str, Any] = {
         "model": pair.name,
         "precision": "fp32",

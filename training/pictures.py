@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from pixelclip_sdk import PixelClipError, Vocabulary
@@ -28,6 +27,7 @@ from training.arguments import positive
 from training.config import ConfigError
 from training.data import find_pairs
 from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
+from training.devices import torch_device
 from training.encoders.pair import EncoderPair
 from training.encoders.runtime import TorchBackend, TorchTextEncoder
 from training.figures import captions, page
@@ -78,9 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write(options: argparse.Namespace) -> Path:
     """All pictures, then the page."""
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(torch_device(options.device))
     scenes = _scenes(options)
     moved = {name: getattr(options, name) for name in ("images", "masks", "model", "checkpoint")}
     runs = [open_run(folder, **moved) for folder in options.run]

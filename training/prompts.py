@@ -109,7 +109,7 @@ def _frame(tokenizer: Tokenizer, template: str, length: int) -> tuple[list[int],
     if template.count("{}") != 1:
         raise VocabularyError(f"the template {template!r} has {template.count('{}')} {{}}; expected one")
     first, second = (
-        tokenizer.encode(template.format(" ".join([word] * length))).ids for word in _PLACEHOLDERS
+        tokenizer.encode(template.replace("{}", " ".join([word] * length))).ids for word in _PLACEHOLDERS
     )
     slots = [place for place, (a, b) in enumerate(zip(first, second, strict=True)) if a != b]
     if len(slots) != length:

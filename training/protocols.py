@@ -106,7 +106,7 @@ def segment(
         `(H, W)`.
 
     Raises:
-        PixelClipError: The windows are larger than the scaled photo, or the engine failed.
+        PixelClipError: The windows are larger than the scaled photo or leave gaps, or the engine failed.
     """
     if isinstance(protocol, Windows):
         logits, share = _slide(protocol, photo, text, backend, spec), (1.0, 1.0)
@@ -166,6 +166,11 @@ def _slide(
             f"a window of {window} does not fit into a photo scaled to {size}; "
             f"expected a short side of at least {max(window)}"
         )
+    if protocol.stride > min(window):
+        raise PixelClipError(
+            f"a stride of {protocol.stride} leaves gaps between windows of {window}; "
+            f"expected at most {min(window)}"
+        )
     corners = [
         (row, column)
         for row in _starts(size[0], window[0], protocol.stride)
@@ -198,7 +203,7 @@ def _scaled_size(shape: tuple[int, ...], short_side: int, longest: int | None = 
     scale = short_side / min(shape[:2])
     if longest is not None and max(shape[:2]) * scale > longest:
         scale = longest / max(shape[:2])
-    return int(shape[0] * scale + 0.5), int(shape[1] * scale + 0.5)
+    return max(int(shape[0] * scale + 0.5), 1), max(int(shape[1] * scale + 0.5), 1)
 
 
 def _resized(photo: UInt8Array, size: tuple[int, int]) -> UInt8Array:

@@ -25,16 +25,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pixelclip_sdk.errors import PixelClipError
 from training import checkpoint, distributed
 from training.config import Config, ConfigError, load_config
-from training.data import MaskedPhotos, Order, collate
+from training.data import MaskedPhotos, Order, reading
 from training.pixelclip import PixelCLIP
 from training.runs import assemble, load_model, starting_point
-from training.watch import Watch, ignore_signals, stop_signal
+from training.watch import Watch, stop_signal
 
 __all__ = ["TrainingError", "learning_rates", "main", "train"]
 
@@ -137,14 +136,6 @@ def _train(config: Config, device: torch.device) -> Path:
         rank=distributed.rank(),
         world=distributed.world(),
     )
-    loader = DataLoader(
-        photos,
-        batch_sampler=order,
-        collate_fn=collate,
-        num_workers=config.workers,
-        worker_init_fn=ignore_signals,
-        pin_memory=device.type == "cuda",
-    )
     trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     _log.info(
         "%d photos, %d trained parameters of %s, %d steps of %d on %d × %s in %s",
@@ -154,10 +145,10 @@ def _train(config: Config, device: torch.device) -> Path:
     last = first
     with (
         contextlib.closing(Watch(config, first)) as watch,
+        reading(photos, order, workers=config.workers, pin_memory=device.type == "cuda") as batches,
         stop_signal() as stopped,
         logging_redirect_tqdm(),
     ):
-        batches = iter(loader)
         for step in range(first, config.steps):
             for group, rate in zip(
                 optimiser.param_groups, learning_rates(config, optimiser, step), strict=True
@@ -278,7 +269,7 @@ def _check_same_run(config: Config, photos: Mapping[str, Any], notes: Mapping[st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+    """Run the command; return its exit code: 130 where a signal stopped the run before its end."""
     parser = argparse.ArgumentParser(
         prog="train.py", description="Fine-tune a CLIP on photos with masks and without labels."
     )
@@ -294,6 +285,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("train.py: interrupted; what was saved is as it was", file=sys.stderr)
+        return 130
+    if weights != checkpoint.weights_file(config.out, config.steps):
+        print(f"train.py: stopped; the same command goes on from {weights}", file=sys.stderr)
         return 130
     print(f"weights: {weights}")
     return 0

@@ -19,7 +19,7 @@ from training import distributed
 from training.config import Config
 from training.data import Batch
 
-__all__ = ["Watch", "ignore_signals", "stop_signal"]
+__all__ = ["Watch", "stop_signal"]
 
 _log = logging.getLogger(__name__)
 
@@ -123,9 +123,3 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def ignore_signals(_: int) -> None:
-    """For processes that read photos: a signal to all must not cost the step that is to be saved."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

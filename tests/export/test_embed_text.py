@@ -91,6 +91,38 @@ def test_replacing_leaves_one_file_and_a_whole_bundle(bundle):
         assert [p.name for p in (bundle.path / "vocabularies").iterdir()] == [Path(name).name]
 
 
+def test_processes_that_add_at_once_lose_nothing(bundle):
+    code = """
+import sys
+from export.embed_text import add_vocabularies
+from pixelclip_sdk import Bundle
+bundle = Bundle.open(sys.argv[1])
+print("open", flush=True)
+sys.stdin.readline()
+add_vocabularies(bundle, {sys.argv[2]: ["oven", "sink"]})
+"""
+    names = ["one", "two", "three"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(bundle.path), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for name in names
+    ]
+    for process in processes:  # All have read the bundle as it was.
+        assert process.stdout.readline() == b"open\n"
+    for process in processes:
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    for process in processes:
+        assert process.wait(120) == 0
+        process.stdout.close()
+    found = Bundle.open(bundle.path)
+    assert set(names) <= set(found.vocabularies)
+    found.verify()
+
+
 @pytest.mark.parametrize("fails", ["rooms.2.npz", MANIFEST])
 def test_a_full_disk_leaves_the_bundle_as_it_was(bundle, monkeypatch, fails):
     bundle = add_vocabularies(bundle, {"rooms": "bed, sofa"})

@@ -12,6 +12,7 @@ from export import staging
 from export.staging import staged_folder
 from pixelclip_sdk import PixelClipError
 from pixelclip_sdk._files import set_aside
+from pixelclip_sdk._signals import sigterm_interrupts
 from pixelclip_sdk.bundle import Bundle
 from pixelclip_sdk.models import available_models, find_bundle
 
@@ -72,6 +73,13 @@ def test_a_failed_export_keeps_the_old_bundle(tmp_path, target, error):
         fail()
     assert (target / "bundle.json").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_service_that_is_stopped_leaves_nothing_behind(tmp_path, target):
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt), sigterm_interrupts(), staged_folder(target):
+        signal.raise_signal(signal.SIGTERM)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):

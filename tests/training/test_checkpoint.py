@@ -45,6 +45,16 @@ def test_a_damaged_one_is_passed_over_and_named(tmp_path, caplog, part):
             checkpoint.newest(tmp_path)
 
 
+def test_a_run_that_went_on_from_an_earlier_one_drops_the_later(tmp_path):
+    for step in (4, 5, 6):
+        save(tmp_path, step, keep=3)
+    file = tmp_path / "step-00000006.state.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    save(tmp_path, 5, keep=1)
+    assert {path.name.partition(".")[0] for path in tmp_path.iterdir()} == {"step-00000005"}
+    assert checkpoint.newest(tmp_path).step == 5
+
+
 def test_a_save_that_did_not_end_is_not_seen(tmp_path):
     save(tmp_path, 1)
     save(tmp_path, 2)

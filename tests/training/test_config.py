@@ -154,4 +154,20 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
 
 def test_a_model_s_file_is_beside_the_yaml(tmp_path):
     assert read(tmp_path, "model: tiny.json").model == str(tmp_path / "tiny.json")
-    assert read(tmp_path, "", "model=tiny.json").model == "tiny.json"
+    assert read(tmp_path, "", "model=tiny.json").model == str(Path.cwd() / "tiny.json")  # as a shell has it
+
+
+def test_paths_and_names_on_the_command_line_are_taken_as_they_are(tmp_path):
+    config = read(
+        tmp_path, "", "out=run #2", "images=2025-11-25", "names=a: b", "checkpoint=null", "classes=names"
+    )
+    assert config.out == Path("run #2")
+    assert config.images == Path("2025-11-25")
+    assert config.names == "a: b"
+    assert config.checkpoint is None
+    assert read(tmp_path, "", "trainable='.attn.'").trainable == ".attn."
+
+
+def test_a_seed_fits_64_bits(tmp_path):
+    with pytest.raises(ConfigError, match="less than 2"):
+        read(tmp_path, "", f"seed={2**65}")

@@ -1,5 +1,6 @@
 import colorsys
 import logging
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from toy_photos import write_photos
 from pixelclip_sdk.errors import ImageError
 from training import augment
 from training.augment import Crop, Cut
-from training.data import MaskedPhotos, Order, collate, find_pairs
+from training.data import MaskedPhotos, Order, collate, find_pairs, reading
 from training.masks.format import write_masks
 
 SIZES = {"short_side": 90, "crop": 60, "imgsz": 64, "mask_size": 32}
@@ -49,7 +50,8 @@ def test_workers_change_nothing(folders):
 
     def read(workers):
         order = Order(len(photos), batch=4, parts=2, first=1, last=4, seed=5)
-        return list(DataLoader(photos, batch_sampler=order, collate_fn=collate, num_workers=workers))
+        with reading(photos, order, workers=workers, pin_memory=False) as batches:
+            return list(batches)
 
     alone, together = read(0), read(2)
     assert len(alone) == 6
@@ -309,6 +311,31 @@ def test_only_corrupt_files_is_an_error(tmp_path):
         file.write_bytes(b"nothing")
     with pytest.raises(ImageError, match="2 files in a row"):
         MaskedPhotos(images, masks, **SIZES)[0, 0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_reading_process_is_a_sentence_and_ends_it(tmp_path, workers):
+    images, masks = write_photos(tmp_path, 2)
+    for file in images.rglob("*.png"):
+        file.write_bytes(b"nothing")
+    photos = MaskedPhotos(images, masks, **SIZES)
+    order = Order(2, batch=2, parts=1, first=0, last=3, seed=0)
+    with (
+        pytest.raises(ImageError, match=r"^2 files in a row cannot be used; the last: [^\n]*$"),
+        reading(photos, order, workers=workers, pin_memory=False) as batches,
+    ):
+        next(batches)
+    assert not multiprocessing.active_children()
+
+
+def test_a_strip_of_a_photo_is_a_sample(tmp_path):
+    images, masks = write_photos(tmp_path, 1)
+    (file,) = images.rglob("*.png")
+    Image.fromarray(np.zeros((2, 600, 3), np.uint8)).save(file)
+    write_masks(next(masks.rglob("*.npz")), np.ones((1, 2, 600), bool))
+    photos = MaskedPhotos(images, masks, **SIZES)
+    for epoch in range(12):  # some are blurred
+        assert photos[epoch, 0].student_image.shape == (3, 64, 64)
 
 
 def test_empty_masks_and_single_pixels_are_dropped(tmp_path):

@@ -1,6 +1,8 @@
 """Each set's labels, on a miniature of its real layout."""
 
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -185,6 +187,28 @@ def test_indices_of_a_palette_are_the_ids(tmp_path):
     voc(tmp_path, [0, 1])
     put(tmp_path / "SegmentationClassAug/2007_000033.png", [[0, 1, 20, 255]], "P")
     assert load_dataset("voc-20", tmp_path).truth(0)[0].tolist() == [IGNORED, 0, 19, IGNORED]
+
+
+def test_grey_of_few_bits_keeps_its_ids(folder):
+    ids = np.array([[0, 1, 3, 2]], np.uint8)
+    for bits in (2, 4, 8):
+        write_grey_png(folder / "labels/a.png", ids, bits)
+        assert load_dataset("folder", folder, classes="a, b, c, d").truth(0).tolist() == ids.tolist()
+    write_grey_png(folder / "labels/a.png", ids % 2, 1)
+    assert load_dataset("folder", folder, classes="a, b").truth(0).tolist() == (ids % 2).tolist()
+
+
+def write_grey_png(path, ids, bits):
+    """As optimisers of PNGs write few grey levels; Pillow itself writes none of 2 or 4 bits."""
+    (row,) = ids
+    packed = np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].ravel()).tobytes()
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", len(row), 1, bits, 0, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" + packed)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
 PHOTOS = {

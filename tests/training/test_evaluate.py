@@ -253,6 +253,28 @@ def test_what_does_not_go_together(command, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+def test_a_device_that_is_not_there(command, capsys):
+    for device, said in (("gpu", "expected auto, cpu, cuda"), ("cuda:99", "torch finds")):
+        assert main(["--model", "pixelclip-lite", *command, "--device", device]) == 1
+        assert said in capsys.readouterr().err
+
+
+def test_weights_that_are_none_of_lite(command, pair, tmp_path, capsys):
+    state = {key: value.contiguous() for key, value in pair.image.state_dict().items()}
+    wrong = {
+        "not a number": state | {"ridge.weight": torch.full_like(state["ridge.weight"], torch.nan)},
+        "others": {"visual.conv1.weight": torch.zeros(3)},
+    }
+    for said, weights in zip(("not finite", "missing"), wrong.values(), strict=True):
+        save_file(weights, tmp_path / "wrong.safetensors")
+        own = ["--model", "pixelclip-lite", "--checkpoint", str(tmp_path / "wrong.safetensors")]
+        assert main([*own, *command, "--device", "cpu"]) == 1
+        message = capsys.readouterr().err
+        assert said in message
+        assert "pixelclip-lite's image encoder" in message
+        assert len(message) < 2000
+
+
 def test_what_cannot_be_found(command, capsys):
     assert main(["--bundle", "nothing", *command]) == 1
     assert "no model 'nothing'" in capsys.readouterr().err

@@ -142,6 +142,20 @@ def test_windows_that_do_not_fit(patches, colour_vocabulary):
         segment(Windows(short_side=50, stride=10), patches, text, FakeBackend(stride=8), SQUARE)
 
 
+def test_windows_that_leave_gaps(patches, colour_vocabulary):
+    text = colour_vocabulary("red").embeddings
+    with pytest.raises(PixelClipError, match=r"a stride of 65 leaves gaps .* at most 64"):
+        segment(Windows(short_side=130, stride=65), patches, text, FakeBackend(stride=8), SQUARE)
+
+
+def test_a_strip_of_a_photo_is_segmented(colour_vocabulary):
+    text = colour_vocabulary("red", "green").embeddings
+    strip = np.zeros((1, 6000, 3), np.uint8)
+    strip[..., 1] = 255
+    for protocol in (Official(), Whole()):
+        assert (segment(protocol, strip, text, FakeBackend(stride=8), SQUARE) == 1).all()
+
+
 @pytest.mark.parametrize("protocol", [Whole(), Official()])
 def test_masks_get_the_class_of_what_is_in_them(patches, colour_vocabulary, protocol):
     text = colour_vocabulary("blue", "green", "red").embeddings

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.bundle import misfit
-from pixelclip_sdk.errors import BundleError, CheckpointError
+from pixelclip_sdk.errors import BundleError
 from training.encoders import registry
-from training.encoders.checkpoints import read_checkpoint
+from training.encoders.checkpoints import load_exactly, read_checkpoint
 from training.encoders.pair import EncoderPair
 from training.encoders.registry import LITE
 
@@ -45,10 +45,8 @@ def build_pair(
 
     pair = build_lite(imgsz=imgsz) if imgsz else build_lite()
     if checkpoint is not None:
-        try:
-            pair.image.load_state_dict(read_checkpoint(checkpoint))
-        except RuntimeError as error:
-            raise CheckpointError(f"{checkpoint} is no image encoder of {LITE}: {error}") from error
+        weights = read_checkpoint(checkpoint)
+        load_exactly(pair.image, weights, source=checkpoint.name, what=f"{LITE}'s image encoder")
         tuned = {"file": checkpoint.name, "license": "NOASSERTION", "sha256": sha256(checkpoint)}
         pair = dataclasses.replace(pair, sources=(*pair.sources, tuned))
     return pair

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pixelclip_sdk.errors import CheckpointError
 from training.encoders.checkpoint_reader import read_checkpoint
 
-__all__ = ["KeyReport", "load_into", "pick_clip", "read_checkpoint"]
+__all__ = ["KeyReport", "load_exactly", "load_into", "pick_clip", "read_checkpoint"]
 
 _OFFICIAL_PREFIX = "sem_seg_head.predictor.clip_model."
 # Put in front of every key by data-parallel training and by torch.compile.
@@ -167,6 +167,38 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> 
         )
     model.load_state_dict(picked)
     return report
+
+
+def load_exactly(model: nn.Module, state: Mapping[str, Tensor], *, source: str, what: str) -> None:
+    """Copies weights of a model's own names into it; all of them or none.
+
+    Args:
+        model: The model.
+        state: Key → tensor.
+        source: The checkpoint's name for the message.
+        what: The model's.
+
+    Raises:
+        CheckpointError: Tensors are missing, left over, of another shape or not finite. The model is as it
+            was.
+    """
+    own = model.state_dict()
+    # Counts, as batch norm's, are whole numbers.
+    unfit = {
+        key: _unfit(state[key] if value.is_floating_point() else state[key].float(), value.shape)
+        for key, value in own.items()
+        if key in state
+    }
+    report = KeyReport(
+        source=source,
+        layout="its own",
+        missing=tuple(key for key in own if key not in state),
+        unexpected=tuple(key for key in state if key not in own),
+        unfit=tuple(f"{key} {reason}" for key, reason in unfit.items() if reason),
+    )
+    if not report.fits:
+        raise CheckpointError(f"{source} does not fit {what}. Give --model what it was trained as.\n{report}")
+    model.load_state_dict(state)
 
 
 def _is_other_grid(own: Tensor | None, other: Tensor | None) -> bool:

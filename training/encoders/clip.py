@@ -18,7 +18,7 @@ from training.encoders import hub, registry
 from training.encoders.checkpoints import load_into, read_checkpoint
 from training.encoders.clip_convnext import DenseConvNeXt
 from training.encoders.clip_text import ClipTextEncoder
-from training.encoders.clip_tokenizer import clip_tokenizer
+from training.encoders.clip_tokenizer import END_OF_TEXT, clip_tokenizer
 from training.encoders.clip_vit import DenseViT
 from training.encoders.dense import DenseImageEncoder, grid_size
 from training.encoders.pair import EncoderPair
@@ -81,11 +81,7 @@ def build_clip(
     license = source["license"]
     # A file's place is no name: it would be in the bundle, and in the names of engines.
     name = Path(name).stem if own else name
-    pair = pair_of(name, model, family=family, imgsz=imgsz, license=license, sources=(source,))
-    if spec:
-        mean, std = ([255 * value for value in values] for values in (spec.mean, spec.std))
-        pair = dataclasses.replace(pair, image=DenseImageEncoder(pair.image.tower, mean, std).eval())
-    return pair
+    return pair_of(name, model, family=family, spec=spec, imgsz=imgsz, license=license, sources=(source,))
 
 
 def weight_bytes(name: str) -> dict[str, int]:
@@ -149,6 +145,7 @@ def pair_of(
     model: nn.Module,
     *,
     family: str,
+    spec: registry.Spec | None = None,
     imgsz: tuple[int, int] | None = None,
     license: str = "NOASSERTION",
     sources: tuple[dict[str, str], ...] = (),
@@ -159,12 +156,13 @@ def pair_of(
         name: The model's name.
         model: Its parameters are used, not copied; it is set to evaluation mode.
         family: ``"vit"`` or ``"convnext"``.
+        spec: Whose statistics the pixels are normalised by; None for CLIP's.
         imgsz: Input `(H, W)`; None for 20×20 patches.
         license: SPDX expression of the weights' licence.
         sources: Where the weights come from.
 
     Raises:
-        CheckpointError: The model's towers are of another make.
+        CheckpointError: The model's towers are of another make, or its words are not CLIP's.
         BundleError: `imgsz` is no multiple of the patch size.
     """
     model.eval()
@@ -174,17 +172,24 @@ def pair_of(
         raise CheckpointError(
             f"{name} cannot be made dense: {error}. Use a ViT or ConvNeXt of CLIP."
         ) from error
+    if (words := len(text.token_embedding.weight)) != END_OF_TEXT + 1:
+        raise CheckpointError(
+            f"{name}'s text tower knows {words} tokens; expected those of CLIP's tokenizer, {END_OF_TEXT + 1}"
+        )
+    tokenizer = clip_tokenizer()
+    tokenizer.enable_truncation(text.max_tokens)
+    statistics = [[255 * value for value in values] for values in (spec.mean, spec.std)] if spec else []
     stride = tower.stride
     size = imgsz or (_PATCHES * stride, _PATCHES * stride)
     return EncoderPair(
         name=name,
         license=license,
         sources=sources,
-        image=DenseImageEncoder(tower).eval(),
+        image=DenseImageEncoder(tower, *statistics).eval(),
         text=text.eval(),
         text_inputs=("input_ids",),
         max_tokens=text.max_tokens,
-        tokenizer=clip_tokenizer(),
+        tokenizer=tokenizer,
         templates=TEMPLATES,
         # The official protocol squashes to a square; who asks for another shape wants the aspect kept.
         input=InputSpec(

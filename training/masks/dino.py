@@ -17,6 +17,7 @@ from pixelclip_sdk.preprocess import load_image
 __all__ = ["DinoKMeans"]
 
 MODEL = "vit_small_patch16_224.dino"
+_LONGEST = 4  # of the long side, in short sides that were asked for
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def _features(image: npt.NDArray[np.uint8], side: int, checkpoint: Path | None) 
     model, device = _model(checkpoint)
     patch = model.patch_embed.patch_size[0]
     # As in PixelCLIP's code: scaled by the short side, then the remainder of a patch squeezed away.
-    scale = side / min(image.shape[:2])
+    # A strip of a photo would be more patches than memory holds: it is seen smaller.
+    scale = min(side / min(image.shape[:2]), _LONGEST * side / max(image.shape[:2]))
     size = [max(round(length * scale) // patch, 1) * patch for length in image.shape[:2]]
     pixels = torch.from_numpy(image.copy()).to(device).permute(2, 0, 1)[None] / 255
     pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)

@@ -37,6 +37,8 @@ class SA1B:
         try:
             content = json.loads(file.read_bytes())
             entries = content if isinstance(content, list) else content["annotations"]
+            if not isinstance(entries, list):
+                raise TypeError(f"annotations are {type(entries).__name__}; expected a list")
         except FileNotFoundError as error:
             raise NoMasksError(f"there is no {file}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -54,6 +56,8 @@ class SA1B:
     def _decode(file: Path, entry: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
         try:
             mask = decode_mask(entry["segmentation"])
+            if not mask.size:
+                raise ValueError(f"it is of {mask.shape[0]}×{mask.shape[1]} pixels")
         except (ValueError, KeyError, TypeError) as error:
             raise ImageError(f"{file} has a mask that cannot be decoded: {error!r}") from error
         if wrong := check_aspect(size, mask.shape):

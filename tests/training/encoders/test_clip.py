@@ -17,11 +17,14 @@ from clip_reference import (
 from torch.nn import functional as F
 
 from export.lean import LeanImageEncoder
-from training.encoders.clip import build_clip
+from pixelclip_sdk import CheckpointError
+from training.encoders.clip import build_clip, pair_of
 from training.encoders.clip_convnext import DenseConvNeXt
 from training.encoders.clip_text import ClipTextEncoder
+from training.encoders.clip_tokenizer import END_OF_TEXT
 from training.encoders.clip_vit import DenseViT
 from training.encoders.dense import DenseImageEncoder, grid_size
+from training.models import starting_model
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 3}
 VIT = {"image_size": 64, "layers": 3, "width": 128, "patch_size": 16}
@@ -56,9 +59,10 @@ def test_the_vit_is_the_method_s(vit, image):
 
 @torch.no_grad()
 def test_pixels_are_normalised_as_the_weights_were_trained(vit, image, tmp_path, monkeypatch):
-    """A tag of open_clip with a mean of its own, by its name, as it is and as it is exported."""
+    """A tag of open_clip with a mean of its own, by its name: as it is, as it is exported and trained."""
     torch.save(vit.state_dict(), tmp_path / "weights.pth")
-    monkeypatch.setattr("training.encoders.clip.empty_model", lambda _: copy.deepcopy(vit))
+    for module in ("encoders.clip", "models"):
+        monkeypatch.setattr(f"training.{module}.empty_model", lambda _: copy.deepcopy(vit))
     name = "open_clip:ViT-L-14/laion2b_s32b_b82k"
     encoder = build_clip(name, checkpoint=tmp_path / "weights.pth", imgsz=(96, 160)).image
     half = torch.full((3,), 0.5)
@@ -67,6 +71,10 @@ def test_pixels_are_normalised_as_the_weights_were_trained(vit, image, tmp_path,
     for each in (encoder, LeanImageEncoder(encoder, (96, 160)).eval()):
         found = each(image[:1], torch.eye(32))[1][0]
         torch.testing.assert_close(found, F.normalize(features, dim=-1), atol=1e-5, rtol=0)
+    trained = starting_model(name, checkpoint=tmp_path / "weights.pth")[0].image
+    assert torch.equal(trained.mean, encoder.mean)
+    assert torch.equal(trained.std, encoder.std)
+    assert float(trained.mean.mean()) == 127.5
 
 
 @torch.no_grad()
@@ -133,6 +141,18 @@ def test_the_grid_of_a_square_is_the_protocol_s():
     assert grid_size(20, 40) == (64, 128)
     assert grid_size(21, 28) == (64, 85)
     assert grid_size(28, 21) == (85, 64)
+
+
+def test_texts_are_cut_to_what_the_tower_reads():
+    short = open_clip.CLIP(32, VIT, {**TEXT, "width": 128, "context_length": 16})
+    pair = pair_of("short", short, family="vit")
+    ids = pair.tokenizer.encode("many many words " * 20).ids
+    assert len(ids) == 16
+    assert ids[-1] == END_OF_TEXT
+    assert pair.text(torch.tensor([ids])).shape == (1, 32)
+    small = open_clip.CLIP(32, VIT, {**TEXT, "width": 128, "vocab_size": 1000})
+    with pytest.raises(CheckpointError, match=r"knows 1000 tokens; expected .* 49408"):
+        pair_of("small", small, family="vit")
 
 
 def test_towers_of_another_make_are_refused(vit):

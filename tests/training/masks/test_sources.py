@@ -201,6 +201,8 @@ def test_sa1b_masks_of_a_photo_that_was_shrunk(tmp_path, cat, overlapping):
         ('"text"', "no annotation of SA-1B, or damaged: TypeError"),
         ("[3]", "cannot be decoded: TypeError"),
         ('{"image": {}}', "KeyError.*annotations"),
+        ('{"annotations": null}', "annotations are NoneType; expected a list"),
+        ('[{"segmentation": {"size": [0, 0], "counts": ""}}]', "cannot be decoded: ValueError.*0×0 pixels"),
         ('{"annotations": [{}]}', "cannot be decoded: KeyError"),
         (
             '{"annotations": [{"segmentation": {"size": [300, 451], "counts": "0123"}}]}',
@@ -251,6 +253,13 @@ def test_dino_features_are_timms(dino_weights, photo):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     tokens = model.forward_features((pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1))
     np.testing.assert_allclose(found, tokens[0, 1:].unflatten(0, (14, 14)).numpy(), atol=1e-4)
+
+
+def test_dino_sees_a_strip_of_a_photo_smaller(dino_weights):
+    from training.masks.dino import _features
+
+    strip = np.zeros((2, 600, 3), np.uint8)
+    assert _features(strip, 96, dino_weights[0]).shape[:2] == (1, 4 * 96 // 16)
 
 
 def test_dino_masks_are_of_patches(dino_weights, cat):
@@ -358,4 +367,4 @@ def test_aspects_bear_rounding_and_patches_but_no_turn(photo, side):
 def test_where_weights_lie_is_no_setting():
     first, second = (SAM("vit_b", Path(place), "abc") for place in ("a.pth", "b.pth"))
     assert settings_of(first) == settings_of(second) == {"model": "vit_b", "sha256": "abc"}
-    assert settings_of(RegionMaps(Path("maps"))) == {"maps": "maps", "background": None}
+    assert settings_of(RegionMaps(Path("maps"))) == {"maps": str(Path.cwd() / "maps"), "background": None}

@@ -1,0 +1,28 @@
+"""Which device torch computes on."""
+
+import torch
+
+from pixelclip_sdk.errors import BackendUnavailableError
+
+__all__ = ["torch_device"]
+
+
+def torch_device(name: str) -> torch.device:
+    """A device by its name.
+
+    Args:
+        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: a GPU if there is one.
+
+    Raises:
+        BackendUnavailableError: There is no such device.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise BackendUnavailableError(f"device is {name!r}; expected auto, cpu, cuda or one GPU, as cuda:1")
+    if kind == "cuda" and int(number or 0) >= count:
+        found = f"{count} GPUs" if count else "no GPU"
+        raise BackendUnavailableError(f"device is {name}, and torch finds {found} here; take cpu")
+    return torch.device(name)
