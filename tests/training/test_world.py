@@ -122,7 +122,7 @@ def test_the_experiments_run_from_nothing_and_go_on(tmp_path):
         assert 0 <= score["miou"] <= 100
     table = markdown(scores)
     assert "| PixelCLIP |" in table
-    assert table.count("\n") == 4
+    assert table.count("\n") == 9  # five lines, an empty one, four
 
     masks = read_masks(tmp_path / "world" / "masks" / "00000.npz")
     assert masks.sum(0).min() == 1  # a partition
@@ -141,7 +141,10 @@ def test_gains_are_of_each_seed_s_own_clip():
             *(("PixelCLIP", 0, 15.0, 10.0), ("PixelCLIP", 1, 20.0, 30.0)),
         ]
     ]
-    head, _, clip, tuned = markdown(scores).splitlines()
+    means, seeds = markdown(scores).split("\n\n")
+    head, _, clip, tuned = means.splitlines()
     assert head.endswith("| gain over CLIP | gain, one template |")
     assert clip.endswith("| 1.0 ± 0.0 |  |  |")
     assert tuned.endswith("| +25 % ± 35.4 | +75 % ± 35.4 |")
+    assert "| 0, one template | 5.0 | 10.0 | +100 % |" in seeds
+    assert "| 1, eight templates | 20.0 | 20.0 | +0 % |" in seeds

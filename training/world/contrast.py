@@ -89,9 +89,10 @@ def train_contrast(
     # order, so that padding stays 0 and the end of a text the largest.
     read = torch.cat([ids.new_zeros(1), ids.flatten()]).unique()
     ids = torch.searchsorted(read, ids)
-    table = model.token_embedding
-    model.token_embedding = nn.Embedding.from_pretrained(table.weight.detach()[read], freeze=False)
     pair = pair_of(model_file.name, model, family=family)
+    table = model.token_embedding
+    small = nn.Embedding.from_pretrained(table.weight.detach()[read], freeze=False)
+    model.token_embedding = pair.text.token_embedding = small
     model.train()
     decayed, others = [], []
     for name, parameter in model.named_parameters():

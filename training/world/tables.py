@@ -21,7 +21,7 @@ _GAINS = {"miou": "gain over CLIP", "single_miou": "gain, one template"}
 
 
 def markdown(scores: Sequence[dict[str, Any]]) -> str:
-    """Two tables: runs of all seeds with mean and deviation, and what was run with fewer.
+    """Three tables: runs of all seeds with mean and deviation, these seed by seed, and runs of fewer seeds.
 
     Args:
         scores: As `training.world.experiments.experiment` returns them.
@@ -31,11 +31,10 @@ def markdown(scores: Sequence[dict[str, Any]]) -> str:
         groups.setdefault(score["run"], []).append(score)
     start = {score["seed"]: score for score in groups["CLIP"]}
     most = max(map(len, groups.values()))
-    return "\n\n".join(
-        _table({run: found for run, found in groups.items() if keep(len(found))}, start)
-        for keep in (lambda n: n == most, lambda n: n < most)
-        if any(keep(len(found)) for found in groups.values())
-    )
+    of_all = {run: found for run, found in groups.items() if len(found) == most}
+    others = {run: found for run, found in groups.items() if len(found) < most}
+    tables = [_table(of_all, start), _by_seed(of_all)]
+    return "\n\n".join([*tables, *([_table(others, start)] if others else [])])
 
 
 def _table(groups: dict[str, list[dict[str, Any]]], start: dict[int, dict[str, Any]]) -> str:
@@ -47,6 +46,23 @@ def _table(groups: dict[str, list[dict[str, Any]]], start: dict[int, dict[str, A
             gains = [100 * (score[key] / start[score["seed"]][key] - 1) for score in found]
             cells.append("" if run == "CLIP" else _mean(gains, "{:+.0f} %"))
         lines.append(f"| {run} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _by_seed(groups: dict[str, list[dict[str, Any]]]) -> str:
+    """Every seed's mIoU, by either set of templates, and PixelCLIP's gain over the seed's own CLIP."""
+    first, *_ = runs = [run for run in groups if run != "CLIP"]
+    lines = [f"| seed | CLIP | {first} | gain | {' | '.join(runs[1:])} |"]
+    lines.append("|---" * (len(runs) + 3) + "|")
+    for key, templates in (("single_miou", "one template"), ("miou", "eight templates")):
+        for score in groups["CLIP"]:
+            seed, clip = score["seed"], score[key]
+            found = {run: s[key] for run in runs for s in groups[run] if s["seed"] == seed}
+            cells = [f"{found[run]:.1f}" for run in runs[1:]]
+            gain = f"{100 * (found[first] / clip - 1):+.0f} %"
+            lines.append(
+                f"| {seed}, {templates} | {clip:.1f} | {found[first]:.1f} | {gain} | {' | '.join(cells)} |"
+            )
     return "\n".join(lines)
 
 
