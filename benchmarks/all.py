@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--photos", type=Path, required=True, metavar="DIR", help="photos named after things")
     parser.add_argument("--camvid", type=Path, required=True, metavar="DIR", help="see docs/evaluation.md")
-    parser.add_argument("--only", nargs="+", choices=COMMANDS, metavar="NAME", help="these results alone")
+    names = [name for name in COMMANDS if name != _GPU]  # That is `make test-gpu`.
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="these results alone")
     options = parser.parse_args(arguments)
     worse = []
     places = {"PHOTOS": options.photos.resolve(), "CAMVID": options.camvid.resolve()}

@@ -30,6 +30,7 @@ from pixelclip_sdk.video_writer import write_video
 _ROOT = Path(__file__).resolve().parents[1]
 _STAGES = ("decode", "preprocess", "inference", "postprocess", "wait", "total")
 _FPS = 30
+_FEWEST = 10  # frames that say something
 # Frames of the video that is made; what is more comes from reading it again.
 _CLIP = 300
 
@@ -98,9 +99,11 @@ def measure(results: Iterator[Segmentation], frames: int, *, warmup: int) -> dic
         warmup: Results that do not count; the clocks start with the last of them.
     """
     # Filled beforehand, so that memory which grows is not the benchmark's own.
+    if frames < _FEWEST or warmup < 0:
+        raise SystemExit(f"--frames is {frames} and --warmup {warmup}; expected at least {_FEWEST} and 0")
     stages = np.full((frames, len(_STAGES)), np.nan, np.float32)
     seconds, memory = np.full(frames, np.nan), np.full(frames, np.nan)
-    start = cpu = dropped = 0.0
+    start, cpu, dropped = time.perf_counter(), time.process_time(), 0
     n = -warmup
     for result in results:
         n += 1
@@ -109,10 +112,8 @@ def measure(results: Iterator[Segmentation], frames: int, *, warmup: int) -> dic
         elif n > 0:
             stages[n - 1] = [result.speed[stage] for stage in _STAGES]
             seconds[n - 1], memory[n - 1] = time.perf_counter() - start, resident_mb()
-    if n < 10:
-        raise SystemExit(
-            f"{max(n, 0)} frames after {warmup} of warm-up; expected 10: ask for more with --frames"
-        )
+    if n < _FEWEST:
+        raise SystemExit(f"{max(n, 0)} frames after {warmup} of warm-up; expected at least {_FEWEST}")
     stages, seconds, memory = stages[:n], seconds[:n], memory[:n]
     thirds = np.diff(seconds[[0, n // 3, 2 * n // 3, n - 1]])
     tenth = n // 10  # Memory is a median over so many: a single reading may fall on a frame under way.

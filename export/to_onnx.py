@@ -30,7 +30,7 @@ from export.lean_lite import LeanLiteEncoder
 from export.photos import default_photos, pictures
 from export.precision import store_fp16, store_int8
 from export.staging import check_target, staged_folder
-from export.verify import GATES, WORDS, VerificationError, verify
+from export.verify import GATES, WORDS, VerificationError, check_gate, verify
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk._signals import sigterm_interrupts
@@ -273,6 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise PixelClipError(
                 f"--batch is {options.batch}; expected at least 1, or nothing for any number"
             )
+        check_gate(options.gate)
         check_target(options.out)
         check_weights(options.model)
         pair = build_pair(

@@ -8,6 +8,7 @@ interrupted build leaves an older engine whole.
 import argparse
 import dataclasses
 import hashlib
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ DEFAULT_BATCH = (1, 1, 4)
 # K is a dimension of one small matrix product, so a wide range costs no time, but memory: logits of 512
 # classes and 4 pictures are 34 MB on the GPU and as much on the host.
 DEFAULT_CLASSES = (1, 32, 512)
+_MOST_WORKSPACE_MB = 1 << 23  # 8 TiB
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 # GPUs that a TensorRT-RTX engine runs on where it was told no more: Ampere and everything after.
 _RTX_CAPABILITY = "8.0+"
@@ -76,10 +78,12 @@ class Options:
             if values is None:
                 continue
             least, usual, most = values
-            if not 1 <= least <= usual <= most:
-                raise BackendError(f"--{name} is {values}; expected 1 ≤ min ≤ opt ≤ max")
-        if self.workspace_mb is not None and self.workspace_mb < 1:
-            raise BackendError(f"--workspace is {self.workspace_mb}; expected at least 1 (MiB)")
+            if not 1 <= least <= usual <= most < 2**31:
+                raise BackendError(f"--{name} is {values}; expected 1 ≤ min ≤ opt ≤ max < 2³¹")
+        if self.workspace_mb is not None and not 1 <= self.workspace_mb <= _MOST_WORKSPACE_MB:
+            raise BackendError(
+                f"--workspace is {self.workspace_mb}; expected 1 to {_MOST_WORKSPACE_MB} (MiB)"
+            )
 
 
 def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> Path:
@@ -144,6 +148,7 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
             "batch": batch,
             "classes": classes,
             "imgsz": options.imgsz,
+            "precision": options.precision,
             "workspace_mb": options.workspace_mb,
             **settings,
         },
@@ -282,7 +287,8 @@ def _timing_cache(config: Any, file: Path | None) -> Any:
 def _name(info: EngineInfo) -> str:
     """A file name that keeps engines for different machines and sizes apart."""
     where = "portable" if info.capability_is_minimum else f"sm{info.compute_capability.replace('.', '')}"
-    parts = [info.model, info.flavor, info.tensorrt_version, where, info.precision]
+    # open_clip's models have names with what file names cannot have.
+    parts = [re.sub(r"[^\w.-]+", "-", info.model), info.flavor, info.tensorrt_version, where, info.precision]
     if imgsz := info.options["imgsz"]:
         parts.append(f"{imgsz[0]}x{imgsz[1]}")
     return "-".join(parts)
@@ -342,8 +348,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         PixelClipError,
         OSError,
         RuntimeError,
+        TypeError,
         ValueError,
-    ) as error:  # The last two are TensorRT's and onnx's.
+    ) as error:  # The last three are TensorRT's and onnx's.
         print(f"to_trt: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     print(_summary(plan, EngineInfo.read(plan)))

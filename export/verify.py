@@ -25,7 +25,7 @@ from training.encoders.build import build_pair
 from training.encoders.pair import EncoderPair
 from training.encoders.runtime import TorchTextEncoder
 
-__all__ = ["GATES", "WORDS", "Report", "VerificationError", "main", "verify"]
+__all__ = ["GATES", "WORDS", "Report", "VerificationError", "check_gate", "main", "verify"]
 
 # Precision → least share of pixels that keep their label. "int8-weights" computes in fp32.
 GATES = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97, "int8-weights": 0.98}
@@ -135,6 +135,16 @@ def verify(bundle: Bundle, pair: EncoderPair, photos: Sequence[Path], gate: floa
     return report
 
 
+def check_gate(gate: float | None) -> None:
+    """Check a label agreement that somebody asks for, or None for the usual one.
+
+    Raises:
+        PixelClipError: It is no share.
+    """
+    if gate is not None and not 0 <= gate <= 1:
+        raise PixelClipError(f"--gate is {gate:g}; expected a share of the pixels, 0 to 1, as 0.99")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 they agree, 1 they do not or it failed, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="verify.py", description=__doc__.partition("\n")[0])
@@ -148,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--offline", action="store_true", help="take weights from the cache, never download")
     options = parser.parse_args(arguments)
     try:
+        check_gate(options.gate)
         photos = pictures("--photos", options.photos) or default_photos()
         bundle = find_bundle(options.bundle)
         bundle.verify()
@@ -157,6 +168,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise VerificationError(
                 f"{bundle.name} gives {bundle.embedding_dim} numbers a cell on {bundle.grid} cells, "
                 f"{options.model} {pair.dim} on {pair.grid}; name the model that it was exported from"
+            )
+        have = {entry.get("sha256") for entry in pair.sources}
+        if other := [entry for entry in bundle.sources if entry.get("sha256") not in have]:
+            files = ", ".join(str(entry.get("file", entry.get("name"))) for entry in other)
+            raise VerificationError(
+                f"{bundle.name} was made from {files}, which {options.model} alone is not; "
+                "give the file with --checkpoint"
             )
         gate = GATES.get(bundle.precision, GATES["fp32"]) if options.gate is None else options.gate
         verify(bundle, pair, photos, gate)

@@ -72,9 +72,13 @@ class InputSpec:
         """The same with another nominal size `(H, W)`.
 
         Raises:
-            BundleError: The model takes one size only, or a side is no positive multiple of `multiple`.
+            BundleError: It is no size, the model takes one only, or a side is no positive multiple of
+                `multiple`.
         """
-        height, width = size
+        sides = tuple(size) if isinstance(size, list | tuple) else (size,)
+        if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+            raise BundleError(f"input size is {size!r}; expected two whole numbers, (height, width)")
+        height, width = sides
         if self.fixed and (height, width) != (self.height, self.width):
             raise BundleError(
                 f"input size is {height}×{width}; this model takes {self.height}×{self.width} only. "

@@ -26,6 +26,12 @@ FLAVORS: Mapping[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_
 
 SCHEMA_VERSION = 1
 
+_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("model", "flavor", "tensorrt_version", "compute_capability", "gpu", "system"), str),
+    **dict.fromkeys(("precision", "stored_as", "onnx_sha256", "plan_sha256"), str),
+    **{"layers": dict, "tensors": list, "plan_size": int, "options": dict},
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TensorInfo:
@@ -119,7 +125,7 @@ class EngineInfo:
         file = plan.with_suffix(".json")
         try:
             fields = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BackendError(
                 f"{plan} has no readable sidecar {file.name}: {error}. "
                 "Expected both files as export/to_trt.py wrote them"
@@ -131,6 +137,9 @@ class EngineInfo:
                 "Compile the engine again with export/to_trt.py of this version."
             )
         try:
+            for key, kind in _TYPES.items():
+                if type(fields[key]) is not kind:
+                    raise TypeError(f"{key} is {fields[key]!r}; expected a {kind.__name__}")
             tensors = tuple(_tensor(tensor) for tensor in fields.pop("tensors"))
             return cls(**fields, tensors=tensors)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -165,9 +174,10 @@ class EngineInfo:
     def rebuild_command(self, plan: Path, bundle: Path) -> str:
         """The command that compiles this engine again, into the same folder and with the same shapes."""
         words = ["python", "export/to_trt.py", "--bundle", str(bundle), "--flavor", self.flavor]
-        for option in ("batch", "classes", "imgsz"):
-            if values := self.options.get(option):
-                words += [f"--{option}", *map(str, values)]
+        for option in ("batch", "classes", "imgsz", "precision", "workspace_mb"):
+            if given := self.options.get(option):
+                values = given if isinstance(given, list | tuple) else [given]
+                words += [f"--{option.removesuffix('_mb')}", *map(str, values)]
         if plan.parent != bundle / ENGINES:
             words += ["--out", str(plan.parent)]
         return shlex.join(words)
@@ -245,7 +255,15 @@ def engine_files(bundle: Path) -> list[Path]:
     """The plans in a bundle's folder, newest first."""
     # A file that is still being written has a name with a dot in front.
     plans = [plan for plan in (bundle / ENGINES).glob("*.plan") if not plan.name.startswith(".")]
-    return sorted(plans, key=lambda plan: (-plan.stat().st_mtime, plan.name))
+    return sorted(plans, key=lambda plan: (-_written(plan), plan.name))
+
+
+def _written(file: Path) -> float:
+    """When, in seconds since 1970; 0 if it cannot be looked at: its name may lead nowhere."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def system() -> str:

@@ -4,6 +4,7 @@ import difflib
 import functools
 import io
 import logging
+import numbers
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -19,7 +20,7 @@ from pixelclip_sdk._clock import Clock
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.classes import check_list_name, class_lists
-from pixelclip_sdk.errors import BackendError, ImageError, VocabularyError
+from pixelclip_sdk.errors import BackendError, ImageError, PixelClipError, VocabularyError
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import (
@@ -119,6 +120,7 @@ class Segmenter:
             BackendUnavailableError: The backend or device is not there.
             BackendError: The engine does not load, or was compiled from or for something else.
             VocabularyError: The words cannot be used.
+            PixelClipError: `threshold` is no cosine.
         """
         # Imported here so that `import pixelclip_sdk` stays light.
         from pixelclip_sdk.backends.choose import open_backend, spec_of
@@ -298,8 +300,17 @@ class Segmenter:
         engine = self._backend.shared(WORKERS)
         return segment_frames(begin, sources, buffer=buffer, channel_order=channel_order, on_error=on_error)
 
+    @property
+    def threshold(self) -> float | None:
+        """Pixels whose best cosine is below it become unknown; None for none."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float | None) -> None:
+        self._threshold = _checked_threshold(value)
+
     def _limit(self, threshold: float | None) -> float | None:
-        return self.threshold if threshold is None else threshold
+        return self._threshold if threshold is None else _checked_threshold(threshold)
 
     def _segment(
         self,
@@ -439,3 +450,9 @@ class Segmenter:
                 "the vocabulary was made with another text encoder than this model's; its embeddings mean "
                 "something else here. Build it with this model: pixelclip vocab build --model …"
             )
+
+
+def _checked_threshold(value: float | None) -> float | None:
+    if value is not None and not (isinstance(value, numbers.Real) and -1 <= value <= 1):
+        raise PixelClipError(f"threshold is {value!r}; expected a cosine, -1 to 1, or None")
+    return value

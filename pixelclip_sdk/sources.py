@@ -293,7 +293,11 @@ class _FolderSource:
 
 
 class _IterableSource:
-    """Pictures that a program gives."""
+    """Pictures that a program gives.
+
+    Attributes:
+        raised: What the program's own iterator raised, which is not ours to change.
+    """
 
     live: bool = False
     fps: Fraction | None = None
@@ -303,9 +307,10 @@ class _IterableSource:
         self.count: int | None = len(pictures) if isinstance(pictures, Sized) else None
         self._pictures = pictures
         self._order = channel_order
+        self.raised: Exception | None = None
 
     def __iter__(self) -> Generator[Frame, None, None]:
-        for picture in self._pictures:
+        for picture in self._given():
             clock = time.perf_counter()
             image = load_image(picture, self._order)
             # The next frame may be written into the same memory while this one is still in use.
@@ -313,8 +318,17 @@ class _IterableSource:
                 image = image.copy()
             yield Frame(image, None, (time.perf_counter() - clock) * 1e3, 0)
 
+    def _given(self) -> Iterator[ImageInput]:
+        try:
+            # Not `yield from`, which would end a generator that its owner goes on with.
+            for picture in self._pictures:  # noqa: UP028
+                yield picture
+        except Exception as error:
+            self.raised = error
+            raise
+
     def close(self) -> None:
-        pass
+        self._pictures = ()  # A generator that nobody else has ends with that: it may hold a camera.
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:

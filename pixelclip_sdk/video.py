@@ -215,6 +215,12 @@ class _Pipeline:
             thread.join(max(deadline - time.monotonic(), 0.01))
         for lane in self._lanes[len(self._readers) :]:  # If not every thread could be started.
             lane.source.close()
+        with (
+            self._changed
+        ):  # Jobs and lanes hold each other: frames and sources would stay until a collection.
+            self._started.clear()
+            for lane in self._lanes:
+                lane.waiting.clear()
 
     def _read(self, lane: _Lane) -> None:
         try:
@@ -293,9 +299,11 @@ class _Pipeline:
                 lane.waiting.clear()
             while len(lane.waiting) >= _WAITING and not self._stopped:
                 self._changed.wait()
+            if self._stopped:
+                return False
             lane.waiting.append(job)
             self._changed.notify_all()
-            return not self._stopped
+            return True
 
     def _work(self) -> None:
         while (job := self._take()) is not None:
@@ -353,11 +361,12 @@ def _finish(job: _Job) -> Segmentation:
         PixelClipError: The frame's error.
     """
     place = f"{job.lane.source.name}, frame {job.index}"
-    if job.error is not None:
-        if isinstance(job.error, PixelClipError):
-            raise type(job.error)(f"{place}: {job.error}") from job.error
-        job.error.add_note(f"While reading {place}.")
-        raise job.error
+    if (error := job.error) is not None:
+        theirs = error is getattr(job.lane.source, "raised", None)  # Their iterator's, whatever its kind.
+        if isinstance(error, PixelClipError) and not theirs:
+            raise type(error)(f"{place}: {error}") from error
+        error.add_note(f"While reading {place}.")
+        raise error
     if job.frame is None or job.result is None:
         raise ImageError(f"{place}: lost")
     speed = {name: ms for name, ms in job.result.speed.items() if name != "total"}

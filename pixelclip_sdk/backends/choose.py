@@ -9,6 +9,7 @@ import logging
 import os
 from pathlib import Path
 
+from pixelclip_sdk._files import is_file
 from pixelclip_sdk.backends.base import Backend, Device
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle, InputSpec
 from pixelclip_sdk.engine import engine_files
@@ -119,7 +120,7 @@ def _onnx(bundle: Bundle, name: str, place: Device, threads: int | None) -> Back
 def _engine(bundle: Bundle, plan: Path, place: Device) -> Backend:
     from pixelclip_sdk.backends.tensorrt import TensorRTBackend
 
-    if not plan.is_file():
+    if not is_file(plan):
         raise BackendUnavailableError(f"{plan} does not exist; expected an engine from export/to_trt.py")
     return TensorRTBackend(plan, bundle=bundle, gpu=place.index)
 

@@ -11,6 +11,7 @@ import io
 import logging
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ __all__ = ["GPU_PROVIDERS", "OnnxBackend", "create_session", "default_threads", 
 
 _log = logging.getLogger(__name__)
 
+_MOST_THREADS = 1024
+# What takes the time: none of it may run where nobody asked for it.
+_HEAVY = ("Conv", "Gemm", "MatMul")
 _GPU_EXTRA = 'pip install "pixelclip-sdk[gpu]"'
 
 GPU_PROVIDERS = {
@@ -72,9 +76,10 @@ class OnnxBackend(Backend):
         # Threads that were asked for are kept; GPUs have none to divide.
         self._again: Callable[..., OnnxBackend] | None = None
         if device == "cpu" and threads is None:
+            self._path, self._loaded = path.absolute(), _identity(path)
             self._again = functools.partial(
                 OnnxBackend,
-                path,
+                self._path,
                 embedding_dim=embedding_dim,
                 multiple=multiple,
                 fixed_size=fixed_size,
@@ -131,6 +136,8 @@ class OnnxBackend(Backend):
             if self._again is None or calls < 2 or default_threads() < 2:
                 return self
             if self._shared is None:
+                if _identity(self._path) != self._loaded:
+                    raise BackendError(f"{self._path} is not the file that was loaded. Load the model again.")
                 self._shared = self._again(threads=max(default_threads() // calls, 1))
             return self._shared
 
@@ -141,6 +148,15 @@ class OnnxBackend(Backend):
             self._session = None
             if self._shared is not None:
                 self._shared.close()
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What tells a file from another at the same place, and from itself changed; empty if it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def create_session(
@@ -159,8 +175,8 @@ def create_session(
         BackendError: ONNX Runtime refuses the file.
     """
     place = Device.parse(device)
-    if threads is not None and threads < 1:
-        raise BackendError(f"threads is {threads}; expected at least 1, or None for all cores")
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= _MOST_THREADS):
+        raise BackendError(f"threads is {threads}; expected 1 to {_MOST_THREADS}, or None for all cores")
     ort = _onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or default_threads()
@@ -168,6 +184,7 @@ def create_session(
     # cores they burnt a third (docs/adr/0008).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     arguments: dict[str, Any] = {}
     if place.kind != "gpu":
         expected = "CPUExecutionProvider"
@@ -199,8 +216,33 @@ def create_session(
             f"asked for {expected}, onnxruntime runs {running}: it found no GPU, or lacks a library of CUDA, "
             "cuDNN or TensorRT. See `pixelclip doctor`, or use device='cpu'."
         )
+    if expected != "CPUExecutionProvider":
+        _check_assignment(session, expected)
     _log.info("%s runs on %s", path.name, running[0])
     return session
+
+
+def _check_assignment(session: Any, expected: str) -> None:
+    """Refuse a session that has a GPU and computes beside it: nodes that a provider lacks go to the CPU.
+
+    Raises:
+        BackendUnavailableError: Convolutions or matrix products are on the CPU.
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):  # ONNX Runtime before 1.24
+        return
+    on_cpu = Counter(
+        node.op_type
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name == "CPUExecutionProvider"
+        for node in part.get_nodes()
+    )
+    if heavy := {kind: count for kind, count in on_cpu.items() if kind in _HEAVY}:
+        found = ", ".join(f"{count} {kind}" for kind, count in heavy.items())
+        raise BackendUnavailableError(
+            f"asked for {expected}, which leaves {found} to the CPU. Use another backend, or device='cpu'."
+        )
+    if on_cpu:
+        _log.info("%s leaves to the CPU: %s", expected, dict(on_cpu))
 
 
 def _built_in_provider(ort: Any, provider: str) -> str:

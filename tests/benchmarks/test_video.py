@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,18 @@ def test_every_frame_after_the_warm_up_counts(wandering, fake):
     assert report["fps_slowest_third"] <= report["fps"] * 1.2
     assert report["longest_gap_ms"] >= 1e3 / report["fps"] * 0.9
     assert 20 < report["rss_mb"]["start"] <= report["rss_mb"]["peak"] < 4000
-    with pytest.raises(SystemExit, match="ask for more"):
-        measure(fake.stream(Repeated(wandering, 8)), 8, warmup=4)
+    with pytest.raises(SystemExit, match="4 frames after 4 of warm-up"):
+        measure(fake.stream(Repeated(wandering, 8)), 12, warmup=4)
+    for frames, warmup in ((8, 4), (20, -1)):
+        with pytest.raises(SystemExit, match="expected at least"):
+            measure(fake.stream(Repeated(wandering, 8)), frames, warmup=warmup)
+
+
+def test_without_a_warm_up_the_clock_starts_at_once(wandering, fake):
+    began = time.perf_counter()
+    report = measure(fake.stream(Repeated(wandering, 20)), 20, warmup=0)
+    assert report["frames"] == 20
+    assert report["fps"] > 20 / (time.perf_counter() - began) * 0.5
 
 
 @pytest.mark.parametrize("options", [[], ["--draw"]])

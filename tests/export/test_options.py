@@ -113,6 +113,8 @@ def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
         (["--classes", "nowhere.txt"], "nowhere.txt"),
         (["--classes", "cat", "--name", "My Pets"], "cannot be named 'My Pets'"),
         (["--batch", "0"], "--batch is 0"),
+        (["--gate", "99.5"], "--gate is 99.5; expected a share"),
+        (["--gate", "nan"], "--gate is nan"),
         (["--out", str(PHOTOS)], "exists and is no bundle"),
     ],
 )

@@ -141,6 +141,15 @@ def compile_rtx(*arguments: str | Path) -> int:
     return main(["--flavor", "tensorrt-rtx", *map(str, arguments)])
 
 
+def test_a_model_with_a_name_of_open_clip_s_has_its_engine_in_its_folder(tmp_path):
+    folder = bundle_of(tiny_graph(), tmp_path / "tiny", "fp32")
+    manifest = json.loads((folder / "bundle.json").read_text()) | {"name": "open_clip:ViT-B-32/openai"}
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    assert compile_rtx("--bundle", folder) == 0
+    (plan,) = engine_files(folder)
+    assert plan.name.startswith("open_clip-ViT-B-32-openai-tensorrt-rtx")
+
+
 def test_the_documented_command_compiles_the_bundled_model(lite, tmp_path):
     command = [
         sys.executable,
@@ -356,6 +365,8 @@ def test_ctrl_c_stops_the_build_and_leaves_the_older_engine(tmp_path, monkeypatc
     [
         (["--batch", 4, 2, 1], "1 ≤ min ≤ opt ≤ max"),
         (["--batch", 1, 2], "2 numbers"),
+        (["--batch", 10**20], "max < 2³¹"),
+        (["--workspace", 10**14], "--workspace is 100000000000000"),
         (["--classes", 0], "--classes"),
         (["--imgsz", 33, 32], "height is 33; expected a positive multiple of 8, for example 32 or 40"),
         (

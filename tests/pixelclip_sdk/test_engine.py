@@ -145,6 +145,8 @@ def test_a_missing_plan_is_an_error_of_the_tree(engine):
         (lambda fields: fields.update(schema_version=2), "schema version 2"),
         (lambda fields: fields.pop("gpu"), "gpu"),
         (lambda fields: fields.update(colour="red"), "colour"),
+        (lambda fields: fields.update(onnx_sha256=None), "onnx_sha256 is None; expected a str"),
+        (lambda fields: fields.update(plan_size="4000"), "plan_size is '4000'; expected a int"),
         (lambda fields: fields.update(flavor="tensorflow"), "tensorflow"),
         (lambda fields: fields.update(compute_capability="new"), "'new'"),
         (lambda fields: fields.update(tensors=[1]), "no sidecar"),
@@ -165,7 +167,7 @@ def test_a_sidecar_that_says_nonsense_is_refused(engine, change, said):
         EngineInfo.read(plan)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"[]", b"{", b"\xff"])
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{", b"\xff", b"[" * 100_000])
 def test_a_sidecar_that_cannot_be_read_is_refused(engine, content):
     plan, _ = engine
     sidecar = plan.with_suffix(".json")
@@ -178,7 +180,15 @@ def test_engine_files_are_those_of_the_bundle(engine, tmp_path):
     plan, _ = engine
     (plan.parent / ".model-half.plan").write_bytes(b"being written")
     assert engine_files(tmp_path) == [plan]
+    (plan.parent / "gone.plan").symlink_to("nowhere")
+    assert engine_files(tmp_path) == [plan, plan.parent / "gone.plan"]
     assert engine_files(plan.parent) == []
+
+
+def test_the_command_repeats_what_was_asked_for(engine, tmp_path):
+    plan, info = engine
+    asked = dataclasses.replace(info, options={"precision": "fp16", "workspace_mb": 512})
+    assert asked.rebuild_command(plan, tmp_path).endswith("--precision fp16 --workspace 512")
 
 
 def test_the_command_names_no_folder_for_an_engine_in_its_bundle(engine, tmp_path):

@@ -12,13 +12,16 @@ from pixelclip_sdk import (
     BackendUnavailableError,
     BundleError,
     ImageError,
+    PixelClipError,
     Segmenter,
     Vocabulary,
     VocabularyError,
 )
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.backends.fake import FakeBackend
+from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.models import available_models
 
 
 def test_patches_get_their_colours(fake, patches):
@@ -57,6 +60,37 @@ def test_threshold_makes_unknown(fake, patches):
     fake.threshold = 0.9
     assert (fake(yellow).labels == 255).all()
     assert (fake.predict(patches, threshold=-1).labels != 255).all()
+
+
+@pytest.mark.parametrize("threshold", ["0.2", float("nan"), 2, -1.5])
+def test_a_threshold_is_a_cosine(fake, patches, threshold):
+    with pytest.raises(PixelClipError, match="expected a cosine"):
+        fake.predict(patches, threshold=threshold)
+    with pytest.raises(PixelClipError, match="expected a cosine"):
+        fake.threshold = threshold
+    assert fake.threshold is None
+
+
+@pytest.mark.parametrize("threads", [0, 1.5, "2", 10**10])
+def test_threads_are_a_number_of_them(threads):
+    with pytest.raises(BackendError, match="expected 1 to 1024"):
+        Segmenter.from_pretrained(threads=threads)
+
+
+def test_a_stream_runs_no_other_file_than_was_loaded(tmp_path, photo, monkeypatch):
+    folder = shutil.copytree(available_models()["pixelclip-lite"], tmp_path / "lite")
+    monkeypatch.chdir(tmp_path)
+    with Segmenter.from_pretrained("lite", classes=["cat", "wall"]) as segmenter:
+        monkeypatch.chdir("/")  # A relative path means what it meant.
+        if default_threads() > 1:
+            next(segmenter.stream([photo]))
+    with Segmenter.from_pretrained(folder, classes=["cat", "wall"]) as segmenter:
+        segmenter.predict(photo)
+        file = folder / "image_encoder.onnx"
+        file.write_bytes(file.read_bytes())  # Written anew: another export may have done it.
+        if default_threads() > 1:
+            with pytest.raises(BackendError, match="not the file that was loaded"):
+                segmenter.stream([photo])
 
 
 def test_channel_order(fake, patches):
@@ -298,7 +332,14 @@ def test_the_input_size_can_be_chosen(size, grid):
 
 @pytest.mark.parametrize(
     ("size", "said"),
-    [((100, 224), "height is 100.*multiple of 32, for example 96 or 128"), ((96, 0), "width is 0")],
+    [
+        ((100, 224), "height is 100.*multiple of 32, for example 96 or 128"),
+        ((96, 0), "width is 0"),
+        (448, "expected two whole numbers"),
+        ("ab", "expected two whole numbers"),
+        ((448,), "expected two whole numbers"),
+        ((448.0, 448.0), "expected two whole numbers"),
+    ],
 )
 def test_input_sizes_that_do_not_fit_are_refused(size, said):
     with pytest.raises(BundleError, match=said):

@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixelclip_sdk import BackendError, ImageError, Segmenter, VocabularyError, video
+from pixelclip_sdk import BackendError, ImageError, PixelClipError, Segmenter, VocabularyError, video
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.sources import Frame
@@ -350,7 +351,7 @@ def test_a_source_that_breaks_off_leaves_the_others_if_asked(fake, caplog):
 
 def test_when_all_break_off_the_last_error_is_raised(fake):
     results = []
-    with pytest.raises(ImageError, match=r"frame [12]: the cable is out"):
+    with pytest.raises(ImageError, match=r"the cable is out\nWhile reading .*frame [12]"):
         results.extend(fake.stream(breaking(1), breaking(2), on_error="skip"))
     with pytest.raises(ImageError, match="the cable is out"):
         list(fake.stream(breaking(1), on_error="skip"))
@@ -410,5 +411,50 @@ def test_leaving_does_not_wait_for_a_camera_that_is_gone(fake, monkeypatch):
 def test_only_what_is_live_is_opened_again(fake):
     with pytest.raises(ImageError, match="frame 2: the cable is out"):
         list(fake.stream(Flaky(2, live=False), on_error="reopen"))
-    with pytest.raises(ImageError, match="frame 1: the cable is out"):
+    with pytest.raises(ImageError, match=r"the cable is out\nWhile reading .*frame 1"):
         list(fake.stream(breaking(1), on_error="reopen"))
+
+
+def test_leaving_a_stream_ends_the_generator_that_it_reads(fake):
+    """It may hold a camera, which nobody else can open until then."""
+    ended = []
+
+    def frames():
+        try:
+            while True:
+                yield np.zeros((48, 64, 3), np.uint8)
+        finally:
+            ended.append(True)
+
+    gc.disable()  # What is left to the collector comes too late.
+    try:
+        for result in fake.stream(frames()):
+            if result.frame.index == 2:
+                break
+        del result
+        assert ended
+        kept = frames()  # One that its owner goes on with is not ended.
+        next(fake.stream(kept))
+        assert next(kept).shape == (48, 64, 3)
+    finally:
+        gc.enable()
+
+
+class OwnError(PixelClipError):
+    def __init__(self, first, second):
+        super().__init__(f"{first}{second}")
+
+
+def test_what_a_generator_raises_comes_as_it_is(fake):
+    raised = OwnError(1, 2)
+
+    def frames():
+        yield np.zeros((48, 64, 3), np.uint8)
+        raise raised
+
+    with pytest.raises(OwnError) as error:
+        list(fake.stream(frames()))
+    assert error.value is raised
+    assert any("frame 1" in note for note in raised.__notes__)
+    with pytest.raises(ImageError, match=r"iterable \(list\), frame 0: got an array"):  # the SDK's own
+        list(fake.stream([np.zeros((4, 4, 2), np.uint8)]))

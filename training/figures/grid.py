@@ -17,7 +17,8 @@ __all__ = ["draw_grid"]
 UInt8Array = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer]
 
-_SEEN = 0.005  # share of some picture that a class must have to be in the legend
+# Of many classes those are in the legend that have such a share of some picture; of few all that are in one.
+_SEEN, _MANY = 0.005, 30
 
 
 def draw_grid(
@@ -49,6 +50,7 @@ def draw_grid(
     headings += [[t, f"mIoU {_percent(scores[t])} on these photos"] if scores else [t] for t in predictions]
     headings += [["truth", "grey: not scored"]] if truths is not None else []
     rows, seen = [], np.zeros(count, bool)
+    least = _SEEN if count > _MANY else 0.0
     for index, photo in enumerate(photos):
         truth = None if truths is None else truths[index]
         cells: list[Image.Image] = [plain(photo)]
@@ -58,10 +60,10 @@ def draw_grid(
                 miou = Confusion.of(truth, found[index], count).miou
                 cell = stacked([cell, text_block([f"mIoU {_percent(miou)}"], TILE)])
             cells.append(cell)
-            seen |= _shares(found[index], count) > _SEEN
+            seen |= _shares(found[index], count) > least
         if truth is not None:
             cells.append(over(photo, truth, count))
-            seen |= _shares(truth, count) > _SEEN
+            seen |= _shares(truth, count) > least
         rows.append(cells)
     grid = table(headings, rows)
     entries = [(name, palette(count)[i]) for i, name in enumerate(names) if seen[i]]

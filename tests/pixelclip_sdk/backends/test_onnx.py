@@ -1,4 +1,5 @@
 import numpy as np
+import onnxruntime
 import pytest
 
 from pixelclip_sdk import BackendError, BackendUnavailableError
@@ -78,9 +79,20 @@ def test_a_gpu_that_is_not_there_is_an_error_not_a_slow_cpu():
         pytest.skip("this machine has a GPU that onnxruntime can use")
 
 
+def test_a_provider_that_leaves_the_work_to_the_cpu_is_an_error(monkeypatch):
+    """ONNX Runtime does so node by node, with its fallbacks off; Azure's provider computes nothing."""
+    other = "AzureExecutionProvider"
+    if other not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no second provider")
+    monkeypatch.setitem(onnx.GPU_PROVIDERS, "cuda", other)
+    file = find_bundle("pixelclip-lite").file("image_encoder.onnx")
+    with pytest.raises(BackendUnavailableError, match=f"asked for {other}, which leaves .*Conv.* to the CPU"):
+        create_session(file, device="gpu", provider="cuda")
+
+
 @pytest.mark.parametrize("threads", [0, -1])
 def test_a_wrong_number_of_threads_is_refused(threads, tmp_path):
-    with pytest.raises(BackendError, match="at least 1"):
+    with pytest.raises(BackendError, match="expected 1 to 1024"):
         create_session(tmp_path / "any.onnx", threads=threads)
 
 
