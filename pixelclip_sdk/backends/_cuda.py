@@ -43,13 +43,14 @@ class Cuda:
 
     def __init__(self, index: int = 0) -> None:
         try:
-            from cuda.bindings import runtime
+            from cuda.bindings import driver, runtime
         except ImportError as error:
             raise BackendUnavailableError(
                 f"cuda-bindings cannot be imported: {error}. "
                 'Install it: pip install "pixelclip-sdk[tensorrt]"'
             ) from error
         self._runtime: Any = runtime
+        self._driver: Any = driver
         try:
             count = self.call("cudaGetDeviceCount")
         except BackendError as error:
@@ -79,13 +80,23 @@ class Cuda:
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Make the GPU this thread's current one; then restore the one before."""
+        """Make the GPU this thread's current one; then restore the one before, if the program uses that.
+
+        To set a device makes a context on it, which takes memory, and fails where the GPU is another's. The
+        current one of a thread that never used CUDA is number 0.
+        """
         before = self.call("cudaGetDevice")
         self.call("cudaSetDevice", self.gpu.index)
         try:
             yield
         finally:
-            self.call("cudaSetDevice", before)
+            if before != self.gpu.index and self._in_use(before):
+                self.call("cudaSetDevice", before)
+
+    def _in_use(self, index: int) -> bool:
+        """Whether this process has a context on a GPU."""
+        status, _, active = self._driver.cuDevicePrimaryCtxGetState(index)
+        return status == self._driver.CUresult.CUDA_SUCCESS and bool(active)
 
     def device_memory(self, size: int, release: contextlib.ExitStack) -> int:
         """Pointer to new memory of `size` bytes on the GPU, freed with `release`."""

@@ -310,7 +310,7 @@ def machine(request) -> Machine:
     pytest.importorskip("tensorrt_rtx")
     cuda = HostCuda()
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyError):
-        patch.setitem(sys.modules, "cuda.bindings", types.SimpleNamespace(runtime=cuda))
+        patch.setitem(sys.modules, "cuda.bindings", types.SimpleNamespace(runtime=cuda, driver=cuda))
         plans: dict[bytes, EngineInfo] = {}
         read = EngineInfo.read
 

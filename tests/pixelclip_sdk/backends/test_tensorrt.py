@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,9 @@ def test_every_cuda_function_that_is_used_exists():
     assert len(used) > 20
     members = {*dir(runtime), *dir(runtime.cudaError_t), *dir(runtime.cudaMemcpyKind)}
     assert used <= members | set(dir(runtime.cudaStreamCaptureMode))
+    driver = pytest.importorskip("cuda.bindings.driver")
+    assert {"cuDevicePrimaryCtxGetState", "CUresult"} <= {*dir(driver)}
+    assert driver.CUresult.CUDA_SUCCESS == 0
 
 
 def test_every_tensorrt_method_that_is_used_exists():
@@ -278,3 +282,26 @@ def test_pictures_are_squashed_to_the_size_of_an_engine_of_one_size(monkeypatch)
     monkeypatch.setattr(choose, "open_backend", lambda *_: engine)
     with Segmenter.from_pretrained() as segmenter:
         assert segmenter.features(np.zeros((50, 400, 3), np.uint8)).shape == (12, 8, 3)
+
+
+@pytest.mark.parametrize(("in_use", "set_to"), [({1}, [1]), ({0, 1}, [1, 0])])
+def test_a_gpu_that_the_program_does_not_use_is_left_alone(monkeypatch, in_use, set_to):
+    """To make GPU 0 current again would take memory on it, or fail where it is another process's."""
+    calls: list[int] = []
+    facts = types.SimpleNamespace(name=b"some GPU", major=8, minor=6)
+    runtime = types.SimpleNamespace(
+        cudaError_t=types.SimpleNamespace(cudaSuccess=0),
+        cudaGetDeviceCount=lambda: (0, 2),
+        cudaGetDeviceProperties=lambda _: (0, facts),
+        cudaGetDevice=lambda: (0, 0),
+        cudaSetDevice=lambda index: (calls.append(index) or 0,),
+    )
+    driver = types.SimpleNamespace(
+        CUresult=types.SimpleNamespace(CUDA_SUCCESS=0),
+        cuDevicePrimaryCtxGetState=lambda index: (0, 0, int(index in in_use)),
+    )
+    bindings = types.SimpleNamespace(runtime=runtime, driver=driver)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    with Cuda(1).current():
+        assert calls == [1]
+    assert calls == set_to
