@@ -5,18 +5,25 @@ Every export does this; for a bundle that is there already,
 """
 
 import argparse
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
+from export.half import rounding
 from export.photos import default_photos, pictures
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
+from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.backends.choose import open_backend
+from pixelclip_sdk.backends.onnx import OnnxBackend
+from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import covered, fit, load_image
@@ -93,7 +100,7 @@ def verify(bundle: Bundle, pair: EncoderPair, photos: Sequence[Path], gate: floa
     ours = Vocabulary.encode(WORDS, TextEncoder(bundle)).embeddings
     source = Vocabulary.encode(WORDS, TorchTextEncoder(pair)).embeddings
     agreement, worst, mean, cosine = [], 0.0, [], []
-    with open_backend(bundle, "onnx", "cpu") as backend:
+    with _opened(bundle) as backend:
         for photo in photos:
             picture = load_image(photo)
             image = fit(picture, bundle.input)[None]
@@ -133,6 +140,27 @@ def verify(bundle: Bundle, pair: EncoderPair, photos: Sequence[Path], gate: floa
             f"{gate:.2%} is asked of {bundle.precision}. Export with higher precision, or lower --gate."
         )
     return report
+
+
+@contextlib.contextmanager
+def _opened(bundle: Bundle) -> Iterator[Backend]:
+    """The bundle's image encoder on the CPU, computing as the precision says."""
+    if bundle.precision != "fp16":
+        with open_backend(bundle, "onnx", "cpu") as backend:
+            yield backend
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / IMAGE_ENCODER
+        onnx.save(rounding(onnx.load(bundle.file(IMAGE_ENCODER))), file)
+        spec = bundle.input
+        with OnnxBackend(
+            file,
+            embedding_dim=bundle.embedding_dim,
+            multiple=spec.multiple,
+            fixed_size=spec.only_size,
+            batch=spec.batch,
+        ) as backend:
+            yield backend
 
 
 def check_gate(gate: float | None) -> None:
