@@ -3,7 +3,7 @@
 Draws the scenes; for every seed trains a small CLIP on pairs of images and captions; fine-tunes it with
 PixelCLIP on other scenes and their unlabelled masks, as the paper does and with one idea left out or one
 number changed; scores all on scenes that nothing was trained on. What is done already is read back, so that
-the same command goes on where it was stopped. It takes about an hour and a half on one core.
+the same command goes on where it was stopped. It takes about two hours on one core.
 """
 
 from __future__ import annotations
