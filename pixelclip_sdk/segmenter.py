@@ -4,6 +4,7 @@ import difflib
 import functools
 import io
 import logging
+import math
 import numbers
 import os
 import threading
@@ -120,7 +121,7 @@ class Segmenter:
             BackendUnavailableError: The backend or device is not there.
             BackendError: The engine does not load, or was compiled from or for something else.
             VocabularyError: The words cannot be used.
-            PixelClipError: `threshold` is no cosine.
+            PixelClipError: `threshold` is no number.
         """
         # Imported here so that `import pixelclip_sdk` stays light.
         from pixelclip_sdk.backends.choose import open_backend, spec_of
@@ -453,6 +454,7 @@ class Segmenter:
 
 
 def _checked_threshold(value: float | None) -> float | None:
-    if value is not None and not (isinstance(value, numbers.Real) and -1 <= value <= 1):
-        raise PixelClipError(f"threshold is {value!r}; expected a cosine, -1 to 1, or None")
+    # Beyond 1 it leaves nothing, which may be what is wanted.
+    if value is not None and (not isinstance(value, numbers.Real) or math.isnan(value)):
+        raise PixelClipError(f"threshold is {value!r}; expected a number, a cosine, or None")
     return value

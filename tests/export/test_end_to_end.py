@@ -59,7 +59,7 @@ def photos(tmp_path_factory) -> tuple[Path, Path]:
         ("tiny", "fp16", []),
         ("tiny", "int8", ["--gate", "0.6"]),
         ("pixelclip-lite", "fp16", []),
-        ("pixelclip-lite", "int8", ["--gate", "0.7"]),
+        pytest.param("pixelclip-lite", "int8", ["--gate", "0.7"], marks=pytest.mark.slow),
     ],
 )
 def test_from_weights_to_an_engine(tiny, photos, tmp_path, capsys, model, precision, options):

@@ -139,7 +139,7 @@ def test_pil_images_whose_file_is_no_good_are_refused(photo):
 def test_damage_that_pillow_has_other_errors_for_is_an_image_error(kind, photo):
     if kind not in Image.SAVE:
         pytest.skip(f"this Pillow writes no {kind}")
-    whole = saved(Image.fromarray(photo), kind)
+    whole = saved(Image.fromarray(photo[:64, :64]), kind)
     refused = 0
     for place in range(0, len(whole), max(len(whole) // 60, 1)):
         broken = bytearray(whole)
