@@ -98,9 +98,9 @@ def measure(results: Iterator[Segmentation], frames: int, *, warmup: int) -> dic
         frames: At most so many come after the warm-up.
         warmup: Results that do not count; the clocks start with the last of them.
     """
-    # Filled beforehand, so that memory which grows is not the benchmark's own.
     if frames < _FEWEST or warmup < 0:
         raise SystemExit(f"--frames is {frames} and --warmup {warmup}; expected at least {_FEWEST} and 0")
+    # Filled beforehand, so that memory which grows is not the benchmark's own.
     stages = np.full((frames, len(_STAGES)), np.nan, np.float32)
     seconds, memory = np.full(frames, np.nan), np.full(frames, np.nan)
     start, cpu, dropped = time.perf_counter(), time.process_time(), 0

@@ -184,7 +184,8 @@ def create_session(
     # cores they burnt a third (docs/adr/0008).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if place.kind == "gpu":  # For `_check_assignment`.
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     arguments: dict[str, Any] = {}
     if place.kind != "gpu":
         expected = "CPUExecutionProvider"
@@ -216,7 +217,7 @@ def create_session(
             f"asked for {expected}, onnxruntime runs {running}: it found no GPU, or lacks a library of CUDA, "
             "cuDNN or TensorRT. See `pixelclip doctor`, or use device='cpu'."
         )
-    if expected != "CPUExecutionProvider":
+    if place.kind == "gpu":
         _check_assignment(session, expected)
     _log.info("%s runs on %s", path.name, running[0])
     return session
