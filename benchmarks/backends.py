@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import command
 from benchmarks.stored import store
 from pixelclip_sdk import PixelClipError, Segmenter
 from pixelclip_sdk.backends._cuda import Cuda
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, LatencyReport, environment, measure_latency, sample_jpeg
+from training.arguments import positive
 
 ONNX_BACKENDS = (("onnx", "cpu"), ("onnx", "gpu"), ("onnx-cuda", "gpu"), ("onnx-tensorrt", "gpu"))
 
@@ -76,14 +78,15 @@ def main() -> int:
     parser.add_argument(
         "--engines", type=Path, metavar="DIR", help="folder of .plan files (default: the model's)"
     )
-    parser.add_argument("--runs", type=int, default=100, help="measured frames (default: %(default)s)")
+    parser.add_argument("--runs", type=positive, default=100, help="measured frames (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     options = parser.parse_args()
-    if options.runs < 1:
-        parser.error(f"--runs is {options.runs}; expected at least 1")
     cases: list[tuple[str, str | Path, str]] = [(f"{b} {device}", b, device) for b, device in ONNX_BACKENDS]
     if options.engines:
-        cases += [(plan.name, plan, "gpu") for plan in sorted(options.engines.glob("*.plan"))]
+        plans = sorted(options.engines.glob("*.plan"))
+        if not plans:
+            parser.error(f"no engines (*.plan) in {options.engines}; export/to_trt.py makes them")
+        cases += [(plan.name, plan, "gpu") for plan in plans]
     else:
         cases.append(("tensorrt gpu", "tensorrt", "gpu"))
     rows = [measure(name, options.model, backend, device, options.runs) for name, backend, device in cases]
@@ -116,4 +119,4 @@ def _to_json(model: str, rows: list[Row]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -14,9 +14,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import command
 from benchmarks.stored import store
 from pixelclip_sdk import Segmenter
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, measure_latency, sample_jpeg
+from training.arguments import positive
 
 # Runs in a fresh interpreter, which prints the times in seconds, and the memory, as JSON.
 _COLD_START = """
@@ -82,7 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="pixelclip-lite", help="name or folder (default: %(default)s)")
     parser.add_argument("--image", type=Path, help="an image file (default: a made-up 640×480 JPEG)")
-    parser.add_argument("--runs", type=int, default=100, help="measured frames (default: %(default)s)")
+    parser.add_argument("--runs", type=positive, default=100, help="measured frames (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     options = parser.parse_args()
     jpeg = options.image.read_bytes() if options.image else sample_jpeg()
@@ -110,4 +112,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

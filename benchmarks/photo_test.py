@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.command import command
 from pixelclip_sdk import Segmenter, Vocabulary
 from pixelclip_sdk.benchmark import environment
+from training.arguments import positive
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _RESAMPLES = 10_000
@@ -123,16 +125,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="photos named after what they show")
     parser.add_argument("--model", default="pixelclip-lite", help="name or folder (default: %(default)s)")
-    parser.add_argument("--names", type=int, default=20, help="names a photo (default: %(default)s)")
+    parser.add_argument("--names", type=positive, default=20, help="names a photo (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of names (default: %(default)s)")
     parser.add_argument(
-        "--draws", type=int, default=1, help="times a photo gets other names (default: %(default)s)"
+        "--draws", type=positive, default=1, help="times a photo gets other names (default: %(default)s)"
     )
     parser.add_argument("--against", metavar="MODEL", help="another model, name or folder, to compare with")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
     options = parser.parse_args()
-    if options.draws < 1:
-        parser.error(f"--draws is {options.draws}; expected at least 1")
     result, *others = (
         _test(model, options) for model in (options.model, options.against) if model is not None
     )
@@ -162,4 +162,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

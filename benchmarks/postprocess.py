@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from benchmarks.command import command
 from benchmarks.stored import store
 from benchmarks.turns import in_turns
 from pixelclip_sdk import Segmenter
@@ -25,6 +26,7 @@ from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.classes import class_list
 from pixelclip_sdk.postprocess import labels_upsampled
+from training.arguments import positive
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GRID = 64
@@ -106,7 +108,9 @@ def main() -> int:
         nargs="*",
         help="image files or folders, of which the first five (default: examples/)",
     )
-    parser.add_argument("--runs", type=int, default=5, help="runs a photo and case (default: %(default)s)")
+    parser.add_argument(
+        "--runs", type=positive, default=5, help="runs a photo and case (default: %(default)s)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     options = parser.parse_args()
     photos = []
@@ -152,4 +156,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -23,6 +23,7 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from benchmarks.accuracy import accuracies
+from benchmarks.command import command
 from benchmarks.models import VIT, random_vit
 from benchmarks.stored import store
 from benchmarks.turns import in_turns, medians
@@ -36,6 +37,7 @@ from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.text import TextEncoder
+from training.arguments import positive
 from training.encoders.build import build_pair
 from training.encoders.pair import EncoderPair
 from training.encoders.registry import LITE
@@ -175,9 +177,13 @@ def main() -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="real photos (JPEG)")
-    parser.add_argument("--calibration", type=int, default=64, help="photos to calibrate on (%(default)s)")
-    parser.add_argument("--compared", type=int, default=100, help="other photos to compare (%(default)s)")
-    parser.add_argument("--runs", type=int, default=12, help="measured runs of each (%(default)s)")
+    parser.add_argument(
+        "--calibration", type=positive, default=64, help="photos to calibrate on (%(default)s)"
+    )
+    parser.add_argument(
+        "--compared", type=positive, default=100, help="other photos to compare (%(default)s)"
+    )
+    parser.add_argument("--runs", type=positive, default=12, help="measured runs of each (%(default)s)")
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="fine-tuned weights of pixelclip-lite"
     )
@@ -219,4 +225,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

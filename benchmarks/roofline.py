@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from benchmarks.command import command
 from benchmarks.compare import LITE_INT8_GATE, places, resized_jpeg
 from benchmarks.graph_cost import GraphCost, graph_cost
 from benchmarks.machine import Work, floor, integer_work, matrix_work, memory_work, rates
@@ -38,6 +39,7 @@ from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import label_dtype
 from pixelclip_sdk.preprocess import fit, load_image
+from training.arguments import positive
 from training.encoders.lite import build_lite
 
 __all__ = ["TARGETS", "Case", "main", "measure"]
@@ -309,15 +311,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--case", choices=["lite", "vit"], help="only this one (default: both)")
     parser.add_argument(
-        "--rounds", type=int, default=30, help="measured calls of each (default: %(default)s)"
+        "--rounds", type=positive, default=30, help="measured calls of each (default: %(default)s)"
     )
     parser.add_argument(
         "--bundles", type=Path, metavar="DIR", help="keep exported bundles here; they are taken if there"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     options = parser.parse_args()
-    if options.rounds < 1:
-        parser.error(f"--rounds is {options.rounds}; expected at least 1")
     jpeg = resized_jpeg(PHOTOS / "coffee.jpg", *_PICTURE)
     with tempfile.TemporaryDirectory() as temporary:
         cases = {}
@@ -335,4 +335,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import command
 from benchmarks.stored import store
 from benchmarks.turns import in_turns, medians
 from pixelclip_sdk import Segmenter, Vocabulary
@@ -28,6 +29,7 @@ from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from pixelclip_sdk.classes import class_list
 from pixelclip_sdk.preprocess import ImageInput, load_image
+from training.arguments import positive
 
 __all__ = ["SWEEPS", "Task", "main", "measure", "peak_mb"]
 
@@ -215,14 +217,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sweep", choices=SWEEPS, help="only this one (default: all)")
     parser.add_argument(
-        "--rounds", type=int, default=15, help="measured calls of each (default: %(default)s)"
+        "--rounds", type=positive, default=15, help="measured calls of each (default: %(default)s)"
     )
     parser.add_argument("--camvid", type=Path, metavar="DIR", help="CamVid, for the accuracy of input sizes")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="photos named after what they show, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     options = parser.parse_args()
-    if options.rounds < 1:
-        parser.error(f"--rounds is {options.rounds}; expected at least 1")
     # Not above: they bring torch, and the processes whose memory is measured import this module.
     from benchmarks.accuracy import accuracies
     from benchmarks.compare import resized_jpeg
@@ -255,4 +255,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

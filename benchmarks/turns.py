@@ -18,7 +18,7 @@ def in_turns(
     *,
     warmup: int = 2,
     pause_s: float = PAUSE_S,
-    budget_s: float = float("inf"),
+    slow_s: float = float("inf"),
 ) -> dict[str, list[float]]:
     """Milliseconds of each contender's calls, in turns, after rounds of warm-up.
 
@@ -30,14 +30,14 @@ def in_turns(
         rounds: Measured calls of each.
         warmup: Rounds before them that do not count.
         pause_s: Seconds before each turn.
-        budget_s: A contender that has used so many seconds (in measured calls, and taken part in 3 rounds)
-            takes part in no more.
+        slow_s: A contender whose calls take longer, in seconds, takes part in 3 rounds only. All others take
+            part in every round: medians of different rounds do not compare.
     """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(warmup + rounds):
         for name, run in contenders.items():
             times = samples[name]
-            if len(times) >= _LEAST and sum(times) > budget_s * 1e3:
+            if len(times) >= _LEAST and min(times) > slow_s * 1e3:
                 continue
             time.sleep(pause_s)
             run()

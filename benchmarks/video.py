@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.command import command
 from benchmarks.stored import store
 from pixelclip_sdk import Segmentation, Segmenter
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from pixelclip_sdk.sources import Frame, FrameSource, open_source
 from pixelclip_sdk.video_writer import write_video
+from training.arguments import positive
 
 _ROOT = Path(__file__).resolve().parents[1]
 _STAGES = ("decode", "preprocess", "inference", "postprocess", "wait", "total")
@@ -163,9 +165,15 @@ def main() -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="pixelclip-lite", help="name or folder (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=1000, help="measured frames (default: %(default)s)")
-    parser.add_argument("--warmup", type=int, default=50, help="frames before them (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="CPU threads for one frame (default: half the cores)")
+    parser.add_argument(
+        "--frames", type=positive, default=1000, help="measured frames (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warmup", type=positive, default=50, help="frames before them (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=positive, help="CPU threads for one frame (default: half the cores)"
+    )
     parser.add_argument("--draw", action="store_true", help="draw and encode the results as well")
     parser.add_argument("--camera", action="store_true", help=f"a live source of {_FPS} frames a second")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
@@ -206,4 +214,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -18,6 +18,8 @@ _WHITE = (255, 255, 255)
 # The place of white in an 8-bit palette: below 255, the label of what is unknown.
 _BORDER = 254
 _GOLDEN_RATIO = 0.6180339887
+# So many colours the golden ratio keeps apart; of 150, a third would look like another.
+_BY_HUE = 24
 # Legend entries are for reading; beyond this many they are not.
 _LEGEND_ENTRIES = 24
 # A legend inside the picture leaves out what covers less: it comes and goes from frame to frame.
@@ -26,18 +28,59 @@ _LEGEND_AREA = 0.005
 
 @functools.lru_cache
 def palette(count: int) -> UInt8Array:
-    """`count` colours that differ: hues a golden ratio apart, in three strengths.
+    """`count` colours that differ: hues a golden ratio apart, then whatever is farthest from all before.
 
     Returns:
-        `(count, 3)` uint8 RGB, read-only. The first colours are the same for every `count`.
+        `(count, 3)` uint8 RGB, read-only. The first colours are the same for every `count`. There are some
+        thousand, after which they repeat.
     """
-    colours = []
-    for i in range(count):
-        saturation, value = [(0.75, 0.95), (0.55, 1.0), (0.9, 0.7)][i % 3]
-        colours.append(colorsys.hsv_to_rgb((0.02 + i * _GOLDEN_RATIO) % 1, saturation, value))
-    result = (np.array(colours).reshape(count, 3) * 255).round().astype(np.uint8)
+    strengths = [(0.75, 0.95), (0.55, 1.0), (0.9, 0.7)]
+    colours = [
+        colorsys.hsv_to_rgb((0.02 + i * _GOLDEN_RATIO) % 1, *strengths[i % 3])
+        for i in range(min(count, _BY_HUE))
+    ]
+    result = np.array(colours).reshape(-1, 3)
+    if count > _BY_HUE:
+        result = np.resize(_farthest(result, count), (count, 3))
+    result = (result * 255).round().astype(np.uint8)
     result.flags.writeable = False
     return result
+
+
+def _farthest(first: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
+    """`first`, `(N, 3)` RGB 0–1, and more up to `count`, each the farthest from all before it in Oklab."""
+    levels = np.linspace(0, 1, 17)
+    left = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, 3)
+    lightness, *plane = _oklab(left).T
+    left = left[(lightness > 0.35) & (lightness < 0.93) & (np.hypot(*plane) > 0.05)]
+    places, chosen = _oklab(left), list(first)
+    near = np.full(len(left), np.inf)
+    for place in _oklab(first):
+        near = np.minimum(near, ((places - place) ** 2).sum(1))
+    while len(chosen) < count and near.any():
+        best = int(near.argmax())
+        chosen.append(left[best])
+        near = np.minimum(near, ((places - places[best]) ** 2).sum(1))
+    return np.array(chosen)
+
+
+def _oklab(colours: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """SRGB 0–1 in Oklab, whose distances are nearly those that people see (Ottosson 2020): `(N, 3)` both."""
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    cones = linear @ np.array(
+        [
+            [0.4122214708, 0.2119034982, 0.0883024619],
+            [0.5363325363, 0.6806995451, 0.2817188376],
+            [0.0514459929, 0.1073969566, 0.6299787005],
+        ]
+    )
+    return np.cbrt(cones) @ np.array(
+        [
+            [0.2104542553, 1.9779984951, 0.0259040371],
+            [0.7936177850, -2.4285922050, 0.7827717662],
+            [-0.0040720468, 0.4505937099, -0.8086757660],
+        ]
+    )
 
 
 def draw_overlay(

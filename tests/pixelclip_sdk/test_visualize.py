@@ -46,6 +46,20 @@ def test_as_many_names_as_a_byte_holds_and_one_more_are_drawn(image, count):
         assert tuple(found[y, x]) == tuple(colours[index])
 
 
+def test_colours_of_many_classes_can_be_told_apart():
+    colours = palette(171).astype(int)
+    steps = np.abs(colours[:, None] - colours).max(-1) + 255 * np.eye(len(colours), dtype=int)
+    assert steps.min() >= 16
+    assert np.abs(colours - np.array([[90, 90, 90]])).max(-1).min() >= 16  # Grey is unknown.
+
+
+def test_the_first_colours_are_the_same_for_every_count():
+    for fewer, more in ((3, 24), (24, 25), (30, 171)):
+        np.testing.assert_array_equal(palette(fewer), palette(more)[:fewer])
+    assert palette(0).shape == (0, 3)
+    assert palette(10_000).shape == (10_000, 3)
+
+
 def test_a_legend_inside_keeps_the_size_and_names_what_is_there(image):
     labels = np.zeros(SIZE, np.uint8)
     labels[60:] = 1
