@@ -62,7 +62,8 @@ _KEPT = (
 
 _REPEAT = (
     'Commands run in a checkout with the extra `bench` (`pip install -e ".[bench]"`). PHOTOS are real '
-    "photos, CAMVID is the data set ([evaluation.md](evaluation.md)). "
+    "photos, NAMED ones named after what they show, CAMVID is the data set "
+    "([evaluation.md](evaluation.md)). "
     "`python benchmarks/check.py OLD.json NEW.json` says which ratios got worse."
 )
 

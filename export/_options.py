@@ -7,7 +7,7 @@ from export.embed_text import check_name, named_classes
 from export.verify import VerificationError
 from pixelclip_sdk import PixelClipError, VocabularyError
 from pixelclip_sdk._files import sha256
-from pixelclip_sdk.classes import Classes
+from pixelclip_sdk.classes import Classes, parse_classes
 from training.encoders.clip import weight_bytes
 from training.encoders.registry import LITE
 
@@ -78,5 +78,5 @@ def vocabularies(given: Sequence[str], name: str | None) -> dict[str, Classes]:
                 f"two vocabularies would be called {key!r}; put the words into files, whose names they get"
             )
         check_name(key)
-        found[key] = words
+        found[key] = parse_classes(words)  # Or it would fail when all is done but this.
     return found

@@ -2,7 +2,7 @@
 
 import collections
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,15 +191,20 @@ def describe_tensors(network: Any, shapes: dict[str, Profile]) -> tuple[TensorIn
 
 
 class Progress:
-    """One line on a terminal that says what TensorRT is at; nothing where stderr is a file."""
+    """One line on a terminal that says what TensorRT is at; nothing where stderr is a file.
 
-    def __init__(self) -> None:
-        self.interrupted = False
+    Args:
+        stopped: Whether the build is to end. It is asked, because exceptions do not cross TensorRT: it
+            swallows those that Python code raises which it calls.
+    """
+
+    def __init__(self, stopped: Callable[[], bool]) -> None:
+        self._stopped = stopped
         self._show = sys.stderr.isatty()
         self._phases: dict[str, tuple[int, int]] = {}
 
     def monitor(self, trt: Any) -> Any:
-        """An ``IProgressMonitor``, or None if this TensorRT has none. Ctrl-C ends the build through it."""
+        """An ``IProgressMonitor``, or None if this TensorRT has none. The build ends through it."""
         if not hasattr(trt, "IProgressMonitor"):
             return None
         progress = self
@@ -225,13 +230,10 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
     def _step(self, phase: str, step: int, steps: int | None) -> bool:
-        # An exception cannot cross TensorRT; the answer False makes it stop.
-        try:
-            total = steps if steps is not None else self._phases.get(phase, (0, 0))[1]
-            self._phases[phase] = (step, total)
-            if self._show:
-                done = " › ".join(f"{name} {at}/{of}" for name, (at, of) in self._phases.items())
-                print(f"\r\033[K{done[:100]}", end="", file=sys.stderr, flush=True)
-        except KeyboardInterrupt:
-            self.interrupted = True
-        return not self.interrupted
+        """Whether to go on."""
+        total = steps if steps is not None else self._phases.get(phase, (0, 0))[1]
+        self._phases[phase] = (step, total)
+        if self._show:
+            done = " › ".join(f"{name} {at}/{of}" for name, (at, of) in self._phases.items())
+            print(f"\r\033[K{done[:100]}", end="", file=sys.stderr, flush=True)
+        return not self._stopped()

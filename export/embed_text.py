@@ -11,7 +11,6 @@ may leave a file that no manifest lists; nothing reads it, and embedding that na
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import sys
@@ -113,8 +112,7 @@ def _add(bundle: Bundle, classes: Mapping[str, Classes]) -> Bundle:
     changed = dataclasses.replace(bundle, files={**kept, **added})
     try:
         with atomic_write(bundle.path / MANIFEST) as temporary:
-            content = json.dumps(changed.manifest(), indent=1, ensure_ascii=False) + "\n"
-            temporary.write_text(content, encoding="utf-8")
+            temporary.write_text(changed.to_json(), encoding="utf-8")
     except OutputError:
         _remove(bundle.path, added)
         raise
@@ -159,10 +157,10 @@ def named_classes(text: str, name: str | None = None, *, otherwise: str | None =
         raise VocabularyError(
             f"{text} is embedded already; expected words to embed with the bundle's encoder"
         )
-    if name is None and Path(text).suffix in (".txt", ".json"):
+    if name is None and Path(text).suffix.lower() in (".txt", ".json"):
         name = Path(text).stem.lower()
-    if name is None and text in class_lists():
-        name = text
+    if name is None and text.strip() in class_lists():
+        name = text.strip()
     if name is None:
         name = otherwise
     if name is None:

@@ -69,7 +69,7 @@ def to_int8(
         A checked model with the same inputs and outputs.
 
     Raises:
-        ValueError: There is no photo, or not even storing the weights small meets the gate.
+        ValueError: There is no photo, or no layer can compute in int8 at this gate.
     """
     batches = list(checked(calibration))
     base = _merged_siblings(model)
@@ -96,9 +96,10 @@ def to_int8(
     while many - few > 1:
         middle = (few + many) // 2
         few, many = (middle, many) if agreement(set(ranked[:middle])) >= gate else (few, middle)
-    if few == 0 and (reached := agreement(set())) < gate:
+    if few == 0:
         raise ValueError(
-            f"weights stored in int8 keep {reached:.2%} of the labels, {gate:.2%} are asked; export in fp16"
+            f"with any layer in int8 less than {gate:.2%} of the labels are kept; lower --gate, or export in "
+            "another precision"
         )
     return finished(set(ranked[:few]), costs)
 

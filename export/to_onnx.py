@@ -6,7 +6,6 @@ there. If anything fails, an older bundle at that place stays as it was.
 
 import argparse
 import dataclasses
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +61,7 @@ def export_bundle(
     calibration: Sequence[Path] = (),
     batch: int | None = None,
     classes: Mapping[str, Classes] | None = None,
+    text_encoder: bool = True,
     gate: float | None = None,
 ) -> Bundle:
     """Export both encoders, verify them against their source, and put the bundle in its place.
@@ -74,6 +74,7 @@ def export_bundle(
         calibration: Real photos to calibrate ``"int8"`` on; those among `photos` are not verified on.
         batch: The only number of pictures at once; None for any.
         classes: Vocabularies to embed: name → words.
+        text_encoder: Whether it stays in the bundle; without it these vocabularies are all that it knows.
         gate: Least label agreement with the source, 0–1; None for the precision's own.
 
     Raises:
@@ -111,9 +112,13 @@ def export_bundle(
         report = verify(bundle, pair, photos, gate)
         embedded = write_vocabularies(folder, TextEncoder(bundle), classes) if classes else {}
         verification = report.to_json() | ({"layers": layers[0].to_json()} if layers else {})
-        bundle = dataclasses.replace(bundle, verification=verification, files={**bundle.files, **embedded})
-        content = json.dumps(bundle.manifest(), indent=1, ensure_ascii=False) + "\n"
-        (folder / MANIFEST).write_text(content, encoding="utf-8")
+        files = {**bundle.files, **embedded}
+        if not text_encoder:
+            for name in (TEXT_ENCODER, TOKENIZER):
+                (folder / name).unlink()
+                del files[name]
+        bundle = dataclasses.replace(bundle, verification=verification, files=files)
+        (folder / MANIFEST).write_text(bundle.to_json(), encoding="utf-8")
     return Bundle.open(out)
 
 
@@ -246,6 +251,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{DEFAULT_NAME!r} for words given here)",
     )
     parser.add_argument(
+        "--no-text-encoder",
+        dest="text_encoder",
+        action="store_false",
+        help="leave it out: the bundle is smaller, and knows the words of --classes alone",
+    )
+    parser.add_argument(
         "--photos",
         type=Path,
         metavar="DIR",
@@ -260,6 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--offline", action="store_true", help="take weights from the cache, never download")
     options = parser.parse_args(arguments)
+    if not options.text_encoder and not options.classes:
+        parser.error("--no-text-encoder: without it the bundle needs words to know; give --classes")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("training").setLevel(logging.INFO)
     try:
@@ -290,6 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             calibration=calibration,
             batch=options.batch,
             classes=classes,
+            text_encoder=options.text_encoder,
             gate=options.gate,
         )
     except (PixelClipError, OSError) as error:

@@ -27,7 +27,7 @@ from export._trt import (
 )
 from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk._files import atomic_write
-from pixelclip_sdk._signals import sigterm_interrupts
+from pixelclip_sdk._signals import sigterm_interrupts, stop_signal
 from pixelclip_sdk.backends._cuda import Cuda
 from pixelclip_sdk.backends._limits import Limits
 from pixelclip_sdk.backends._trt import load_tensorrt, make_logger
@@ -249,12 +249,13 @@ def _build(
     if options.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
     cache = _timing_cache(config, options.timing_cache)
-    progress = Progress()
-    if (monitor := progress.monitor(trt)) is not None:
-        config.progress_monitor = monitor
-    plan = builder.build_serialized_network(network, config)
+    with stop_signal() as stopped:
+        progress = Progress(stopped)
+        if (monitor := progress.monitor(trt)) is not None:
+            config.progress_monitor = monitor
+        plan = builder.build_serialized_network(network, config)
     progress.clear()
-    if progress.interrupted:
+    if stopped():
         raise KeyboardInterrupt
     if plan is None:
         raise BackendError(

@@ -15,6 +15,7 @@ from pixelclip_sdk._version import __version__
 
 if TYPE_CHECKING:
     from pixelclip_sdk.bundle import Bundle
+    from pixelclip_sdk.classes import class_list, class_lists
     from pixelclip_sdk.errors import (
         BackendError,
         BackendUnavailableError,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     )
     from pixelclip_sdk.segmentation import Segmentation
     from pixelclip_sdk.segmenter import Segmenter
-    from pixelclip_sdk.vocabulary import Vocabulary
+    from pixelclip_sdk.vocabulary import Vocabulary, read_classes
 
 __all__ = [
     "BackendError",
@@ -45,6 +46,9 @@ __all__ = [
     "Vocabulary",
     "VocabularyError",
     "__version__",
+    "class_list",
+    "class_lists",
+    "read_classes",
 ]
 
 _HOME = {
@@ -52,6 +56,9 @@ _HOME = {
     "Segmentation": "segmentation",
     "Segmenter": "segmenter",
     "Vocabulary": "vocabulary",
+    "class_list": "classes",
+    "class_lists": "classes",
+    "read_classes": "vocabulary",
 }
 
 

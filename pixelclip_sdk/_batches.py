@@ -46,6 +46,6 @@ def batched_logits(
         batch = backend.logits(together, text)
         clock.lap("inference")
         for i, grid in zip(members, batch, strict=True):
-            logits[i] = grid
+            logits[i] = grid if len(members) == 1 else grid.copy()  # Not all, while one is kept.
             speeds[i]["inference"] = clock.laps["inference"] / len(members)
     return [logits[i] for i in range(len(inputs))]

@@ -18,7 +18,7 @@ from pixelclip_sdk.sources import FrameSource, open_source
 from pixelclip_sdk.video import Buffer, OnError
 from pixelclip_sdk.video_writer import write_video
 
-__all__ = ["run_video", "video_source"]
+__all__ = ["found", "run_video", "video_source"]
 
 _REPORT_EVERY_S = 1.0
 _STAGES = ("decode", "preprocess", "inference", "postprocess", "draw", "wait")
@@ -75,6 +75,12 @@ def run_video(
             if not source.live:
                 raise
     report.end([str(path) for path in (out, labels) if path is not None])
+
+
+def found(result: Segmentation) -> str:
+    """The classes that cover most: ``cat 12%, sofa 5%``."""
+    largest = list(result.areas().items())[:4]
+    return ", ".join(f"{name} {area:.0%}" for name, area in largest if area) or "nothing but unknown"
 
 
 class _Report:
@@ -134,5 +140,4 @@ class _Report:
         if result.frame is None:
             return
         time_s = f" ({result.frame.time_s:.1f} s)" if result.frame.time_s is not None else ""
-        found = ", ".join(f"{name} {area:.0%}" for name, area in list(result.areas().items())[:4] if area)
-        print(f"frame {result.frame.index}{time_s}: {found or 'nothing but unknown'}", flush=True)
+        print(f"frame {result.frame.index}{time_s}: {found(result)}", flush=True)

@@ -82,6 +82,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.touch(exist_ok=False)
         yield temporary
         temporary.replace(target)
+    except BrokenPipeError:  # Of what was printed meanwhile: no file has that.
+        raise
     except OSError as error:
         raise OutputError(
             f"cannot write {target}: {error.strerror or error}. "

@@ -5,7 +5,6 @@ out after its hash was checked. Nothing in a bundle is a pickle.
 """
 
 import dataclasses
-import difflib
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pixelclip_sdk._files import is_file, restore, sha256
+from pixelclip_sdk._hints import did_you_mean
 from pixelclip_sdk.errors import BundleError
 
 __all__ = [
@@ -164,6 +164,10 @@ class Bundle:
         }
         fields["input"] = dataclasses.asdict(self.input)
         return {"schema_version": fields.pop("schema_version"), **fields}
+
+    def to_json(self) -> str:
+        """The content of ``bundle.json``."""
+        return json.dumps(self.manifest(), indent=1, ensure_ascii=False) + "\n"
 
     def file(self, name: str) -> Path:
         """Path of a file of the bundle whose content has just been checked.
@@ -332,8 +336,7 @@ def _check_types(found: Mapping[str, Any], expected: _Types, manifest: Path, pre
 def _check_keys(found: Mapping[str, Any], expected: set[str], manifest: Path, prefix: str) -> None:
     for key in found:
         if key not in expected:
-            near = difflib.get_close_matches(key, expected, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(key, expected)
             raise BundleError(
                 f"{manifest}: unknown key {prefix + key!r}.{hint} Expected: {', '.join(sorted(expected))}"
             )

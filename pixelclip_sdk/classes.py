@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelclip_sdk._files import is_file, is_folder
+from pixelclip_sdk._hints import did_you_mean
 from pixelclip_sdk.errors import VocabularyError
 
 __all__ = [
@@ -55,8 +56,7 @@ def class_list(name: str) -> dict[str, tuple[str, ...]]:
         VocabularyError: There is no such list.
     """
     if name not in class_lists():
-        near = difflib.get_close_matches(name.casefold(), class_lists(), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name.casefold(), class_lists())
         raise VocabularyError(f"no list of classes {name!r}.{hint} There are: {', '.join(class_lists())}")
     return parse_classes(read_class_file(_LISTS / f"{name}.txt"))
 
@@ -81,7 +81,7 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
         if "," not in classes and Path(classes).suffix.lower() in CLASS_FILES:
             raise VocabularyError(
                 f"{classes[:MAX_NAME_LENGTH]!r} names a file; pass its content: "
-                "classes=pixelclip_sdk.vocabulary.read_classes(PATH)"
+                "classes=pixelclip_sdk.read_classes(PATH)"
             )
         classes = _split(classes)
     pairs: Iterable[tuple[str, str | Sequence[str]]]

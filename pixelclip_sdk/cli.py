@@ -4,9 +4,9 @@ Exit codes: 0 done, 1 something could not be done (said on stderr), 2 wrong usag
 """
 
 import argparse
-import contextlib
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelclip_sdk._cli_video import run_video, video_source
+from pixelclip_sdk._cli_video import found, run_video, video_source
 from pixelclip_sdk._files import atomic_write, is_folder
 from pixelclip_sdk._version import __version__
 from pixelclip_sdk.backends.choose import BACKENDS
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("pixelclip: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `pixelclip models | head -1`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end.
         return 0
 
 
@@ -188,8 +188,7 @@ def _predict(options: argparse.Namespace) -> int:
                 failed += 1
                 continue
             _write_result(result, options.out, stem)
-            found = ", ".join(f"{name} {area:.0%}" for name, area in list(result.areas().items())[:4] if area)
-            print(f"{image}: {found or 'nothing but unknown'} ({result.speed['total']:.0f} ms)")
+            print(f"{image}: {found(result)} ({result.speed['total']:.0f} ms)")
     written = len(images) - failed
     print(f"{written} of {len(images)} pictures → {options.out}/NAME.overlay.png, NAME.labels.png, NAME.json")
     return 1 if failed else 0
@@ -210,8 +209,9 @@ def _write_result(result: Segmentation, folder: Path, stem: str) -> None:
 
 
 def _video(options: argparse.Namespace) -> int:
-    opened = contextlib.closing(video_source(options.source, options.out, options.labels))
-    with opened as source, _load(options, options.classes) as segmenter:
+    # The stream closes it, in the thread that reads: closing a camera while it is read from would crash.
+    source = video_source(options.source, options.out, options.labels)
+    with _load(options, options.classes) as segmenter:
         run_video(
             segmenter,
             source,
@@ -227,10 +227,14 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
     files: list[Path] = []
     for argument in arguments:
         path = Path(argument)
-        if is_folder(path):  # What was written beside the pictures the last time is none of them.
-            files += [file for file in image_files(path) if not file.name.endswith(_RESULTS)]
-        else:
+        if not is_folder(path):
             files.append(path)
+            continue
+        # What was written beside the pictures the last time is none of them.
+        pictures = [file for file in image_files(path) if not file.name.endswith(_RESULTS)]
+        if not pictures:
+            raise ImageError(f"the folder {path} has no image files but results ({', '.join(_RESULTS)})")
+        files += pictures
     return files
 
 
@@ -249,7 +253,7 @@ def _unique_stems(files: Sequence[Path]) -> list[str]:
 
 
 def _vocab_build(options: argparse.Namespace) -> int:
-    with Segmenter.from_pretrained(options.model) as segmenter:
+    with Segmenter.from_pretrained(options.model, backend="onnx", device="cpu") as segmenter:
         vocabulary = segmenter.set_classes(_classes(options.model, options.classes))
     path = vocabulary.save(options.out)
     print(f"{len(vocabulary)} names → {path} ({path.stat().st_size / 1e3:.0f} kB)")

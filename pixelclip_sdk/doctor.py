@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 from pixelclip_sdk.backends._cuda import Cuda
 from pixelclip_sdk.backends._trt import load_tensorrt
+from pixelclip_sdk.backends.onnx import built_in_provider, gpu_devices
 from pixelclip_sdk.benchmark import environment, measure_latency, sample_jpeg
 from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.engine import FLAVORS, EngineInfo, engine_files
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.models import available_models, find_bundle
 from pixelclip_sdk.segmenter import Segmenter
+from pixelclip_sdk.sources import import_av
 
 __all__ = ["Check", "diagnose"]
 
@@ -46,7 +48,9 @@ def diagnose() -> Iterator[Check]:
         fix = f"not installed: pip install {package}"
         yield Check(package, "ok" if found else "broken", version if found else fix)
     yield _runtime_owner(owners)
+    yield _video()
     yield _gpu()
+    yield from map(_provider, ("cuda", "tensorrt"))
     yield from map(_tensorrt, FLAVORS)
     yield _cuda()
     for name in available_models():
@@ -60,17 +64,32 @@ def _runtime_owner(owners: list[str]) -> Check:
     if len(owners) > 1:
         fix = f"pip uninstall -y {' '.join(owners)} && pip install onnxruntime"
         return Check("onnxruntime module", "broken", f"{' and '.join(owners)} overwrite each other: {fix}")
-    return Check("onnxruntime module", "ok", f"owned by {owners[0] if owners else 'nobody'}")
+    if not owners:
+        return Check("onnxruntime module", "broken", "not installed: pip install onnxruntime")
+    return Check("onnxruntime module", "ok", f"owned by {owners[0]}")
+
+
+def _video() -> Check:
+    try:
+        return Check("video", "ok", f"PyAV {import_av().__version__}")
+    except PixelClipError as error:
+        return Check("video", "missing", str(error))
 
 
 def _gpu() -> Check:
-    from pixelclip_sdk.backends.onnx import gpu_devices
-
     try:
         devices = gpu_devices()
     except PixelClipError as error:
         return Check("backend onnx, gpu", "missing", str(error))
     return Check("backend onnx, gpu", "ok", f"{len(devices)} device(s) through {devices[0].ep_name}")
+
+
+def _provider(provider: str) -> Check:
+    """Whether it is part of this ONNX Runtime; only a model that loads shows that it finds its libraries."""
+    try:
+        return Check(f"backend onnx-{provider}", "ok", f"has {built_in_provider(provider)}; needs a GPU")
+    except PixelClipError as error:
+        return Check(f"backend onnx-{provider}", "missing", str(error))
 
 
 def _tensorrt(flavor: str) -> Check:

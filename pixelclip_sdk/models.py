@@ -1,15 +1,18 @@
 """Model names → bundles on this machine. Nothing here goes to the network."""
 
 import contextlib
-import difflib
+import logging
 import os
 from pathlib import Path
 
-from pixelclip_sdk._files import is_folder, restore
+from pixelclip_sdk._files import is_file, is_folder, restore
+from pixelclip_sdk._hints import did_you_mean
 from pixelclip_sdk.bundle import MANIFEST, Bundle
 from pixelclip_sdk.errors import ModelNotFoundError
 
 __all__ = ["available_models", "cache_folder", "find_bundle"]
+
+_log = logging.getLogger(__name__)
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -35,7 +38,8 @@ def find_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     """Open the bundle in a folder, or the one of that name.
 
     Args:
-        name_or_path: A bundle's folder, ``"pixelclip-lite"``, or the name of a folder in `cache_folder`.
+        name_or_path: ``"pixelclip-lite"``, the name of a folder in `cache_folder`, or a bundle's folder. A
+            name wins over a folder here that is called so.
 
     Raises:
         ModelNotFoundError: It is neither.
@@ -46,11 +50,12 @@ def find_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
         restore(place, MANIFEST)
     models = available_models()
     if str(name_or_path) in models:
+        if is_file(folder / MANIFEST):
+            _log.warning("%s is the model of that name; for the folder here write ./%s", folder, folder)
         return Bundle.open(models[str(name_or_path)])
     if is_folder(folder):
         return Bundle.open(folder)
-    near = difflib.get_close_matches(str(name_or_path), models, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(str(name_or_path), models)
     raise ModelNotFoundError(
         f"no model {str(name_or_path)!r} on this machine.{hint} "
         f"Expected a bundle's folder or one of: {', '.join(sorted(models)) or 'none found'}. "

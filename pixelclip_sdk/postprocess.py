@@ -14,7 +14,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["argmax_upsampled", "label_dtype", "labels_upsampled", "scores_upsampled", "unknown_label"]
+from pixelclip_sdk.errors import BackendError
+
+__all__ = [
+    "argmax_upsampled",
+    "covered_cells",
+    "label_dtype",
+    "labels_upsampled",
+    "scores_upsampled",
+    "unknown_label",
+]
 
 Float32Array = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
@@ -50,6 +59,9 @@ def labels_upsampled(
 
     Returns:
         Labels `(H, W)`, uint8 or (beyond 255 classes) uint16: those of `argmax_upsampled`.
+
+    Raises:
+        BackendError: A logit is NaN.
     """
     if threshold is not None:
         return argmax_upsampled(logits, size, threshold, covered)[0]
@@ -90,6 +102,9 @@ def argmax_upsampled(
     Returns:
         Labels `(H, W)`, uint8 or (beyond 255 classes) uint16, and scores `(H, W)` float32. Among equal
         logits the first class wins.
+
+    Raises:
+        BackendError: A logit is NaN.
     """
     grid, rows, columns = _cells(logits, size, covered)
     labels = np.empty(size, label_dtype(len(logits)))
@@ -119,13 +134,19 @@ def scores_upsampled(
     return argmax_upsampled(logits, size, covered=covered)[1]
 
 
+def covered_cells(grid: tuple[int, ...], covered: tuple[float, float]) -> tuple[slice, slice]:
+    """The rows and columns of a grid `(h, w)` that the picture reaches into; the others are padding alone."""
+    rows, columns = (slice(math.ceil(n * share - 1e-6)) for n, share in zip(grid, covered, strict=True))
+    return rows, columns
+
+
 def _cells(
     logits: Float32Array, size: tuple[int, int], covered: tuple[float, float]
 ) -> tuple["_Grid", "_Axis", "_Axis"]:
     """The cells: logits at their corners, and how pixels fall into them."""
     spans = logits.shape[1] * covered[0], logits.shape[2] * covered[1]
-    # Cells of padding alone are dropped, so that nothing of them is mixed in at the picture's edge.
-    logits = logits[:, : math.ceil(spans[0] - 1e-6), : math.ceil(spans[1] - 1e-6)]
+    # Nothing of the padding is mixed in at the picture's edge.
+    logits = logits[:, *covered_cells(logits.shape[1:], covered)]
     parts = _parts(logits.shape, size)
     rows = _Axis(logits.shape[1], spans[0], size[0], parts)
     columns = _Axis(logits.shape[2], spans[1], size[1], parts)
@@ -309,5 +330,10 @@ def _candidates(grid: Float32Array) -> _Candidates:
     # Rounding in the interpolation may exceed the corners by a few units in the last place.
     possible = (high >= low.max(axis=2, keepdims=True) - 1e-6).reshape(-1, grid.shape[2])
     count = np.count_nonzero(possible, axis=1)
+    if not count.all():  # Nothing is at least as much as NaN.
+        raise BackendError(
+            "the engine's logits are not finite: fp16 may have overflowed. Use a model or an engine of "
+            "higher precision; `export/to_onnx.py --precision fp32` makes one."
+        )
     classes = np.nonzero(possible)[1]
     return _Candidates(classes, np.cumsum(count) - count, count, np.argsort(-count, kind="stable"))

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pixelclip_sdk._files import is_file, is_folder
 from pixelclip_sdk.bundle import InputSpec
@@ -60,6 +60,16 @@ _DRAFT_LEFT = 2
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # Pillow's decoders raise all of these on damaged files.
 _UNREADABLE = (*_BOMBS, OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError)
+# EXIF orientation → what makes a picture upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Squashing a panorama further than this would leave nothing to see, and following it would cost more
 # memory than a normal photo.
 _MAX_ASPECT = 4.0
@@ -150,7 +160,7 @@ def open_draft(source: ImageInput, spec: InputSpec, channel_order: ChannelOrder 
     try:
         file = bytes(source) if isinstance(source, bytes | bytearray) else Path(source).read_bytes()
         with Image.open(io.BytesIO(file), formats=["JPEG"]) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            turned = _orientation(image) in (5, 6, 7, 8)
             width, height = image.size[::-1] if turned else image.size
     except _UNREADABLE:  # Not there, no JPEG, or a broken one: the usual way says what it is.
         return open_image(source, channel_order)
@@ -158,7 +168,8 @@ def open_draft(source: ImageInput, spec: InputSpec, channel_order: ChannelOrder 
     left = min(height / rows, width / columns) / _DRAFT_LEFT
     if left < _DRAFT_LEFT:
         return open_image(source, channel_order)
-    small = _from_file(io.BytesIO(file), f"{len(file)} bytes", shrink=int(left))
+    name = str(source) if isinstance(source, str | os.PathLike) else f"{len(file)} bytes"
+    small = _from_file(io.BytesIO(file), name, shrink=int(left))
     return Draft(small, (height, width), file) if isinstance(small, Image.Image) else small
 
 
@@ -278,15 +289,23 @@ def _from_pil(image: Image.Image, name: str) -> UInt8Array | Image.Image:
             f"{name} has pixels of mode {image.mode!r} (32 bits, no defined range); expected 8 or 16 bits. "
             "Scale it to uint8 0–255 first."
         )
-    # Both would copy the picture where there is nothing to do, and a large copy costs as much as decoding.
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        image = ImageOps.exif_transpose(image)
+    # Only where there is something to do: a copy of a large picture costs as much as decoding it.
+    if turn := _TURNS.get(_orientation(image)):
+        image = image.transpose(turn)
     if image.mode.startswith("I;16"):
         # Full-range 16 bits; Pillow's own conversion would clip everything above 255.
         return _from_array((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8), "rgb")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return _over_white(np.asarray(image.convert("RGBA")))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> object:
+    """EXIF's; 1, upright, where there is none or it is damaged, which the pixels need not be."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow's parser raises anything.
+        return 1
 
 
 def _from_array(array: np.ndarray, channel_order: ChannelOrder) -> UInt8Array:

@@ -1,7 +1,6 @@
 """Segmentation: the result for one picture."""
 
 import dataclasses
-import difflib
 import functools
 import os
 import threading
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk._hints import did_you_mean
 from pixelclip_sdk.errors import OutputError, VocabularyError
 from pixelclip_sdk.postprocess import label_dtype, scores_upsampled, unknown_label
 from pixelclip_sdk.preprocess import Draft, Picture, load_image, picture_size
@@ -132,8 +132,7 @@ class Segmentation:
             VocabularyError: `name` is not one of the names.
         """
         if name not in self.names:
-            near = difflib.get_close_matches(name, self.names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, self.names)
             raise VocabularyError(
                 f"no class {name!r} in this result.{hint} It has: {', '.join(self.names[:20])}"
             )
@@ -159,6 +158,9 @@ class Segmentation:
 
         Returns:
             An RGB picture. ``numpy.asarray`` makes it an array.
+
+        Raises:
+            PixelClipError: `opacity` is not in 0–1.
         """
         # Only people who draw pay for the drawing library.
         from pixelclip_sdk.visualize import draw_overlay

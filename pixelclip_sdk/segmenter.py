@@ -1,13 +1,11 @@
 """Segmenter: words and pictures in, label maps out."""
 
-import difflib
 import functools
 import io
 import logging
 import math
 import numbers
 import os
-import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -18,12 +16,12 @@ from PIL import Image
 
 from pixelclip_sdk._batches import batched_logits
 from pixelclip_sdk._clock import Clock
+from pixelclip_sdk._words import Words
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import Bundle, InputSpec
-from pixelclip_sdk.classes import check_list_name, class_lists
-from pixelclip_sdk.errors import BackendError, ImageError, PixelClipError, VocabularyError
+from pixelclip_sdk.errors import ImageError, PixelClipError, VocabularyError
 from pixelclip_sdk.models import find_bundle
-from pixelclip_sdk.postprocess import labels_upsampled
+from pixelclip_sdk.postprocess import covered_cells, labels_upsampled
 from pixelclip_sdk.preprocess import (
     ChannelOrder,
     ImageInput,
@@ -58,7 +56,12 @@ class Segmenter:
         text_encoder: What embeds new words; None if there are only precomputed vocabularies.
         bundle: Where the model comes from, if it does.
         threshold: Pixels whose best cosine is below it become unknown; None for none.
+        threads: CPU threads of the bundle's text encoder; None for all.
         draft: See `from_pretrained`.
+
+    Raises:
+        PixelClipError: `threshold` is no number.
+        VocabularyError: The vocabulary is of another model.
     """
 
     def __init__(
@@ -70,15 +73,13 @@ class Segmenter:
         text_encoder: Encoder | None = None,
         bundle: Bundle | None = None,
         threshold: float | None = None,
+        threads: int | None = None,
         draft: bool = False,
     ) -> None:
         self._backend = backend
         self._input = input_spec
         self._open = functools.partial(open_draft, spec=input_spec) if draft else open_image
-        self._text_encoder = text_encoder
-        self._text_lock = threading.Lock()
-        self._closed = False
-        self._threads: int | None = None
+        self._words = Words(bundle, text_encoder, backend.embedding_dim, threads)
         self._vocabulary: Vocabulary | None = None
         self.bundle = bundle
         self.threshold = threshold
@@ -126,15 +127,19 @@ class Segmenter:
         # Imported here so that `import pixelclip_sdk` stays light.
         from pixelclip_sdk.backends.choose import open_backend, spec_of
 
+        _checked_threshold(threshold)
         bundle = find_bundle(name_or_path)
         spec = bundle.input if input_size is None else bundle.input.resized(input_size)
         engine = open_backend(bundle, backend, device, threads)
-        spec = spec_of(engine, spec, resized=input_size is not None)
-        _log.info("%s: backend %s", bundle.name, engine.description)
-        segmenter = cls(engine, spec, bundle=bundle, threshold=threshold, draft=draft)
-        segmenter._threads = threads
-        if classes is not None:
-            segmenter.set_classes(classes)
+        try:
+            spec = spec_of(engine, spec, resized=input_size is not None)
+            _log.info("%s: backend %s", bundle.name, engine.description)
+            segmenter = cls(engine, spec, bundle=bundle, threshold=threshold, threads=threads, draft=draft)
+            if classes is not None:
+                segmenter.set_classes(classes)
+        except BaseException:
+            engine.close()
+            raise
         return segmenter
 
     @property
@@ -168,17 +173,9 @@ class Segmenter:
             VocabularyError: The words cannot be used, there is no list of that name, or the vocabulary
                 belongs to another model. The words that were set before stay.
             BundleError: The model has no text encoder, and these are words.
-            BackendError: The segmenter is closed.
+            BackendError: The segmenter is closed, or the text encoder failed.
         """
-        if self._closed:
-            raise BackendError("the segmenter is closed; load another with Segmenter.from_pretrained")
-        if isinstance(classes, Vocabulary):
-            vocabulary = classes
-            self._check_fits(vocabulary)
-        elif isinstance(classes, str) and (precomputed := self._precomputed(classes.strip())):
-            vocabulary = precomputed
-        else:
-            vocabulary = Vocabulary.encode(classes, self._encoder())
+        vocabulary = self._words.resolve(classes)
         self._vocabulary = vocabulary  # One reference: readers see the old one or the new one, whole.
         return vocabulary
 
@@ -217,6 +214,7 @@ class Segmenter:
             ImageError: The picture cannot be used.
             VocabularyError: No classes are set.
             BackendError: The engine is closed or failed.
+            PixelClipError: `threshold` is no number.
         """
         return self.predict_batch([image], channel_order=channel_order, threshold=threshold)[0]
 
@@ -246,6 +244,7 @@ class Segmenter:
             ImageError: A picture cannot be used; the message says which.
             VocabularyError: No classes are set.
             BackendError: The engine is closed or failed.
+            PixelClipError: `threshold` is no number.
         """
         one = isinstance(images, str | bytes | bytearray) or not isinstance(images, Iterable)
         if one or (isinstance(images, np.ndarray) and images.ndim != 4):
@@ -290,6 +289,7 @@ class Segmenter:
             BackendUnavailableError: Video takes PyAV, which is not installed.
             VocabularyError: No classes are set.
             BackendError: The engine is closed or failed.
+            PixelClipError: `threshold` is no number.
         """
         from pixelclip_sdk.video import WORKERS, segment_frames
 
@@ -367,7 +367,8 @@ class Segmenter:
             channel_order: Order of an array's channels.
 
         Returns:
-            `(h, w, D)` float32, one embedding a grid cell.
+            `(h, w, D)` float32, one embedding a grid cell. Cells of padding alone are left out, where a
+            model of a fixed size keeps the picture's aspect.
 
         Raises:
             ImageError: The picture cannot be used.
@@ -375,12 +376,11 @@ class Segmenter:
         """
         picture = self._open(image, channel_order=channel_order)
         features: npt.NDArray[np.float32] = self._backend.features(fit(picture, self._input)[None])[0]
-        return features
+        return features[covered_cells(features.shape[:2], covered(picture_size(picture), self._input))]
 
     def close(self) -> None:
         """Release the model; later calls raise. Closing twice is harmless."""
-        with self._text_lock:
-            self._closed, self._text_encoder = True, None
+        self._words.close()
         self._backend.close()
 
     def __enter__(self) -> Self:
@@ -394,63 +394,6 @@ class Segmenter:
     def __repr__(self) -> str:
         name = self.bundle.name if self.bundle else "no bundle"
         return f"Segmenter({name}, {self.backend}, {self._vocabulary or 'no classes'})"
-
-    def _encoder(self) -> Encoder:
-        with self._text_lock:
-            if self._text_encoder is None:
-                if self.bundle is None:
-                    raise VocabularyError("this segmenter has no text encoder; pass a Vocabulary")
-                # Loaded with the first words, so that precomputed vocabularies start without it.
-                from pixelclip_sdk.text import TextEncoder
-
-                self._text_encoder = TextEncoder(self.bundle, threads=self._threads)
-            return self._text_encoder
-
-    def _precomputed(self, name: str) -> Vocabulary | None:
-        """The bundle's vocabulary of that name; None when words have to be embedded."""
-        bundle = self.bundle
-        if bundle is None:
-            return None
-        if name not in bundle.vocabularies:
-            if bundle.has_text_encoder or self._text_encoder or not bundle.vocabularies:
-                check_list_name(name, {*bundle.vocabularies, *class_lists()})
-                return None
-            near = difflib.get_close_matches(name, bundle.vocabularies, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise VocabularyError(
-                f"{bundle.name} has no text encoder and no vocabulary {name[:60]!r}.{hint} "
-                f"It has: {', '.join(bundle.vocabularies)}"
-            )
-        vocabulary = Vocabulary.load(bundle.file(bundle.vocabularies[name]))
-        made_with, now = (vocabulary.text_hash, vocabulary.templates), (bundle.text_hash, bundle.templates)
-        if bundle.has_text_encoder and made_with != now and name in class_lists():
-            _log.info("%s: the precomputed %s is of another text encoder; embedding it", bundle.name, name)
-            return None
-        self._check_fits(vocabulary)
-        return vocabulary
-
-    @functools.cached_property
-    def _text_hash(self) -> str:
-        """Of the text encoder that the bundle's words were made with; empty if there is nothing to tell."""
-        bundle = self.bundle
-        if bundle is None or bundle.has_text_encoder:
-            return bundle.text_hash if bundle else ""
-        files = map(bundle.file, bundle.vocabularies.values())
-        return next((Vocabulary.load(file).text_hash for file in files), "")
-
-    def _check_fits(self, vocabulary: Vocabulary) -> None:
-        width = vocabulary.embeddings.shape[1]
-        if width != self._backend.embedding_dim:
-            raise VocabularyError(
-                f"the vocabulary's embeddings are {width} wide, this model's {self._backend.embedding_dim}. "
-                "Build the vocabulary with this model: pixelclip vocab build --model …"
-            )
-        expected = self._text_hash
-        if vocabulary.text_hash and expected and vocabulary.text_hash != expected:
-            raise VocabularyError(
-                "the vocabulary was made with another text encoder than this model's; its embeddings mean "
-                "something else here. Build it with this model: pixelclip vocab build --model …"
-            )
 
 
 def _checked_threshold(value: float | None) -> float | None:

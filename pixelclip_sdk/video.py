@@ -342,7 +342,10 @@ class _Pipeline:
             return None
 
     def _has_room(self, lane: _Lane) -> bool:
-        return lane.latest or sum(job.lane is lane for job in self._started) < WORKERS + _FINISHED
+        started = [job for job in self._started if job.lane is lane]
+        if lane.latest:  # Errors are not overtaken, and with one of them all ends.
+            return not any(job.error for job in started)
+        return len(started) < WORKERS + _FINISHED
 
     def _keep_newest(self, lane: _Lane) -> None:
         """Forget finished results of a live source that a newer one has overtaken."""

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from pixelclip_sdk.errors import PixelClipError
+
 __all__ = ["draw_overlay", "palette"]
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -106,7 +108,12 @@ def draw_overlay(
 
     Returns:
         An RGB picture of the image's width; with a legend underneath it is higher.
+
+    Raises:
+        PixelClipError: `opacity` is not in 0–1.
     """
+    if not 0 <= opacity <= 1:
+        raise PixelClipError(f"opacity is {opacity!r}; expected a number from 0 to 1")
     colours = palette(len(names))
     # Loops over bytes, and one mix for tint and borders: drawing must not cost more than finding.
     border = _borders(labels)

@@ -27,13 +27,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from pixelclip_sdk._signals import stop_signal
 from pixelclip_sdk.errors import PixelClipError
 from training import checkpoint, distributed
 from training.config import Config, ConfigError, load_config
 from training.data import MaskedPhotos, Order, reading
 from training.pixelclip import PixelCLIP
 from training.runs import assemble, load_model, starting_point
-from training.watch import Watch, stop_signal
+from training.watch import Watch
 
 __all__ = ["TrainingError", "learning_rates", "main", "train"]
 

@@ -1,13 +1,12 @@
-"""What a person sees of a run, and how one stops it."""
+"""What a person sees of a run."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from training import distributed
 from training.config import Config
 from training.data import Batch
 
-__all__ = ["Watch", "stop_signal"]
+__all__ = ["Watch"]
 
 _log = logging.getLogger(__name__)
 
@@ -104,22 +103,3 @@ def _board(folder: Path, first: int) -> Any:
         )
         return None
     return SummaryWriter(str(folder), purge_step=first)
-
-
-@contextlib.contextmanager
-def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGINT or SIGTERM came. A second one ends the process at once."""
-    came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, _: object) -> None:
-        came.append(number)
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

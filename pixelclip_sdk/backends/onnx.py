@@ -23,7 +23,14 @@ from pixelclip_sdk.backends._cores import default_threads
 from pixelclip_sdk.backends.base import Backend, Device, Float32Array
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
-__all__ = ["GPU_PROVIDERS", "OnnxBackend", "create_session", "default_threads", "gpu_devices"]
+__all__ = [
+    "GPU_PROVIDERS",
+    "OnnxBackend",
+    "built_in_provider",
+    "create_session",
+    "default_threads",
+    "gpu_devices",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -199,7 +206,7 @@ def create_session(
         options.add_provider_for_devices([devices[place.index]], {})
         expected = devices[0].ep_name
     else:
-        expected = _built_in_provider(ort, provider)
+        expected = built_in_provider(provider)
         # TensorRT hands what it cannot do to CUDA, and CUDA to the CPU, as everywhere in ONNX Runtime.
         names = [expected] + [GPU_PROVIDERS["cuda"]] * (provider == "tensorrt")
         arguments = {"providers": [(name, {"device_id": place.index}) for name in names]}
@@ -246,7 +253,7 @@ def _check_assignment(session: Any, expected: str) -> None:
         _log.info("%s leaves to the CPU: %s", expected, dict(on_cpu))
 
 
-def _built_in_provider(ort: Any, provider: str) -> str:
+def built_in_provider(provider: str) -> str:
     """ONNX Runtime's name of a provider that is part of onnxruntime-gpu.
 
     Raises:
@@ -254,6 +261,7 @@ def _built_in_provider(ort: Any, provider: str) -> str:
     """
     if provider not in GPU_PROVIDERS:
         raise BackendUnavailableError(f"provider is {provider!r}; expected one of {', '.join(GPU_PROVIDERS)}")
+    ort = _onnxruntime()
     name, there = GPU_PROVIDERS[provider], ort.get_available_providers()
     if name not in there:
         raise BackendUnavailableError(

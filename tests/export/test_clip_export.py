@@ -13,7 +13,7 @@ import pytest
 import torch
 from clip_reference import perturbed, reference_text, reference_vit
 
-from export.to_onnx import export_bundle
+from export.to_onnx import export_bundle, main
 from pixelclip_sdk import BundleError, PixelClipError, Segmenter
 from pixelclip_sdk.backends.choose import open_backend
 from pixelclip_sdk.classes import class_list
@@ -105,6 +105,30 @@ def test_the_report_tells_the_source_and_the_difference(wide):
     assert report["label_agreement"] >= report["gate"] == 0.999
     assert report["features_cosine"] > 0.9999
     assert manifest["precision"] == "fp32"
+
+
+def test_a_bundle_without_its_text_encoder_knows_its_words(tiny, tmp_path, photo):
+    pair = pair_of("tiny", tiny, family="vit", imgsz=(64, 64))
+    words = {"pets": "cat, sofa"}
+    bundle = export_bundle(
+        pair, tmp_path / "b", precision="fp32", photos=PHOTOS[:1], classes=words, text_encoder=False
+    )
+    bundle.verify()
+    there = {str(file.relative_to(bundle.path)) for file in bundle.path.rglob("*") if file.is_file()}
+    assert there == {"bundle.json", "image_encoder.onnx", "vocabularies/pets.npz"}
+    with Segmenter.from_pretrained(bundle.path, classes="pets") as segmenter:
+        assert segmenter.predict(photo).names == ["cat", "sofa"]
+        with pytest.raises(BundleError, match="no text encoder"):
+            segmenter.set_classes("dog, sofa")
+
+
+def test_words_that_cannot_be_used_are_refused_before_weights_are_read(tmp_path, capsys):
+    command = ["--model", "pixelclip-vit-b16", "--checkpoint", str(tmp_path / "none"), "--out", str(tmp_path)]
+    assert main([*command, "--classes", "cat, Cat"]) == 1
+    assert "repeated" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--no-text-encoder"])
+    assert "needs words to know; give --classes" in capsys.readouterr().err
 
 
 def test_int8_without_calibration_photos_is_refused(tiny, tmp_path):

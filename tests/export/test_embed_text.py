@@ -67,9 +67,9 @@ def test_a_precomputed_list_is_the_one_the_text_encoder_makes(bundle):
     assert saved.templates == bundle.templates
     with Segmenter.from_pretrained(bundle.path) as segmenter:
         found = segmenter.set_classes("voc-20")
-        assert segmenter._text_encoder is None  # the point of it
+        assert segmenter._words._encoder is None  # the point of it
         expected = segmenter.set_classes(class_list("voc-20"))
-        assert segmenter._text_encoder is not None
+        assert segmenter._words._encoder is not None
     assert found.names == expected.names == list(class_list("voc-20"))
     np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-6)
 

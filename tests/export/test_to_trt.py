@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export import _trt
+from export import _trt, to_trt
 from export._trt import fold_storage
 from export.to_trt import main
 from pixelclip_sdk import Bundle, Vocabulary
@@ -343,21 +344,38 @@ def test_a_build_that_fails_leaves_the_older_engine(tmp_path, capsys):
     assert capsys.readouterr().err
 
 
-def test_ctrl_c_stops_the_build_and_leaves_the_older_engine(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_ends_the_build_and_leaves_the_older_engine(tmp_path, monkeypatch, capsys, number):
     folder = bundle_of(tiny_graph(), tmp_path / "tiny", "fp32")
     assert compile_rtx("--bundle", folder) == 0
     before = content(folder)
+    armed = []
+    monitor, make = _trt.Progress.monitor, to_trt.make_logger
 
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
+    def begun(progress, trt):
+        armed.append(True)
+        return monitor(progress, trt)
 
-    # Where a signal arrives while TensorRT compiles: in the Python code that it calls.
-    monkeypatch.setattr(_trt, "print", interrupt, raising=False)
-    monkeypatch.setattr(_trt.Progress, "clear", lambda _: None)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    def logger_that_is_interrupted(trt):
+        logger = make(trt)  # Its class is its own.
+        spoken = type(logger).log
+
+        def log(self, severity, message):
+            spoken(self, severity, message)
+            if armed and armed.pop():
+                signal.raise_signal(number)  # TensorRT swallows what Python code raises that it calls.
+
+        type(logger).log = log
+        return logger
+
+    monkeypatch.setattr(_trt.Progress, "monitor", begun)
+    monkeypatch.setattr(to_trt, "make_logger", logger_that_is_interrupted)
     assert compile_rtx("--bundle", folder, "--classes", 7) == 130
+    assert not armed
     assert content(folder) == before
     assert "interrupted" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert compile_rtx("--bundle", folder, "--classes", 7) == 0
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,16 @@ def test_a_name_or_a_folder_finds_a_bundle(copy):
     assert find_bundle(str(copy)).path == copy
 
 
+def test_a_name_wins_over_a_folder_here_and_says_so(copy, tmp_path, monkeypatch, caplog):
+    here = copy.rename(tmp_path / "pixelclip-lite")
+    monkeypatch.chdir(tmp_path)
+    assert find_bundle("pixelclip-lite").path == LITE
+    assert "for the folder here write ./pixelclip-lite" in caplog.text
+    caplog.clear()
+    assert find_bundle("./pixelclip-lite").path.resolve() == here
+    assert not caplog.text
+
+
 def test_bundles_in_the_users_folder_go_by_name(copy, monkeypatch):
     monkeypatch.setenv("PIXELCLIP_HOME", str(copy.parent))
     assert find_bundle("lite").path == copy

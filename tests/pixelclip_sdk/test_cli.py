@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -171,3 +172,30 @@ def test_the_module_runs_as_a_command():
         [sys.executable, "-m", "pixelclip_sdk", "--version"], capture_output=True, text=True
     )
     assert result.stdout.startswith("pixelclip-sdk ")
+
+
+def test_a_folder_of_nothing_but_results_is_refused(cat, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["predict", str(cat), "--classes", "cat", "--out", str(out)]) == 0
+    assert main(["predict", str(out), "--classes", "cat", "--out", str(tmp_path / "more")]) == 1
+    assert "no image files but results" in capsys.readouterr().err
+    assert not (tmp_path / "more").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "pixelclip_sdk", "vocab", "list"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == 0
+
+
+def test_doctor_tells_of_every_backend_and_of_video(capsys):
+    main(["doctor"])
+    told = capsys.readouterr().out
+    for name in ("video", "onnx, cpu", "onnx, gpu", "onnx-cuda", "onnx-tensorrt", "tensorrt", "tensorrt-rtx"):
+        assert re.search(rf"^(ok|missing|broken) +(backend )?{name} ", told, re.MULTILINE), name

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from pixelclip_sdk import BackendError
 from pixelclip_sdk.postprocess import argmax_upsampled, labels_upsampled, scores_upsampled, unknown_label
 
 
@@ -141,3 +142,12 @@ def test_a_covered_part_is_interpolated_as_if_it_were_alone():
     alone = argmax_upsampled(logits[:, :8], (60, 80))
     assert (part[0] == alone[0]).all()
     np.testing.assert_allclose(part[1], alone[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.1])
+@pytest.mark.parametrize("place", [(1, 2, 3), (2, 7, 7), (slice(None), 0, 0), ...])
+def test_logits_that_are_not_finite_are_an_error(place, threshold):
+    logits = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
+    logits[place] = np.nan
+    with pytest.raises(BackendError, match="not finite"):
+        labels_upsampled(logits, (64, 64), threshold)

@@ -3,7 +3,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pixelclip_sdk import ImageError
 from pixelclip_sdk.bundle import InputSpec
@@ -73,6 +73,29 @@ def test_exif_orientation_is_applied(patches):
     wide = Image.fromarray(patches[:32])
     turned = load_image(saved(wide, "PNG", exif=exif))
     assert turned.shape == (64, 32, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_upright(patches, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = saved(Image.fromarray(patches[:40]), "PNG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(file))))
+    np.testing.assert_array_equal(load_image(file), expected)
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("PNG", {"exif": b"Exif\0\0II*\0"}),
+        ("PNG", {"exif": b"Exif\0\0MM"}),
+        ("JPEG", {"exif": b"Exif\0\0junk", "dpi": (72, 72)}),
+        ("JPEG", {"exif": b"Exif\0\0II+\0\x08\0\0\0"}),
+    ],
+)
+def test_damaged_exif_costs_no_picture(patches, format, options):
+    file = saved(Image.fromarray(patches), format, **options)
+    np.testing.assert_array_equal(load_image(file), load_image(saved(Image.fromarray(patches), format)))
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "LA", "YCbCr", "HSV"])

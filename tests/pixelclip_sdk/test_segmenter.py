@@ -16,6 +16,8 @@ from pixelclip_sdk import (
     Segmenter,
     Vocabulary,
     VocabularyError,
+    _words,
+    backends,
 )
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.backends.fake import FakeBackend
@@ -376,3 +378,61 @@ def test_warming_up_runs_the_engine_once_at_the_size_to_come(fake, monkeypatch):
     fake.close()
     with pytest.raises(BackendError, match="closed"):
         fake.warm_up()
+
+
+def test_features_are_of_the_picture_not_of_its_padding():
+    spec = InputSpec(height=64, width=128, multiple=8, fixed=True, keep_aspect=True)
+    with Segmenter(FakeBackend(), spec) as segmenter:
+        assert segmenter.features(np.zeros((64, 64, 3), np.uint8)).shape[:2] == (8, 8)
+        assert segmenter.features(np.zeros((20, 60, 3), np.uint8)).shape[:2] == (6, 16)
+        assert segmenter.features(np.zeros((64, 128, 3), np.uint8)).shape[:2] == (8, 16)
+
+
+def test_one_result_of_a_batch_does_not_hold_the_others(fake, patches):
+    for result in fake.predict_batch([patches] * 3):
+        kept = result.logits.base if result.logits.base is not None else result.logits
+        assert kept.nbytes == result.logits.nbytes
+
+
+@pytest.mark.parametrize("options", [{"classes": "cat, cat"}, {"classes": "voc-21"}])
+def test_an_engine_whose_words_are_refused_is_closed(monkeypatch, options):
+    engines = []
+
+    def opened(*arguments):
+        engines.append(choose(*arguments))
+        return engines[-1]
+
+    choose = backends.choose.open_backend
+    monkeypatch.setattr(backends.choose, "open_backend", opened)
+    with pytest.raises(VocabularyError):
+        Segmenter.from_pretrained(**options)
+    (engine,) = engines
+    with pytest.raises(BackendError, match="closed"):
+        engine.features(np.zeros((1, 352, 448, 3), np.uint8))
+    with pytest.raises(PixelClipError, match="threshold"):
+        Segmenter.from_pretrained(threshold="0.2")
+    assert len(engines) == 1  # What is wrong with numbers is said before anything is loaded.
+
+
+def test_no_text_encoder_is_loaded_into_a_segmenter_that_closes_meanwhile(monkeypatch):
+    segmenter = Segmenter.from_pretrained()
+    taken, go_on = threading.Event(), threading.Event()
+
+    def check(*_):
+        taken.set()
+        go_on.wait(10)
+
+    monkeypatch.setattr(_words, "check_list_name", check)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(segmenter.set_classes, "cat, sofa")
+        taken.wait(10)
+        segmenter.close()
+        go_on.set()
+        with pytest.raises(BackendError, match="closed"):
+            late.result(10)
+
+
+@pytest.mark.parametrize("opacity", [-0.1, 1.5, float("nan")])
+def test_an_opacity_is_a_share(fake, patches, opacity):
+    with pytest.raises(PixelClipError, match=r"opacity is .* expected a number from 0 to 1"):
+        fake.predict(patches).plot(opacity=opacity)

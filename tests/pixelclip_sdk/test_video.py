@@ -458,3 +458,19 @@ def test_what_a_generator_raises_comes_as_it_is(fake):
     assert any("frame 1" in note for note in raised.__notes__)
     with pytest.raises(ImageError, match=r"iterable \(list\), frame 0: got an array"):  # the SDK's own
         list(fake.stream([np.zeros((4, 4, 2), np.uint8)]))
+
+
+def test_a_live_stream_whose_frames_fail_keeps_no_more_of_them(fake):
+    camera = Live(None, 0.001)
+    stream = fake.stream(camera, buffer="latest")
+    next(stream)
+    fake.close()
+    kept = []
+    deadline = time.monotonic() + 20
+    while camera.made < 200 and time.monotonic() < deadline:
+        time.sleep(0.01)
+        kept.append(sum(isinstance(o, video._Job) and o.frame is not None for o in gc.get_objects()))
+    assert camera.made >= 200
+    assert max(kept) <= 2 * video.WORKERS + 3
+    with pytest.raises(BackendError, match="closed"):
+        list(stream)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pixelclip_sdk._hints import did_you_mean
 from pixelclip_sdk.errors import CheckpointError, ModelNotFoundError
 
 __all__ = ["LITE", "Spec", "find", "names"]
@@ -112,7 +112,7 @@ def find(name: str) -> Spec:
     if name.startswith(PREFIX):
         return _from_open_clip(name, name.removeprefix(PREFIX))
     raise ModelNotFoundError(
-        f"no model {name!r}.{_nearest(name, names())} "
+        f"no model {name!r}.{did_you_mean(name, names())} "
         f"Expected {PREFIX}NAME/TAG or one of: {', '.join(names())}."
     )
 
@@ -126,8 +126,8 @@ def _from_open_clip(name: str, key: str) -> Spec:
     if not entry:
         known = [f"{a}/{t}" for a, t in open_clip.list_pretrained()]
         raise ModelNotFoundError(
-            f"open_clip has no weights {key!r}.{_nearest(key, known)} Expected {PREFIX}NAME/TAG, for example "
-            f"{PREFIX}ViT-B-16/openai; `open_clip.list_pretrained()` lists them all."
+            f"open_clip has no weights {key!r}.{did_you_mean(key, known)} Expected {PREFIX}NAME/TAG, for "
+            f"example {PREFIX}ViT-B-16/openai; `open_clip.list_pretrained()` lists them all."
         )
     config = open_clip.get_model_config(architecture)
     family = _family(config)
@@ -170,8 +170,3 @@ def _family(config: dict[str, Any]) -> Literal["vit", "convnext"] | None:
     if vision.get("timm_model_name", "").startswith("convnext"):
         return "convnext"
     return "vit" if vision.keys() <= _VIT_KEYS and isinstance(vision["layers"], int) else None
-
-
-def _nearest(name: str, choices: list[str]) -> str:
-    near = difflib.get_close_matches(name, choices, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
