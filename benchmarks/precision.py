@@ -127,7 +127,6 @@ def lite(
     calibration: int,
     runs: int,
     *,
-    checkpoint: Path | None = None,
     camvid: Path | None = None,
     named: Path | None = None,
 ) -> dict[str, Any]:
@@ -137,11 +136,10 @@ def lite(
         photos: Real photos.
         calibration: How many calibrate.
         runs: Measured runs of each.
-        checkpoint: Fine-tuned weights; None for the closed form.
         camvid: See `accuracies`.
         named: Photos named after what they show; see `accuracies`.
     """
-    pair = build_pair(LITE, checkpoint=checkpoint)
+    pair = build_pair(LITE)
     fp32 = trace_image_encoder(pair)
     batches = list(photo_batches(pair, photos))
     seen, unseen = batches[:calibration], batches[calibration:]
@@ -156,9 +154,8 @@ def lite(
         n: agreement(functions["fp32"], functions[n], unseen) for n in functions if n != "fp32"
     }
     result["accuracy"] = {n: found(m, pair, camvid, named) for n, m in models.items()}
-    weights = "fine-tuned" if checkpoint else "closed form"
     counts = {"calibrated_on": len(seen), "compared_on": len(unseen)}
-    return {"model": "pixelclip-lite", "weights": weights, **counts, **result}
+    return {"model": "pixelclip-lite", **counts, **result}
 
 
 def report(times: dict[str, float], sizes: dict[str, int]) -> dict[str, Any]:
@@ -185,9 +182,6 @@ def main() -> int:
     )
     parser.add_argument("--runs", type=positive, default=12, help="measured runs of each (%(default)s)")
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="fine-tuned weights of pixelclip-lite"
-    )
-    parser.add_argument(
         "--camvid", type=Path, metavar="DIR", help="CamVid, for the accuracy of each precision"
     )
     parser.add_argument("--named", type=Path, metavar="DIR", help="photos named after what they show, too")
@@ -199,7 +193,7 @@ def main() -> int:
     random.Random(0).shuffle(photos)
     photos = photos[: options.calibration + options.compared]
     torch.set_num_threads(default_threads())
-    accuracy = {"camvid": options.camvid, "named": options.named, "checkpoint": options.checkpoint}
+    accuracy = {"camvid": options.camvid, "named": options.named}
     results = [vit(photos, options.runs), lite(photos, options.calibration, options.runs, **accuracy)]
     for result in results:
         print(f"{result['model']}: speed against {result['reference']}, size against fp32")

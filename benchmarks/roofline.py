@@ -40,7 +40,8 @@ from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import label_dtype
 from pixelclip_sdk.preprocess import fit, load_image
 from training.arguments import positive
-from training.encoders.lite import build_lite
+from training.encoders.build import build_pair
+from training.encoders.registry import LITE
 
 __all__ = ["TARGETS", "Case", "main", "measure"]
 
@@ -87,7 +88,7 @@ def lite_case(jpeg: bytes) -> Case:
 def lite_int8_case(folder: Path, case: Case) -> Case:
     """The same model with all of its trunk in integers."""
     photos = sorted(PHOTOS.glob("*.jpg"))
-    bundle = bundle_of(build_lite(), "int8", folder, photos, gate=LITE_INT8_GATE)
+    bundle = bundle_of(build_pair(LITE), "int8", folder, photos, gate=LITE_INT8_GATE)
     # Without the text encoder's hash: the two bundles' text encoders differ by rounding.
     words = Vocabulary(names=case.vocabulary.names, embeddings=case.vocabulary.embeddings)
     return dataclasses.replace(case, bundle=bundle, vocabulary=words)

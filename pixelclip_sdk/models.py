@@ -10,11 +10,12 @@ from pixelclip_sdk._hints import did_you_mean
 from pixelclip_sdk.bundle import MANIFEST, Bundle
 from pixelclip_sdk.errors import ModelNotFoundError
 
-__all__ = ["available_models", "cache_folder", "find_bundle"]
+__all__ = ["BUNDLED", "available_models", "cache_folder", "find_bundle"]
 
 _log = logging.getLogger(__name__)
 
-_ASSETS = Path(__file__).parent / "assets"
+BUNDLED = Path(__file__).parent / "assets"
+"""The folder of the bundles that come with the SDK."""
 
 
 def cache_folder() -> Path:
@@ -27,7 +28,7 @@ def cache_folder() -> Path:
 def available_models() -> dict[str, Path]:
     """Name → folder of every bundle that can be named; the user's own hide bundled ones of the same name."""
     models = {}
-    for root in (_ASSETS, cache_folder()):
+    for root in (BUNDLED, cache_folder()):
         with contextlib.suppress(OSError):  # A cache that cannot be read: the bundled models need none.
             found = sorted(manifest.parent for manifest in root.glob(f"*/{MANIFEST}"))
             models.update({folder.name: folder for folder in found if not folder.name.startswith(".")})

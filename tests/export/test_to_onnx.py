@@ -37,12 +37,11 @@ def weights(bundle: Bundle) -> dict[str, np.ndarray]:
     return {weight.name: numpy_helper.to_array(weight).astype(np.float32) for weight in graph.initializer}
 
 
-def test_the_command_builds_the_bundle_that_ships_but_for_what_was_trained(exported):
-    """The same but for rounding (processors add numbers up in different orders) and the ridge map."""
+def test_the_command_builds_the_bundle_that_ships(exported):
+    """The same but for rounding: processors add numbers up in different orders."""
     shipped, built = Bundle.open(SHIPPED), Bundle.open(exported)
     built.verify()
-    assert shipped.sources[: len(built.sources)] == built.sources
-    apart = dict.fromkeys(("files", "verification", "sources"))
+    apart = dict.fromkeys(("files", "verification"))
     assert {**built.manifest(), **apart} == {**shipped.manifest(), **apart}
     assert built.files["tokenizer.json"] == shipped.files["tokenizer.json"]
     texts = [built.templates[0].format(name) for name in class_list("common-150")]
@@ -50,16 +49,13 @@ def test_the_command_builds_the_bundle_that_ships_but_for_what_was_trained(expor
     assert (rows[0] * rows[1]).sum(axis=1).min() > 0.999
     ours, theirs = weights(built), weights(shipped)
     assert ours.keys() == theirs.keys()
-    moved = {
-        ours[name].shape
-        for name in ours
-        if not np.allclose(ours[name], theirs[name], rtol=0.02, atol=0.02 * np.abs(ours[name]).max())
-    }
-    assert moved == {(384,), (1280, 384), (1280, 1)}  # bias, weights and their scales
-    with Segmenter.from_pretrained(built.path) as start, Segmenter.from_pretrained(shipped.path) as tuned:
+    for name, values in ours.items():
+        np.testing.assert_allclose(values, theirs[name], rtol=0.02, atol=0.02 * np.abs(values).max())
+    for name in ("ridge.int8", "ridge.scale.fp16", "ridge_bias"):  # Read from there, and written again.
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    with Segmenter.from_pretrained(built.path) as one, Segmenter.from_pretrained(shipped.path) as other:
         for photo in PHOTOS:
-            cosines = (start.features(photo) * tuned.features(photo)).sum(axis=-1)
-            assert 0.5 < cosines.min() < 0.999
+            assert (one.features(photo) * other.features(photo)).sum(axis=-1).min() > 0.9999
 
 
 def test_nothing_of_the_machine_is_in_the_files(exported):

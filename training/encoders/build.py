@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.bundle import misfit
@@ -11,7 +12,7 @@ from pixelclip_sdk.errors import BundleError
 from training.encoders import registry
 from training.encoders.checkpoints import load_exactly, read_checkpoint
 from training.encoders.pair import EncoderPair
-from training.encoders.registry import LITE
+from training.encoders.registry import LITE, LITE_START
 
 __all__ = ["build_pair"]
 
@@ -24,7 +25,8 @@ def build_pair(
     """Both encoders of a model.
 
     Args:
-        name: ``"pixelclip-lite"``, a name of `registry.names` or ``"open_clip:NAME/TAG"``.
+        name: A name of `registry.names` or ``"open_clip:NAME/TAG"``. ``"pixelclip-lite"`` is the bundle that
+            ships, ``"pixelclip-lite-start"`` what its fine-tuning began with.
         checkpoint: A file with weights to take instead of those that the name stands for; for
             pixelclip-lite, of its image encoder.
         imgsz: Input `(H, W)`; None for the model's own.
@@ -37,25 +39,30 @@ def build_pair(
     """
     if imgsz is not None:
         _check_size(name, imgsz)
-    if name != LITE:
+    if name not in (LITE, LITE_START):
         from training.encoders.clip import build_clip
 
         return build_clip(name, checkpoint=checkpoint, imgsz=imgsz, offline=offline)
     from training.encoders.lite import build_lite
 
     pair = build_lite(imgsz=imgsz) if imgsz else build_lite()
+    more: tuple[dict[str, Any], ...] = ()
     if checkpoint is not None:
         weights = read_checkpoint(checkpoint)
         load_exactly(pair.image, weights, source=checkpoint.name, what=f"{LITE}'s image encoder")
-        tuned = {"file": checkpoint.name, "license": "NOASSERTION", "sha256": sha256(checkpoint)}
-        pair = dataclasses.replace(pair, sources=(*pair.sources, tuned))
-    return pair
+        more = ({"file": checkpoint.name, "license": "NOASSERTION", "sha256": sha256(checkpoint)},)
+    elif name == LITE:
+        from training.encoders.lite_shipped import shipped_ridge
+
+        ridge, more = shipped_ridge()
+        pair.image.ridge.load_state_dict(ridge)
+    return dataclasses.replace(pair, name=name, sources=(*pair.sources, *more))
 
 
 def _check_size(name: str, size: tuple[int, int]) -> None:
     """Refuse a size that does not fit before weights are downloaded."""
     if name.endswith(".json"):  # Its weights are on this machine; its towers know.
         return
-    stride = _LITE_STRIDE if name == LITE else registry.find(name).stride
+    stride = _LITE_STRIDE if name in (LITE, LITE_START) else registry.find(name).stride
     if problem := misfit(size, stride):
         raise BundleError(f"{name} does not take this input size: {problem}")

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from pixelclip_sdk.preprocess import fit
+from training.encoders.build import build_pair
 from training.encoders.lite import build_lite
 from training.encoders.lite_alignment import mean_relu6, word_classes
 from training.encoders.lite_towers import EfficientNetLite0
@@ -111,3 +113,21 @@ def test_weights_of_another_network_are_refused():
         EfficientNetLite0().load_pretrained({"weight": torch.zeros(3)})
     with pytest.raises(ValueError, match="16 or 32"):
         EfficientNetLite0(8)
+
+
+@torch.no_grad()
+def test_pixelclip_lite_is_the_bundle_that_ships_and_its_start_is_not(lite, photo):
+    shipped, start = build_pair("pixelclip-lite"), build_pair("pixelclip-lite-start")
+    assert (shipped.name, start.name) == ("pixelclip-lite", "pixelclip-lite-start")
+    assert list(shipped.sources) == list(lite.bundle.sources)
+    assert list(start.sources) == list(lite.bundle.sources[:2])
+    before, after = start.image.state_dict(), shipped.image.state_dict()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        "ridge.weight",
+        "ridge.bias",
+    }
+    image = fit(photo, lite.bundle.input)
+    features = shipped.image.encode_image(torch.from_numpy(image.copy())[None])[0].numpy()
+    assert (features * lite.features(photo)).sum(-1).min() > 0.999
+    moved = (start.image.encode_image(torch.from_numpy(image.copy())[None])[0].numpy() * features).sum(-1)
+    assert 0.5 < moved.min() < 0.999
