@@ -14,9 +14,9 @@ from typing import Any
 from benchmarks.command import command
 from benchmarks.stored import store
 from pixelclip_sdk import PixelClipError, Segmenter
+from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.backends._cuda import Cuda
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, LatencyReport, environment, measure_latency, sample_jpeg
-from training.arguments import positive
 
 ONNX_BACKENDS = (("onnx", "cpu"), ("onnx", "gpu"), ("onnx-cuda", "gpu"), ("onnx-tensorrt", "gpu"))
 

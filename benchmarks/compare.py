@@ -29,9 +29,9 @@ from benchmarks.rivals import ClipSeg, OpenVinoBackend, Outcome, TorchPipeline, 
 from benchmarks.stored import store
 from benchmarks.turns import in_turns, medians
 from pixelclip_sdk import Bundle, Segmenter, Vocabulary
+from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
-from training.arguments import positive
 from training.encoders.build import build_pair
 from training.encoders.registry import LITE
 

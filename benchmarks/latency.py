@@ -17,8 +17,9 @@ from typing import Any
 from benchmarks.command import command
 from benchmarks.stored import store
 from pixelclip_sdk import Segmenter
+from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, measure_latency, sample_jpeg
-from training.arguments import positive
+from pixelclip_sdk.models import find_bundle
 
 # Runs in a fresh interpreter, which prints the times in seconds, and the memory, as JSON.
 _COLD_START = """
@@ -88,6 +89,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     options = parser.parse_args()
     jpeg = options.image.read_bytes() if options.image else sample_jpeg()
+    find_bundle(options.model)  # An unknown name is said here, not in a process of its own.
     start, peak = cold_start(options.model, jpeg, runs=5)
     with Segmenter.from_pretrained(options.model, classes=SAMPLE_WORDS) as segmenter:
         report = measure_latency(segmenter, jpeg, runs=options.runs)

@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.command import command
 from pixelclip_sdk import Segmenter, Vocabulary
+from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.benchmark import environment
-from training.arguments import positive
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _RESAMPLES = 10_000

@@ -22,11 +22,11 @@ from benchmarks.command import command
 from benchmarks.stored import store
 from benchmarks.turns import in_turns
 from pixelclip_sdk import Segmenter
+from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.classes import class_list
 from pixelclip_sdk.postprocess import labels_upsampled
-from training.arguments import positive
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GRID = 64

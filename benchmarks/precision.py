@@ -32,12 +32,12 @@ from export.int8 import to_int8
 from export.to_onnx import photo_batches, trace_image_encoder
 from export.verify import WORDS
 from pixelclip_sdk import Segmenter
+from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.backends.onnx import OnnxBackend, create_session, default_threads
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.text import TextEncoder
-from training.arguments import positive
 from training.encoders.build import build_pair
 from training.encoders.pair import EncoderPair
 from training.encoders.registry import LITE

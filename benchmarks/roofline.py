@@ -33,13 +33,13 @@ from benchmarks.operators import kinds, profile
 from benchmarks.stored import store
 from benchmarks.turns import in_turns
 from pixelclip_sdk import Bundle, Segmenter, Vocabulary
+from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import label_dtype
 from pixelclip_sdk.preprocess import fit, load_image
-from training.arguments import positive
 from training.encoders.build import build_pair
 from training.encoders.registry import LITE
 

@@ -25,11 +25,11 @@ from benchmarks.command import command
 from benchmarks.stored import store
 from benchmarks.turns import in_turns, medians
 from pixelclip_sdk import Segmenter, Vocabulary
+from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from pixelclip_sdk.classes import class_list
 from pixelclip_sdk.preprocess import ImageInput, load_image
-from training.arguments import positive
 
 __all__ = ["SWEEPS", "Task", "main", "measure", "peak_mb"]
 

@@ -24,10 +24,10 @@ from PIL import Image
 from benchmarks.command import command
 from benchmarks.stored import store
 from pixelclip_sdk import Segmentation, Segmenter
+from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from pixelclip_sdk.sources import Frame, FrameSource, open_source
 from pixelclip_sdk.video_writer import write_video
-from training.arguments import positive
 
 _ROOT = Path(__file__).resolve().parents[1]
 _STAGES = ("decode", "preprocess", "inference", "postprocess", "wait", "total")

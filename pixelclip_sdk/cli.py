@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pixelclip_sdk._arguments import positive
 from pixelclip_sdk._cli_video import found, run_video, video_source
 from pixelclip_sdk._files import atomic_write, is_folder
 from pixelclip_sdk._version import __version__
@@ -126,7 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     benchmark = commands.add_parser("benchmark", help="measure latency, stage by stage and end to end")
     benchmark.add_argument("--image", type=Path, help="an image file (default: a made-up 640×480 JPEG)")
     benchmark.add_argument("--classes", help=_CLASSES_HELP + " (default: 20 household words)")
-    benchmark.add_argument("--runs", type=int, default=100, help="measured frames (default: %(default)s)")
+    benchmark.add_argument(
+        "--runs", type=positive, default=100, help="measured frames (default: %(default)s)"
+    )
     benchmark.add_argument("--json", action="store_true", help="print JSON")
     _add_model_options(benchmark)
     benchmark.set_defaults(run=_benchmark)
@@ -148,7 +151,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--device", default="auto", metavar="NAME", help="auto, cpu, gpu, gpu:1, … (default: %(default)s)"
     )
     parser.add_argument(
-        "--threads", type=int, help="CPU threads (default: all cores that this process is given)"
+        "--threads", type=positive, help="CPU threads (default: all cores that this process is given)"
     )
     parser.add_argument(
         "--imgsz",
@@ -325,9 +328,6 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    if options.runs < 1:
-        print(f"pixelclip: --runs is {options.runs}; expected at least 1", file=sys.stderr)
-        return 2
     try:
         jpeg = options.image.read_bytes() if options.image else sample_jpeg()
     except OSError as error:

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -290,7 +290,7 @@ def _from_pil(image: Image.Image, name: str) -> UInt8Array | Image.Image:
             "Scale it to uint8 0–255 first."
         )
     # Only where there is something to do: a copy of a large picture costs as much as decoding it.
-    if turn := _TURNS.get(_orientation(image)):
+    if (turn := _TURNS.get(_orientation(image))) is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I;16"):
         # Full-range 16 bits; Pillow's own conversion would clip everything above 255.
@@ -300,7 +300,7 @@ def _from_pil(image: Image.Image, name: str) -> UInt8Array | Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _orientation(image: Image.Image) -> object:
+def _orientation(image: Image.Image) -> Any:
     """EXIF's; 1, upright, where there is none or it is damaged, which the pixels need not be."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)

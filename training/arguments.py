@@ -3,15 +3,9 @@
 import argparse
 import math
 
+from pixelclip_sdk._arguments import positive
+
 __all__ = ["not_negative", "positive", "positive_float"]
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse's `type`."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}; expected at least 1")
-    return value
 
 
 def positive_float(text: str) -> float:

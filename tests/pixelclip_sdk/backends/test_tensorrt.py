@@ -275,13 +275,14 @@ def test_the_command_line_takes_a_backend(compiled, photo, tmp_path, capsys):
     assert "GPUs only" in capsys.readouterr().err
 
 
-def test_pictures_are_squashed_to_the_size_of_an_engine_of_one_size(monkeypatch):
-    """The bundled model follows the picture's shape; an engine of it may not."""
+def test_pictures_are_padded_to_the_size_of_an_engine_of_one_size(monkeypatch):
+    """The bundled model follows the picture's shape, which an engine of it may not; then it is kept so."""
     engine = FakeBackend()
     engine.fixed_size = (96, 64)
     monkeypatch.setattr(choose, "open_backend", lambda *_: engine)
     with Segmenter.from_pretrained() as segmenter:
-        assert segmenter.features(np.zeros((50, 400, 3), np.uint8)).shape == (12, 8, 3)
+        assert segmenter.features(np.zeros((300, 200, 3), np.uint8)).shape == (12, 8, 3)
+        assert segmenter.features(np.zeros((50, 400, 3), np.uint8)).shape == (1, 8, 3)
 
 
 @pytest.mark.parametrize(("in_use", "set_to"), [({1}, [1]), ({0, 1}, [1, 0])])
