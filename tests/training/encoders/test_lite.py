@@ -116,9 +116,8 @@ def test_weights_of_another_network_are_refused():
 
 
 @torch.no_grad()
-def test_pixelclip_lite_is_the_bundle_that_ships_and_its_start_is_not(lite, photo):
-    shipped, start = build_pair("pixelclip-lite"), build_pair("pixelclip-lite-start")
-    assert (shipped.name, start.name) == ("pixelclip-lite", "pixelclip-lite-start")
+def test_pixelclip_lite_is_the_bundle_that_ships_and_its_start_is_not(pair, lite, photo):
+    shipped, start = build_pair("pixelclip-lite"), pair
     assert list(shipped.sources) == list(lite.bundle.sources)
     assert list(start.sources) == list(lite.bundle.sources[:2])
     before, after = start.image.state_dict(), shipped.image.state_dict()
@@ -128,6 +127,6 @@ def test_pixelclip_lite_is_the_bundle_that_ships_and_its_start_is_not(lite, phot
     }
     image = fit(photo, lite.bundle.input)
     features = shipped.image.encode_image(torch.from_numpy(image.copy())[None])[0].numpy()
-    assert (features * lite.features(photo)).sum(-1).min() > 0.999
+    assert (features * lite.features(photo)).sum(-1).min() > 0.99  # The bundle's trunk is stored in int8.
     moved = (start.image.encode_image(torch.from_numpy(image.copy())[None])[0].numpy() * features).sum(-1)
-    assert 0.5 < moved.min() < 0.999
+    assert 0.5 < moved.min() < 0.98
