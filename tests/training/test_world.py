@@ -1,7 +1,9 @@
 """The drawn world: its scenes, its small CLIP, and its experiments from nothing to tables, at toy size."""
 
 import json
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from pixelclip_sdk.vocabulary import read_classes
 from training.datasets import load_dataset
 from training.masks.format import read_masks
+from training.watch import Watch
+from training.world import experiments
 from training.world.captions import Mention, caption
 from training.world.catalogue import CLASSES, GROUNDS, STUFF, THINGS
 from training.world.contrast import read_pairs, train_contrast
@@ -130,6 +134,23 @@ def test_the_experiments_run_from_nothing_and_go_on(tmp_path):
     assert json.loads(json.dumps(experiment(tmp_path, TOY, seeds=[0], runs=runs))) == scores
     kept = (".safetensors", ".png", ".npz")
     assert all(file.stat().st_mtime_ns == time for file, time in written.items() if file.suffix in kept)
+
+
+def test_a_signal_in_a_run_stops_the_command_and_half_a_run_has_no_score(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "Sizes", lambda: TOY)
+    monkeypatch.setattr(experiments, "ABLATIONS", {"PixelCLIP": ()})
+    monkeypatch.setattr(experiments, "SWEEPS", {})
+    command = ["--out", str(tmp_path), "--seeds", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert experiments.main(command) == 130
+    assert "stopped; the same command goes on" in capsys.readouterr().err
+    score = tmp_path / "seed-0" / "pixelclip" / "test.json"
+    assert (score.parent / "step-00000001.json").exists()
+    assert not score.exists()
+    assert experiments.main(command) == 0
+    assert score.exists()
+    assert "| PixelCLIP |" in capsys.readouterr().out
 
 
 def test_gains_are_of_each_seed_s_own_clip():
