@@ -156,7 +156,7 @@ def _train(config: Config, device: torch.device) -> Path:
             ):
                 group["lr"] = rate
             names: list[str] = []
-            losses: list[Tensor] = []
+            seen: list[dict[str, Tensor]] = []
             for part in range(parts):
                 batch = next(batches)
                 watch.skipped(batch)
@@ -167,8 +167,9 @@ def _train(config: Config, device: torch.device) -> Path:
                     with _autocast(config, device):
                         loss, stats = parallel(batch.to(device))
                     scaler.scale(loss / parts).backward()
-                losses.append(loss.detach())
-            loss = torch.stack(losses).mean()
+                seen.append({"loss": loss.detach(), **stats})
+            stats = _of_all_parts(seen)
+            loss = stats.pop("loss")
             scaler.unscale_(optimiser)
             norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
             # In fp16 a gradient may overflow: the scaler then leaves the step out and scales less.
@@ -203,6 +204,12 @@ def learning_rates(config: Config, optimiser: torch.optim.Optimizer, step: int) 
 def _autocast(config: Config, device: torch.device) -> torch.autocast:
     dtype = _DTYPES.get(config.precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def _of_all_parts(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Scalars of a whole step from those of its parts: masks add up, all else is averaged."""
+    stacked = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+    return {name: values.sum() if name == "masks" else values.mean() for name, values in stacked.items()}
 
 
 def _not_finite(

@@ -21,7 +21,7 @@ from toy_photos import write_photos
 import training
 from training.config import load_config
 from training.encoders.checkpoints import load_into, read_checkpoint
-from training.train import TrainingError, learning_rates, main, train
+from training.train import TrainingError, _of_all_parts, learning_rates, main, train
 
 TRAINING = Path(training.__file__).parent
 TINY = TRAINING / "configs" / "tiny.yaml"
@@ -204,6 +204,13 @@ def test_machines_that_see_other_photos_stop_and_say_so(photos, tmp_path):
     for text, count in zip(said, (6, 5), strict=True):
         assert f"the processes found different photos with masks; here are {count}" in text
     assert not list((tmp_path / "run").glob("step-*"))
+
+
+def test_the_log_has_all_parts_of_a_step(photos, whole, tmp_path):
+    assert main(settings(photos, tmp_path, "accumulate=2", "steps=1")) == 0
+    assert lines(tmp_path)[0]["masks"] == lines(whole)[0]["masks"]
+    parts = [{"masks": torch.tensor(m), "margin": torch.tensor(v)} for m, v in ((2.0, 1.0), (4.0, 2.0))]
+    assert _of_all_parts(parts) == {"masks": 6, "margin": 1.5}
 
 
 def test_accumulated_parts_and_half_precision_run(photos, tmp_path):
