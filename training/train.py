@@ -32,6 +32,7 @@ from pixelclip_sdk.errors import PixelClipError
 from training import checkpoint, distributed
 from training.config import Config, ConfigError, load_config
 from training.data import MaskedPhotos, Order, reading
+from training.failures import TrainingError, explained, last_good
 from training.pixelclip import PixelCLIP
 from training.runs import assemble, load_model, starting_point
 from training.watch import Watch
@@ -46,10 +47,6 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _FREE = {"images", "masks", "out", "device", "workers", "save_every", "keep", "log_every", "offline"}
 
 
-class TrainingError(PixelClipError):
-    """The training cannot go on."""
-
-
 def train(config: Config) -> Path:
     """Runs a training to its end, or until a signal stops it.
 
@@ -60,14 +57,15 @@ def train(config: Config) -> Path:
         The newest weights, for ``export/to_onnx.py --checkpoint``.
 
     Raises:
-        TrainingError: The loss or the gradient is not finite.
+        TrainingError: The loss or the gradient is not finite, memory is too little, or another process ended.
         PixelClipError: The settings, photos, weights or the output folder cannot be used.
     """
-    device = distributed.join(config.device)
-    try:
-        return _train(config, device)
-    finally:
-        distributed.leave()
+    with explained(config.out):
+        device = distributed.join(config.device)
+        try:
+            return _train(config, device)
+        finally:
+            distributed.leave()
 
 
 def _train(config: Config, device: torch.device) -> Path:
@@ -119,12 +117,23 @@ def _train(config: Config, device: torch.device) -> Path:
         parallel = DistributedDataParallel(model, broadcast_buffers=moving)
 
     def save(step: int) -> None:
+        failure: Exception | None = None
         if distributed.rank() == 0:
             notes = {"config": _plain(config), "photos": listed, "scaler": scaler.state_dict()}
             state = _state(model, optimiser)
             weights = exported.state_dict()
-            checkpoint.save(config.out, step, weights=weights, state=state, notes=notes, keep=config.keep)
-        distributed.wait()
+            try:
+                checkpoint.save(config.out, step, weights=weights, state=state, notes=notes, keep=config.keep)
+            except (PixelClipError, OSError) as error:
+                failure = error
+        # Told to all, who would wait for the first process otherwise.
+        failed = distributed.total(torch.tensor(float(failure is not None), device=device)) > 0
+        if failure is not None:
+            raise failure
+        if failed:
+            raise TrainingError(
+                f"the first process could not save step {step} and says why. {last_good(config.out)}"
+            )
 
     parts = config.accumulate
     order = Order(
@@ -175,7 +184,7 @@ def _train(config: Config, device: torch.device) -> Path:
             # In fp16 a gradient may overflow: the scaler then leaves the step out and scales less.
             usable = loss.isfinite() & (norm.isfinite() | scaler.is_enabled())
             if distributed.total((~usable).float()) > 0:
-                raise TrainingError(_not_finite(step, loss, norm, names, config, last))
+                raise TrainingError(_not_finite(step, loss, norm, names, config))
             scaler.step(optimiser)
             scaler.update()
             optimiser.zero_grad(set_to_none=True)
@@ -212,15 +221,10 @@ def _of_all_parts(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: values.sum() if name == "masks" else values.mean() for name, values in stacked.items()}
 
 
-def _not_finite(
-    step: int, loss: Tensor, norm: Tensor, names: Sequence[str], config: Config, last: int
-) -> str:
-    kept = (
-        f"{checkpoint.weights_file(config.out, last)} is the last good one" if last else "none was saved yet"
-    )
+def _not_finite(step: int, loss: Tensor, norm: Tensor, names: Sequence[str], config: Config) -> str:
     return (
         f"step {step + 1}: the loss is {float(loss)}, the gradient's norm {float(norm)}. The photos of this "
-        f"process's batch: {', '.join(names)}. No weight was changed; of the checkpoints, {kept}. "
+        f"process's batch: {', '.join(names)}. No weight was changed. {last_good(config.out)} "
         "Look at the photos, lower the learning rates, or train in precision=fp32."
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import random
 import resource
@@ -21,7 +22,9 @@ from toy_photos import write_photos
 import training
 from training.config import load_config
 from training.encoders.checkpoints import load_into, read_checkpoint
+from training.pixelclip import PixelCLIP
 from training.train import TrainingError, _of_all_parts, learning_rates, main, train
+from training.watch import Watch
 
 TRAINING = Path(training.__file__).parent
 TINY = TRAINING / "configs" / "tiny.yaml"
@@ -37,7 +40,7 @@ def settings(photos, out, *more, config=TINY):
     return ["--config", str(config), *photos, f"out={out}", *more]
 
 
-def start(photos, out, *more, agent=()):
+def start(photos, out, *more, agent=(), **environment):
     """Starts a run, with options of torchrun under torchrun."""
     command = [sys.executable]
     if agent:
@@ -46,7 +49,7 @@ def start(photos, out, *more, agent=()):
         [*command, str(TRAINING / "train.py"), *settings(photos, out, *more)],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
 
@@ -178,12 +181,43 @@ def assert_alike(whole, shared):
         assert two["norm"] == pytest.approx(one["norm"], rel=1e-3)
 
 
-def start_two_machines(photos, out, *more):
-    """Two agents of torchrun, which meet as those of two machines do; `more` is for the second alone."""
+def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    agent = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
+        return free.getsockname()[1]
+
+
+def start_two_processes(photos, out, *more):
+    """As torchrun starts them, without its agent, which ends one when the other has failed."""
+    meet = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    return [start(photos, out, *more, RANK=rank, **meet) for rank in "01"]
+
+
+def test_a_checkpoint_that_cannot_be_saved_stops_all_processes(photos, tmp_path):
+    (tmp_path / "step-00000002.weights.safetensors").mkdir()
+    processes = start_two_processes(photos, tmp_path)
+    first, second = (process.communicate(timeout=300)[1] for process in processes)
+    assert [process.returncode for process in processes] == [1, 1]
+    assert "train.py: cannot write" in first
+    assert "train.py: the first process could not save step 2" in second
+    assert "Traceback" not in first + second
+
+
+def test_a_process_whose_peer_died_says_so(photos, tmp_path):
+    killed, left = start_two_processes(photos, tmp_path, "steps=100000")
+    wait_for(tmp_path, 3, killed)
+    killed.kill()
+    killed.communicate()
+    said = left.communicate(timeout=300)[1]
+    assert left.returncode == 1
+    assert "train.py: another process of the training ended" in said
+    assert "is the last good one" in said
+    assert "Traceback" not in said
+
+
+def start_two_machines(photos, out, *more):
+    """Two agents of torchrun, which meet as those of two machines do; `more` is for the second alone."""
+    agent = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}"]
     agent += ["--rdzv-id", "run", "--local-addr", "localhost"]
     return [start(photos, out, *last, agent=agent) for last in ((), more)]
 
@@ -233,6 +267,25 @@ def test_a_loss_that_is_not_finite_stops_the_run(photos, tmp_path):
     assert all(
         value.isfinite().all() for value in load_file(saved[0].with_suffix(".weights.safetensors")).values()
     )
+
+
+def test_a_reading_process_that_is_killed_ends_the_run_in_a_line(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Watch, "step", lambda *_: multiprocessing.active_children()[0].kill())
+    assert main(settings(photos, tmp_path, "workers=1", "steps=100")) == 1
+    assert "train.py: a process that reads photos was ended" in capsys.readouterr().err
+
+
+def test_too_little_memory_ends_the_run_in_a_line(begun, monkeypatch, capsys):
+    """Raised by hand: only a GPU's memory runs out in this way."""
+
+    def forward(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(PixelCLIP, "forward", forward)
+    assert main(settings([f"images={begun / 'images'}", f"masks={begun / 'masks'}"], begun / "run")) == 1
+    said = capsys.readouterr().err
+    assert "train.py: out of memory: more processes would share the batch" in said
+    assert "step-00000002.weights.safetensors is the last good one" in said
 
 
 def test_other_settings_do_not_go_on_with_a_run(photos, whole, capsys):
