@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from pixelclip_sdk._files import sha256
 from pixelclip_sdk._signals import stop_signal
 from pixelclip_sdk.errors import PixelClipError
 from training import checkpoint, distributed
@@ -42,9 +43,12 @@ __all__ = ["TrainingError", "learning_rates", "main", "train"]
 _log = logging.getLogger("training")
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# What may differ between a run and its continuation: nothing that changes the result. Folders may have moved:
-# the list of photos, which is compared, must be the same.
-_FREE = {"images", "masks", "out", "device", "workers", "save_every", "keep", "log_every", "offline"}
+# What may differ between a run and its continuation: nothing that changes the result. Files may have moved:
+# the list of photos and the hash of the weights that it began from, which are compared, must be the same.
+_FREE = {
+    *("images", "masks", "checkpoint", "out", "device", "workers"),
+    *("save_every", "keep", "log_every", "offline"),
+}
 
 
 def train(config: Config) -> Path:
@@ -94,6 +98,7 @@ def _train(config: Config, device: torch.device) -> Path:
         )
 
     pair, exported = starting_point(config)
+    start = sha256(config.checkpoint) if config.checkpoint else None
     if config.imgsz % pair.input.multiple:
         raise ConfigError(f"imgsz is {config.imgsz}; {config.model} takes multiples of {pair.input.multiple}")
     model = assemble(config, pair).to(device)
@@ -103,7 +108,7 @@ def _train(config: Config, device: torch.device) -> Path:
     saved = checkpoint.newest(config.out)
     first = 0
     if saved is not None:
-        _check_same_run(config, listed, saved.notes)
+        _check_same_run(config, listed, start, saved.notes)
         _restore(model, optimiser, scaler, saved)
         first = saved.step
         _log.info("going on from step %d of %s", first, config.out)
@@ -119,7 +124,8 @@ def _train(config: Config, device: torch.device) -> Path:
     def save(step: int) -> None:
         failure: Exception | None = None
         if distributed.rank() == 0:
-            notes = {"config": _plain(config), "photos": listed, "scaler": scaler.state_dict()}
+            notes = {"config": _plain(config), "photos": listed, "start": start}
+            notes["scaler"] = scaler.state_dict()
             state = _state(model, optimiser)
             weights = exported.state_dict()
             try:
@@ -261,17 +267,26 @@ def _plain(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
-def _check_same_run(config: Config, photos: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
-    """Raises ConfigError where a checkpoint's run had other settings or another list of photos."""
+def _check_same_run(
+    config: Config, photos: Mapping[str, Any], start: str | None, notes: Mapping[str, Any]
+) -> None:
+    """Raises ConfigError where a checkpoint's run had other settings, start weights or list of photos."""
     now, before = _plain(config), notes["config"]
-    changed = [k for k in now if k not in _FREE and now[k] != before.get(k)]
+    # Older checkpoints have no hash of the weights, only their place; and some no photos.
+    free = _FREE if "start" in notes else _FREE - {"checkpoint"}
+    changed = [k for k in now if k not in free and now[k] != before.get(k)]
     if changed:
         what = ", ".join(f"{k} was {before.get(k)!r} and is {now[k]!r}" for k in changed)
         raise ConfigError(
             f"{config.out} holds a run with other settings: {what}. "
             "Take them back, or give another out=FOLDER."
         )
-    seen = notes.get("photos", photos)  # older checkpoints do not say
+    if notes.get("start", start) != start:
+        raise ConfigError(
+            f"{config.out} holds a run that began from other weights than {config.checkpoint or config.model}"
+            " has now. Take those back, or give another out=FOLDER."
+        )
+    seen = notes.get("photos", photos)
     if seen != photos:
         raise ConfigError(
             f"{config.out} holds a run over {seen['count']} photos with masks; {config.images} with "

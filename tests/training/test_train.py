@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -329,6 +330,25 @@ def test_other_photos_do_not_go_on_with_a_run(begun, capsys):
         (begun / folder / "a" / f"03.{suffix}").rename(begun / folder / "a" / f"31.{suffix}")
     assert main(settings(places, begun / "run")) == 1
     assert "has 6, of other names or number" in capsys.readouterr().err
+
+
+def test_start_weights_may_move_but_not_change(photos, whole, tmp_path, monkeypatch, capsys):
+    first, second = (whole / f"step-0000000{step}.weights.safetensors" for step in (4, 6))
+    run = settings(photos, tmp_path / "run", "random_weights=false", "steps=1")
+    start = Path(shutil.copy(first, tmp_path / "start.safetensors"))
+    assert main([*run, f"checkpoint={start}"]) == 0
+    moved = start.rename(tmp_path / "moved.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert main([*run, "checkpoint=moved.safetensors"]) == 0
+    shutil.copy(second, moved)
+    capsys.readouterr()
+    assert main([*run, "checkpoint=moved.safetensors"]) == 1
+    assert "holds a run that began from other weights than moved.safetensors" in capsys.readouterr().err
+    notes = json.loads((tmp_path / "run" / "step-00000001.json").read_text())
+    del notes["start"]  # an older checkpoint, which has their place alone
+    (tmp_path / "run" / "step-00000001.json").write_text(json.dumps(notes))
+    assert main([*run, "checkpoint=moved.safetensors"]) == 1
+    assert f"checkpoint was '{start}'" in capsys.readouterr().err
 
 
 def test_broken_files_are_skipped_counted_and_named(tmp_path, caplog):
