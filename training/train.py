@@ -193,6 +193,11 @@ def _train(config: Config, device: torch.device) -> Path:
                 raise TrainingError(_not_finite(step, loss, norm, names, config))
             scaler.step(optimiser)
             scaler.update()
+            if scaler.get_scale() < 1:  # It begins at 65 536: gradients that have never fitted never will.
+                raise TrainingError(
+                    f"step {step + 1}: the gradient is not finite in fp16, however small the loss is scaled; "
+                    f"such steps are left out. {last_good(config.out)} Take precision=bf16 or fp32."
+                )
             optimiser.zero_grad(set_to_none=True)
             model.teacher.follow(model.student, config.momentum)
 

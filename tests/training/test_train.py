@@ -24,6 +24,7 @@ import training
 from training.config import load_config
 from training.encoders.checkpoints import load_into, read_checkpoint
 from training.pixelclip import PixelCLIP
+from training.runs import assemble
 from training.train import TrainingError, _of_all_parts, learning_rates, main, train
 from training.watch import Watch
 
@@ -268,6 +269,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(photos, tmp_path):
     assert all(
         value.isfinite().all() for value in load_file(saved[0].with_suffix(".weights.safetensors")).values()
     )
+
+
+def test_fp16_that_leaves_out_every_step_stops_the_run(photos, tmp_path, monkeypatch, capsys):
+    def without_gradient(*given):
+        model = assemble(*given)
+        next(model.decoder.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+        return model
+
+    monkeypatch.setattr("training.train.assemble", without_gradient)
+    assert main(settings(photos, tmp_path, "precision=fp16", "steps=40")) == 1
+    assert "train.py: step 17: the gradient is not finite in fp16" in capsys.readouterr().err
 
 
 def test_a_reading_process_that_is_killed_ends_the_run_in_a_line(photos, tmp_path, monkeypatch, capsys):
