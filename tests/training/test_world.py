@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import resource
 import signal
 
 import numpy as np
 import pytest
+import torch
 
+from pixelclip_sdk.errors import OutputError
 from pixelclip_sdk.vocabulary import read_classes
 from training.datasets import load_dataset
 from training.masks.format import read_masks
@@ -15,7 +18,7 @@ from training.watch import Watch
 from training.world import experiments
 from training.world.captions import Mention, caption
 from training.world.catalogue import CLASSES, GROUNDS, STUFF, THINGS
-from training.world.contrast import read_pairs, train_contrast
+from training.world.contrast import Pairs, read_pairs, train_contrast
 from training.world.experiments import ABLATIONS, MODEL, Sizes, experiment
 from training.world.scenes import SIDE, make_scene, write_scenes
 from training.world.tables import markdown
@@ -116,6 +119,19 @@ def test_the_small_clip_learns_from_pairs(tmp_path):
     losses = train_contrast(MODEL, pairs, tmp_path / "clip.safetensors", steps=14, batch=32, seed=0)
     assert losses[0] > np.log(32) - 0.2  # it knows nothing
     assert np.mean(losses[-3:]) < np.log(32) - 0.4
+
+
+def test_a_full_disk_leaves_no_half_weights(tmp_path):
+    """A limit on the size of files: the system then refuses to write, as on a full disk."""
+    pairs = Pairs(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), ("a dog", "a cat"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*clip\.safetensors: File too large"):
+            train_contrast(MODEL, pairs, tmp_path / "clip.safetensors", steps=0, seed=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_experiments_run_from_nothing_and_go_on(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -80,6 +80,9 @@ def train_contrast(
 
     Returns:
         The loss of every step.
+
+    Raises:
+        OutputError: The weights cannot be written, e.g. because the disk is full.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -133,8 +136,9 @@ def train_contrast(
         table.weight[read] = model.token_embedding.weight
     model.token_embedding = table
     _name_again(table.weight, read, generator)
+    content = save({name: value.contiguous() for name, value in model.state_dict().items()})
     with atomic_write(out) as temporary:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary)
+        temporary.write_bytes(content)  # safetensors' own writer hides why it failed
     return losses
 
 
