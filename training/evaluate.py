@@ -183,8 +183,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.bundle and (options.checkpoint or options.imgsz):
-        parser.error("--checkpoint and --imgsz are for --model; a bundle has its weights and its size")
+    if options.bundle and (options.checkpoint or options.imgsz or options.offline):
+        parser.error(
+            "--checkpoint, --imgsz and --offline are for --model; a bundle has its weights and its size"
+        )
+    if (options.short_side or options.stride) and options.protocol != "windows":
+        parser.error("--short-side and --stride are for --protocol windows")
+    if options.split and options.dataset == "folder":
+        parser.error("--split is a part of a set that --dataset names; a folder has none")
     try:
         classes = read_classes(options.classes) if options.classes else None
         if isinstance(classes, Vocabulary):
@@ -224,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _protocol(options: argparse.Namespace) -> Protocol:
     if options.protocol == "windows":
-        return Windows(options.short_side, options.stride)
+        return Windows(options.short_side or 480, options.stride or 160)
     return Official() if options.protocol == "official" else Whole()
 
 
@@ -252,14 +258,10 @@ def _parser() -> argparse.ArgumentParser:
         help="the paper's (default), sliding windows of the model's size, or what the SDK does",
     )
     parser.add_argument(
-        "--short-side", type=positive, default=480, metavar="PX", help="windows: the photo's (default: 480)"
+        "--short-side", type=positive, metavar="PX", help="windows: the photo's (default: 480)"
     )
     parser.add_argument(
-        "--stride",
-        type=positive,
-        default=160,
-        metavar="PX",
-        help="windows: from one to the next (default: 160)",
+        "--stride", type=positive, metavar="PX", help="windows: from one to the next (default: 160)"
     )
     parser.add_argument(
         "--prompts", choices=PROMPTS, default="model", help="the model's templates (default), or the paper's"

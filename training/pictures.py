@@ -59,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.split and not options.dataset:
-        parser.error("--split is a part of the labelled set that --dataset names")
+    if options.split and options.dataset in (None, "folder"):
+        parser.error("--split is a part of a set that --dataset names; a folder has none")
     if options.weights and len(options.run) > 1:
         parser.error(f"--weights are of one model; got {len(options.run)} runs, expected one --run")
     try:

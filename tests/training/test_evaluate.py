@@ -245,6 +245,10 @@ def test_labels_of_another_size_are_an_error(tmp_path, capsys):
     [
         (["--checkpoint", "x.pth"], "are for --model"),
         (["--imgsz", "32", "64"], "are for --model"),
+        (["--offline"], "are for --model"),
+        (["--short-side", "480"], "are for --protocol windows"),
+        (["--stride", "160"], "are for --protocol windows"),
+        (["--split", "val"], "a folder has none"),
     ],
 )
 def test_what_does_not_go_together(command, capsys, arguments, message):
