@@ -17,9 +17,9 @@ from pixelclip_sdk import Vocabulary
 from pixelclip_sdk.preprocess import load_image
 from training.datasets import load_dataset
 from training.encoders.build import build_pair
-from training.encoders.clip import TEMPLATES
 from training.encoders.lite import build_lite
 from training.encoders.runtime import TorchTextEncoder
+from training.encoders.templates import TEMPLATES
 from training.evaluate import Job, _placed, evaluate, main
 from training.metrics import Confusion
 from training.open_model import Source, open_model
@@ -219,6 +219,14 @@ def test_the_command_reports_everything(command, tmp_path):
     assert np.sum(report["confusion"]) == 2 * 200 * 280
     assert {source["sha256"] for source in report["sources"]} >= {report["sources"][0]["sha256"]}
     assert report["iou"]["grass"] is None
+
+
+@pytest.mark.parametrize("prompts", ["model", "ensemble"])
+def test_a_bundle_needs_no_torch(command, prompts):
+    code = "import sys; from training.evaluate import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    script = [sys.executable, "-c", code, "--bundle", "pixelclip-lite", *command, "--prompts", prompts]
+    result = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("0 False\n")
 
 
 def run(arguments, command):
