@@ -20,15 +20,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pixelclip_sdk import PixelClipError, Vocabulary
+from pixelclip_sdk import PixelClipError
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.engine import engine_files
 from pixelclip_sdk.models import find_bundle
-from pixelclip_sdk.vocabulary import read_classes
-from training.arguments import positive
-from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
+from training.arguments import positive, read_words
+from training.datasets import DATASETS, Dataset, load_dataset
 from training.metrics import Confusion
 from training.open_model import PROMPTS, Source, open_model
 from training.packages import imported
@@ -192,11 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.split and options.dataset == "folder":
         parser.error("--split is a part of a set that --dataset names; a folder has none")
     try:
-        classes = read_classes(options.classes) if options.classes else None
-        if isinstance(classes, Vocabulary):
-            raise DatasetError(
-                "--classes is a vocabulary of embeddings; expected words: they are embedded here"
-            )
+        classes = read_words(options.classes)
         job = Job(
             source=Source(
                 name=options.bundle or options.model,

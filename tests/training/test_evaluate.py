@@ -296,6 +296,12 @@ def test_what_cannot_be_found(command, capsys):
     assert "nothing at" in capsys.readouterr().err
 
 
+def test_embeddings_are_no_words(command, lite, tmp_path, capsys):
+    file = lite.vocabulary.save(tmp_path / "words.npz")
+    assert run(["--classes", str(file)], command) == 1
+    assert "words.npz is a vocabulary of embeddings; expected words" in capsys.readouterr().err
+
+
 def test_windows_of_the_bundle(command, capsys):
     assert run(["--protocol", "windows", "--short-side", "480", "--stride", "300"], command) == 0
     assert "protocol windows" in capsys.readouterr().out
