@@ -169,19 +169,21 @@ def test_a_signal_in_a_run_stops_the_command_and_half_a_run_has_no_score(tmp_pat
     assert "| PixelCLIP |" in capsys.readouterr().out
 
 
-def test_gains_are_of_each_seed_s_own_clip():
+def test_gains_are_of_the_means_and_seed_by_seed():
     keys = ("stuff", "things", "pixel_accuracy", "mask_miou", "image_top1")
     scores = [
         {"run": run, "seed": seed, "miou": miou, "single_miou": single, **dict.fromkeys(keys, 1.0)}
         for run, seed, miou, single in [
             *(("CLIP", 0, 10.0, 5.0), ("CLIP", 1, 20.0, 20.0)),
             *(("PixelCLIP", 0, 15.0, 10.0), ("PixelCLIP", 1, 20.0, 30.0)),
+            ("k = 8", 1, 25.0, 22.0),
         ]
     ]
-    means, seeds = markdown(scores).split("\n\n")
+    means, seeds, others = markdown(scores).split("\n\n")
     head, _, clip, tuned = means.splitlines()
-    assert head.endswith("| gain over CLIP | gain, one template |")
+    assert head.endswith("| gain of the mean | gain of the mean, one template |")
     assert clip.endswith("| 1.0 ± 0.0 |  |  |")
-    assert tuned.endswith("| +25 % ± 35.4 | +75 % ± 35.4 |")
+    assert tuned.endswith("| +17 % | +60 % |")
     assert "| 0, one template | 5.0 | 10.0 | +100 % |" in seeds
     assert "| 1, eight templates | 20.0 | 20.0 | +0 % |" in seeds
+    assert others.endswith("| +25 % | +10 % |")
