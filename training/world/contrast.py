@@ -144,7 +144,7 @@ def train_contrast(
 
 @torch.inference_mode()
 def top1(pair: EncoderPair, model: torch.nn.Module, images: Tensor, texts: np.ndarray) -> np.ndarray:
-    """The nearest text of every whole image, by the class token: what CLIP was trained for.
+    """The nearest text of every whole image, by its one embedding: what CLIP was trained for.
 
     Args:
         pair: The encoders …
@@ -163,7 +163,7 @@ def top1(pair: EncoderPair, model: torch.nn.Module, images: Tensor, texts: np.nd
 def _name_again(table: Tensor, read: Tensor, generator: torch.Generator) -> None:
     """Makes every word that was never read a synonym of a random one that was.
 
-    The tokenizer is CLIP's, of 49 408 words; the captions use about a hundred. PixelCLIP's prompts begin as
+    The tokenizer is CLIP's, of 49 408 words; the captions use some four hundred. PixelCLIP's prompts begin as
     random words of the vocabulary, and CLIP knows all of its own. Here nearly all would be without meaning.
     """
     known = read[1:-2]  # all but padding and the start and the end of a text

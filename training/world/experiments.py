@@ -199,7 +199,7 @@ def _picture(out: Path, seed: int, file: Path) -> None:
 
 
 def _whole_images(weights: Path, folder: Path) -> dict[str, float]:
-    """How often the nearest class of a whole image, by the class token, is in it; and how often by chance."""
+    """How often the class nearest to a whole image's embedding is in it; and how often by chance."""
     pair, model = starting_model(str(MODEL), checkpoint=weights)
     words = Vocabulary.encode({name: (name,) for name in CLASSES}, TorchTextEncoder(pair)).embeddings
     nearest = top1(pair, model, read_pairs(folder, IMGSZ).images, words)
