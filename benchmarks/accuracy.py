@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from benchmarks.photo_test import photo_test
 from pixelclip_sdk import Segmenter
-from pixelclip_sdk.classes import class_list
+from training.datasets import load_dataset
+from training.metrics import Confusion
 
 __all__ = ["accuracies", "camvid_miou"]
 
@@ -22,25 +20,14 @@ def camvid_miou(segmenter: Segmenter, root: Path) -> float:
         root: CamVid's folder; see docs/evaluation.md.
 
     Raises:
-        SystemExit: There are no photos, or one without labels.
+        DatasetError: There are no photos, or one without labels.
     """
-    photos = sorted((root / "val" / "images").glob("*.*"))
-    if not photos:
-        raise SystemExit(f"{root} has no val/images; expected CamVid, see docs/evaluation.md")
+    data = load_dataset(_CLASSES, root)
     segmenter.set_classes(_CLASSES)
-    count = len(class_list(_CLASSES))
-    confusion = np.zeros((count, count), np.int64)
-    for photo in photos:
-        file = root / "val" / "labels" / f"{photo.stem}.png"
-        if not file.is_file():
-            raise SystemExit(f"{photo} has no labels; expected {file}")
-        with Image.open(file) as image:
-            truth = np.asarray(image)
-        scored = truth < count  # What is beyond is ignored.
-        pairs = truth[scored].astype(np.intp) * count + segmenter.predict(photo).labels[scored]
-        confusion += np.bincount(pairs, minlength=count * count).reshape(count, count)
-    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
-    return float((confusion.diagonal() / np.maximum(union, 1))[union > 0].mean())
+    confusion = Confusion.empty(len(data.classes))
+    for index, photo in enumerate(data.photos):
+        confusion += Confusion.of(data.truth(index), segmenter.predict(photo).labels, len(data.classes))
+    return confusion.miou
 
 
 def accuracies(segmenter: Segmenter, *, camvid: Path | None, photos: Path | None) -> dict[str, float]:

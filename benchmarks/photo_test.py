@@ -9,7 +9,6 @@ few photos more or less are chance.
 
 import argparse
 import dataclasses
-import json
 import random
 import re
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.command import command
+from benchmarks.stored import store
 from pixelclip_sdk import Segmenter, Vocabulary
 from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.benchmark import environment
@@ -156,8 +156,7 @@ def main() -> int:
         )
         content |= {"against": dataclasses.asdict(other), "difference": more, "interval": [low, high]}
     if options.json:
-        content["environment"] = environment()
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        store(options.json, content | {"environment": environment()})
     return 0
 
 

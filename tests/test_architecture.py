@@ -41,7 +41,7 @@ def test_arrows_run_one_way(folder):
             top = name.partition(".")[0]
             if top in ARROWS and top != folder:
                 assert top in ARROWS[folder], f"{file.relative_to(ROOT)} imports {name}"
-            if folder in ("export", "benchmarks") and top == "training":
+            if folder == "export" and top == "training":
                 assert name.startswith("training.encoders"), f"{file.relative_to(ROOT)} imports {name}"
             if folder == "pixelclip_sdk":
                 assert top not in FORBIDDEN_IN_SDK, f"{file.relative_to(ROOT)} imports {name}"

@@ -132,3 +132,5 @@ def _rotate(folder: Path, step: int, keep: int) -> None:
         for path in folder.glob(f"step-*{suffix}"):
             if path.name.removesuffix(suffix) not in whole:
                 path.unlink(missing_ok=True)
+    for path in folder.glob(".step-*"):  # of `atomic_write`, in a process that was killed
+        path.unlink(missing_ok=True)

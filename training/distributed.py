@@ -8,7 +8,7 @@ from torch import Tensor
 
 from training.devices import torch_device
 
-__all__ = ["agree", "gathered", "join", "largest", "leave", "rank", "total", "wait", "world"]
+__all__ = ["agree", "gathered", "join", "largest", "leave", "rank", "total", "world"]
 
 
 def join(device: str) -> torch.device:
@@ -43,12 +43,6 @@ def rank() -> int:
 def world() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def wait() -> None:
-    """Waits until all processes are here."""
-    if dist.is_initialized():
-        dist.barrier()
 
 
 def total(values: Tensor) -> Tensor:

@@ -20,17 +20,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pixelclip_sdk import PixelClipError, Vocabulary
+from pixelclip_sdk import PixelClipError
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.engine import engine_files
 from pixelclip_sdk.models import find_bundle
-from pixelclip_sdk.vocabulary import read_classes
-from training.arguments import positive
-from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
+from training.arguments import positive, read_words
+from training.datasets import DATASETS, Dataset, load_dataset
 from training.metrics import Confusion
 from training.open_model import PROMPTS, Source, open_model
+from training.packages import imported
 from training.processes import SPAWN, pool_of
 from training.protocols import Official, Protocol, Whole, Windows, classify_masks, describe, segment
 
@@ -161,12 +161,8 @@ def _placed(source: Source, rank: int) -> Source:
     kind = source.device
     if source.bundle and kind == "auto":  # which takes the first GPU for engines, else the CPU
         kind = "gpu" if engine_files(find_bundle(source.name).path) else "cpu"
-    if kind in ("auto", "cuda", "gpu"):
-        import torch
-
-        if (count := torch.cuda.device_count()) > 1:
-            device = f"{'gpu' if source.bundle else 'cuda'}:{rank % count}"
-            return dataclasses.replace(source, device=device)
+    if kind in ("auto", "cuda", "gpu") and (count := imported("torch").cuda.device_count()) > 1:
+        return dataclasses.replace(source, device=f"{'gpu' if source.bundle else 'cuda'}:{rank % count}")
     return source
 
 
@@ -186,14 +182,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.bundle and (options.checkpoint or options.imgsz):
-        parser.error("--checkpoint and --imgsz are for --model; a bundle has its weights and its size")
+    if options.bundle and (options.checkpoint or options.imgsz or options.offline):
+        parser.error(
+            "--checkpoint, --imgsz and --offline are for --model; a bundle has its weights and its size"
+        )
+    if (options.short_side or options.stride) and options.protocol != "windows":
+        parser.error("--short-side and --stride are for --protocol windows")
+    if options.split and options.dataset == "folder":
+        parser.error("--split is a part of a set that --dataset names; a folder has none")
     try:
-        classes = read_classes(options.classes) if options.classes else None
-        if isinstance(classes, Vocabulary):
-            raise DatasetError(
-                "--classes is a vocabulary of embeddings; expected words: they are embedded here"
-            )
+        classes = read_words(options.classes)
         job = Job(
             source=Source(
                 name=options.bundle or options.model,
@@ -227,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _protocol(options: argparse.Namespace) -> Protocol:
     if options.protocol == "windows":
-        return Windows(options.short_side, options.stride)
+        return Windows(options.short_side or 480, options.stride or 160)
     return Official() if options.protocol == "official" else Whole()
 
 
@@ -255,14 +253,10 @@ def _parser() -> argparse.ArgumentParser:
         help="the paper's (default), sliding windows of the model's size, or what the SDK does",
     )
     parser.add_argument(
-        "--short-side", type=positive, default=480, metavar="PX", help="windows: the photo's (default: 480)"
+        "--short-side", type=positive, metavar="PX", help="windows: the photo's (default: 480)"
     )
     parser.add_argument(
-        "--stride",
-        type=positive,
-        default=160,
-        metavar="PX",
-        help="windows: from one to the next (default: 160)",
+        "--stride", type=positive, metavar="PX", help="windows: from one to the next (default: 160)"
     )
     parser.add_argument(
         "--prompts", choices=PROMPTS, default="model", help="the model's templates (default), or the paper's"

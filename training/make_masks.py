@@ -18,6 +18,7 @@ from training.masks.sa1b import SA1B
 from training.masks.source import MaskSource
 from training.masks.superpixels import Felzenszwalb, Slic
 from training.masks.write import SKIPPED, Report, make_masks
+from training.packages import imported
 
 __all__ = ["main"]
 
@@ -51,7 +52,7 @@ def _source(options: argparse.Namespace) -> MaskSource:
         return Slic(options.segments, options.compactness, options.sigma)
     if options.source == "felzenszwalb":
         return Felzenszwalb(options.scale, options.sigma, options.min_size)
-    # What needs torch is imported only when it is wanted.
+    imported("torch")  # what needs it is imported only when it is wanted
     weights = options.checkpoint
     if weights is not None and not weights.is_file():
         raise PixelClipError(f"there is no checkpoint {weights}")

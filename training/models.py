@@ -7,15 +7,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pixelclip_sdk.errors import CheckpointError, VocabularyError
-from pixelclip_sdk.vocabulary import Classes, Vocabulary, read_classes
+from pixelclip_sdk.errors import CheckpointError
 from training.encoders import hub, registry
 from training.encoders.build import build_pair
 from training.encoders.checkpoints import load_into, read_checkpoint
 from training.encoders.clip import configured_model, empty_model, pair_of
 from training.encoders.pair import EncoderPair
 
-__all__ = ["read_names", "starting_model"]
+__all__ = ["starting_model"]
 
 
 def starting_model(
@@ -64,18 +63,3 @@ def starting_model(
             "random_weights=true; others: --checkpoint FILE)"
         )
     return pair_of(name, model, family=family, spec=spec), model
-
-
-def read_names(given: str | None) -> Classes | None:
-    """The classes of clusters that have names.
-
-    Args:
-        given: A list's name, a file, or ``"a, b"``; see `pixelclip_sdk.vocabulary.read_classes`.
-
-    Raises:
-        VocabularyError: The names cannot be read, or are embeddings of another text tower.
-    """
-    names = None if given is None else read_classes(given)
-    if isinstance(names, Vocabulary):
-        raise VocabularyError(f"names is {given}, a vocabulary of embeddings; expected words")
-    return names

@@ -13,6 +13,8 @@ from pixelclip_sdk._files import sha256
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.vocabulary import Encoder
+from training.encoders.templates import TEMPLATES
+from training.packages import imported
 
 __all__ = ["PROMPTS", "Model", "Source", "open_model"]
 
@@ -106,8 +108,7 @@ def _open_bundle(source: Source, threads: int | None) -> _Parts:
 
 
 def _open_pair(source: Source, threads: int | None) -> _Parts:
-    import torch
-
+    torch = imported("torch")
     from training.devices import torch_device
     from training.encoders.build import build_pair
     from training.encoders.runtime import TorchBackend, TorchTextEncoder
@@ -133,6 +134,4 @@ def _templates(prompts: str) -> tuple[str, ...] | None:
         return None
     if prompts == "none":
         return ("{}",)
-    from training.encoders.clip import TEMPLATES  # the paper's: its single one is the last of the eight
-
     return TEMPLATES if prompts == "ensemble" else TEMPLATES[-1:]

@@ -22,8 +22,7 @@ from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.classes import class_list, parse_classes
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.preprocess import load_image
-from pixelclip_sdk.vocabulary import read_classes
-from training.arguments import positive
+from training.arguments import positive, read_words
 from training.config import ConfigError
 from training.data import find_pairs
 from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
@@ -59,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.split and not options.dataset:
-        parser.error("--split is a part of the labelled set that --dataset names")
+    if options.split and options.dataset in (None, "folder"):
+        parser.error("--split is a part of a set that --dataset names; a folder has none")
     if options.weights and len(options.run) > 1:
         parser.error(f"--weights are of one model; got {len(options.run)} runs, expected one --run")
     try:
@@ -101,9 +100,7 @@ def _write(options: argparse.Namespace) -> Path:
 
 def _scenes(options: argparse.Namespace) -> _Scenes:
     """The grid's photos, evenly from all that there are."""
-    classes = read_classes(options.classes) if options.classes else None
-    if isinstance(classes, Vocabulary):
-        raise DatasetError("--classes is a vocabulary of embeddings; expected words: they are embedded here")
+    classes = read_words(options.classes)
     root: Path = options.root
     if options.dataset:
         data: Dataset = load_dataset(options.dataset, root, split=options.split, classes=classes)

@@ -178,15 +178,13 @@ def _slide(
     ]
     total = np.zeros((len(text), *size), np.float32)
     count = np.zeros(size, np.float32)
-    batch = spec.batch or _BATCH
+    batch = spec.batch or _BATCH  # a backend of a fixed batch fills up the last one itself
     for first in range(0, len(corners), batch):
         places = [np.s_[r : r + window[0], c : c + window[1]] for r, c in corners[first : first + batch]]
         crops = np.stack([image[place] for place in places])
-        if spec.batch:  # A model of a fixed batch takes no smaller one.
-            crops = np.pad(crops, ((0, batch - len(crops)), (0, 0), (0, 0), (0, 0)))
         logits = backend.logits(crops, text)
         rows, columns = _bilinear(logits.shape[2], window[0]), _bilinear(logits.shape[3], window[1])
-        for place, grid in zip(places, logits[: len(places)], strict=True):
+        for place, grid in zip(places, logits, strict=True):
             total[:, *place] += rows @ grid @ columns.T
             count[place] += 1
     total /= count

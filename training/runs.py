@@ -12,9 +12,10 @@ from torch import nn
 
 from pixelclip_sdk.errors import CheckpointError
 from training import checkpoint
+from training.arguments import read_words
 from training.config import Config, ConfigError, config_of
 from training.encoders.pair import EncoderPair
-from training.models import read_names, starting_model
+from training.models import starting_model
 from training.pixelclip import PixelCLIP
 
 __all__ = ["Run", "assemble", "load_model", "open_run", "starting_point", "with_weights"]
@@ -64,7 +65,7 @@ def assemble(config: Config, pair: EncoderPair) -> PixelCLIP:
         pair: The encoders to start from.
 
     Raises:
-        PixelClipError: See `PixelCLIP` and `read_names`.
+        PixelClipError: See `PixelCLIP` and `read_words`.
     """
     return PixelCLIP(
         pair,
@@ -74,7 +75,7 @@ def assemble(config: Config, pair: EncoderPair) -> PixelCLIP:
         templates=config.templates,
         epsilon=config.epsilon,
         classes=config.classes,
-        names=read_names(config.names),
+        names=read_words(config.names),
         clustering=config.clustering,
         centre=config.centre,
         queue=config.queue,

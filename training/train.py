@@ -27,11 +27,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from pixelclip_sdk._files import sha256
 from pixelclip_sdk._signals import stop_signal
 from pixelclip_sdk.errors import PixelClipError
 from training import checkpoint, distributed
 from training.config import Config, ConfigError, load_config
 from training.data import MaskedPhotos, Order, reading
+from training.failures import TrainingError, explained, last_good
 from training.pixelclip import PixelCLIP
 from training.runs import assemble, load_model, starting_point
 from training.watch import Watch
@@ -41,13 +43,12 @@ __all__ = ["TrainingError", "learning_rates", "main", "train"]
 _log = logging.getLogger("training")
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# What may differ between a run and its continuation: nothing that changes the result. Folders may have moved:
-# the list of photos, which is compared, must be the same.
-_FREE = {"images", "masks", "out", "device", "workers", "save_every", "keep", "log_every", "offline"}
-
-
-class TrainingError(PixelClipError):
-    """The training cannot go on."""
+# What may differ between a run and its continuation: nothing that changes the result. Files may have moved:
+# the list of photos and the hash of the weights that it began from, which are compared, must be the same.
+_FREE = {
+    *("images", "masks", "checkpoint", "out", "device", "workers"),
+    *("save_every", "keep", "log_every", "offline"),
+}
 
 
 def train(config: Config) -> Path:
@@ -60,14 +61,15 @@ def train(config: Config) -> Path:
         The newest weights, for ``export/to_onnx.py --checkpoint``.
 
     Raises:
-        TrainingError: The loss or the gradient is not finite.
+        TrainingError: The loss or the gradient is not finite, memory is too little, or another process ended.
         PixelClipError: The settings, photos, weights or the output folder cannot be used.
     """
-    device = distributed.join(config.device)
-    try:
-        return _train(config, device)
-    finally:
-        distributed.leave()
+    with explained(config.out):
+        device = distributed.join(config.device)
+        try:
+            return _train(config, device)
+        finally:
+            distributed.leave()
 
 
 def _train(config: Config, device: torch.device) -> Path:
@@ -96,6 +98,7 @@ def _train(config: Config, device: torch.device) -> Path:
         )
 
     pair, exported = starting_point(config)
+    start = sha256(config.checkpoint) if config.checkpoint else None
     if config.imgsz % pair.input.multiple:
         raise ConfigError(f"imgsz is {config.imgsz}; {config.model} takes multiples of {pair.input.multiple}")
     model = assemble(config, pair).to(device)
@@ -105,7 +108,7 @@ def _train(config: Config, device: torch.device) -> Path:
     saved = checkpoint.newest(config.out)
     first = 0
     if saved is not None:
-        _check_same_run(config, listed, saved.notes)
+        _check_same_run(config, listed, start, saved.notes)
         _restore(model, optimiser, scaler, saved)
         first = saved.step
         _log.info("going on from step %d of %s", first, config.out)
@@ -119,12 +122,24 @@ def _train(config: Config, device: torch.device) -> Path:
         parallel = DistributedDataParallel(model, broadcast_buffers=moving)
 
     def save(step: int) -> None:
+        failure: Exception | None = None
         if distributed.rank() == 0:
-            notes = {"config": _plain(config), "photos": listed, "scaler": scaler.state_dict()}
+            notes = {"config": _plain(config), "photos": listed, "start": start}
+            notes["scaler"] = scaler.state_dict()
             state = _state(model, optimiser)
             weights = exported.state_dict()
-            checkpoint.save(config.out, step, weights=weights, state=state, notes=notes, keep=config.keep)
-        distributed.wait()
+            try:
+                checkpoint.save(config.out, step, weights=weights, state=state, notes=notes, keep=config.keep)
+            except (PixelClipError, OSError) as error:
+                failure = error
+        # Told to all, who would wait for the first process otherwise.
+        failed = distributed.total(torch.tensor(float(failure is not None), device=device)) > 0
+        if failure is not None:
+            raise failure
+        if failed:
+            raise TrainingError(
+                f"the first process could not save step {step} and says why. {last_good(config.out)}"
+            )
 
     parts = config.accumulate
     order = Order(
@@ -156,7 +171,7 @@ def _train(config: Config, device: torch.device) -> Path:
             ):
                 group["lr"] = rate
             names: list[str] = []
-            losses: list[Tensor] = []
+            seen: list[dict[str, Tensor]] = []
             for part in range(parts):
                 batch = next(batches)
                 watch.skipped(batch)
@@ -167,16 +182,22 @@ def _train(config: Config, device: torch.device) -> Path:
                     with _autocast(config, device):
                         loss, stats = parallel(batch.to(device))
                     scaler.scale(loss / parts).backward()
-                losses.append(loss.detach())
-            loss = torch.stack(losses).mean()
+                seen.append({"loss": loss.detach(), **stats})
+            stats = _of_all_parts(seen)
+            loss = stats.pop("loss")
             scaler.unscale_(optimiser)
             norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
             # In fp16 a gradient may overflow: the scaler then leaves the step out and scales less.
             usable = loss.isfinite() & (norm.isfinite() | scaler.is_enabled())
             if distributed.total((~usable).float()) > 0:
-                raise TrainingError(_not_finite(step, loss, norm, names, config, last))
+                raise TrainingError(_not_finite(step, loss, norm, names, config))
             scaler.step(optimiser)
             scaler.update()
+            if scaler.get_scale() < 1:  # It begins at 65 536: gradients that have never fitted never will.
+                raise TrainingError(
+                    f"step {step + 1}: the gradient is not finite in fp16, however small the loss is scaled; "
+                    f"such steps are left out. {last_good(config.out)} Take precision=bf16 or fp32."
+                )
             optimiser.zero_grad(set_to_none=True)
             model.teacher.follow(model.student, config.momentum)
 
@@ -205,15 +226,16 @@ def _autocast(config: Config, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def _not_finite(
-    step: int, loss: Tensor, norm: Tensor, names: Sequence[str], config: Config, last: int
-) -> str:
-    kept = (
-        f"{checkpoint.weights_file(config.out, last)} is the last good one" if last else "none was saved yet"
-    )
+def _of_all_parts(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Scalars of a whole step from those of its parts: masks add up, all else is averaged."""
+    stacked = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+    return {name: values.sum() if name == "masks" else values.mean() for name, values in stacked.items()}
+
+
+def _not_finite(step: int, loss: Tensor, norm: Tensor, names: Sequence[str], config: Config) -> str:
     return (
         f"step {step + 1}: the loss is {float(loss)}, the gradient's norm {float(norm)}. The photos of this "
-        f"process's batch: {', '.join(names)}. No weight was changed; of the checkpoints, {kept}. "
+        f"process's batch: {', '.join(names)}. No weight was changed. {last_good(config.out)} "
         "Look at the photos, lower the learning rates, or train in precision=fp32."
     )
 
@@ -250,17 +272,26 @@ def _plain(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
-def _check_same_run(config: Config, photos: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
-    """Raises ConfigError where a checkpoint's run had other settings or another list of photos."""
+def _check_same_run(
+    config: Config, photos: Mapping[str, Any], start: str | None, notes: Mapping[str, Any]
+) -> None:
+    """Raises ConfigError where a checkpoint's run had other settings, start weights or list of photos."""
     now, before = _plain(config), notes["config"]
-    changed = [k for k in now if k not in _FREE and now[k] != before.get(k)]
+    # Older checkpoints have no hash of the weights, only their place; and some no photos.
+    free = _FREE if "start" in notes else _FREE - {"checkpoint"}
+    changed = [k for k in now if k not in free and now[k] != before.get(k)]
     if changed:
         what = ", ".join(f"{k} was {before.get(k)!r} and is {now[k]!r}" for k in changed)
         raise ConfigError(
             f"{config.out} holds a run with other settings: {what}. "
             "Take them back, or give another out=FOLDER."
         )
-    seen = notes.get("photos", photos)  # older checkpoints do not say
+    if notes.get("start", start) != start:
+        raise ConfigError(
+            f"{config.out} holds a run that began from other weights than {config.checkpoint or config.model}"
+            " has now. Take those back, or give another out=FOLDER."
+        )
+    seen = notes.get("photos", photos)
     if seen != photos:
         raise ConfigError(
             f"{config.out} holds a run over {seen['count']} photos with masks; {config.images} with "

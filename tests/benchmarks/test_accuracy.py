@@ -58,6 +58,14 @@ def test_two_models_see_the_same_names(tmp_path, photo, monkeypatch, capsys):
     assert result["won"] == result["against"]["won"]
     assert result["won"][0] == 1  # The cat, against whatever is drawn.
     assert (result["draws"], result["difference"], result["interval"]) == (3, 0, [0, 0])
+    said = "python photo_test PHOTOS --names 2 --draws 3 --against pixelclip-lite --json JSON"
+    assert result["command"] == said
+
+
+def test_what_scores_needs_no_torch():
+    code = "import sys, benchmarks.accuracy; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
 
 
 def test_the_latency_command_runs_and_writes_json(tmp_path):

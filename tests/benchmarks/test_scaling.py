@@ -7,6 +7,7 @@ from benchmarks.scaling import SWEEPS, Task, classes_sweep, measure, ratios, tab
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import sample_jpeg
 from pixelclip_sdk.preprocess import load_image
+from training.datasets import DatasetError
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_accuracy_is_one_where_the_truth_is_what_the_model_says(tmp_path, photo,
     assert lite.vocabulary is before
     Image.fromarray((labels + 1) % 11).save(tmp_path / "val" / "labels" / "photo.png")
     assert accuracies(lite, camvid=tmp_path, photos=None)["miou"] < 0.5
-    with pytest.raises(SystemExit, match="nowhere"):
+    with pytest.raises(DatasetError, match="nowhere"):
         accuracies(lite, camvid=tmp_path / "nowhere", photos=None)
 
 

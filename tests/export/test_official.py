@@ -28,7 +28,8 @@ from pixelclip_sdk.classes import class_list
 from pixelclip_sdk.engine import EngineInfo, engine_files
 from pixelclip_sdk.text import TextEncoder
 from training.encoders import clip, registry
-from training.encoders.clip import TEMPLATES, build_clip
+from training.encoders.clip import build_clip
+from training.encoders.templates import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
 VOC_20 = [words[0] for words in class_list("voc-20").values()]

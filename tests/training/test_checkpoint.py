@@ -1,5 +1,7 @@
 import logging
 import resource
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -62,6 +64,16 @@ def test_a_save_that_did_not_end_is_not_seen(tmp_path):
     assert checkpoint.newest(tmp_path).step == 1
     save(tmp_path, 3)
     assert {path.name.partition(".")[0] for path in tmp_path.iterdir()} == {"step-00000001", "step-00000003"}
+
+
+@pytest.mark.parametrize("name", ["step-00000002.state.safetensors", "step-00000002.json"])
+def test_what_a_killed_save_was_writing_goes(tmp_path, name):
+    code = "import os, sys\nfrom pixelclip_sdk._files import atomic_write\n"
+    code += "with atomic_write(sys.argv[1]) as file:\n file.write_text('half')\n os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / name)]).returncode == 9
+    assert list(tmp_path.iterdir())
+    save(tmp_path, 3)
+    assert {path.name.partition(".")[0] for path in tmp_path.iterdir()} == {"step-00000003"}
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):

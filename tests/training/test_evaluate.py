@@ -17,9 +17,9 @@ from pixelclip_sdk import Vocabulary
 from pixelclip_sdk.preprocess import load_image
 from training.datasets import load_dataset
 from training.encoders.build import build_pair
-from training.encoders.clip import TEMPLATES
 from training.encoders.lite import build_lite
 from training.encoders.runtime import TorchTextEncoder
+from training.encoders.templates import TEMPLATES
 from training.evaluate import Job, _placed, evaluate, main
 from training.metrics import Confusion
 from training.open_model import Source, open_model
@@ -221,6 +221,14 @@ def test_the_command_reports_everything(command, tmp_path):
     assert report["iou"]["grass"] is None
 
 
+@pytest.mark.parametrize("prompts", ["model", "ensemble"])
+def test_a_bundle_needs_no_torch(command, prompts):
+    code = "import sys; from training.evaluate import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    script = [sys.executable, "-c", code, "--bundle", "pixelclip-lite", *command, "--prompts", prompts]
+    result = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("0 False\n")
+
+
 def run(arguments, command):
     return main(["--bundle", "pixelclip-lite", *command, "--protocol", "whole", *arguments])
 
@@ -245,6 +253,10 @@ def test_labels_of_another_size_are_an_error(tmp_path, capsys):
     [
         (["--checkpoint", "x.pth"], "are for --model"),
         (["--imgsz", "32", "64"], "are for --model"),
+        (["--offline"], "are for --model"),
+        (["--short-side", "480"], "are for --protocol windows"),
+        (["--stride", "160"], "are for --protocol windows"),
+        (["--split", "val"], "a folder has none"),
     ],
 )
 def test_what_does_not_go_together(command, capsys, arguments, message):
@@ -282,6 +294,12 @@ def test_what_cannot_be_found(command, capsys):
     assert "no model 'nothing'" in capsys.readouterr().err
     assert run(["--split", "val"], ["--dataset", "camvid-11", "--root", "nowhere"]) == 1
     assert "nothing at" in capsys.readouterr().err
+
+
+def test_embeddings_are_no_words(command, lite, tmp_path, capsys):
+    file = lite.vocabulary.save(tmp_path / "words.npz")
+    assert run(["--classes", str(file)], command) == 1
+    assert "words.npz is a vocabulary of embeddings; expected words" in capsys.readouterr().err
 
 
 def test_windows_of_the_bundle(command, capsys):

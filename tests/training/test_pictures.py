@@ -378,8 +378,9 @@ def test_runs_that_cannot_be_opened_or_compared(data, runs, command, tmp_path, c
     assert "the runs differ in masks" in said
     assert "give --masks for all if it only moved" in said
 
-    with pytest.raises(SystemExit, match="2"):
-        pictures.main([*both, *command, "--split", "val"])
+    for more in ([], ["--dataset", "folder"]):
+        with pytest.raises(SystemExit, match="2"):
+            pictures.main([*both, *command, *more, "--split", "val"])
     without = [part for part in command if part not in ("--classes", WORDS)]
     assert pictures.main(["--run", str(runs / "plain#1"), *without]) == 1
     assert "photos without labels need --classes" in capsys.readouterr().err

@@ -2,9 +2,11 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +23,10 @@ from toy_photos import write_photos
 import training
 from training.config import load_config
 from training.encoders.checkpoints import load_into, read_checkpoint
-from training.train import TrainingError, learning_rates, main, train
+from training.pixelclip import PixelCLIP
+from training.runs import assemble
+from training.train import TrainingError, _of_all_parts, learning_rates, main, train
+from training.watch import Watch
 
 TRAINING = Path(training.__file__).parent
 TINY = TRAINING / "configs" / "tiny.yaml"
@@ -37,7 +42,7 @@ def settings(photos, out, *more, config=TINY):
     return ["--config", str(config), *photos, f"out={out}", *more]
 
 
-def start(photos, out, *more, agent=()):
+def start(photos, out, *more, agent=(), **environment):
     """Starts a run, with options of torchrun under torchrun."""
     command = [sys.executable]
     if agent:
@@ -46,7 +51,7 @@ def start(photos, out, *more, agent=()):
         [*command, str(TRAINING / "train.py"), *settings(photos, out, *more)],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
 
@@ -178,12 +183,43 @@ def assert_alike(whole, shared):
         assert two["norm"] == pytest.approx(one["norm"], rel=1e-3)
 
 
-def start_two_machines(photos, out, *more):
-    """Two agents of torchrun, which meet as those of two machines do; `more` is for the second alone."""
+def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    agent = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
+        return free.getsockname()[1]
+
+
+def start_two_processes(photos, out, *more):
+    """As torchrun starts them, without its agent, which ends one when the other has failed."""
+    meet = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    return [start(photos, out, *more, RANK=rank, **meet) for rank in "01"]
+
+
+def test_a_checkpoint_that_cannot_be_saved_stops_all_processes(photos, tmp_path):
+    (tmp_path / "step-00000002.weights.safetensors").mkdir()
+    processes = start_two_processes(photos, tmp_path)
+    first, second = (process.communicate(timeout=300)[1] for process in processes)
+    assert [process.returncode for process in processes] == [1, 1]
+    assert "train.py: cannot write" in first
+    assert "train.py: the first process could not save step 2" in second
+    assert "Traceback" not in first + second
+
+
+def test_a_process_whose_peer_died_says_so(photos, tmp_path):
+    killed, left = start_two_processes(photos, tmp_path, "steps=100000")
+    wait_for(tmp_path, 3, killed)
+    killed.kill()
+    killed.communicate()
+    said = left.communicate(timeout=300)[1]
+    assert left.returncode == 1
+    assert "train.py: another process of the training ended" in said
+    assert "is the last good one" in said
+    assert "Traceback" not in said
+
+
+def start_two_machines(photos, out, *more):
+    """Two agents of torchrun, which meet as those of two machines do; `more` is for the second alone."""
+    agent = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}"]
     agent += ["--rdzv-id", "run", "--local-addr", "localhost"]
     return [start(photos, out, *last, agent=agent) for last in ((), more)]
 
@@ -206,6 +242,13 @@ def test_machines_that_see_other_photos_stop_and_say_so(photos, tmp_path):
     assert not list((tmp_path / "run").glob("step-*"))
 
 
+def test_the_log_has_all_parts_of_a_step(photos, whole, tmp_path):
+    assert main(settings(photos, tmp_path, "accumulate=2", "steps=1")) == 0
+    assert lines(tmp_path)[0]["masks"] == lines(whole)[0]["masks"]
+    parts = [{"masks": torch.tensor(m), "margin": torch.tensor(v)} for m, v in ((2.0, 1.0), (4.0, 2.0))]
+    assert _of_all_parts(parts) == {"masks": 6, "margin": 1.5}
+
+
 def test_accumulated_parts_and_half_precision_run(photos, tmp_path):
     for precision in ("bf16", "fp16"):
         out = tmp_path / precision
@@ -226,6 +269,36 @@ def test_a_loss_that_is_not_finite_stops_the_run(photos, tmp_path):
     assert all(
         value.isfinite().all() for value in load_file(saved[0].with_suffix(".weights.safetensors")).values()
     )
+
+
+def test_fp16_that_leaves_out_every_step_stops_the_run(photos, tmp_path, monkeypatch, capsys):
+    def without_gradient(*given):
+        model = assemble(*given)
+        next(model.decoder.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+        return model
+
+    monkeypatch.setattr("training.train.assemble", without_gradient)
+    assert main(settings(photos, tmp_path, "precision=fp16", "steps=40")) == 1
+    assert "train.py: step 17: the gradient is not finite in fp16" in capsys.readouterr().err
+
+
+def test_a_reading_process_that_is_killed_ends_the_run_in_a_line(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Watch, "step", lambda *_: multiprocessing.active_children()[0].kill())
+    assert main(settings(photos, tmp_path, "workers=1", "steps=100")) == 1
+    assert "train.py: a process that reads photos was ended" in capsys.readouterr().err
+
+
+def test_too_little_memory_ends_the_run_in_a_line(begun, monkeypatch, capsys):
+    """Raised by hand: only a GPU's memory runs out in this way."""
+
+    def forward(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(PixelCLIP, "forward", forward)
+    assert main(settings([f"images={begun / 'images'}", f"masks={begun / 'masks'}"], begun / "run")) == 1
+    said = capsys.readouterr().err
+    assert "train.py: out of memory: more processes would share the batch" in said
+    assert "step-00000002.weights.safetensors is the last good one" in said
 
 
 def test_other_settings_do_not_go_on_with_a_run(photos, whole, capsys):
@@ -269,6 +342,25 @@ def test_other_photos_do_not_go_on_with_a_run(begun, capsys):
         (begun / folder / "a" / f"03.{suffix}").rename(begun / folder / "a" / f"31.{suffix}")
     assert main(settings(places, begun / "run")) == 1
     assert "has 6, of other names or number" in capsys.readouterr().err
+
+
+def test_start_weights_may_move_but_not_change(photos, whole, tmp_path, monkeypatch, capsys):
+    first, second = (whole / f"step-0000000{step}.weights.safetensors" for step in (4, 6))
+    run = settings(photos, tmp_path / "run", "random_weights=false", "steps=1")
+    start = Path(shutil.copy(first, tmp_path / "start.safetensors"))
+    assert main([*run, f"checkpoint={start}"]) == 0
+    moved = start.rename(tmp_path / "moved.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert main([*run, "checkpoint=moved.safetensors"]) == 0
+    shutil.copy(second, moved)
+    capsys.readouterr()
+    assert main([*run, "checkpoint=moved.safetensors"]) == 1
+    assert "holds a run that began from other weights than moved.safetensors" in capsys.readouterr().err
+    notes = json.loads((tmp_path / "run" / "step-00000001.json").read_text())
+    del notes["start"]  # an older checkpoint, which has their place alone
+    (tmp_path / "run" / "step-00000001.json").write_text(json.dumps(notes))
+    assert main([*run, "checkpoint=moved.safetensors"]) == 1
+    assert f"checkpoint was '{start}'" in capsys.readouterr().err
 
 
 def test_broken_files_are_skipped_counted_and_named(tmp_path, caplog):

@@ -1,17 +1,24 @@
 """The drawn world: its scenes, its small CLIP, and its experiments from nothing to tables, at toy size."""
 
 import json
+import os
 import re
+import resource
+import signal
 
 import numpy as np
 import pytest
+import torch
 
+from pixelclip_sdk.errors import OutputError
 from pixelclip_sdk.vocabulary import read_classes
 from training.datasets import load_dataset
 from training.masks.format import read_masks
+from training.watch import Watch
+from training.world import experiments
 from training.world.captions import Mention, caption
 from training.world.catalogue import CLASSES, GROUNDS, STUFF, THINGS
-from training.world.contrast import read_pairs, train_contrast
+from training.world.contrast import Pairs, read_pairs, train_contrast
 from training.world.experiments import ABLATIONS, MODEL, Sizes, experiment
 from training.world.scenes import SIDE, make_scene, write_scenes
 from training.world.tables import markdown
@@ -114,6 +121,19 @@ def test_the_small_clip_learns_from_pairs(tmp_path):
     assert np.mean(losses[-3:]) < np.log(32) - 0.4
 
 
+def test_a_full_disk_leaves_no_half_weights(tmp_path):
+    """A limit on the size of files: the system then refuses to write, as on a full disk."""
+    pairs = Pairs(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), ("a dog", "a cat"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*clip\.safetensors: File too large"):
+            train_contrast(MODEL, pairs, tmp_path / "clip.safetensors", steps=0, seed=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_experiments_run_from_nothing_and_go_on(tmp_path):
     runs = {name: ABLATIONS[name] for name in ("PixelCLIP", "without clustering")}
     scores = experiment(tmp_path, TOY, seeds=[0], runs=runs)
@@ -132,19 +152,38 @@ def test_the_experiments_run_from_nothing_and_go_on(tmp_path):
     assert all(file.stat().st_mtime_ns == time for file, time in written.items() if file.suffix in kept)
 
 
-def test_gains_are_of_each_seed_s_own_clip():
+def test_a_signal_in_a_run_stops_the_command_and_half_a_run_has_no_score(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "Sizes", lambda: TOY)
+    monkeypatch.setattr(experiments, "ABLATIONS", {"PixelCLIP": ()})
+    monkeypatch.setattr(experiments, "SWEEPS", {})
+    command = ["--out", str(tmp_path), "--seeds", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert experiments.main(command) == 130
+    assert "stopped; the same command goes on" in capsys.readouterr().err
+    score = tmp_path / "seed-0" / "pixelclip" / "test.json"
+    assert (score.parent / "step-00000001.json").exists()
+    assert not score.exists()
+    assert experiments.main(command) == 0
+    assert score.exists()
+    assert "| PixelCLIP |" in capsys.readouterr().out
+
+
+def test_gains_are_of_the_means_and_seed_by_seed():
     keys = ("stuff", "things", "pixel_accuracy", "mask_miou", "image_top1")
     scores = [
         {"run": run, "seed": seed, "miou": miou, "single_miou": single, **dict.fromkeys(keys, 1.0)}
         for run, seed, miou, single in [
             *(("CLIP", 0, 10.0, 5.0), ("CLIP", 1, 20.0, 20.0)),
             *(("PixelCLIP", 0, 15.0, 10.0), ("PixelCLIP", 1, 20.0, 30.0)),
+            ("k = 8", 1, 25.0, 22.0),
         ]
     ]
-    means, seeds = markdown(scores).split("\n\n")
+    means, seeds, others = markdown(scores).split("\n\n")
     head, _, clip, tuned = means.splitlines()
-    assert head.endswith("| gain over CLIP | gain, one template |")
+    assert head.endswith("| gain of the mean | gain of the mean, one template |")
     assert clip.endswith("| 1.0 ± 0.0 |  |  |")
-    assert tuned.endswith("| +25 % ± 35.4 | +75 % ± 35.4 |")
+    assert tuned.endswith("| +17 % | +60 % |")
     assert "| 0, one template | 5.0 | 10.0 | +100 % |" in seeds
     assert "| 1, eight templates | 20.0 | 20.0 | +0 % |" in seeds
+    assert others.endswith("| +25 % | +10 % |")

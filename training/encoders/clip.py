@@ -22,22 +22,12 @@ from training.encoders.clip_tokenizer import END_OF_TEXT, clip_tokenizer
 from training.encoders.clip_vit import DenseViT
 from training.encoders.dense import DenseImageEncoder, grid_size
 from training.encoders.pair import EncoderPair
+from training.encoders.templates import TEMPLATES
 
-__all__ = ["TEMPLATES", "build_clip", "configured_model", "empty_model", "pair_of", "weight_bytes"]
+__all__ = ["build_clip", "configured_model", "empty_model", "pair_of", "weight_bytes"]
 
 _log = logging.getLogger(__name__)
 
-# The prompt ensemble of PixelCLIP's evaluation. The last has no full stop, there as here.
-TEMPLATES = (
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
-    "A photo of a {} in the scene",
-)
 # The official models see 20×20 patches: 320² pixels for the ViT, 640² for the ConvNeXt.
 _PATCHES = 20
 _DENSE = {"vit": DenseViT, "convnext": DenseConvNeXt}

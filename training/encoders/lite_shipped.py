@@ -12,6 +12,7 @@ from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle
 from pixelclip_sdk.models import BUNDLED
 from training.encoders.lite import NEIGHBOURS
 from training.encoders.registry import LITE
+from training.packages import imported
 
 __all__ = ["shipped_ridge"]
 
@@ -27,10 +28,9 @@ def shipped_ridge() -> tuple[dict[str, Tensor], tuple[dict[str, Any], ...]]:
 
     Raises:
         BundleError: The bundle that ships is damaged.
+        BackendUnavailableError: onnx is not installed.
     """
-    import onnx
-    from onnx import numpy_helper
-
+    onnx, numpy_helper = imported("onnx"), imported("onnx.numpy_helper")
     bundle = Bundle.open(BUNDLED / LITE)
     graph = onnx.load(bundle.file(IMAGE_ENCODER)).graph
     stored = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}

@@ -43,15 +43,14 @@ class _ConvBnRelu6(nn.Module):
         outputs: int,
         kernel: int,
         stride: int = 1,
-        dilation: int = 1,
         depthwise: bool = False,
         linear: bool = False,
     ) -> None:
         super().__init__()
         groups = inputs if depthwise else 1
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, dilation=dilation, groups=groups, bias=False)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=_LITE0_BN_EPS)
-        total = dilation * (kernel - 1) + 1 - stride
+        total = kernel - stride
         self.padding = (total // 2, total - total // 2) * 2
         self.linear = linear
 
@@ -65,14 +64,12 @@ class _ConvBnRelu6(nn.Module):
 class _InvertedResidual(nn.Module):
     """Expand, depthwise, project; the input is added back where shapes allow."""
 
-    def __init__(
-        self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int, dilation: int
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
         hidden = inputs * expansion
         layers = [] if expansion == 1 else [_ConvBnRelu6(inputs, hidden, 1)]
         layers += [
-            _ConvBnRelu6(hidden, hidden, kernel, stride, dilation, depthwise=True),
+            _ConvBnRelu6(hidden, hidden, kernel, stride, depthwise=True),
             _ConvBnRelu6(hidden, outputs, 1, linear=True),
         ]
         self.layers = nn.Sequential(*layers)
@@ -84,35 +81,20 @@ class _InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 without pooling and classifier: a dense feature map.
-
-    Args:
-        stride: Input pixels per output cell, 32 (as trained) or 16. At 16 the
-            last stride-2 convolution becomes stride 1 and the kernels after it
-            are dilated by 2, so that every 32-cell keeps its value and three
-            more are computed in between.
-    """
+    """EfficientNet-Lite0 without pooling and classifier: a dense feature map."""
 
     channels = _LITE0_HEAD_CHANNELS
+    stride = 32  # input pixels per output cell
 
-    def __init__(self, stride: int = 32) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if stride not in (16, 32):
-            raise ValueError(f"stride is {stride}; EfficientNet-Lite0 is made for 16 or 32")
-        self.stride = stride
         self.stem = _ConvBnRelu6(3, 32, 3, stride=2)
         blocks: list[nn.Module] = []
-        inputs, reached, dilation = 32, 2, 1
-        for expansion, kernel, step, outputs, repeats in _LITE0_STAGES:
+        inputs = 32
+        for expansion, kernel, stride, outputs, repeats in _LITE0_STAGES:
             for index in range(repeats):
-                block_step = step if index == 0 else 1
-                if reached * block_step > stride:
-                    # This block's kernel still sees the dense map undilated.
-                    blocks.append(_InvertedResidual(inputs, outputs, expansion, kernel, 1, 1))
-                    dilation = block_step
-                else:
-                    reached *= block_step
-                    blocks.append(_InvertedResidual(inputs, outputs, expansion, kernel, block_step, dilation))
+                step = stride if index == 0 else 1
+                blocks.append(_InvertedResidual(inputs, outputs, expansion, kernel, step))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.head = _ConvBnRelu6(inputs, self.channels, 1)
@@ -124,7 +106,7 @@ class EfficientNetLite0(nn.Module):
             x: float32 `[N, 3, H, W]`, `(pixel - 127) / 128`; H, W multiples of 32.
 
         Returns:
-            float32 `[N, 1280, H/stride, W/stride]` in 0-6 (after ReLU6).
+            float32 `[N, 1280, H/32, W/32]` in 0-6 (after ReLU6).
         """
         return self.head(self.blocks(self.stem(x)))
 

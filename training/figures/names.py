@@ -14,10 +14,10 @@ import torch
 from pixelclip_sdk import Vocabulary
 from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.classes import parse_classes
+from training.arguments import read_words
 from training.clustering import centred
 from training.encoders.runtime import TorchTextEncoder
 from training.figures.clusters import Clustered
-from training.models import read_names
 from training.runs import Run
 
 __all__ = ["Words", "began_as", "beside_clusters", "embed", "nearest", "with_classes", "write_names"]
@@ -95,7 +95,7 @@ def began_as(run: Run) -> list[str]:
     if run.config.classes == "vectors":
         return [""] * run.config.clusters
     if run.model.prompts is None:
-        return list(parse_classes(read_names(run.config.names) or ()))
+        return list(parse_classes(read_words(run.config.names) or ()))
     tokenizer = run.pair.tokenizer
     return [
         " ".join((tokenizer.id_to_token(int(i)) or "?").removesuffix("</w>") for i in row)

@@ -14,6 +14,7 @@ from pixelclip_sdk.errors import PixelClipError
 from training.figures.clusters import Clustered
 from training.figures.names import Words
 from training.figures.tiles import INK
+from training.packages import imported
 
 __all__ = ["draw_tsne", "project"]
 
@@ -40,7 +41,7 @@ def project(points: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.fl
         `(N, 2)`.
 
     Raises:
-        PixelClipError: There are fewer than five points, or they are not finite.
+        PixelClipError: There are fewer than five points, they are not finite, or scikit-learn is not there.
     """
     if len(points) < _LEAST:
         raise PixelClipError(
@@ -49,10 +50,9 @@ def project(points: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.fl
         )
     if not np.isfinite(points).all():
         raise PixelClipError("t-SNE of points that are not finite; expected finite embeddings")
-    from sklearn.manifold import TSNE  # takes a second to import
-
+    manifold = imported("sklearn.manifold")  # takes a second
     perplexity = min(_PERPLEXITY, (len(points) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+    return manifold.TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
 
 
 @dataclass(frozen=True)

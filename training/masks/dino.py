@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pixelclip_sdk.errors import CheckpointError
 from pixelclip_sdk.preprocess import load_image
+from training.packages import imported
 
 __all__ = ["DinoKMeans"]
 
@@ -54,8 +55,7 @@ def cluster(features: npt.NDArray[np.float32], clusters: int) -> npt.NDArray[np.
     Returns:
         `[h, w]`, numbers from 1.
     """
-    from scipy.cluster.vq import kmeans2
-
+    kmeans2 = imported("scipy.cluster.vq").kmeans2
     rows = features.reshape(-1, features.shape[-1]).astype(np.float64)
     # Starting points are drawn apart from one another, which needs as many different rows.
     clusters = min(clusters, len(np.unique(rows, axis=0)))
@@ -85,8 +85,7 @@ def _features(image: npt.NDArray[np.uint8], side: int, checkpoint: Path | None) 
 @cache
 def _model(checkpoint: Path | None) -> tuple[Any, torch.device]:
     """DINO's small vision transformer, for any size of photo; once a process."""
-    import timm
-
+    timm = imported("timm")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         model = timm.create_model(MODEL, pretrained=checkpoint is None, num_classes=0, dynamic_img_size=True)

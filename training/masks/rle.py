@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from training.packages import imported
+
 __all__ = ["decode_mask"]
 
 
@@ -21,9 +23,9 @@ def decode_mask(code: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
 
     Raises:
         ValueError: It is no such code, or its runs do not fill the mask.
+        BackendUnavailableError: pycocotools is not installed.
     """
-    from pycocotools import mask
-
+    mask = imported("pycocotools.mask")
     try:
         height, width = (int(side) for side in code["size"])
         counts = code["counts"]

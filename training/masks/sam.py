@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pixelclip_sdk.errors import BackendUnavailableError
+from pixelclip_sdk.errors import CheckpointError, ModelNotFoundError, PixelClipError
 from pixelclip_sdk.preprocess import load_image
 from training.masks.source import NoMasksError, shrink
+from training.packages import imported
 
 __all__ = ["SAM"]
 
@@ -51,15 +52,19 @@ def _generator(model: str, checkpoint: Path) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         if model.endswith(".yaml"):
-            from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
-            from sam2.build_sam import build_sam2
-
-            return SAM2AutomaticMaskGenerator(build_sam2(model, str(checkpoint), device=device))
-        from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
-
-        return SamAutomaticMaskGenerator(sam_model_registry[model](checkpoint=str(checkpoint)).to(device))
-    except ImportError as error:
-        package = "sam2" if model.endswith(".yaml") else "segment-anything"
-        raise BackendUnavailableError(
-            f"{package} is not installed. Install it: pip install {package}"
+            sam = imported("sam2.build_sam", "sam2").build_sam2(model, str(checkpoint), device=device)
+            return imported("sam2.automatic_mask_generator", "sam2").SAM2AutomaticMaskGenerator(sam)
+        package = imported("segment_anything", "segment-anything")
+        if model not in package.sam_model_registry:
+            known = ", ".join(package.sam_model_registry)
+            raise ModelNotFoundError(f"SAM has no model {model!r}; expected {known}, or a .yaml of SAM 2")
+        sam = package.sam_model_registry[model](checkpoint=str(checkpoint)).to(device)
+        return package.SamAutomaticMaskGenerator(sam)
+    except PixelClipError:
+        raise
+    # What the packages raise has no common class: no such configuration, keys that do not fit, damage.
+    except Exception as error:
+        raise CheckpointError(
+            f"SAM cannot be used as {model} with the weights {checkpoint}: {error}. "
+            "Give --model what they are of."
         ) from error

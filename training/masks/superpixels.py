@@ -9,6 +9,7 @@ from PIL import Image
 
 from pixelclip_sdk.preprocess import load_image
 from training.masks.source import shrunk_size
+from training.packages import imported
 
 __all__ = ["Felzenszwalb", "Slic"]
 
@@ -31,9 +32,7 @@ class Slic:
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
         """See `MaskSource`."""
-        from skimage.segmentation import slic
-
-        return slic(
+        return imported("skimage.segmentation").slic(
             _small(photo, short_side),
             n_segments=self.segments,
             compactness=self.compactness,
@@ -60,8 +59,7 @@ class Felzenszwalb:
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
         """See `MaskSource`."""
-        from skimage.segmentation import felzenszwalb
-
+        felzenszwalb = imported("skimage.segmentation").felzenszwalb
         small = _small(photo, short_side)
         return 1 + felzenszwalb(small, scale=self.scale, sigma=self.sigma, min_size=self.min_size)
 

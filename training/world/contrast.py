@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -80,6 +80,9 @@ def train_contrast(
 
     Returns:
         The loss of every step.
+
+    Raises:
+        OutputError: The weights cannot be written, e.g. because the disk is full.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -133,14 +136,15 @@ def train_contrast(
         table.weight[read] = model.token_embedding.weight
     model.token_embedding = table
     _name_again(table.weight, read, generator)
+    content = save({name: value.contiguous() for name, value in model.state_dict().items()})
     with atomic_write(out) as temporary:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary)
+        temporary.write_bytes(content)  # safetensors' own writer hides why it failed
     return losses
 
 
 @torch.inference_mode()
 def top1(pair: EncoderPair, model: torch.nn.Module, images: Tensor, texts: np.ndarray) -> np.ndarray:
-    """The nearest text of every whole image, by the class token: what CLIP was trained for.
+    """The nearest text of every whole image, by its one embedding: what CLIP was trained for.
 
     Args:
         pair: The encoders …
@@ -159,7 +163,7 @@ def top1(pair: EncoderPair, model: torch.nn.Module, images: Tensor, texts: np.nd
 def _name_again(table: Tensor, read: Tensor, generator: torch.Generator) -> None:
     """Makes every word that was never read a synonym of a random one that was.
 
-    The tokenizer is CLIP's, of 49 408 words; the captions use about a hundred. PixelCLIP's prompts begin as
+    The tokenizer is CLIP's, of 49 408 words; the captions use some four hundred. PixelCLIP's prompts begin as
     random words of the vocabulary, and CLIP knows all of its own. Here nearly all would be without meaning.
     """
     known = read[1:-2]  # all but padding and the start and the end of a text

@@ -23,6 +23,7 @@ import torch
 
 from pixelclip_sdk import PixelClipError, Vocabulary
 from pixelclip_sdk._files import atomic_write
+from training.checkpoint import weights_file
 from training.config import load_config
 from training.datasets import load_dataset
 from training.encoders.runtime import TorchTextEncoder
@@ -101,6 +102,7 @@ def experiment(
 
     Raises:
         PixelClipError: The folder holds results of other settings, or cannot be used.
+        KeyboardInterrupt: A signal stopped a run; what is done stays.
     """
     world = _draw(out / "world", sizes)
     scores = []
@@ -128,6 +130,8 @@ def experiment(
                 ],
             )
             weights = train(config)  # of a finished run it returns the weights at once
+            if weights != weights_file(config.out, config.steps):
+                raise KeyboardInterrupt  # a signal stopped it; half a training has no score
             result = _scored(folder, weights, world, split)
             last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
             watched = {key: last[key] for key in ("loss", "clusters", "margin") if key in last}
@@ -195,7 +199,7 @@ def _picture(out: Path, seed: int, file: Path) -> None:
 
 
 def _whole_images(weights: Path, folder: Path) -> dict[str, float]:
-    """How often the nearest class of a whole image, by the class token, is in it; and how often by chance."""
+    """How often the class nearest to a whole image's embedding is in it; and how often by chance."""
     pair, model = starting_model(str(MODEL), checkpoint=weights)
     words = Vocabulary.encode({name: (name,) for name in CLASSES}, TorchTextEncoder(pair)).embeddings
     nearest = top1(pair, model, read_pairs(folder, IMGSZ).images, words)
@@ -231,6 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PixelClipError, OSError) as error:
         print(f"experiments: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("experiments: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     if options.json:
         with atomic_write(options.json) as temporary:
             temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ _COLUMNS = {
     "mask_miou": "mIoU, true masks",
     "image_top1": "whole image",
 }
-_GAINS = {"miou": "gain over CLIP", "single_miou": "gain, one template"}
+_GAINS = {"miou": "gain of the mean", "single_miou": "gain of the mean, one template"}
 
 
 def markdown(scores: Sequence[dict[str, Any]]) -> str:
@@ -43,8 +43,12 @@ def _table(groups: dict[str, list[dict[str, Any]]], start: dict[int, dict[str, A
     for run, found in groups.items():
         cells = [_mean([score[key] for score in found]) for key in _COLUMNS]
         for key in _GAINS:
-            gains = [100 * (score[key] / start[score["seed"]][key] - 1) for score in found]
-            cells.append("" if run == "CLIP" else _mean(gains, "{:+.0f} %"))
+            # Of the means: a mean of the seeds' gains would be that of the seed whose CLIP is worst.
+            tuned, clip = (
+                statistics.fmean(score[key] for score in scores)
+                for scores in (found, [start[score["seed"]] for score in found])
+            )
+            cells.append("" if run == "CLIP" else f"{100 * (tuned / clip - 1):+.0f} %")
         lines.append(f"| {run} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -66,7 +70,7 @@ def _by_seed(groups: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def _mean(values: Sequence[float], form: str = "{:.1f}") -> str:
+def _mean(values: Sequence[float]) -> str:
     """Mean and sample standard deviation."""
-    mean = form.format(statistics.fmean(values))
+    mean = f"{statistics.fmean(values):.1f}"
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean

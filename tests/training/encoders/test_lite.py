@@ -67,18 +67,6 @@ def test_the_text_tower_is_sentence_transformers(pair):
 
 
 @torch.no_grad()
-def test_stride_16_keeps_every_other_cell_of_stride_32():
-    torch.manual_seed(0)
-    coarse, fine = EfficientNetLite0(32).eval(), EfficientNetLite0(16).eval()
-    fine.load_state_dict(coarse.state_dict())
-    pixels = torch.randn(1, 3, 256, 256)
-    # TensorFlow pads at the end, so a cell of the coarse map is the later one of its two fine cells.
-    inner = slice(2, -2)
-    expected, found = coarse(pixels)[..., inner, inner], fine(pixels)[..., 1::2, 1::2][..., inner, inner]
-    assert (expected - found).abs().mean() < 0.02 * expected.abs().mean()
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("size", [(32, 32), (64, 160), (352, 448)])
 def test_cosines_and_features_have_the_contracts_shapes(pair, size):
     text = embed(pair, "cat", "dog", "car")
@@ -111,8 +99,6 @@ def test_a_table_with_an_unknown_class_is_refused():
 def test_weights_of_another_network_are_refused():
     with pytest.raises(ValueError, match="EfficientNet-Lite0"):
         EfficientNetLite0().load_pretrained({"weight": torch.zeros(3)})
-    with pytest.raises(ValueError, match="16 or 32"):
-        EfficientNetLite0(8)
 
 
 @torch.no_grad()

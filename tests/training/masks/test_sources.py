@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco
 
-from pixelclip_sdk import BackendUnavailableError, CheckpointError, ImageError
+from pixelclip_sdk import BackendUnavailableError, CheckpointError, ImageError, ModelNotFoundError
 from training.masks.region_maps import RegionMaps, photo_size
 from training.masks.sa1b import SA1B
 from training.masks.sam import SAM
@@ -313,12 +313,18 @@ def test_sam_s_answer_becomes_masks(cat, photo, overlapping, monkeypatch):
             return [{"segmentation": mask, "area": mask.sum(), "predicted_iou": 1.0} for mask in overlapping]
 
     def build(checkpoint):
+        if checkpoint == "other.pth":
+            raise RuntimeError("Error(s) in loading state_dict for Sam: Missing key(s)")
         return types.SimpleNamespace(to=lambda device: f"vit_x of {checkpoint}")  # noqa: ARG005
 
     package = types.ModuleType("segment_anything")
     package.SamAutomaticMaskGenerator, package.sam_model_registry = Generator, {"vit_x": build}
     monkeypatch.setitem(sys.modules, "segment_anything", package)
     assert np.array_equal(SAM("vit_x", Path("weights.pth"))(cat, Path("cat"), 300), overlapping)
+    with pytest.raises(ModelNotFoundError, match="SAM has no model 'vit_y'; expected vit_x, or"):
+        SAM("vit_y", Path("weights.pth"))(cat, Path("cat"), 300)
+    with pytest.raises(CheckpointError, match=r"as vit_x with the weights other\.pth: .*Missing key"):
+        SAM("vit_x", Path("other.pth"))(cat, Path("cat"), 300)
 
 
 def test_tidy_drops_what_teaches_nothing(overlapping):
