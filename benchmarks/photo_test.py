@@ -22,6 +22,7 @@ from benchmarks.stored import store
 from pixelclip_sdk import Segmenter, Vocabulary
 from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.benchmark import environment
+from pixelclip_sdk.models import find_bundle
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _RESAMPLES = 10_000
@@ -156,7 +157,8 @@ def main() -> int:
         )
         content |= {"against": dataclasses.asdict(other), "difference": more, "interval": [low, high]}
     if options.json:
-        store(options.json, content | {"environment": environment()})
+        files = {name: entry["sha256"] for name, entry in find_bundle(options.model).files.items()}
+        store(options.json, {"files": files, **content, "environment": environment()})
     return 0
 
 

@@ -20,6 +20,11 @@ COMMANDS = {
     "lite-video": f"python benchmarks/video.py --frames {{frames}} {_JSON}/lite-video.json",
     "compare-lite": f"python benchmarks/compare.py --case lite --rounds {{rounds}} {_JSON}/compare-lite.json",
     "compare-vit": f"python benchmarks/compare.py --case vit --rounds {{rounds}} {_JSON}/compare-vit.json",
+    "lite-photos": f"python benchmarks/photo_test.py PHOTOS {_JSON}/lite-photos.json",
+    "lite-camvid-val": (
+        "python training/evaluate.py --bundle pixelclip-lite --dataset camvid-11 --root CAMVID "
+        f"--protocol whole {_JSON}/lite-camvid-val.json"
+    ),
     "gpu-latency": "make test-gpu",
     "roofline": f"python benchmarks/roofline.py --rounds {{rounds}} {_JSON}/roofline.json",
     "precision": (

@@ -5,6 +5,8 @@ import pytest
 
 from benchmarks.all import commands
 from benchmarks.stored import COMMANDS, RESULTS, Results, command_line, store
+from pixelclip_sdk import Bundle
+from pixelclip_sdk.models import BUNDLED
 
 ROOT = RESULTS.parents[1]
 
@@ -46,3 +48,9 @@ def test_all_commands_run_files_that_are_there_with_the_folders_that_were_given(
         assert rest[-2:] == ["--json", f"benchmarks/results/{name}.json"]
         assert not {"PHOTOS", "CAMVID"} & set(rest)
     assert str(tmp_path / "camvid") in made["scaling"]
+
+
+@pytest.mark.parametrize("name", ["lite-photos", "lite-camvid-val"])
+def test_what_is_told_of_the_bundled_models_accuracy_is_of_the_bundle_that_ships(name):
+    files = Bundle.open(BUNDLED / "pixelclip-lite").files
+    assert Results(RESULTS).get(name)["files"] == {file: entry["sha256"] for file, entry in files.items()}
