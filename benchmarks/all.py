@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.stored import COMMANDS, RESULTS, Results
+from benchmarks.stored import ACCURACIES, COMMANDS, RESULTS, Results
 
 __all__ = ["commands", "main"]
 
@@ -28,7 +28,7 @@ def commands(places: Mapping[str, Path], python: str = sys.executable) -> dict[s
     """
     usual = Results(_ROOT / "nowhere")  # Without results: the usual numbers of runs.
     made = {}
-    for name in COMMANDS:
+    for name in (*COMMANDS, *ACCURACIES):
         if name != _GPU:
             words = [str(places.get(word, word)) for word in shlex.split(usual.command(name))]
             made[name] = [python, *words[1:]]
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--photos", type=Path, required=True, metavar="DIR", help="photos named after things")
     parser.add_argument("--camvid", type=Path, required=True, metavar="DIR", help="see docs/evaluation.md")
-    names = [name for name in COMMANDS if name != _GPU]  # That is `make test-gpu`.
+    names = [name for name in (*COMMANDS, *ACCURACIES) if name != _GPU]  # That is `make test-gpu`.
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="these results alone")
     options = parser.parse_args(arguments)
     worse = []

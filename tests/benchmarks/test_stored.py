@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from benchmarks.all import commands
-from benchmarks.stored import COMMANDS, RESULTS, Results, command_line, store
+from benchmarks.stored import ACCURACIES, COMMANDS, RESULTS, Results, command_line, store
 from pixelclip_sdk import Bundle
 from pixelclip_sdk.models import BUNDLED
 
@@ -41,7 +41,7 @@ def test_a_result_has_the_command_that_made_it(tmp_path, monkeypatch):
 
 def test_all_commands_run_files_that_are_there_with_the_folders_that_were_given(tmp_path):
     made = commands({"PHOTOS": tmp_path / "photos", "CAMVID": tmp_path / "camvid"}, python="py")
-    assert made.keys() == COMMANDS.keys() - {"gpu-latency"}
+    assert made.keys() == (COMMANDS.keys() | ACCURACIES.keys()) - {"gpu-latency"}
     for name, (python, file, *rest) in made.items():
         assert python == "py"
         assert (ROOT / file).is_file()
@@ -50,7 +50,7 @@ def test_all_commands_run_files_that_are_there_with_the_folders_that_were_given(
     assert str(tmp_path / "camvid") in made["scaling"]
 
 
-@pytest.mark.parametrize("name", ["lite-photos", "lite-camvid-val"])
+@pytest.mark.parametrize("name", ACCURACIES)
 def test_what_is_told_of_the_bundled_models_accuracy_is_of_the_bundle_that_ships(name):
     files = Bundle.open(BUNDLED / "pixelclip-lite").files
     assert Results(RESULTS).get(name)["files"] == {file: entry["sha256"] for file, entry in files.items()}
