@@ -135,8 +135,8 @@ class PixelCLIP(nn.Module):
 
         The names are decoder, encoder and prompts, each of which may come twice: once without weight decay.
         As in the official code, norms have none. And the last block of a ViT runs without queries and keys,
-        but they lie in one tensor with its values; weight decay would move them although no gradient does. So
-        that they stay CLIP's, that tensor has none either.
+        but they lie in one tensor with its values; weight decay would move them, if by little, although no
+        gradient does. So that they stay CLIP's, that tensor has none either.
         """
         modules = [*self.decoder.modules(), *self.student.modules()]
         norms = [p for m in modules if isinstance(m, _NORMS) for p in m.parameters(recurse=False)]
