@@ -30,8 +30,8 @@ class ClassPrompts(nn.Module):
     """k classes of l learnable words each. They start as random whole words of the vocabulary.
 
     With several templates every class is put into each of them and the class's embedding is the mean of their
-    unit vectors. (The official code embeds its single template in place of every other, with the places of the
-    other's words, so that its training ensemble is none.)
+    unit vectors. (The official code embeds its single template in place of every other, with the places of
+    the other's words, so that its training ensemble is none.)
 
     Args:
         text: The text tower; used, not kept.
