@@ -35,7 +35,7 @@ def test_the_command_writes_weights_that_the_model_takes(tmp_path, capsys):
     tuned = {name: weight.clone() for name, weight in image.state_dict().items()}
     tuned["ridge.bias"] += 1
     save_file(tuned, tmp_path / "tuned.safetensors")
-    options = ["--model", "pixelclip-lite", "--tuned", str(tmp_path / "tuned.safetensors")]
+    options = ["--model", "pixelclip-lite-start", "--tuned", str(tmp_path / "tuned.safetensors")]
     assert main([*options, "--share", "0.5", "--out", str(tmp_path / "mean.safetensors")]) == 0
     mean = load_file(tmp_path / "mean.safetensors")
     torch.testing.assert_close(mean["ridge.bias"], image.state_dict()["ridge.bias"] + 0.5)

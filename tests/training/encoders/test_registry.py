@@ -4,7 +4,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
 from pixelclip_sdk import CheckpointError, ModelNotFoundError
-from training.encoders.registry import LITE, Spec, find, names
+from training.encoders.registry import LITE, LITE_START, Spec, find, names
 
 
 def test_the_names_of_the_design():
@@ -14,10 +14,11 @@ def test_the_names_of_the_design():
         "pixelclip-convnext-b",
         "pixelclip-convnext-b-dino",
         "pixelclip-lite",
+        "pixelclip-lite-start",
         "pixelclip-vit-b16",
         "pixelclip-vit-b16-dino",
     ]
-    assert all(find(name).name == name for name in names() if name != LITE)
+    assert all(find(name).name == name for name in names() if name not in (LITE, LITE_START))
 
 
 @pytest.mark.parametrize(
