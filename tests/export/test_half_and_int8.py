@@ -360,7 +360,7 @@ def test_weights_that_are_only_stored_have_all_8_bits(lite_98):
 
 def test_int8_says_when_the_gate_is_out_of_reach(lite_onnx, lite_photos, monkeypatch):
     monkeypatch.setattr("export.int8._ranked", lambda *_: [])
-    with pytest.raises(ValueError, match=r"of the labels, 100\.00% are asked"):
+    with pytest.raises(ValueError, match=r"less than 100\.00% of the labels are kept; lower --gate"):
         to_int8(lite_onnx, lite_photos[:1], gate=1.0)
 
 
