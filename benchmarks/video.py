@@ -168,9 +168,7 @@ def main() -> int:
     parser.add_argument(
         "--frames", type=positive, default=1000, help="measured frames (default: %(default)s)"
     )
-    parser.add_argument(
-        "--warmup", type=positive, default=50, help="frames before them (default: %(default)s)"
-    )
+    parser.add_argument("--warmup", type=int, default=50, help="frames before them (default: %(default)s)")
     parser.add_argument(
         "--threads", type=positive, help="CPU threads for one frame (default: half the cores)"
     )

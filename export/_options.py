@@ -9,7 +9,7 @@ from pixelclip_sdk import PixelClipError, VocabularyError
 from pixelclip_sdk._files import sha256
 from pixelclip_sdk.classes import Classes, parse_classes
 from training.encoders.clip import weight_bytes
-from training.encoders.registry import LITE, LITE_START
+from training.encoders.registry import LITES
 
 __all__ = ["DEFAULT_NAME", "check_weights", "photos_to_verify_on", "vocabularies"]
 
@@ -48,7 +48,7 @@ def check_weights(name: str) -> None:
         PixelClipError: An encoder is too large.
         ModelNotFoundError: There is no model of that name.
     """
-    if name in (LITE, LITE_START) or name.endswith(".json"):
+    if name in LITES or name.endswith(".json"):
         return
     for tower, size in weight_bytes(name).items():
         if size > _LARGEST_FILE:

@@ -42,7 +42,7 @@ from training.encoders.build import build_pair
 from training.encoders.dense import DenseImageEncoder
 from training.encoders.lite import LiteImageEncoder
 from training.encoders.pair import EncoderPair
-from training.encoders.registry import LITE, LITE_START
+from training.encoders.registry import LITES
 from training.encoders.runtime import TorchTextEncoder
 
 __all__ = ["GATES", "export_bundle", "main", "photo_batches", "trace_image_encoder"]
@@ -233,7 +233,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--batch", type=int, help="the only number of pictures at once (default: any)")
     parser.add_argument(
-        "--precision", choices=list(GATES), help=f"default: int8-weights for {LITE}, fp32 for others"
+        "--precision",
+        choices=list(GATES),
+        help=f"default: int8-weights for {', '.join(LITES)}, fp32 for others",
     )
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR", help="real photos for int8; some dozens are enough"
@@ -278,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # All that can be wrong with the options, before weights are downloaded.
         classes = vocabularies(options.classes, options.name)
-        precision = options.precision or ("int8-weights" if options.model in (LITE, LITE_START) else "fp32")
+        precision = options.precision or ("int8-weights" if options.model in LITES else "fp32")
         calibration = pictures("--calibration", options.calibration)
         photos = pictures("--photos", options.photos) or default_photos()
         photos = photos_to_verify_on(precision, photos, calibration)

@@ -10,6 +10,7 @@ import torch
 from torch import distributed as dist
 
 from pixelclip_sdk.errors import PixelClipError
+from training.checkpoint import weights_file
 
 __all__ = ["TrainingError", "explained", "last_good"]
 
@@ -23,7 +24,7 @@ def last_good(folder: Path) -> str:
     saved = sorted(folder.glob("step-*.json"))
     if not saved:
         return "No checkpoint was saved yet."
-    weights = saved[-1].with_suffix(".weights.safetensors")
+    weights = weights_file(folder, int(saved[-1].stem.removeprefix("step-")))
     return f"Of the checkpoints, {weights} is the last good one; the same command goes on from there."
 
 

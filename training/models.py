@@ -43,7 +43,7 @@ def starting_model(
         ModelNotFoundError: There is no model of that name.
         CheckpointError: The weights cannot be had or do not fit, or there are none.
     """
-    if name in (registry.LITE, registry.LITE_START):
+    if name in registry.LITES:
         pair = build_pair(name, checkpoint=checkpoint, offline=offline)
         return pair, pair.image
     spec = None if name.endswith(".json") else registry.find(name)

@@ -78,7 +78,7 @@ def spec_of(engine: Backend, spec: InputSpec, *, resized: bool) -> InputSpec:
     """The sizes that a loaded engine takes: it may be compiled for one, of a model whose size is free.
 
     Args:
-        engine: The engine; closed if there is an error.
+        engine: The engine.
         spec: The sizes that the model takes, or as somebody wants them.
         resized: Whether somebody asked for this size.
 
@@ -89,7 +89,6 @@ def spec_of(engine: Backend, spec: InputSpec, *, resized: bool) -> InputSpec:
         return spec
     height, width = engine.fixed_size
     if resized and (height, width) != (spec.height, spec.width):
-        engine.close()
         raise BundleError(
             f"input size is {spec.height}×{spec.width}; {engine.description} is for {height}×{width} "
             'only. Leave it out, compile another engine, or use backend="onnx".'

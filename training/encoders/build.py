@@ -12,7 +12,7 @@ from pixelclip_sdk.errors import BundleError
 from training.encoders import registry
 from training.encoders.checkpoints import load_exactly, read_checkpoint
 from training.encoders.pair import EncoderPair
-from training.encoders.registry import LITE, LITE_START
+from training.encoders.registry import LITE, LITES
 
 __all__ = ["build_pair"]
 
@@ -39,7 +39,7 @@ def build_pair(
     """
     if imgsz is not None:
         _check_size(name, imgsz)
-    if name not in (LITE, LITE_START):
+    if name not in LITES:
         from training.encoders.clip import build_clip
 
         return build_clip(name, checkpoint=checkpoint, imgsz=imgsz, offline=offline)
@@ -63,6 +63,6 @@ def _check_size(name: str, size: tuple[int, int]) -> None:
     """Refuse a size that does not fit before weights are downloaded."""
     if name.endswith(".json"):  # Its weights are on this machine; its towers know.
         return
-    stride = _LITE_STRIDE if name in (LITE, LITE_START) else registry.find(name).stride
+    stride = _LITE_STRIDE if name in LITES else registry.find(name).stride
     if problem := misfit(size, stride):
         raise BundleError(f"{name} does not take this input size: {problem}")

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pixelclip_sdk._hints import did_you_mean
 from pixelclip_sdk.errors import CheckpointError, ModelNotFoundError
 
-__all__ = ["LITE", "LITE_START", "Spec", "find", "names"]
+__all__ = ["LITE", "LITES", "LITE_START", "Spec", "find", "names"]
 
 # Made of packages, not of a checkpoint (lite.py); the former with what fine-tuning moved (lite_shipped.py).
-LITE, LITE_START = "pixelclip-lite", "pixelclip-lite-start"
+LITES = LITE, LITE_START = "pixelclip-lite", "pixelclip-lite-start"
 CONVNEXT_STRIDE = 32
 
 PREFIX = "open_clip:"
@@ -92,14 +92,14 @@ _ALIASES = {
 
 def names() -> list[str]:
     """The names that have no `open_clip:` before them."""
-    return sorted([LITE, LITE_START, *_KNOWN, *_ALIASES])
+    return sorted([*LITES, *_KNOWN, *_ALIASES])
 
 
 def find(name: str) -> Spec:
     """Looks a name up; nothing is downloaded.
 
     Args:
-        name: One of `names()` but `LITE` and `LITE_START`, or `open_clip:NAME/TAG` of a ViT or ConvNeXt
+        name: One of `names()` but `LITES`, or `open_clip:NAME/TAG` of a ViT or ConvNeXt
             that open_clip has a hub repository for.
 
     Raises:
