@@ -8,10 +8,22 @@ Only the names in ``__all__`` are stable. Each is loaded when it is first used, 
 only imports this module pays nothing; the inference runtime and the tokenizer are loaded with a model.
 """
 
+import logging
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pixelclip_sdk._version import __version__
+
+# onnxruntime reads this when it is imported. Without it, version 1.32 writes a device id below the home folder
+# and sends events over the network. A user who sets the variable to 0 gets what they asked for.
+if "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ:
+    logging.getLogger(__name__).warning(
+        "onnxruntime was imported before pixelclip_sdk, so its telemetry is on. "
+        "Import pixelclip_sdk first, or set ORT_DISABLE_TELEMETRY=1 in the environment."
+    )
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from pixelclip_sdk.bundle import Bundle
