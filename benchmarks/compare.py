@@ -30,6 +30,7 @@ from benchmarks.stored import store
 from benchmarks.turns import in_turns, medians
 from pixelclip_sdk import Bundle, Segmenter, Vocabulary
 from pixelclip_sdk._arguments import positive
+from pixelclip_sdk._images import open_image_file
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from training.encoders.build import build_pair
@@ -71,7 +72,7 @@ class Case:
 def resized_jpeg(photo: Path, height: int, width: int) -> bytes:
     """A photo brought to a size, as a JPEG of quality 90."""
     buffer = io.BytesIO()
-    with Image.open(photo) as image:
+    with open_image_file(photo) as image:
         image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC).save(
             buffer, "JPEG", quality=90
         )

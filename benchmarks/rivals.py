@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixelclip_sdk._clock import Clock
+from pixelclip_sdk._images import open_image_file
 from pixelclip_sdk.backends.base import Backend, Float32Array
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.bundle import InputSpec
@@ -59,7 +60,7 @@ class TorchPipeline:
     def __call__(self, jpeg: bytes) -> Outcome:
         """Labels `(H, W)` and milliseconds of each stage; compiled, encoder and the rest are one stage."""
         clock = Clock()
-        photo = Image.open(io.BytesIO(jpeg)).convert("RGB")
+        photo = open_image_file(io.BytesIO(jpeg)).convert("RGB")
         clock.lap("decode")
         pixels = self._pixels(photo)
         clock.lap("preprocess")
@@ -160,7 +161,7 @@ class ClipSeg:
     def __call__(self, jpeg: bytes) -> Outcome:
         """Labels `(H, W)`, and milliseconds of each stage."""
         clock = Clock()
-        photo = Image.open(io.BytesIO(jpeg)).convert("RGB")
+        photo = open_image_file(io.BytesIO(jpeg)).convert("RGB")
         clock.lap("decode")
         small = np.array(photo.resize((self._SIDE, self._SIDE), Image.Resampling.BILINEAR))
         pixels = ((torch.from_numpy(small).permute(2, 0, 1) / 255 - self._mean) / self._std)[None]

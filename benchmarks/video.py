@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from benchmarks.command import command
 from benchmarks.stored import store
 from pixelclip_sdk import Segmentation, Segmenter
 from pixelclip_sdk._arguments import positive
+from pixelclip_sdk._images import open_image_file
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from pixelclip_sdk.sources import Frame, FrameSource, open_source
 from pixelclip_sdk.video_writer import write_video
@@ -39,7 +39,7 @@ _CLIP = 300
 
 def make_video(photo: Path, path: Path, *, height: int = 360, width: int = 480, frames: int = _CLIP) -> None:
     """Write a video whose window wanders over a photo, twice its size, and ends where it began."""
-    with Image.open(photo) as image:
+    with open_image_file(photo) as image:
         scale = 2 * max(height / image.height, width / image.width)
         large = np.asarray(
             image.convert("RGB").resize((math.ceil(image.width * scale), math.ceil(image.height * scale)))

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pixelclip_sdk._version import __version__
 
-# onnxruntime reads this when it is imported. Without it, version 1.32 writes a device id below the home folder
-# and sends events over the network. A user who sets the variable to 0 gets what they asked for.
+# onnxruntime reads this when it is imported. Without it, version 1.32 writes a device id below the home
+# folder and sends events over the network. A user who sets the variable to 0 gets what they asked for.
 if "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ:
     logging.getLogger(__name__).warning(
         "onnxruntime was imported before pixelclip_sdk, so its telemetry is on. "

@@ -7,13 +7,14 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from pixelclip_sdk._files import is_file, is_folder
+from pixelclip_sdk._images import IMAGE_FORMATS, open_image_file, orientation
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import ImageError
 
@@ -160,7 +161,7 @@ def open_draft(source: ImageInput, spec: InputSpec, channel_order: ChannelOrder 
     try:
         file = bytes(source) if isinstance(source, bytes | bytearray) else Path(source).read_bytes()
         with Image.open(io.BytesIO(file), formats=["JPEG"]) as image:
-            turned = _orientation(image) in (5, 6, 7, 8)
+            turned = orientation(image) in (5, 6, 7, 8)
             width, height = image.size[::-1] if turned else image.size
     except _UNREADABLE:  # Not there, no JPEG, or a broken one: the usual way says what it is.
         return open_image(source, channel_order)
@@ -248,7 +249,7 @@ def fit(image: Picture, spec: InputSpec) -> UInt8Array:
 
 def _from_file(file: Path | io.BytesIO, name: str, shrink: int = 1) -> UInt8Array | Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
-    with _decoding(name), Image.open(file) as image:
+    with _decoding(name), open_image_file(file) as image:
         # Pillow only warns between its limit and twice its limit.
         if limit is not None and image.width * image.height > limit:
             raise Image.DecompressionBombError(f"it is {image.width}×{image.height}.")
@@ -271,9 +272,7 @@ def _decoding(name: str) -> Iterator[None]:
             "If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS or pass it as an array."
         ) from error
     except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{name} is not an image that Pillow can read; expected JPEG, PNG, WebP, …"
-        ) from error
+        raise ImageError(f"{name} is not an image; expected one of {', '.join(IMAGE_FORMATS)}") from error
     except _UNREADABLE as error:
         raise ImageError(f"{name} cannot be read as an image: {error}. Is the file complete?") from error
 
@@ -290,7 +289,7 @@ def _from_pil(image: Image.Image, name: str) -> UInt8Array | Image.Image:
             "Scale it to uint8 0–255 first."
         )
     # Only where there is something to do: a copy of a large picture costs as much as decoding it.
-    if (turn := _TURNS.get(_orientation(image))) is not None:
+    if (turn := _TURNS.get(orientation(image))) is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I;16"):
         # Full-range 16 bits; Pillow's own conversion would clip everything above 255.
@@ -298,14 +297,6 @@ def _from_pil(image: Image.Image, name: str) -> UInt8Array | Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return _over_white(np.asarray(image.convert("RGBA")))
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _orientation(image: Image.Image) -> Any:
-    """EXIF's; 1, upright, where there is none or it is damaged, which the pixels need not be."""
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # Pillow's parser raises anything.
-        return 1
 
 
 def _from_array(array: np.ndarray, channel_order: ChannelOrder) -> UInt8Array:

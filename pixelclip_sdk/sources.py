@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelclip_sdk._files import is_file, is_folder
+from pixelclip_sdk._images import image_suffixes
 from pixelclip_sdk.errors import BackendUnavailableError, ImageError
 from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, load_image
 
@@ -35,8 +36,6 @@ _LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt", "tcp")
 _EXPECTED = "a video file, a folder, a camera's number, an address or an iterable of pictures"
 # Seconds without an answer after which a camera or a server counts as gone.
 _TIMEOUT_S = 10.0
-# Formats that Pillow only recognises.
-_NO_IMAGES = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")
 # Share of its frames below which a file counts as cut off; their number is often an estimate.
 _WHOLE = 0.9
 
@@ -141,11 +140,7 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         ImageError: There are none, or the folder cannot be read.
     """
-    suffixes = {
-        suffix
-        for suffix, format in Image.registered_extensions().items()
-        if format in Image.OPEN and format not in _NO_IMAGES
-    }
+    suffixes = image_suffixes()
     try:
         files = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and is_file(path)]
     except OSError as error:

@@ -47,6 +47,15 @@ def test_arrows_run_one_way(folder):
                 assert top not in FORBIDDEN_IN_SDK, f"{file.relative_to(ROOT)} imports {name}"
 
 
+def test_image_files_are_opened_with_a_list_of_formats():
+    """Without one, a PostScript file named photo.jpg starts a program."""
+    for folder in ARROWS:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open":
+                    assert "formats" in {word.arg for word in node.keywords}, file.relative_to(ROOT)
+
+
 def test_import_loads_nothing_heavy():
     code = f"import sys, pixelclip_sdk; print([m for m in {HEAVY} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pixelclip_sdk._images import open_image_file
 from pixelclip_sdk.classes import Classes, class_list, parse_classes
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.preprocess import load_image
@@ -211,7 +212,7 @@ _SCALES = {"L;2": 85, "L;4": 17}
 def _read_ids(file: Path) -> npt.NDArray[np.integer]:
     """The ids in a label file: `[H, W]`, of a palette its indices."""
     try:
-        with Image.open(file) as image:
+        with open_image_file(file) as image:
             stored = image.tile[0].args if image.format == "PNG" else None
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -1,7 +1,7 @@
 """Nothing phones home: a running segmenter opens no socket and writes nothing below the home folder.
 
-The child processes here run under a seccomp filter that kills them at the first `socket` call beyond AF_UNIX. It
-sees native libraries too, which hooks in Python do not.
+The child processes here run under a seccomp filter that kills them at the first `socket` call beyond AF_UNIX.
+It sees native libraries too, which hooks in Python do not.
 """
 
 import os
@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="seccomp is a part of Linux")
 
-FORBID_SOCKETS = '''
+FORBID_SOCKETS = """
 import ctypes, platform, struct
 
 def instruction(code, if_true, if_false, value):
@@ -37,7 +37,7 @@ class Filter(ctypes.Structure):
 libc = ctypes.CDLL(None)
 assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
 assert libc.prctl(22, 2, ctypes.byref(Filter(len(program) // 8, ctypes.addressof(buffer))), 0, 0) == 0
-'''
+"""
 SEGMENT = """
 import time
 import numpy as np

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pixelclip_sdk._images import open_image_file, orientation
 from pixelclip_sdk.errors import ImageError
 from training.masks.source import NoMasksError, check_aspect, shrink
 
@@ -62,9 +63,9 @@ def photo_size(photo: Path) -> tuple[int, int]:
         ImageError: It is no image.
     """
     try:
-        with Image.open(photo) as image:
+        with open_image_file(photo) as image:
             size = image.size[::-1]
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF's orientation: lying on its side
+            turned = orientation(image) >= 5  # Rotated by a quarter turn.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{photo} cannot be read as an image: {error}. Is the file complete?") from error
     return size[::-1] if turned else size
@@ -81,7 +82,7 @@ def _fitting(file: Path, photo: tuple[int, int]) -> npt.NDArray[np.int64]:
 def _values(file: Path) -> npt.NDArray[np.int64]:
     """The region of every pixel as the file numbers it, `_NOWHERE` where it is transparent: `[H, W]`."""
     try:
-        with Image.open(file) as image:
+        with open_image_file(file) as image:
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{file} cannot be read as an image: {error}. Is the file complete?") from error

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk._images import open_image_file
 from training.encoders.clip import configured_model, pair_of
 from training.encoders.clip_tokenizer import clip_tokenizer
 from training.encoders.pair import EncoderPair
@@ -50,7 +51,7 @@ def read_pairs(folder: Path, side: int) -> Pairs:
     captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
     images = np.empty((len(captions), side, side, 3), np.uint8)
     for row, stem in zip(images, captions, strict=True):
-        with Image.open(folder / "images" / f"{stem}.png") as image:
+        with open_image_file(folder / "images" / f"{stem}.png") as image:
             row[:] = np.asarray(image.resize((side, side), Image.Resampling.BOX))
     return Pairs(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), tuple(captions.values()))
 
