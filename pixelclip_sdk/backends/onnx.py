@@ -179,7 +179,7 @@ def create_session(
 
     Raises:
         BackendUnavailableError: The device, or a package it needs, is not there.
-        BackendError: ONNX Runtime refuses the file.
+        BackendError: ONNX Runtime refuses the file, or the file keeps tensors in other files.
     """
     place = Device.parse(device)
     if threads is not None and not (isinstance(threads, int) and 1 <= threads <= _MOST_THREADS):
@@ -191,6 +191,10 @@ def create_session(
     # cores they burnt a third (docs/adr/0008).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    # An ONNX file may name other files that hold its tensors. The manifest has no hash of those, so none is
+    # read: this folder cannot exist, because `path` is a file.
+    nowhere = str(path / "no-external-tensors")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", nowhere)
     if place.kind == "gpu":  # For `_check_assignment`.
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     arguments: dict[str, Any] = {}
@@ -215,8 +219,15 @@ def create_session(
             # ONNX Runtime warns when it falls back; below that is an error.
             warnings.simplefilter("ignore", UserWarning)
             # Its Python part would retry on the CPU, when it loads and when a run fails.
-            session = ort.InferenceSession(str(path), sess_options=options, enable_fallback=0, **arguments)
+            session = ort.InferenceSession(
+                path.read_bytes(), sess_options=options, enable_fallback=0, **arguments
+            )
     except Exception as error:  # ONNX Runtime's errors have no common base class.
+        if "External data" in str(error) or nowhere in str(error):
+            raise BackendError(
+                f"{path} keeps tensors in other files; expected all of them in the one file, whose hash is "
+                "in the bundle's manifest. Save it with onnx.save_model(…, save_as_external_data=False)."
+            ) from error
         raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {error}") from error
     running = session.get_providers()
     if running[0] != expected:

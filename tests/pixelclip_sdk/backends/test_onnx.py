@@ -127,3 +127,53 @@ def test_one_core_and_threads_that_were_asked_for_stay(on_cores):
         find_bundle("pixelclip-lite").file("image_encoder.onnx"), embedding_dim=384, multiple=32, threads=2
     ) as asked:
         assert asked.shared(2) is asked
+
+
+def external_model(location: str) -> bytes:
+    """An ONNX model whose one tensor is 64 bytes in the file `location`, written without the package onnx.
+
+    The fields are numbered as in onnx.proto.
+    """
+
+    def field(number: int, content: bytes | int) -> bytes:
+        if isinstance(content, int):
+            return bytes([number << 3, content])
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    def pair(key: bytes, value: bytes) -> bytes:
+        return field(13, field(1, key) + field(2, value))
+
+    def value(name: bytes) -> bytes:
+        shape = b"".join(field(1, field(1, size)) for size in (4, 4))
+        return field(1, name) + field(2, field(1, field(1, 1) + field(2, shape)))
+
+    stored = pair(b"location", location.encode()) + pair(b"length", b"64")
+    tensor = field(1, 4) + field(1, 4) + field(2, 1) + field(8, b"w") + stored + field(14, 1)
+    node = field(1, b"x") + field(1, b"w") + field(2, b"y") + field(4, b"MatMul")
+    graph = field(1, node) + field(2, b"g") + field(5, tensor) + field(11, value(b"x"))
+    graph += field(12, value(b"y"))
+    return (
+        field(1, 8)
+        + field(7, graph)[:1]
+        + bytes([len(graph) & 0x7F | 0x80, len(graph) >> 7])
+        + graph
+        + (field(8, field(2, 17)))
+    )
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "sub/../weights.bin", "../weights.bin", "absolute"])
+def test_tensors_in_other_files_are_refused(location, tmp_path, monkeypatch):
+    """Such a file is not in the manifest, so whoever changes it changes the model."""
+    import onnxruntime
+
+    folder = tmp_path / "bundle"
+    (folder / "sub").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    for place in (folder, tmp_path):
+        (place / "weights.bin").write_bytes(np.eye(4, dtype=np.float32).tobytes())
+    model = folder / "model.onnx"
+    model.write_bytes(external_model("weights.bin"))
+    onnxruntime.InferenceSession(str(model))  # The model is sound; ONNX Runtime by itself loads it.
+    model.write_bytes(external_model(str(tmp_path / "weights.bin") if location == "absolute" else location))
+    with pytest.raises(BackendError, match="keeps tensors in other files; expected all of them in the one"):
+        create_session(model)
