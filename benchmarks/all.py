@@ -1,7 +1,7 @@
 """All measurements, one after another: ``python benchmarks/all.py --photos DIR --camvid DIR``.
 
-Runs the commands of `benchmarks.stored` but those for GPUs, says which ratios fell beside the results that
-were there, and writes docs/speed.md. The machine should have nothing else to do meanwhile.
+Runs the commands of `benchmarks.harness.stored` but those for GPUs, says which ratios fell beside the results
+that were there, and writes docs/speed.md. The machine should have nothing else to do meanwhile.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.stored import ACCURACIES, COMMANDS, RESULTS, Results
+from benchmarks.harness.stored import ACCURACIES, COMMANDS, RESULTS, Results
 
 __all__ = ["commands", "main"]
 

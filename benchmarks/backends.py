@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import command
-from benchmarks.stored import store
+from benchmarks.harness.stored import store
 from pixelclip_sdk import PixelClipError, Segmenter
-from pixelclip_sdk._arguments import positive
-from pixelclip_sdk.backends._cuda import Cuda
+from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, LatencyReport, environment, measure_latency, sample_jpeg
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.command import run_command
 
 ONNX_BACKENDS = (("onnx", "cpu"), ("onnx", "gpu"), ("onnx-cuda", "gpu"), ("onnx-tensorrt", "gpu"))
 
@@ -119,4 +119,4 @@ def _to_json(model: str, rows: list[Row]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(run_command("backends", main))

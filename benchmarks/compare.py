@@ -1,8 +1,8 @@
 """From a JPEG's bytes to labels, ours against others, in one run: ``python benchmarks/compare.py``.
 
 Two cases: pixelclip-lite, 640×480, 20 classes; ViT-B/16 at 320², 1080p, 150 classes. The reference is the
-plain PyTorch pipeline on the same model, input size and embeddings (`benchmarks/rivals.py`). All take turns,
-warm; numbers are medians. What is not installed is listed with the reason.
+plain PyTorch pipeline on the same model, input size and embeddings (`benchmarks/harness/rivals.py`). All take
+turns, warm; numbers are medians. What is not installed is listed with the reason.
 
 The ViT's weights are random: they show speed, not labels. Its 150 embeddings are those of 150 places of the
 photo, so that the label map has regions and its labels can be compared.
@@ -23,18 +23,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.command import command
-from benchmarks.models import PHOTOS, bundle_of, random_vit
-from benchmarks.rivals import ClipSeg, OpenVinoBackend, Outcome, TorchPipeline, missing
-from benchmarks.stored import store
-from benchmarks.turns import in_turns, medians
+from benchmarks.harness.models import PHOTOS, bundle_of, random_vit
+from benchmarks.harness.rivals import ClipSeg, OpenVinoBackend, Outcome, TorchPipeline, missing
+from benchmarks.harness.stored import store
+from benchmarks.harness.turns import in_turns, medians
 from pixelclip_sdk import Bundle, Segmenter, Vocabulary
-from pixelclip_sdk._arguments import positive
-from pixelclip_sdk._images import open_image_file
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
-from training.encoders.build import build_pair
-from training.encoders.registry import LITE
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.command import run_command
+from pixelclip_sdk.support.images import open_image_file
+from training.models.build import build_pair
+from training.models.registry import LITE
 
 REFERENCE = "PyTorch"
 _CALIBRATION = 32
@@ -293,4 +293,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(run_command("compare", main))

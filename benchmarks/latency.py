@@ -14,12 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import command
-from benchmarks.stored import store
+from benchmarks.harness.stored import store
 from pixelclip_sdk import Segmenter
-from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, measure_latency, sample_jpeg
 from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.command import run_command
 
 # Runs in a fresh interpreter, which prints the times in seconds, and the memory, as JSON.
 _COLD_START = """
@@ -114,4 +114,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(run_command("latency", main))

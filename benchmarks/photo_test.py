@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.command import command
-from benchmarks.stored import store
+from benchmarks.harness.stored import store
 from pixelclip_sdk import Segmenter, Vocabulary
-from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.command import run_command
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _RESAMPLES = 10_000
@@ -163,4 +163,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(run_command("photo_test", main))

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks.command import command
-from benchmarks.stored import store
-from benchmarks.turns import in_turns
+from benchmarks.harness.stored import store
+from benchmarks.harness.turns import in_turns
 from pixelclip_sdk import Segmenter
-from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
-from pixelclip_sdk.classes import class_list
 from pixelclip_sdk.postprocess import labels_upsampled
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.command import run_command
+from pixelclip_sdk.words.classes import class_list
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GRID = 64
@@ -156,4 +156,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(run_command("postprocess", main))

@@ -22,25 +22,25 @@ import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from benchmarks.accuracy import accuracies
-from benchmarks.command import command
-from benchmarks.models import VIT, random_vit
-from benchmarks.stored import store
-from benchmarks.turns import in_turns, medians
-from export.half import rounding, to_fp16
-from export.int8 import to_int8
+from benchmarks.harness.accuracy import accuracies
+from benchmarks.harness.models import VIT, random_vit
+from benchmarks.harness.stored import store
+from benchmarks.harness.turns import in_turns, medians
+from export.precision.fp16 import rounding, to_fp16
+from export.precision.int8 import to_int8
 from export.to_onnx import photo_batches, trace_image_encoder
 from export.verify import WORDS
 from pixelclip_sdk import Segmenter
-from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.backends.onnx import OnnxBackend, create_session, default_threads
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
-from pixelclip_sdk.text import TextEncoder
-from training.encoders.build import build_pair
-from training.encoders.pair import EncoderPair
-from training.encoders.registry import LITE
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.command import run_command
+from pixelclip_sdk.words.text_encoder import TextEncoder
+from training.models.build import build_pair
+from training.models.pair import EncoderPair
+from training.models.registry import LITE
 
 _SIZE = (480, 640)  # at which labels are compared
 _VIT_PHOTOS = 2  # random weights: only the form of the graph matters
@@ -219,4 +219,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(run_command("precision", main))

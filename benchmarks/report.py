@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import tables
-from benchmarks.stored import COMMANDS, RESULTS, Results
-from benchmarks.targets import rows
-from pixelclip_sdk._files import atomic_write
+from benchmarks.harness.stored import COMMANDS, RESULTS, Results
+from benchmarks.page import tables
+from benchmarks.page.targets import rows
+from pixelclip_sdk.support.files import atomic_write
 
 __all__ = ["main", "page"]
 
@@ -67,7 +67,7 @@ _REPEAT = (
     "`python benchmarks/check.py OLD.json NEW.json` says which ratios got worse."
 )
 
-# Plots of `benchmarks.plots` and what they show, for those who do not see them.
+# Plots of `benchmarks.page.plots` and what they show, for those who do not see them.
 _PLOTS = {
     "speed-compare-lite": "Milliseconds of each with pixelclip-lite, ours in blue",
     "speed-compare-vit": "Milliseconds of each with ViT-B/16, ours in blue",
@@ -81,7 +81,7 @@ def page(results: Results, images: Sequence[str] = ()) -> str:
 
     Args:
         results: What there is.
-        images: Names of the plots that were drawn, of `benchmarks.plots.PLOTS`.
+        images: Names of the plots that were drawn, of `benchmarks.page.plots.PLOTS`.
     """
     sections = [
         _TITLE,
@@ -199,7 +199,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     try:
-        from benchmarks.plots import draw
+        from benchmarks.page.plots import draw
     except ImportError as error:
         parser.error(f'{error}; pip install -e ".[bench]"')
     try:

@@ -24,24 +24,24 @@ from typing import Any
 import numpy as np
 import onnx
 
-from benchmarks.command import command
 from benchmarks.compare import LITE_INT8_GATE, places, resized_jpeg
-from benchmarks.graph_cost import GraphCost, graph_cost
-from benchmarks.machine import Work, floor, integer_work, matrix_work, memory_work, rates
-from benchmarks.models import PHOTOS, bundle_of, random_vit
-from benchmarks.operators import kinds, profile
-from benchmarks.stored import store
-from benchmarks.turns import in_turns
+from benchmarks.floors.graph_cost import GraphCost, graph_cost
+from benchmarks.floors.operators import kinds, profile
+from benchmarks.harness.machine import Work, floor, integer_work, matrix_work, memory_work, rates
+from benchmarks.harness.models import PHOTOS, bundle_of, random_vit
+from benchmarks.harness.stored import store
+from benchmarks.harness.turns import in_turns
 from pixelclip_sdk import Bundle, Segmenter, Vocabulary
-from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import label_dtype
 from pixelclip_sdk.preprocess import fit, load_image
-from training.encoders.build import build_pair
-from training.encoders.registry import LITE
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.command import run_command
+from training.models.build import build_pair
+from training.models.registry import LITE
 
 __all__ = ["TARGETS", "Case", "main", "measure"]
 
@@ -336,4 +336,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(run_command("roofline", main))

@@ -21,15 +21,15 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import command
-from benchmarks.stored import store
-from benchmarks.turns import in_turns, medians
+from benchmarks.harness.stored import store
+from benchmarks.harness.turns import in_turns, medians
 from pixelclip_sdk import Segmenter, Vocabulary
-from pixelclip_sdk._arguments import positive
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
-from pixelclip_sdk.classes import class_list
 from pixelclip_sdk.preprocess import ImageInput, load_image
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.command import run_command
+from pixelclip_sdk.words.classes import class_list
 
 __all__ = ["SWEEPS", "Task", "main", "measure", "peak_mb"]
 
@@ -224,9 +224,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     options = parser.parse_args()
     # Not above: they bring torch, and the processes whose memory is measured import this module.
-    from benchmarks.accuracy import accuracies
     from benchmarks.compare import resized_jpeg
-    from benchmarks.models import PHOTOS
+    from benchmarks.harness.accuracy import accuracies
+    from benchmarks.harness.models import PHOTOS
 
     picture = functools.partial(resized_jpeg, PHOTOS / "coffee.jpg")
     results: list[dict[str, Any]] = []
@@ -255,4 +255,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(run_command("scaling", main))

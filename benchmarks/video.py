@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.command import command
-from benchmarks.stored import store
+from benchmarks.harness.stored import store
 from pixelclip_sdk import Segmentation, Segmenter
-from pixelclip_sdk._arguments import positive
-from pixelclip_sdk._images import open_image_file
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
-from pixelclip_sdk.sources import Frame, FrameSource, open_source
-from pixelclip_sdk.video_writer import write_video
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.command import run_command
+from pixelclip_sdk.support.images import open_image_file
+from pixelclip_sdk.video.sources import Frame, FrameSource, open_source
+from pixelclip_sdk.video.writer import write_video
 
 _ROOT = Path(__file__).resolve().parents[1]
 _STAGES = ("decode", "preprocess", "inference", "postprocess", "wait", "total")
@@ -212,4 +212,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(run_command("video", main))

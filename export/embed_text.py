@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from pixelclip_sdk import Bundle, OutputError, PixelClipError, Vocabulary, VocabularyError
-from pixelclip_sdk._files import atomic_write, sha256
 from pixelclip_sdk.bundle import MANIFEST, VOCABULARIES
-from pixelclip_sdk.classes import Classes, class_lists
 from pixelclip_sdk.models import find_bundle
-from pixelclip_sdk.text import TextEncoder
-from pixelclip_sdk.vocabulary import read_classes
+from pixelclip_sdk.support.files import atomic_write, sha256
+from pixelclip_sdk.words.classes import Classes, class_lists
+from pixelclip_sdk.words.text_encoder import TextEncoder
+from pixelclip_sdk.words.vocabulary import read_classes
 
 try:
     import fcntl

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pixelclip_sdk import PixelClipError
-from pixelclip_sdk._files import restore, set_aside
 from pixelclip_sdk.bundle import MANIFEST
+from pixelclip_sdk.support.files import restore, set_aside
 
 __all__ = ["check_target", "staged_folder"]
 

@@ -17,33 +17,33 @@ import onnx
 import torch
 from torch.export import Dim
 
-from export._graph import trace
-from export._options import DEFAULT_NAME, check_weights, photos_to_verify_on, vocabularies
-from export.calibration import Batch
 from export.embed_text import write_vocabularies
-from export.half import to_fp16
-from export.int8 import to_int8
-from export.layers import Layers
-from export.lean import LeanImageEncoder
-from export.lean_lite import LeanLiteEncoder
+from export.graph.lean import LeanImageEncoder
+from export.graph.lean_lite import LeanLiteEncoder
+from export.graph.trace import trace
+from export.options import DEFAULT_NAME, check_weights, photos_to_verify_on, vocabularies
 from export.photos import default_photos, pictures
-from export.precision import store_fp16, store_int8
+from export.precision.calibration import Batch
+from export.precision.fp16 import to_fp16
+from export.precision.int8 import to_int8
+from export.precision.layers import Layers
+from export.precision.storage import store_fp16, store_int8
 from export.staging import check_target, staged_folder
 from export.verify import GATES, WORDS, VerificationError, check_gate, verify
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
-from pixelclip_sdk._files import sha256
-from pixelclip_sdk._signals import sigterm_interrupts
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
-from pixelclip_sdk.classes import Classes
 from pixelclip_sdk.preprocess import fit, load_image
-from pixelclip_sdk.text import TextEncoder
-from training.encoders import registry
-from training.encoders.build import build_pair
-from training.encoders.dense import DenseImageEncoder
-from training.encoders.lite import LiteImageEncoder
-from training.encoders.pair import EncoderPair
-from training.encoders.registry import LITES
-from training.encoders.runtime import TorchTextEncoder
+from pixelclip_sdk.support.files import sha256
+from pixelclip_sdk.support.signals import sigterm_interrupts
+from pixelclip_sdk.words.classes import Classes
+from pixelclip_sdk.words.text_encoder import TextEncoder
+from training.models import registry
+from training.models.build import build_pair
+from training.models.dense import DenseImageEncoder
+from training.models.lite.build import LiteImageEncoder
+from training.models.pair import EncoderPair
+from training.models.registry import LITES
+from training.models.runtime import TorchTextEncoder
 
 __all__ = ["GATES", "export_bundle", "main", "photo_batches", "trace_image_encoder"]
 

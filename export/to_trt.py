@@ -16,7 +16,7 @@ from typing import Any
 
 import onnx
 
-from export._trt import (
+from export.trt import (
     Progress,
     describe_tensors,
     fold_storage,
@@ -26,15 +26,15 @@ from export._trt import (
     profiles,
 )
 from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, PixelClipError, Vocabulary
-from pixelclip_sdk._files import atomic_write
-from pixelclip_sdk._signals import sigterm_interrupts, stop_signal
-from pixelclip_sdk.backends._cuda import Cuda
-from pixelclip_sdk.backends._limits import Limits
-from pixelclip_sdk.backends._trt import load_tensorrt, make_logger
+from pixelclip_sdk.backends.cuda import Cuda
+from pixelclip_sdk.backends.engine import ENGINES, FLAVORS, EngineInfo, system
+from pixelclip_sdk.backends.limits import Limits
+from pixelclip_sdk.backends.trt import load_tensorrt, make_logger
 from pixelclip_sdk.bundle import IMAGE_ENCODER, InputSpec, misfit
-from pixelclip_sdk.engine import ENGINES, FLAVORS, EngineInfo, system
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.preprocess import input_size
+from pixelclip_sdk.support.files import atomic_write
+from pixelclip_sdk.support.signals import sigterm_interrupts, stop_signal
 
 __all__ = ["DEFAULT_BATCH", "DEFAULT_CLASSES", "Options", "compile_engine", "main", "pick_flavor"]
 

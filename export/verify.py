@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 import torch
 
-from export.half import rounding
 from export.photos import default_photos, pictures
+from export.precision.fp16 import rounding
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.backends.choose import open_backend
@@ -27,10 +27,10 @@ from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import covered, fit, load_image
-from pixelclip_sdk.text import TextEncoder
-from training.encoders.build import build_pair
-from training.encoders.pair import EncoderPair
-from training.encoders.runtime import TorchTextEncoder
+from pixelclip_sdk.words.text_encoder import TextEncoder
+from training.models.build import build_pair
+from training.models.pair import EncoderPair
+from training.models.runtime import TorchTextEncoder
 
 __all__ = ["GATES", "WORDS", "Report", "VerificationError", "check_gate", "main", "verify"]
 

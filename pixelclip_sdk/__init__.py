@@ -27,7 +27,6 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from pixelclip_sdk.bundle import Bundle
-    from pixelclip_sdk.classes import class_list, class_lists
     from pixelclip_sdk.errors import (
         BackendError,
         BackendUnavailableError,
@@ -41,7 +40,8 @@ if TYPE_CHECKING:
     )
     from pixelclip_sdk.segmentation import Segmentation
     from pixelclip_sdk.segmenter import Segmenter
-    from pixelclip_sdk.vocabulary import Vocabulary, read_classes
+    from pixelclip_sdk.words.classes import class_list, class_lists
+    from pixelclip_sdk.words.vocabulary import Vocabulary, read_classes
 
 __all__ = [
     "BackendError",
@@ -67,10 +67,10 @@ _HOME = {
     "Bundle": "bundle",
     "Segmentation": "segmentation",
     "Segmenter": "segmenter",
-    "Vocabulary": "vocabulary",
-    "class_list": "classes",
-    "class_lists": "classes",
-    "read_classes": "vocabulary",
+    "Vocabulary": "words.vocabulary",
+    "class_list": "words.classes",
+    "class_lists": "words.classes",
+    "read_classes": "words.vocabulary",
 }
 
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from pixelclip_sdk.cli import main
+from pixelclip_sdk.cli.main import main
 
 sys.exit(main())

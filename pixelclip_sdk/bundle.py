@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pixelclip_sdk._files import is_file, restore, sha256
-from pixelclip_sdk._hints import did_you_mean
 from pixelclip_sdk.errors import BundleError
+from pixelclip_sdk.support.files import is_file, restore, sha256
+from pixelclip_sdk.support.hints import did_you_mean
 
 __all__ = [
     "IMAGE_ENCODER",

@@ -5,10 +5,10 @@ import logging
 import os
 from pathlib import Path
 
-from pixelclip_sdk._files import is_file, is_folder, restore
-from pixelclip_sdk._hints import did_you_mean
 from pixelclip_sdk.bundle import MANIFEST, Bundle
 from pixelclip_sdk.errors import ModelNotFoundError
+from pixelclip_sdk.support.files import is_file, is_folder, restore
+from pixelclip_sdk.support.hints import did_you_mean
 
 __all__ = ["BUNDLED", "available_models", "cache_folder", "find_bundle"]
 

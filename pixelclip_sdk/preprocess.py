@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from pixelclip_sdk._files import is_file, is_folder
-from pixelclip_sdk._images import IMAGE_FORMATS, open_image_file, orientation
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.support.files import is_file, is_folder
+from pixelclip_sdk.support.images import IMAGE_FORMATS, open_image_file, orientation
 
 __all__ = [
     "ChannelOrder",

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pixelclip_sdk._files import atomic_write
-from pixelclip_sdk._hints import did_you_mean
 from pixelclip_sdk.errors import OutputError, VocabularyError
 from pixelclip_sdk.postprocess import label_dtype, scores_upsampled, unknown_label
 from pixelclip_sdk.preprocess import Draft, Picture, load_image, picture_size
+from pixelclip_sdk.support.files import atomic_write
+from pixelclip_sdk.support.hints import did_you_mean
 
 __all__ = ["FrameInfo", "Segmentation"]
 

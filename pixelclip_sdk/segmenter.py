@@ -14,10 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pixelclip_sdk._batches import batched_logits
-from pixelclip_sdk._clock import Clock
-from pixelclip_sdk._words import Words
 from pixelclip_sdk.backends.base import Backend
+from pixelclip_sdk.backends.batches import batched_logits
 from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.errors import ImageError, PixelClipError, VocabularyError
 from pixelclip_sdk.models import find_bundle
@@ -33,11 +31,13 @@ from pixelclip_sdk.preprocess import (
     picture_size,
 )
 from pixelclip_sdk.segmentation import Segmentation
-from pixelclip_sdk.vocabulary import Classes, Encoder, Vocabulary
+from pixelclip_sdk.support.clock import Clock
+from pixelclip_sdk.words.resolver import Words
+from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
 
 if TYPE_CHECKING:
-    from pixelclip_sdk.sources import SourceInput
-    from pixelclip_sdk.video import Buffer, OnError
+    from pixelclip_sdk.video.pipeline import Buffer, OnError
+    from pixelclip_sdk.video.sources import SourceInput
 
 __all__ = ["Segmenter"]
 
@@ -164,7 +164,7 @@ class Segmenter:
         Args:
             classes: ``["cat", "sofa"]``, ``"cat, sofa"``, with synonyms ``{"cat": ["cat", "kitten"]}``; a
                 `Vocabulary`; or the name of a list, ``"voc-20"``: one precomputed in the bundle, which needs
-                no text encoder, or one of `pixelclip_sdk.classes.class_lists`.
+                no text encoder, or one of `pixelclip_sdk.words.classes.class_lists`.
 
         Returns:
             The vocabulary now in use.
@@ -291,7 +291,7 @@ class Segmenter:
             BackendError: The engine is closed or failed.
             PixelClipError: `threshold` is no number.
         """
-        from pixelclip_sdk.video import WORKERS, segment_frames
+        from pixelclip_sdk.video.pipeline import WORKERS, segment_frames
 
         def begin() -> Callable[[npt.NDArray[np.uint8]], Segmentation]:
             vocabulary, limit = self.vocabulary, self._limit(threshold)

@@ -51,7 +51,7 @@ def patches() -> np.ndarray:
 def clip(tmp_path_factory) -> Path:
     """A video of 30 frames, 64×48, 25 a second: red, green, blue, red, …"""
     pytest.importorskip("av")
-    from pixelclip_sdk.video_writer import write_video
+    from pixelclip_sdk.video.writer import write_video
 
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     with write_video(path, Fraction(25)) as writer:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelclip_sdk.cli import main
-from pixelclip_sdk.video_writer import write_video
+from pixelclip_sdk.cli.main import main
+from pixelclip_sdk.video.writer import write_video
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

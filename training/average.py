@@ -15,9 +15,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pixelclip_sdk import CheckpointError, PixelClipError
-from pixelclip_sdk._files import atomic_write
-from training.encoders.checkpoints import read_checkpoint
-from training.models import starting_model
+from pixelclip_sdk.support.files import atomic_write
+from training.models.starting import starting_model
+from training.models.weights.checkpoints import read_checkpoint
 
 __all__ = ["averaged", "main"]
 

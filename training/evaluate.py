@@ -21,18 +21,27 @@ from typing import Any
 from tqdm import tqdm
 
 from pixelclip_sdk import PixelClipError
-from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk.backends.engine import engine_files
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
-from pixelclip_sdk.engine import engine_files
 from pixelclip_sdk.models import find_bundle
-from training.arguments import positive, read_words
-from training.datasets import DATASETS, Dataset, load_dataset
-from training.metrics import Confusion
-from training.open_model import PROMPTS, Source, open_model
-from training.packages import imported
-from training.processes import SPAWN, pool_of
-from training.protocols import Official, Protocol, Whole, Windows, classify_masks, describe, segment
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.files import atomic_write
+from pixelclip_sdk.support.packages import imported
+from training.evaluation.datasets import DATASETS, Dataset, load_dataset
+from training.evaluation.metrics import Confusion
+from training.evaluation.open_model import PROMPTS, Source, open_model
+from training.evaluation.protocols import (
+    Official,
+    Protocol,
+    Whole,
+    Windows,
+    classify_masks,
+    describe,
+    segment,
+)
+from training.support.arguments import read_words
+from training.support.processes import SPAWN, pool_of
 
 __all__ = ["Job", "evaluate", "main"]
 
@@ -240,7 +249,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--imgsz", type=positive, nargs=2, metavar=("H", "W"), help="input of the model")
     parser.add_argument("--offline", action="store_true", help="take weights from the cache, never download")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; for a bundle cpu, gpu, gpu:1")
-    parser.add_argument("--dataset", required=True, choices=DATASETS, help="see training/datasets.py")
+    parser.add_argument(
+        "--dataset", required=True, choices=DATASETS, help="see training/evaluation/datasets.py"
+    )
     parser.add_argument("--root", required=True, type=Path, metavar="DIR", help="where it lies")
     parser.add_argument("--split", help="default: the one that is usually scored")
     parser.add_argument(

@@ -12,9 +12,9 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from pixelclip_sdk._files import atomic_write
-from pixelclip_sdk.classes import class_list
-from training.encoders.clip_tokenizer import clip_tokenizer
+from pixelclip_sdk.support.files import atomic_write
+from pixelclip_sdk.words.classes import class_list
+from training.models.clip.tokenizer import clip_tokenizer
 
 __all__ = ["everyday_nouns"]
 

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelclip_sdk import PixelClipError
-from pixelclip_sdk._files import sha256
-from training.arguments import not_negative, positive, positive_float
+from pixelclip_sdk.support.arguments import not_negative, positive, positive_float
+from pixelclip_sdk.support.files import sha256
+from pixelclip_sdk.support.packages import imported
 from training.masks.region_maps import RegionMaps
 from training.masks.sa1b import SA1B
 from training.masks.source import MaskSource
 from training.masks.superpixels import Felzenszwalb, Slic
 from training.masks.write import SKIPPED, Report, make_masks
-from training.packages import imported
 
 __all__ = ["main"]
 

@@ -18,25 +18,26 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelclip_sdk import PixelClipError, Vocabulary
-from pixelclip_sdk._files import atomic_write
-from pixelclip_sdk.classes import class_list, parse_classes
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.preprocess import load_image
-from training.arguments import positive, read_words
-from training.config import ConfigError
-from training.data import find_pairs
-from training.datasets import DATASETS, Dataset, DatasetError, load_dataset
-from training.devices import torch_device
-from training.encoders.pair import EncoderPair
-from training.encoders.runtime import TorchBackend, TorchTextEncoder
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.files import atomic_write
+from pixelclip_sdk.support.images import find_images
+from pixelclip_sdk.words.classes import class_list, parse_classes
+from training.data.photos import find_pairs
+from training.evaluation.datasets import DATASETS, Dataset, DatasetError, load_dataset
+from training.evaluation.protocols import Official, segment
 from training.figures import captions, page
 from training.figures.clusters import Clustered, assign, draw_clusters
 from training.figures.grid import draw_grid
 from training.figures.names import Words, began_as, beside_clusters, embed, nearest, with_classes, write_names
 from training.figures.tsne import draw_tsne
-from training.folders import PICTURES, files_below
-from training.protocols import Official, segment
-from training.runs import Run, open_run, with_weights
+from training.models.pair import EncoderPair
+from training.models.runtime import TorchBackend, TorchTextEncoder
+from training.runs.config import ConfigError
+from training.runs.run import Run, open_run, with_weights
+from training.support.arguments import read_words
+from training.support.devices import torch_device
 
 __all__ = ["main"]
 
@@ -112,9 +113,7 @@ def _scenes(options: argparse.Namespace) -> _Scenes:
             "photos without labels need --classes, the words to look for; or name the labelled set "
             "with --dataset"
         )
-    files = sorted(files_below(root, PICTURES))
-    if not files:
-        raise ImageError(f"no photo under --root {root}; expected {', '.join(sorted(PICTURES))}")
+    files = find_images(root, recursive=True)
     photos = [load_image(files[i]) for i in _evenly(len(files), options.photos)]
     return _Scenes(f"{len(photos)} of {len(files)} photos", photos, None, parse_classes(classes))
 

@@ -27,16 +27,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pixelclip_sdk._files import sha256
-from pixelclip_sdk._signals import stop_signal
 from pixelclip_sdk.errors import PixelClipError
-from training import checkpoint, distributed
-from training.config import Config, ConfigError, load_config
-from training.data import MaskedPhotos, Order, reading
-from training.failures import TrainingError, explained, last_good
-from training.pixelclip import PixelCLIP
-from training.runs import assemble, load_model, starting_point
-from training.watch import Watch
+from pixelclip_sdk.support.files import sha256
+from pixelclip_sdk.support.signals import stop_signal
+from training.data.photos import MaskedPhotos, Order, reading
+from training.method.pixelclip import PixelCLIP
+from training.runs import checkpoint
+from training.runs.config import Config, ConfigError, load_config
+from training.runs.failures import TrainingError, explained, last_good
+from training.runs.run import assemble, load_model, starting_point
+from training.runs.watch import Watch
+from training.support import distributed
 
 __all__ = ["TrainingError", "learning_rates", "main", "train"]
 

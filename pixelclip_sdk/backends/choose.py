@@ -9,11 +9,11 @@ import logging
 import os
 from pathlib import Path
 
-from pixelclip_sdk._files import is_file
 from pixelclip_sdk.backends.base import Backend, Device
+from pixelclip_sdk.backends.engine import engine_files
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle, InputSpec
-from pixelclip_sdk.engine import engine_files
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError, BundleError
+from pixelclip_sdk.support.files import is_file
 
 __all__ = ["BACKENDS", "open_backend", "spec_of"]
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelclip_sdk.backends._cores import default_threads
 from pixelclip_sdk.backends.base import Backend, Device, Float32Array
+from pixelclip_sdk.backends.cores import default_threads
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
 __all__ = [

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelclip_sdk.backends._cuda import Cuda
-from pixelclip_sdk.backends._limits import IMAGE, TEXT, Limits, Recent, TextSlot
-from pixelclip_sdk.backends._trt import load_tensorrt, make_logger, one_line
 from pixelclip_sdk.backends.base import Backend, Float32Array
+from pixelclip_sdk.backends.cuda import Cuda
+from pixelclip_sdk.backends.engine import EngineInfo
+from pixelclip_sdk.backends.limits import IMAGE, TEXT, Limits, Recent, TextSlot
+from pixelclip_sdk.backends.trt import load_tensorrt, make_logger, one_line
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle
-from pixelclip_sdk.engine import EngineInfo
 from pixelclip_sdk.errors import BackendError
 
 __all__ = ["TensorRTBackend"]

@@ -4,7 +4,7 @@ from PIL import Image
 
 from benchmarks.precision import agreement, found, report
 from export.to_onnx import trace_image_encoder
-from training.encoders.lite import build_lite
+from training.models.lite.build import build_lite
 
 
 def test_ratios_are_against_the_named_reference():

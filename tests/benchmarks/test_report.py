@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.stored import COMMANDS, RESULTS, Results
 from benchmarks.report import main, page
-from benchmarks.stored import COMMANDS, RESULTS, Results
 
 FACTS = {
     "cpu": "Abacus 7",

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.graph_cost import GraphCost, NodeCost
-from benchmarks.machine import floor, integer_work, matrix_work, memory_work, rates
-from benchmarks.operators import kinds
+from benchmarks.floors.graph_cost import GraphCost, NodeCost
+from benchmarks.floors.operators import kinds
+from benchmarks.harness.machine import floor, integer_work, matrix_work, memory_work, rates
 from benchmarks.roofline import lite_case, measure, table, work
 from pixelclip_sdk.benchmark import sample_jpeg
 

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.accuracy import accuracies
+from benchmarks.harness.accuracy import accuracies
 from benchmarks.scaling import SWEEPS, Task, classes_sweep, measure, ratios, table
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import sample_jpeg
 from pixelclip_sdk.preprocess import load_image
-from training.datasets import DatasetError
+from training.evaluation.datasets import DatasetError
 
 
 @pytest.fixture

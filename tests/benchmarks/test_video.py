@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("av")
 
 from benchmarks.video import Repeated, main, make_video, measure
-from pixelclip_sdk.sources import open_source
+from pixelclip_sdk.video.sources import open_source
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.jpg"
 

@@ -16,9 +16,9 @@ from clip_reference import perturbed, reference_text, reference_vit
 from export.to_onnx import export_bundle, main
 from pixelclip_sdk import BundleError, PixelClipError, Segmenter
 from pixelclip_sdk.backends.choose import open_backend
-from pixelclip_sdk.classes import class_list
-from training.encoders.clip import pair_of
-from training.encoders.templates import TEMPLATES
+from pixelclip_sdk.words.classes import class_list
+from training.models.clip.build import pair_of
+from training.models.templates import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))

@@ -14,10 +14,10 @@ import pytest
 from export.embed_text import add_vocabularies, main, write_vocabularies
 from pixelclip_sdk import Bundle, BundleError, OutputError, Segmenter, Vocabulary, VocabularyError
 from pixelclip_sdk.bundle import MANIFEST, TEXT_ENCODER, TOKENIZER
-from pixelclip_sdk.classes import class_list
-from pixelclip_sdk.cli import main as pixelclip
+from pixelclip_sdk.cli.main import main as pixelclip
 from pixelclip_sdk.models import find_bundle
-from pixelclip_sdk.text import TextEncoder
+from pixelclip_sdk.words.classes import class_list
+from pixelclip_sdk.words.text_encoder import TextEncoder
 
 
 def copied(source: Path, target: Path) -> Bundle:
@@ -231,7 +231,7 @@ def test_a_vocabulary_of_another_text_encoder_is_not_used(bundle):
 
 
 def _hash(path: Path) -> str:
-    from pixelclip_sdk._files import sha256
+    from pixelclip_sdk.support.files import sha256
 
     return sha256(path)
 

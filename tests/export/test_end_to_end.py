@@ -14,7 +14,7 @@ from export.photos import default_photos
 from export.to_onnx import main
 from export.to_trt import main as compile_engine
 from pixelclip_sdk import Bundle, Segmenter
-from pixelclip_sdk.engine import EngineInfo, engine_files
+from pixelclip_sdk.backends.engine import EngineInfo, engine_files
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 2}
 VIT = {"image_size": 64, "layers": 3, "width": 128, "patch_size": 16}

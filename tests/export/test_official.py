@@ -23,13 +23,14 @@ from export.to_onnx import main
 from export.to_trt import main as compile_engine
 from pixelclip_sdk import Bundle, Vocabulary
 from pixelclip_sdk.backends.choose import open_backend
+from pixelclip_sdk.backends.engine import EngineInfo, engine_files
 from pixelclip_sdk.bundle import IMAGE_ENCODER
-from pixelclip_sdk.classes import class_list
-from pixelclip_sdk.engine import EngineInfo, engine_files
-from pixelclip_sdk.text import TextEncoder
-from training.encoders import clip, registry
-from training.encoders.clip import build_clip
-from training.encoders.templates import TEMPLATES
+from pixelclip_sdk.words.classes import class_list
+from pixelclip_sdk.words.text_encoder import TextEncoder
+from training.models import registry
+from training.models.clip import build as clip
+from training.models.clip.build import build_clip
+from training.models.templates import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
 VOC_20 = [words[0] for words in class_list("voc-20").values()]

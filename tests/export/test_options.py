@@ -7,7 +7,7 @@ import open_clip
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
 
-from export._options import check_weights
+from export.options import check_weights
 from export.to_onnx import main
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_models_that_are_not_there_are_refused(tmp_path, capsys, arguments, said
 def test_models_too_large_for_a_file_are_refused_before_they_are_fetched(
     tmp_path, capsys, monkeypatch, model, said
 ):
-    monkeypatch.setattr("training.encoders.hub.fetch", None)
+    monkeypatch.setattr("training.models.weights.hub.fetch", None)
     assert main(["--model", f"open_clip:{model}", "--out", str(tmp_path / "b")]) == 1
     error = capsys.readouterr().err
     assert said in error
@@ -124,8 +124,8 @@ def test_options_are_checked_before_the_model_is_fetched(
     def fetched(*_, **__):
         raise AssertionError("the model was fetched")
 
-    monkeypatch.setattr("training.encoders.hub.fetch", fetched)
-    monkeypatch.setattr("training.encoders.lite.build_lite", fetched)
+    monkeypatch.setattr("training.models.weights.hub.fetch", fetched)
+    monkeypatch.setattr("training.models.lite.build.build_lite", fetched)
     assert main(["--model", model, "--out", str(tmp_path / "b"), *arguments]) == 1
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

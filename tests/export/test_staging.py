@@ -11,10 +11,10 @@ import pytest
 from export import staging
 from export.staging import staged_folder
 from pixelclip_sdk import PixelClipError
-from pixelclip_sdk._files import set_aside
-from pixelclip_sdk._signals import sigterm_interrupts
 from pixelclip_sdk.bundle import Bundle
 from pixelclip_sdk.models import available_models, find_bundle
+from pixelclip_sdk.support.files import set_aside
+from pixelclip_sdk.support.signals import sigterm_interrupts
 
 SHIPPED = Path(find_bundle("pixelclip-lite").path)
 

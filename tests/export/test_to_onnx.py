@@ -9,8 +9,8 @@ from onnx import numpy_helper
 
 from export.photos import default_photos
 from pixelclip_sdk import Bundle, Segmenter
-from pixelclip_sdk.classes import class_list
-from pixelclip_sdk.text import TextEncoder
+from pixelclip_sdk.words.classes import class_list
+from pixelclip_sdk.words.text_encoder import TextEncoder
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "pixelclip_sdk" / "assets" / "pixelclip-lite"

@@ -13,14 +13,15 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export import _trt, to_trt
-from export._trt import fold_storage
+from export import to_trt
+from export import trt as _trt
 from export.to_trt import main
+from export.trt import fold_storage
 from pixelclip_sdk import Bundle, Vocabulary
-from pixelclip_sdk._files import sha256
-from pixelclip_sdk.backends._limits import Limits
-from pixelclip_sdk.engine import EngineInfo, engine_files
+from pixelclip_sdk.backends.engine import EngineInfo, engine_files
+from pixelclip_sdk.backends.limits import Limits
 from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.support.files import sha256
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 has no wheel for this platform")
 

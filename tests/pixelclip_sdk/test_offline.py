@@ -78,7 +78,9 @@ def test_a_segmenter_opens_no_socket_and_writes_nothing_below_home(tmp_path):
     assert list(tmp_path.rglob("*")) == []
 
 
-@pytest.mark.parametrize("module", ["pixelclip_sdk", "export.precision", "benchmarks.operators"])
+@pytest.mark.parametrize(
+    "module", ["pixelclip_sdk", "export.precision.storage", "benchmarks.floors.operators"]
+)
 def test_telemetry_is_off_before_onnxruntime_is_imported(module, tmp_path):
     if not module.startswith("pixelclip_sdk"):
         pytest.importorskip("torch")

@@ -16,14 +16,14 @@ from pixelclip_sdk import (
     Segmenter,
     Vocabulary,
     VocabularyError,
-    _words,
     backends,
 )
-from pixelclip_sdk._files import sha256
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.models import available_models
+from pixelclip_sdk.support.files import sha256
+from pixelclip_sdk.words import resolver as _words
 
 
 def test_patches_get_their_colours(fake, patches):

@@ -4,7 +4,7 @@ from safetensors.torch import load_file, save_file
 
 from pixelclip_sdk import CheckpointError
 from training.average import averaged, main
-from training.encoders.lite import build_lite
+from training.models.lite.build import build_lite
 
 
 def test_the_mean_lies_between():

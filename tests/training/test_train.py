@@ -21,12 +21,12 @@ from safetensors.torch import load_file
 from toy_photos import write_photos
 
 import training
-from training.config import load_config
-from training.encoders.checkpoints import load_into, read_checkpoint
-from training.pixelclip import PixelCLIP
-from training.runs import assemble
+from training.method.pixelclip import PixelCLIP
+from training.models.weights.checkpoints import load_into, read_checkpoint
+from training.runs.config import load_config
+from training.runs.run import assemble
+from training.runs.watch import Watch
 from training.train import TrainingError, _of_all_parts, learning_rates, main, train
-from training.watch import Watch
 
 TRAINING = Path(training.__file__).parent
 TINY = TRAINING / "configs" / "tiny.yaml"
@@ -441,7 +441,7 @@ def test_the_schedule_is_the_paper_s(photos):
 
 
 def test_lite_takes_a_step_and_its_weights_fit(photos, tmp_path):
-    from training.encoders.build import build_pair
+    from training.models.build import build_pair
 
     config = TRAINING / "configs" / "pixelclip-lite.yaml"
     more = ["batch=2", "steps=1", "imgsz=96", "mask_size=24", "workers=0", "device=cpu"]

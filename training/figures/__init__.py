@@ -1,1 +1,4 @@
-"""Pictures of a training run, one file a kind; `training/pictures.py` puts them on a page."""
+"""Figures of a training run, one file a kind; the command is `training/pictures.py`.
+
+Nothing here trains or scores.
+"""

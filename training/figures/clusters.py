@@ -16,9 +16,9 @@ from pixelclip_sdk.preprocess import load_image
 from pixelclip_sdk.visualize import palette
 from training.figures.tiles import TILE, legend, over, plain, stacked, table
 from training.masks.format import read_masks
-from training.pixelclip import dense_features
-from training.pooling import pool_masks
-from training.runs import Run
+from training.method.pixelclip import dense_features
+from training.method.pooling import pool_masks
+from training.runs.run import Run
 
 __all__ = ["Clustered", "assign", "draw_clusters"]
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelclip_sdk.visualize import palette
+from training.evaluation.metrics import IGNORED, Confusion
 from training.figures.tiles import TILE, legend, over, plain, stacked, table, text_block
-from training.metrics import IGNORED, Confusion
 
 __all__ = ["draw_grid"]
 

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import torch
 
 from pixelclip_sdk import Vocabulary
-from pixelclip_sdk._files import atomic_write
-from pixelclip_sdk.classes import parse_classes
-from training.arguments import read_words
-from training.clustering import centred
-from training.encoders.runtime import TorchTextEncoder
+from pixelclip_sdk.support.files import atomic_write
+from pixelclip_sdk.words.classes import parse_classes
 from training.figures.clusters import Clustered
-from training.runs import Run
+from training.method.clustering import centred
+from training.models.runtime import TorchTextEncoder
+from training.runs.run import Run
+from training.support.arguments import read_words
 
 __all__ = ["Words", "began_as", "beside_clusters", "embed", "nearest", "with_classes", "write_names"]
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.support.packages import imported
 from training.figures.clusters import Clustered
 from training.figures.names import Words
 from training.figures.tiles import INK
-from training.packages import imported
 
 __all__ = ["draw_tsne", "project"]
 

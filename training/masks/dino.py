@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pixelclip_sdk.errors import CheckpointError
 from pixelclip_sdk.preprocess import load_image
-from training.packages import imported
+from pixelclip_sdk.support.packages import imported
 
 __all__ = ["DinoKMeans"]
 
@@ -90,7 +90,7 @@ def _model(checkpoint: Path | None) -> tuple[Any, torch.device]:
     try:
         model = timm.create_model(MODEL, pretrained=checkpoint is None, num_classes=0, dynamic_img_size=True)
         if checkpoint is not None:
-            from training.encoders.checkpoint_reader import read_checkpoint
+            from training.models.weights.reader import read_checkpoint
 
             model.load_state_dict(read_checkpoint(checkpoint))
     except CheckpointError:

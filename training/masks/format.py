@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.support.files import atomic_write
 from training.masks.source import check_aspect
 
 __all__ = ["read_masks", "write_masks"]

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pixelclip_sdk._images import open_image_file, orientation
 from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.support.images import open_image_file, orientation
 from training.masks.source import NoMasksError, check_aspect, shrink
 
 __all__ = ["RegionMaps", "photo_size"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from training.packages import imported
+from pixelclip_sdk.support.packages import imported
 
 __all__ = ["decode_mask"]
 

@@ -15,8 +15,8 @@ import torch
 
 from pixelclip_sdk.errors import CheckpointError, ModelNotFoundError, PixelClipError
 from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.support.packages import imported
 from training.masks.source import NoMasksError, shrink
-from training.packages import imported
 
 __all__ = ["SAM"]
 

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.support.packages import imported
 from training.masks.source import shrunk_size
-from training.packages import imported
 
 __all__ = ["Felzenszwalb", "Slic"]
 

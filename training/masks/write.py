@@ -13,12 +13,12 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from pixelclip_sdk._files import atomic_write
 from pixelclip_sdk.errors import ImageError, PixelClipError
-from training.folders import PICTURES, files_below
+from pixelclip_sdk.support.files import atomic_write
+from pixelclip_sdk.support.images import find_images
 from training.masks.format import write_masks
 from training.masks.source import MaskSource, NoMasksError, settings_of, tidy
-from training.processes import SPAWN, pool_of
+from training.support.processes import SPAWN, pool_of
 
 __all__ = ["SETTINGS", "Report", "find_photos", "make_masks"]
 
@@ -53,9 +53,7 @@ def find_photos(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ImageError(f"{folder} is no folder; expected one with photos")
-    photos = sorted(files_below(folder, PICTURES))
-    if not photos:
-        raise ImageError(f"{folder} has no photos; expected {', '.join(sorted(PICTURES))}")
+    photos = find_images(folder, recursive=True)
     first: dict[Path, Path] = {}
     for photo in photos:
         other = first.setdefault(photo.with_suffix(""), photo)

@@ -17,11 +17,11 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelclip_sdk._files import atomic_write
-from pixelclip_sdk._images import open_image_file
-from training.encoders.clip import configured_model, pair_of
-from training.encoders.clip_tokenizer import clip_tokenizer
-from training.encoders.pair import EncoderPair
+from pixelclip_sdk.support.files import atomic_write
+from pixelclip_sdk.support.images import open_image_file
+from training.models.clip.build import configured_model, pair_of
+from training.models.clip.tokenizer import clip_tokenizer
+from training.models.pair import EncoderPair
 
 __all__ = ["Pairs", "read_pairs", "top1", "train_contrast"]
 

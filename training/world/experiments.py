@@ -22,17 +22,17 @@ import numpy as np
 import torch
 
 from pixelclip_sdk import PixelClipError, Vocabulary
-from pixelclip_sdk._files import atomic_write
-from training.checkpoint import weights_file
-from training.config import load_config
-from training.datasets import load_dataset
-from training.encoders.runtime import TorchTextEncoder
+from pixelclip_sdk.support.files import atomic_write
 from training.evaluate import Job, evaluate
+from training.evaluation.datasets import load_dataset
+from training.evaluation.open_model import Source
+from training.evaluation.protocols import Whole
 from training.masks.region_maps import RegionMaps
 from training.masks.write import make_masks
-from training.models import starting_model
-from training.open_model import Source
-from training.protocols import Whole
+from training.models.runtime import TorchTextEncoder
+from training.models.starting import starting_model
+from training.runs.checkpoint import weights_file
+from training.runs.config import load_config
 from training.train import train
 from training.world import tables
 from training.world.catalogue import CLASSES, STUFF

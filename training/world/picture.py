@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pixelclip_sdk.preprocess import load_image
 from pixelclip_sdk.visualize import palette
-from training.datasets import Dataset
-from training.open_model import Source, open_model
-from training.protocols import Whole, segment
+from training.evaluation.datasets import Dataset
+from training.evaluation.open_model import Source, open_model
+from training.evaluation.protocols import Whole, segment
 from training.world.catalogue import CLASSES
 
 __all__ = ["draw_scenes"]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from pixelclip_sdk._files import atomic_write
+from pixelclip_sdk.support.files import atomic_write
 from training.world.captions import Mention, caption
 from training.world.catalogue import CLASSES, COLOURS, GROUNDS, STUFF, THINGS, Part
 
@@ -64,7 +64,8 @@ def write_scenes(folder: Path, count: int, seed: int, *, close: float = 0.0) -> 
     """Writes scenes as the rest of the project reads them.
 
     Args:
-        folder: Gets ``images/NNNNN.png``, ``labels/NNNNN.png`` (the set `folder` of `training.datasets`),
+        folder: Gets ``images/NNNNN.png``, ``labels/NNNNN.png`` (the set `folder` of
+            `training.evaluation.datasets`),
             ``regions/NNNNN.png`` (``make_masks.py regions``), ``captions.json`` (stem → sentence) and
             ``classes.txt``.
         count: How many.

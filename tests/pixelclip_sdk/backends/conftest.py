@@ -26,7 +26,7 @@ import pytest
 from export.to_trt import Options, compile_engine
 from pixelclip_sdk import Bundle
 from pixelclip_sdk.backends import tensorrt as backend_module
-from pixelclip_sdk.engine import ENGINES, FLAVORS, EngineInfo
+from pixelclip_sdk.backends.engine import ENGINES, FLAVORS, EngineInfo
 from pixelclip_sdk.models import find_bundle
 
 STRIDE = 32

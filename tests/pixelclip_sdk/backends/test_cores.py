@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from pixelclip_sdk.backends import _cores
-from pixelclip_sdk.backends._cores import default_threads
+from pixelclip_sdk.backends import cores as _cores
+from pixelclip_sdk.backends.cores import default_threads
 
 
 @pytest.fixture

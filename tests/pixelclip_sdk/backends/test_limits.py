@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pixelclip_sdk import BackendError
-from pixelclip_sdk.backends._limits import Limits, Recent, TextSlot
-from pixelclip_sdk.engine import EngineInfo, TensorInfo
+from pixelclip_sdk.backends.engine import EngineInfo, TensorInfo
+from pixelclip_sdk.backends.limits import Limits, Recent, TextSlot
 
 TENSORS = (
     TensorInfo(

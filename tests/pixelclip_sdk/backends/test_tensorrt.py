@@ -16,14 +16,14 @@ import pytest
 from export.to_trt import Options, compile_engine
 from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, BundleError, Segmenter
 from pixelclip_sdk.backends import choose
-from pixelclip_sdk.backends._cuda import Cuda
 from pixelclip_sdk.backends.base import Device
 from pixelclip_sdk.backends.choose import open_backend
+from pixelclip_sdk.backends.cuda import Cuda
+from pixelclip_sdk.backends.engine import ENGINES, engine_files
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.bundle import IMAGE_ENCODER
-from pixelclip_sdk.cli import main
-from pixelclip_sdk.doctor import diagnose
-from pixelclip_sdk.engine import ENGINES, engine_files
+from pixelclip_sdk.cli.doctor import diagnose
+from pixelclip_sdk.cli.main import main
 from pixelclip_sdk.models import find_bundle
 
 ROOT = Path(__file__).parents[3]
@@ -76,7 +76,7 @@ def names_used(*files: str) -> set[str]:
 
 def test_every_cuda_function_that_is_used_exists():
     runtime = pytest.importorskip("cuda.bindings.runtime")
-    used = {name for name in names_used("_cuda.py", "tensorrt.py") if re.fullmatch(r"cuda[A-Z]\w+", name)}
+    used = {name for name in names_used("cuda.py", "tensorrt.py") if re.fullmatch(r"cuda[A-Z]\w+", name)}
     assert len(used) > 20
     members = {*dir(runtime), *dir(runtime.cudaError_t), *dir(runtime.cudaMemcpyKind)}
     assert used <= members | set(dir(runtime.cudaStreamCaptureMode))
@@ -87,7 +87,7 @@ def test_every_cuda_function_that_is_used_exists():
 
 def test_every_tensorrt_method_that_is_used_exists():
     trt = pytest.importorskip("tensorrt_rtx")
-    used = names_used("_trt.py", "tensorrt.py")
+    used = names_used("trt.py", "tensorrt.py")
     for owner, names in {
         trt: ["Runtime", "ILogger", "CudaGraphStrategy", "ExecutionContextAllocationStrategy", "__version__"],
         trt.Runtime: ["deserialize_cuda_engine"],

@@ -17,9 +17,9 @@ import pytest
 from export.to_trt import Options
 from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, Segmenter
 from pixelclip_sdk.backends.choose import open_backend
+from pixelclip_sdk.backends.engine import engine_files
 from pixelclip_sdk.backends.onnx import OnnxBackend
 from pixelclip_sdk.backends.tensorrt import TensorRTBackend
-from pixelclip_sdk.engine import engine_files
 from pixelclip_sdk.models import find_bundle
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,4 @@
+"""Lower bounds of latency: what a graph computes and moves, operator by operator.
+
+The command is `benchmarks/roofline.py`.
+"""

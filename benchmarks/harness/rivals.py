@@ -1,0 +1,177 @@
+"""What else segments a photo by words, each from a JPEG's bytes to labels.
+
+`TorchPipeline` is the reference: the official code's steps, in PyTorch, on the very same model. The others
+are there so that the reference is not the only thing one is faster than.
+"""
+
+import importlib.util
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from pixelclip_sdk.backends.base import Backend, Float32Array
+from pixelclip_sdk.backends.onnx import default_threads
+from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.preprocess import input_size
+from pixelclip_sdk.support.clock import Clock
+from pixelclip_sdk.support.images import open_image_file
+from training.models.pair import EncoderPair
+
+__all__ = ["ClipSeg", "OpenVinoBackend", "TorchPipeline", "missing"]
+
+Outcome = tuple[npt.NDArray[np.integer], dict[str, float]]
+
+
+def missing(package: str) -> str:
+    """Why a rival cannot run; empty if it can."""
+    if importlib.util.find_spec(package):
+        return ""
+    return f'{package} is not installed; pip install -e ".[bench]"'
+
+
+class TorchPipeline:
+    """Decode, resize as float, encode, interpolate the cosines to the photo's size, argmax.
+
+    With `official`, the photo is first scaled to a short side of 640 and then squashed without antialiasing,
+    as PixelCLIP's protocol does; without, it is resized once, antialiased.
+
+    Args:
+        pair: The model. Its image encoder normalises pixels, and for the official models brings features to
+            64×64, normalises them and compares.
+        text: `(K, D)` float32 unit rows.
+        official: Whether the photo is seen as in the official code.
+        compiled: Whether all from the resized pixels to the labels goes through ``torch.compile``.
+    """
+
+    def __init__(
+        self, pair: EncoderPair, text: Float32Array, *, official: bool, compiled: bool = False
+    ) -> None:
+        self._encoder, self._spec, self._official = pair.image, pair.input, official
+        self._text = torch.from_numpy(text.copy())
+        self._compiled = torch.compile(self._labels) if compiled else None
+
+    @torch.inference_mode()
+    def __call__(self, jpeg: bytes) -> Outcome:
+        """Labels `(H, W)` and milliseconds of each stage; compiled, encoder and the rest are one stage."""
+        clock = Clock()
+        photo = open_image_file(io.BytesIO(jpeg)).convert("RGB")
+        clock.lap("decode")
+        pixels = self._pixels(photo)
+        clock.lap("preprocess")
+        size = photo.height, photo.width
+        if self._compiled is not None:
+            labels = self._compiled(pixels, size)
+            clock.lap("inference and postprocess")
+        else:
+            logits = self._encoder(pixels, self._text)[0]
+            clock.lap("inference")
+            labels = _upsampled(logits, size)
+            clock.lap("postprocess")
+        return labels.numpy(), clock.laps
+
+    def _pixels(self, photo: Image.Image) -> Tensor:
+        size = input_size(photo.height, photo.width, self._spec)
+        if self._official:
+            scale = min(640 / min(photo.size), 2560 / max(photo.size))
+            photo = photo.resize(
+                (round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BILINEAR
+            )
+        pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float()
+        pixels = F.interpolate(
+            pixels, size, mode="bilinear", align_corners=False, antialias=not self._official
+        )
+        return pixels.permute(0, 2, 3, 1)
+
+    def _labels(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        return _upsampled(self._encoder(pixels, self._text)[0], size)
+
+
+def _upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cosines `[1, K, h, w]` → labels `[H, W]`."""
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(1)[0]
+
+
+class OpenVinoBackend(Backend):
+    """A bundle's `image_encoder.onnx` in OpenVINO, with the SDK around it.
+
+    Args:
+        path: The graph.
+        spec: The sizes it takes.
+        embedding_dim: Width D of the embeddings.
+        precision: What OpenVINO computes in: ``"f32"``, ``"bf16"``, or None for what it likes best here.
+    """
+
+    def __init__(self, path: Path, spec: InputSpec, embedding_dim: int, precision: str | None) -> None:
+        import openvino
+
+        super().__init__(embedding_dim=embedding_dim, multiple=spec.multiple, fixed_size=spec.only_size)
+        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": default_threads()}
+        if precision:
+            config["INFERENCE_PRECISION_HINT"] = precision
+        model = openvino.Core().compile_model(path, "CPU", config)
+        self._request = model.create_infer_request()
+        chosen = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self._description = f"openvino {openvino.__version__}, {chosen}"
+
+    @property
+    def description(self) -> str:
+        """Version and precision."""
+        return self._description
+
+    def _logits(self, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
+        return self._run("logits", images, text)
+
+    def _features(self, images: npt.NDArray[np.uint8]) -> Float32Array:
+        return self._run("features", images, np.zeros((1, self.embedding_dim), np.float32))
+
+    def _run(self, output: str, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
+        result: Float32Array = self._request.infer({"image": images, "text": text})[output].copy()
+        return result
+
+
+class ClipSeg:
+    """CLIPSeg from transformers with random weights in the shape of `CIDAS/clipseg-rd64-refined`.
+
+    A forward of the whole network a prompt, at its own 352², as its examples do; prompts are embedded
+    beforehand, as ours are.
+
+    Args:
+        prompts: How many.
+    """
+
+    _SIDE = 352
+
+    def __init__(self, prompts: int) -> None:
+        from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
+
+        torch.manual_seed(0)
+        config = CLIPSegConfig(vision_config={"patch_size": 16})
+        self._model = CLIPSegForImageSegmentation(config).eval()
+        self._embeddings = torch.randn(prompts, 1, config.projection_dim)
+        self._mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)  # of its own image processor
+        self._std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+    @torch.inference_mode()
+    def __call__(self, jpeg: bytes) -> Outcome:
+        """Labels `(H, W)`, and milliseconds of each stage."""
+        clock = Clock()
+        photo = open_image_file(io.BytesIO(jpeg)).convert("RGB")
+        clock.lap("decode")
+        small = np.array(photo.resize((self._SIDE, self._SIDE), Image.Resampling.BILINEAR))
+        pixels = ((torch.from_numpy(small).permute(2, 0, 1) / 255 - self._mean) / self._std)[None]
+        clock.lap("preprocess")
+        logits = torch.stack([self._forward(pixels, embedding) for embedding in self._embeddings])
+        clock.lap("inference")
+        labels = _upsampled(logits.view(1, -1, self._SIDE, self._SIDE), (photo.height, photo.width))
+        clock.lap("postprocess")
+        return labels.numpy(), clock.laps
+
+    def _forward(self, pixels: Tensor, embedding: Tensor) -> Tensor:
+        logits: Tensor = self._model(pixel_values=pixels, conditional_embeddings=embedding).logits
+        return logits

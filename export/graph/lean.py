@@ -1,0 +1,198 @@
+"""A dense encoder for one input size, with everything folded that can be folded exactly.
+
+What an engine need not compute again for each frame is computed once here: the pixels' normalisation goes
+into the first convolution (it has no padding, so this is exact), positions are resized, the last block's
+value path becomes one matrix (nothing stands between V and `out_proj` there), layer scales go into the
+matrices before them, and bilinear interpolation becomes two products with constant matrices.
+`verify` compares the result with the encoder as it was.
+"""
+
+import copy
+
+import torch
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.models.clip.convnext import DenseConvNeXt
+from training.models.clip.vit import DenseViT
+from training.models.dense import DenseImageEncoder, grid_size
+
+__all__ = ["LeanImageEncoder"]
+
+
+class LeanImageEncoder(nn.Module):
+    """The same function as a `DenseImageEncoder`, for pictures of one size.
+
+    Args:
+        encoder: The encoder; it is not changed.
+        size: Input `(H, W)`, multiples of the tower's stride.
+        for_cpu: Cut the hidden layer of a ViT's MLPs into pieces as wide as the layers around it. Products
+            over 3072 numbers ran at two thirds of the rate of those over 768 in ONNX Runtime, and a piece
+            stays in the cache. GPUs rather have one large product.
+    """
+
+    def __init__(self, encoder: DenseImageEncoder, size: tuple[int, int], *, for_cpu: bool = False) -> None:
+        super().__init__()
+        tower = copy.deepcopy(encoder.tower).eval()
+        rows, columns = size[0] // tower.stride, size[1] // tower.stride
+        self.grid = grid_size(rows, columns)
+        normalise = encoder.mean.flatten(), encoder.std.flatten()
+        if isinstance(tower, DenseViT):
+            self.tower: nn.Module = _LeanViT(tower, rows, columns, *normalise, for_cpu)
+        elif isinstance(tower, DenseConvNeXt):
+            self.tower = _lean_convnext(tower, *normalise)
+        else:
+            raise TypeError(f"no lean form of {type(tower).__name__}")
+        self.register_buffer("up_rows", _bilinear(rows, self.grid[0]))
+        self.register_buffer("up_columns", _bilinear(columns, self.grid[1]))
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Same as `DenseImageEncoder.forward`, at the one size."""
+        # Cast before the transpose: TensorRT refuses to transpose uint8.
+        features = self.tower(image.to(self.up_rows.dtype).permute(0, 3, 1, 2))
+        columns, dim = features.shape[2:]
+        features = self.up_rows @ features.flatten(2)
+        features = self.up_columns @ features.unflatten(2, (columns, dim))
+        features = F.normalize(features, dim=-1)
+        return (features @ text.T).permute(0, 3, 1, 2), features
+
+
+class _LeanViT(nn.Module):
+    """`DenseViT` for a grid of `rows` × `columns` patches, on raw pixels."""
+
+    def __init__(
+        self, vit: DenseViT, rows: int, columns: int, mean: Tensor, std: Tensor, for_cpu: bool
+    ) -> None:
+        super().__init__()
+        visual = vit.visual
+        self.patches = _on_raw_pixels(visual.conv1, mean, std)
+        positions = vit.positions(rows, columns).detach()
+        self.first = nn.Parameter((visual.class_embedding.detach() + positions[0])[None, None])
+        self.positions = nn.Parameter(positions[1:])
+        self.ln_pre = visual.ln_pre
+        *blocks, last = visual.transformer.resblocks
+        self.blocks = nn.ModuleList(_LeanBlock(block, _LeanAttention(block), for_cpu) for block in blocks)
+        self.last = _LeanBlock(last, _value_path(last), for_cpu)
+        self.ln_post = visual.ln_post
+        self.proj = visual.proj
+        self.residual = vit.residual
+        self.grid = rows, columns
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self.patches(pixels).flatten(2).transpose(1, 2) + self.positions
+        x = self.ln_pre(torch.cat([self.first.expand(x.shape[0], 1, -1), x], dim=1))
+        for block in self.blocks:
+            x = block(x, x)
+        x = self.last(x[:, 1:], self.residual(x))
+        return (self.ln_post(x) @ self.proj).unflatten(1, self.grid)
+
+
+class _LeanBlock(nn.Module):
+    """A transformer's block, its layer scales folded; the attention's residual is given apart."""
+
+    def __init__(self, block: ResidualAttentionBlock, attention: nn.Module, for_cpu: bool) -> None:
+        super().__init__()
+        self.ln_1, self.attention = block.ln_1, attention
+        self.ln_2, self.gelu = block.ln_2, block.mlp.gelu
+        expand, reduce = block.mlp.c_fc, _scaled(block.mlp.c_proj, block.ls_2)
+        width, hidden = reduce.out_features, expand.out_features
+        step = width if for_cpu and hidden % width == 0 else hidden
+        self.bias = nn.Parameter(reduce.bias.detach())
+        parts = [slice(start, start + step) for start in range(0, hidden, step)]
+        self.expand = nn.ModuleList(_linear(expand.weight[part], expand.bias[part]) for part in parts)
+        self.reduce = nn.ModuleList(_linear(reduce.weight[:, part], None) for part in parts)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        x = residual + self.attention(self.ln_1(x))
+        hidden = self.ln_2(x)
+        x = x + self.bias
+        for expand, reduce in zip(self.expand, self.reduce, strict=True):
+            x = x + reduce(self.gelu(expand(hidden)))
+        return x
+
+
+class _LeanAttention(nn.Module):
+    """Self-attention whose scale is in the queries' weights.
+
+    Two biases go: that of the keys adds the same to all scores of a query, which softmax does not see; that
+    of the values passes through, since the weights of a query sum to one, and is added after `out_proj`.
+    """
+
+    def __init__(self, block: ResidualAttentionBlock) -> None:
+        super().__init__()
+        attention = block.attn
+        self.heads, self.channels = attention.num_heads, attention.head_dim
+        query, key, value = attention.in_proj_weight.detach().double().chunk(3)
+        query_bias, _, value_bias = attention.in_proj_bias.detach().double().chunk(3)
+        scale = self.channels**-0.5
+        self.query = _linear(scale * query, scale * query_bias)
+        self.key, self.value = _linear(key, None), _linear(value, None)
+        out = attention.out_proj
+        bias = out.weight.double() @ value_bias + out.bias.double()
+        self.out = _scaled(_linear(out.weight.double(), bias), block.ls_1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Sizes as numbers: the exporter then writes constant shapes and leaves the batch free.
+        shape = -1, x.shape[1], self.heads, self.channels
+        query = self.query(x).reshape(shape).transpose(1, 2)
+        key = self.key(x).reshape(shape).permute(0, 2, 3, 1)
+        value = self.value(x).reshape(shape).transpose(1, 2)
+        mixed = (query @ key).softmax(-1) @ value
+        return self.out(mixed.transpose(1, 2).reshape(-1, x.shape[1], self.heads * self.channels))
+
+
+def _value_path(block: ResidualAttentionBlock) -> nn.Linear:
+    """``out_proj(V(x))`` as one matrix."""
+    attention = block.attn
+    weight = attention.in_proj_weight.detach().double().chunk(3)[2]
+    bias = attention.in_proj_bias.detach().double().chunk(3)[2]
+    out = attention.out_proj
+    both = _linear(out.weight.double() @ weight, out.weight.double() @ bias + out.bias.double())
+    return _scaled(both, block.ls_1)
+
+
+def _lean_convnext(tower: DenseConvNeXt, mean: Tensor, std: Tensor) -> DenseConvNeXt:
+    """The tower on raw pixels, without layer scales; changes its argument."""
+    trunk = tower.visual.trunk
+    trunk.stem[0] = _on_raw_pixels(trunk.stem[0], mean, std)
+    for stage in trunk.stages:
+        for block in stage.blocks:
+            if block.gamma is not None and isinstance(block.mlp.fc2, nn.Linear):
+                gamma = block.gamma.detach().double()
+                fc2 = block.mlp.fc2
+                block.mlp.fc2 = _linear(gamma[:, None] * fc2.weight.double(), gamma * fc2.bias.double())
+                block.gamma = None
+    return tower
+
+
+def _on_raw_pixels(conv: nn.Conv2d, mean: Tensor, std: Tensor) -> nn.Conv2d:
+    """A convolution without padding that takes pixels in 0-255 where `conv` takes normalised ones."""
+    weight = conv.weight.detach().double() / std.double().view(1, 3, 1, 1)
+    bias = -(weight * mean.double().view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
+    if conv.bias is not None:
+        bias = bias + conv.bias.double()
+    folded = nn.Conv2d(3, conv.out_channels, conv.kernel_size, conv.stride)
+    folded.load_state_dict({"weight": weight.float(), "bias": bias.float()})
+    return folded
+
+
+def _scaled(linear: nn.Linear, scale: nn.Module) -> nn.Linear:
+    """A linear layer with the layer scale that follows it."""
+    if isinstance(scale, nn.Identity):
+        return linear
+    gamma = scale.gamma.detach().double()
+    return _linear(gamma[:, None] * linear.weight.double(), gamma * linear.bias.double())
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    result = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    values = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    result.load_state_dict({name: value.detach().float() for name, value in values.items()})
+    return result
+
+
+def _bilinear(points: int, size: int) -> Tensor:
+    """Matrix `[size, points]` of bilinear interpolation along one axis, half-pixel centres."""
+    identity = torch.eye(points)[None]
+    return F.interpolate(identity, size=size, mode="linear", align_corners=False)[0].T.contiguous()

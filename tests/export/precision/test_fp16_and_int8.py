@@ -1,0 +1,385 @@
+"""Typed precision: of a tiny ViT with random weights, and of lite, whose weights are real."""
+
+import functools
+import re
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from open_clip.transformer import VisionTransformer
+from torch.export import Dim
+
+from export.graph.lean import LeanImageEncoder
+from export.graph.trace import trace
+from export.precision.calibration import largest_values
+from export.precision.fp16 import rounding, to_fp16
+from export.precision.int8 import to_int8
+from export.precision.layers import Layers, heavy_layers
+from export.to_onnx import trace_image_encoder
+from export.trt import make_symmetric
+from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.preprocess import fit
+from training.models.clip.vit import DenseViT
+from training.models.dense import DenseImageEncoder
+from training.models.lite.build import build_lite
+
+DIM = 32
+SIZE = 64
+
+
+def bundled_photos() -> list[np.ndarray]:
+    """The photos inside scikit-image's wheel."""
+    import skimage.data
+
+    return [np.asarray(getattr(skimage.data, name)()) for name in ("astronaut", "chelsea", "coffee")]
+
+
+def unit_rows(count: int, dim: int) -> np.ndarray:
+    rows = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def vit() -> onnx.ModelProto:
+    torch.manual_seed(0)
+    visual = VisionTransformer(SIZE, 16, 64, layers=3, heads=2, mlp_ratio=4, output_dim=DIM).eval()
+    lean = LeanImageEncoder(DenseImageEncoder(DenseViT(visual)), (SIZE, SIZE)).eval()
+    return trace(
+        lean,
+        [torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8), torch.zeros(5, DIM)],
+        inputs=["image", "text"],
+        outputs=["logits", "features"],
+        dynamic={"image": {0: Dim("batch")}, "text": {0: Dim("classes")}},
+    )
+
+
+@pytest.fixture(scope="module")
+def vit_photos() -> list[dict[str, np.ndarray]]:
+    spec = InputSpec(height=SIZE, width=SIZE, multiple=16, fixed=True, keep_aspect=False)
+    return [{"image": fit(photo, spec)[None], "text": unit_rows(5, DIM)} for photo in bundled_photos()]
+
+
+@pytest.fixture(scope="module")
+def lite_pair():
+    return build_lite()
+
+
+@pytest.fixture(scope="module")
+def lite_onnx(lite_pair) -> onnx.ModelProto:
+    return trace_image_encoder(lite_pair)
+
+
+@pytest.fixture(scope="module")
+def lite_photos(lite_pair) -> list[dict[str, np.ndarray]]:
+    words = ["cat", "sofa", "grass", "cup", "table", "person", "rocket", "wall"]
+    tokens = lite_pair.tokenizer.encode_batch([lite_pair.templates[0].format(word) for word in words])
+    ids, mask = torch.tensor([t.ids for t in tokens]), torch.tensor([t.attention_mask for t in tokens])
+    with torch.no_grad():
+        text = lite_pair.text(ids, mask).numpy()
+    return [{"image": fit(photo, lite_pair.input)[None], "text": text} for photo in bundled_photos()]
+
+
+def run(model: onnx.ModelProto, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["logits", "features"], batch)
+
+
+def agreement(one: onnx.ModelProto, other: onnx.ModelProto, batches: list[dict[str, np.ndarray]]) -> float:
+    return float(np.mean([np.mean(run(one, b)[0].argmax(1) == run(other, b)[0].argmax(1)) for b in batches]))
+
+
+def types(model: onnx.ModelProto) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model)
+    graph = inferred.graph
+    known = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]}
+    return known | {w.name: w.data_type for w in graph.initializer}
+
+
+def test_fp16_halves_the_files_and_keeps_the_labels(vit, vit_photos, lite_onnx, lite_photos):
+    for model, photos in ((vit, vit_photos), (lite_onnx, lite_photos)):
+        half = to_fp16(model, photos[:1])
+        assert half.ByteSize() < 0.55 * model.ByteSize() + 30_000  # The tiny ViT is half nodes.
+        assert agreement(rounding(half), model, photos) >= 0.99
+
+
+def test_rounding_has_fp16_s_range_where_the_cpu_has_not():
+    """Two products of fp16 with 3·10⁵ between them, which fp16 does not have."""
+    half = TensorProto.FLOAT16
+    large, small = np.full((4, 4), 300, np.float16), np.full((4, 4), 2e-4, np.float16)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["x16"], to=half),
+        helper.make_node("MatMul", ["x16", "large"], ["between"]),
+        helper.make_node("MatMul", ["between", "small"], ["y16"]),
+        helper.make_node("Cast", ["y16"], ["y"], to=TensorProto.FLOAT),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [numpy_helper.from_array(large, "large"), numpy_helper.from_array(small, "small")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    feeds = {"x": np.full((1, 4), 250, np.float32)}
+
+    def run(model):
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(None, feeds)[0]
+
+    assert np.isfinite(run(model)).all()  # If this fails, ONNX Runtime has learnt fp16: `rounding` may go.
+    assert np.isinf(run(rounding(model))).all()
+
+
+def test_fp16_keeps_norms_softmax_cosines_and_the_interface_in_fp32(vit, vit_photos):
+    half = to_fp16(vit, vit_photos)
+    known = types(half)
+    for node in half.graph.node:
+        fp32 = known[node.output[0]] == TensorProto.FLOAT
+        if node.op_type in ("LayerNormalization", "Softmax", "ReduceL2", "Div"):
+            assert fp32, node.op_type
+        if node.op_type in ("Conv", "Sigmoid"):
+            assert known[node.output[0]] == TensorProto.FLOAT16
+    for value in (*half.graph.input, *half.graph.output):
+        expected = TensorProto.UINT8 if value.name == "image" else TensorProto.FLOAT
+        assert value.type.tensor_type.elem_type == expected
+
+
+def test_fp16_casts_only_where_the_type_changes(vit, vit_photos):
+    half = to_fp16(vit, vit_photos)
+    known = types(half)
+    casts = [node for node in half.graph.node if node.op_type == "Cast"]
+    made = {node.output[0]: node for node in half.graph.node}
+    used = {name for node in half.graph.node for name in node.input}
+    for cast in casts:
+        assert known[cast.input[0]] != known[cast.output[0]]
+        assert cast.output[0] in used
+        before = made.get(cast.input[0])
+        assert before is None or before.op_type != "Cast"
+    fp32 = Counter(node.op_type for node in half.graph.node)
+    # Two about each norm and softmax, that of the picture, and one before the head.
+    assert len(casts) <= 2 * (fp32["LayerNormalization"] + fp32["Softmax"]) + 2
+
+
+def test_fp16_leaves_large_tensors_in_fp32(vit, vit_photos):
+    """Weights fit, activations do not: what touches these stays fp32, and the labels stay."""
+    big = onnx.ModelProto()
+    big.CopyFrom(vit)
+    product = next(node for node in big.graph.node if node.op_type == "MatMul")
+    weight = next(w for w in big.graph.initializer if w.name == product.input[1])
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(3e5), weight.name))
+    assert largest_values(big, vit_photos)[product.output[0]] > 65504 / 4
+    half = to_fp16(big, vit_photos)
+    kept = next(node for node in half.graph.node if weight.name in node.input)
+    assert types(half)[kept.output[0]] == types(half)[weight.name] == TensorProto.FLOAT
+    assert np.isfinite(run(half, vit_photos[0])[0]).all()
+
+
+def test_fp16_tells_what_stays_in_fp32(vit, vit_photos):
+    told = []
+    to_fp16(vit, vit_photos, tell=told.append)
+    (layers,) = told
+    kinds = Counter(node.op_type for node in vit.graph.node)
+    assert layers.converted == layers.total == len(heavy_layers(vit.graph)) > 10
+    assert f"{kinds['LayerNormalization']} LayerNormalization" in layers.kept
+    assert f"{kinds['Softmax']} Softmax" in layers.kept
+    assert "cosines" in layers.text()
+    big = onnx.ModelProto()
+    big.CopyFrom(vit)
+    projection = next(w for w in big.graph.initializer if w.name == "tower.proj")
+    projection.CopyFrom(
+        numpy_helper.from_array(numpy_helper.to_array(projection) * np.float32(1e5), "tower.proj")
+    )
+    to_fp16(big, vit_photos, tell=told.append)
+    assert told[1].converted == layers.total - 1
+    (why,) = [why for name, why in told[1].kept.items() if name == "MatMul, tower"]
+    assert re.fullmatch(r"values up to [\d.e+]+ on the photos", why)
+    assert f"{layers.total - 1} of {layers.total} layers compute in fp16" in told[1].text()
+
+
+@pytest.fixture(scope="module")
+def lite_98(lite_onnx, lite_photos) -> tuple[onnx.ModelProto, Layers]:
+    """Int8 where 98 % of the labels are asked, and what stayed in fp32."""
+    told: list[Layers] = []
+    return to_int8(lite_onnx, lite_photos, gate=0.98, tell=told.append), told[0]
+
+
+def test_int8_tells_what_stays_in_fp32(vit, vit_photos, lite_onnx, lite_98):
+    """Each layer by its module's name; of those that cost too much, how much."""
+    told = []
+    to_int8(vit, vit_photos, gate=0.5, tell=told.append)
+    (layers,) = told
+    assert layers.converted == 2 * 4 + 3 + 1
+    assert layers.total == layers.converted + 1
+    assert layers.kept["tower.patches"] == "it reads the pixels"
+    small, layers = lite_98
+    made = {node.output[0]: node for node in small.graph.node}
+    computed = [
+        node
+        for node in small.graph.node
+        if node.op_type in ("Conv", "MatMul")
+        and node.input[0] in made
+        and made[node.input[0]].op_type == "DequantizeLinear"
+        and made[made[node.input[0]].input[0]].op_type == "QuantizeLinear"
+    ]
+    assert layers.converted == len(computed)
+    # The head's two products of one input become one.
+    assert layers.total == len(heavy_layers(lite_onnx.graph)) - 1
+    costs = [why for why in layers.kept.values() if why.startswith("in int8 alone it moves the features by ")]
+    numbers = [float(why.split(" by ")[1].split()[0]) for why in costs]
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[0] > 0
+    lines = layers.text().splitlines()
+    assert len(lines) == 10
+    assert "more, all in bundle.json" in lines[-1]
+
+
+def test_fp16_refuses_weights_beyond_its_range(vit, vit_photos):
+    big = onnx.ModelProto()
+    big.CopyFrom(vit)
+    bias = next(w for w in big.graph.initializer if w.name == "tower.positions")
+    values = numpy_helper.to_array(bias).copy()
+    values[0, 0] = 1e6
+    bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+    with pytest.raises(ValueError, match=r"tower\.positions has values up to 1e"):
+        to_fp16(big, vit_photos)
+
+
+@pytest.mark.parametrize("convert", [to_fp16, functools.partial(to_int8, gate=0.975)], ids=["fp16", "int8"])
+def test_no_photos_are_refused(vit, convert):
+    with pytest.raises(ValueError, match="no calibration photos"):
+        convert(vit, [])
+
+
+@pytest.mark.parametrize("convert", [to_fp16, functools.partial(to_int8, gate=0.975)], ids=["fp16", "int8"])
+def test_the_same_bytes_every_time_and_the_source_untouched(vit, vit_photos, convert):
+    before = vit.SerializeToString()
+    first, second = (convert(vit, vit_photos).SerializeToString() for _ in range(2))
+    assert first == second
+    assert vit.SerializeToString() == before
+
+
+@pytest.mark.parametrize("convert", [to_fp16, functools.partial(to_int8, gate=0.975)], ids=["fp16", "int8"])
+def test_batch_and_words_stay_free(vit, vit_photos, convert):
+    model = convert(vit, vit_photos)
+    image = np.concatenate([batch["image"] for batch in vit_photos])
+    logits, features = run(model, {"image": image, "text": unit_rows(9, DIM)})
+    assert logits.shape == (3, 9, 64, 64)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=-1), 1, atol=1e-5)
+
+
+def test_int8_is_symmetric_and_of_plain_onnx(vit, vit_photos):
+    model = to_int8(vit, vit_photos, gate=0.5)
+    weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+    pairs = [n for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert pairs
+    for node in pairs:
+        zero = weights[node.input[2]]
+        assert zero.dtype == np.int8
+        assert not zero.any()
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+
+
+def test_int8_runs_the_products_of_a_transformer_in_integers(vit, vit_photos, tmp_path):
+    """ONNX Runtime's fused kernels: one for each product, none left unfused."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    model = to_int8(vit, vit_photos, gate=0.5)
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    # Two blocks of four products, the last of three, and the projection.
+    assert found["MatMulIntegerToFloat"] == 2 * 4 + 3 + 1
+    assert found["DequantizeLinear"] == 0
+
+
+@pytest.fixture(scope="module")
+def lite_int8(lite_onnx, lite_photos) -> onnx.ModelProto:
+    return to_int8(lite_onnx, lite_photos, gate=0.7)
+
+
+def test_int8_runs_a_convolutional_network_in_integers(lite_int8, lite_onnx, lite_photos, tmp_path):
+    """All convolutions but the first, which reads pixels, and the last, whose output is compared in fp32."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(lite_int8.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert found["QLinearConv"] == 47
+    assert found["QLinearAdd"] == 9
+    assert agreement(lite_int8, lite_onnx, lite_photos) >= 0.7
+    for batch in lite_photos:
+        features, expected = run(lite_int8, batch)[1], run(lite_onnx, batch)[1]
+        assert (features * expected).sum(-1).mean() > 0.95
+    assert lite_int8.ByteSize() < 0.35 * lite_onnx.ByteSize()
+
+
+def test_int8_of_a_convolutional_network_is_made_symmetric_for_tensorrt(lite_int8, lite_photos):
+    symmetric = onnx.ModelProto()
+    symmetric.CopyFrom(lite_int8)
+    make_symmetric(symmetric)
+    zeros = {n.input[2] for n in symmetric.graph.node if n.op_type == "QuantizeLinear"}
+    weights = {w.name: numpy_helper.to_array(w) for w in symmetric.graph.initializer}
+    assert all(weights[name].dtype == np.int8 and not weights[name].any() for name in zeros)
+    for batch in lite_photos:
+        features, expected = run(symmetric, batch)[1], run(lite_int8, batch)[1]
+        assert (features * expected).sum(-1).mean() > 0.95
+
+
+def test_int8_leaves_layers_in_fp32_until_the_gate_is_met(lite_98, lite_onnx, lite_photos):
+    small, _ = lite_98
+    assert small.ByteSize() < 0.35 * lite_onnx.ByteSize()
+    assert agreement(small, lite_onnx, lite_photos) >= 0.98
+    quantised = sum(node.op_type == "QuantizeLinear" for node in small.graph.node)
+    assert 0 < quantised < 49
+
+
+def test_weights_that_are_only_stored_have_all_8_bits(lite_98):
+    """Those that are multiplied as integers have 7: two products have to fit into 16 bits."""
+    small, _ = lite_98
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in small.graph.initializer}
+    made = {node.output[0]: node for node in small.graph.node if node.op_type == "DequantizeLinear"}
+    stored, computed = [], []
+    for node in small.graph.node:
+        if node.op_type not in ("Conv", "MatMul") or node.input[1] not in made:
+            continue
+        largest = int(np.abs(weights[made[node.input[1]].input[0]].astype(int)).max())
+        depthwise = any(a.name == "group" and a.i > 1 for a in node.attribute)
+        if node.input[0] not in made:
+            stored.append(largest)
+        elif not depthwise:
+            computed.append(largest)
+    assert stored
+    assert computed
+    assert min(stored) > 100
+    assert max(computed) <= 64
+
+
+def test_int8_says_when_the_gate_is_out_of_reach(lite_onnx, lite_photos, monkeypatch):
+    monkeypatch.setattr("export.precision.int8._ranked", lambda *_: [])
+    with pytest.raises(ValueError, match=r"less than 100\.00% of the labels are kept; lower --gate"):
+        to_int8(lite_onnx, lite_photos[:1], gate=1.0)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "both"])
+def test_tensorrt_builds_an_engine(vit, vit_photos, precision):
+    trt = pytest.importorskip("tensorrt_rtx")
+    model = vit if precision == "fp16" else to_int8(vit, vit_photos, gate=0.5)
+    if precision != "int8":
+        model = to_fp16(model, vit_photos)
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(model.SerializeToString()), [
+        parser.get_error(i).desc() for i in range(parser.num_errors)
+    ]
+    profile = builder.create_optimization_profile()
+    profile.set_shape("image", *[(n, SIZE, SIZE, 3) for n in (1, 1, 2)])
+    profile.set_shape("text", *[(k, DIM) for k in (1, 5, 512)])
+    config = builder.create_builder_config()
+    config.add_optimization_profile(profile)
+    assert builder.build_serialized_network(network, config) is not None

@@ -1,0 +1,149 @@
+import signal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelclip_sdk.cli.main import main
+from pixelclip_sdk.cli.video import run_video
+from pixelclip_sdk.video.sources import Frame, open_source
+from pixelclip_sdk.video.writer import VideoWriter, write_video
+
+pytest.importorskip("av")
+
+
+@pytest.fixture
+def cat_clip(tmp_path, photo):
+    """A second of a moving cat, 24 frames of 160×122: neither rate nor size is one of a default."""
+    path = tmp_path / "cat.mkv"
+    with write_video(path, Fraction(24)) as writer:
+        for i in range(24):
+            writer.write(photo[60:182, 100 + 2 * i : 260 + 2 * i])
+    return path
+
+
+def test_the_result_plays_as_long_as_the_input_at_its_size(cat_clip, tmp_path, capsys):
+    out = tmp_path / "out.mp4"
+    assert main(["video", str(cat_clip), "--classes", "cat, sofa", "--out", str(out)]) == 0
+    before, after = open_source(cat_clip), open_source(out)
+    assert after.fps == before.fps == 24
+    frames, drawn = list(before), list(after)
+    assert len(drawn) == 24
+    assert drawn[-1].time_s == pytest.approx(frames[-1].time_s, abs=0.01)
+    assert drawn[0].image.shape == frames[0].image.shape
+    assert np.abs(drawn[0].image.astype(int) - frames[0].image).mean() > 10  # Something is drawn.
+    printed = capsys.readouterr()
+    assert "24 frames → " in printed.out
+    assert "frames a second" in printed.out
+    assert "inference" in printed.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.mkv", "out.mp4"]
+
+
+def test_progress_goes_to_stderr(cat_clip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pixelclip_sdk.cli.video._REPORT_EVERY_S", 0)
+    main(["video", str(cat_clip), "--classes", "cat", "--out", str(tmp_path / "out.mp4")])
+    assert "frame 24 of 24, " in capsys.readouterr().err
+
+
+def test_without_out_it_prints_what_it_finds(cat_clip, capsys):
+    assert main(["video", str(cat_clip), "--classes", "cat, sofa"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2].startswith("frame 23 (1.0 s): cat ")
+    assert printed[-1].startswith("24 frames; ")
+
+
+def test_labels_are_written_a_frame_a_file(cat_clip, tmp_path):
+    assert main(["video", str(cat_clip), "--classes", "cat, sofa", "--labels", str(tmp_path / "labels")]) == 0
+    files = sorted((tmp_path / "labels").iterdir())
+    assert [file.name for file in files] == [f"{i:06d}.png" for i in range(24)]
+    with Image.open(files[-1]) as labels:
+        assert labels.size == (160, 122)
+        assert set(np.unique(np.asarray(labels))) <= {0, 1}
+
+
+def test_a_folder_works_like_a_video(tmp_path, photo):
+    (tmp_path / "frames").mkdir()
+    for i in range(3):
+        Image.fromarray(photo).save(tmp_path / "frames" / f"{i}.jpg")
+    out = tmp_path / "out.mp4"
+    assert main(["video", str(tmp_path / "frames"), "--classes", "cat", "--out", str(out)]) == 0
+    assert len(list(open_source(out))) == 3
+
+
+def test_a_failure_leaves_nothing_and_names_the_frame(tmp_path, photo, capsys):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in range(3):
+        Image.fromarray(photo).save(frames / f"{i}.jpg")
+    (frames / "3.jpg").write_bytes(b"no picture")
+    out = tmp_path / "out.mp4"
+    assert main(["video", str(frames), "--classes", "cat", "--out", str(out)]) == 1
+    assert "frame 3: " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "said"),
+    [
+        ("nowhere.mp4", "out.mp4", "does not exist"),
+        ("cat.mkv", "cat.mkv", "is the input"),
+        ("cat.mkv", "out.gif", "ending in .mp4"),
+        ("987", "out.mp4", "camera"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(cat_clip, tmp_path, capsys, monkeypatch, source, out, said):
+    monkeypatch.chdir(tmp_path)
+    before = cat_clip.read_bytes()
+    assert main(["video", source, "--classes", "cat", "--out", out]) == 1
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
+    assert cat_clip.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["cat.mkv"]
+
+
+def test_labels_do_not_replace_the_frames_that_they_are_of(tmp_path, photo, capsys):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    Image.fromarray(photo).save(frames / "000000.png")
+    before = (frames / "000000.png").read_bytes()
+    assert main(["video", str(frames), "--classes", "cat", "--labels", f"{frames}/."]) == 1
+    assert "is the input; name another folder" in capsys.readouterr().err
+    assert (frames / "000000.png").read_bytes() == before
+
+
+class Camera:
+    name, live, fps, count = "camera", True, Fraction(10), None
+
+    def __iter__(self):
+        for i in range(1000):
+            yield Frame(np.zeros((48, 64, 3), np.uint8), i / 10, 0.1, 0)
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("live", [True, False])
+def test_stopping_keeps_a_recording_but_no_half_of_a_file(fake, tmp_path, monkeypatch, live, sent):
+    write = VideoWriter.write
+
+    def interrupted(self, image, time_s=None):
+        if time_s is not None and time_s > 0.5:
+            signal.raise_signal(sent)
+        write(self, image, time_s)
+
+    monkeypatch.setattr(VideoWriter, "write", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    camera, out = Camera(), tmp_path / "out.mp4"
+    camera.live = live
+    if live:
+        run_video(fake, camera, buffer="all", on_error="raise", out=out, labels=None)
+        assert len(list(open_source(out))) == 6
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            run_video(fake, camera, buffer="all", on_error="raise", out=out, labels=None)
+        assert not out.exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert list(tmp_path.iterdir()) == ([out] if live else [])

@@ -1,0 +1,59 @@
+"""How commands end, tried in real processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAD = """
+import sys
+from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.support.command import run_command
+"""
+
+
+def run(body: str, **streams) -> subprocess.CompletedProcess:
+    code = f"{HEAD}def body():\n    {body}\n    return 0\nsys.exit(run_command('name', body))"
+    return subprocess.run([sys.executable, "-c", code], text=True, check=False, **streams)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "stderr"),
+    [
+        ("pass", 0, ""),
+        ("return 3", 3, ""),
+        ("raise ImageError('no picture')", 1, "name: no picture\n"),
+        ("open('nowhere/x')", 1, "name: [Errno 2] No such file or directory: 'nowhere/x'\n"),
+        ("raise KeyboardInterrupt", 130, "name: interrupted; nothing was written\n"),
+    ],
+)
+def test_exit_codes_and_one_line_on_stderr(body, code, stderr):
+    result = run(body, capture_output=True)
+    assert (result.returncode, result.stderr) == (code, stderr)
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    assert "ZeroDivisionError" in run("1 / 0", capture_output=True).stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_an_error_without_a_traceback():
+    with Path("/dev/full").open("w") as full:
+        result = run("print('x')", stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 1
+    assert result.stderr == "name: [Errno 28] No space left on device\n"
+
+
+def test_a_reader_that_leaves_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    result = run("print('x' * 100000)", stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_closed_stderr_does_not_change_the_exit_code():
+    result = run("sys.stderr = None; raise ImageError('no picture')", capture_output=True)
+    assert result.returncode == 1

@@ -1,0 +1,327 @@
+"""Each set's labels, on a miniature of its real layout."""
+
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from pixelclip_sdk.words.classes import class_list
+from training.evaluation.datasets import DATASETS, DatasetError, load_dataset
+from training.evaluation.metrics import IGNORED
+
+
+def put(path, pixels, mode=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(pixels, np.uint8))
+    if mode == "P":  # as VOC's: the pixels are indices of a palette
+        image = image.convert("L").copy()
+        image.putpalette([value for i in range(256) for value in (i, 255 - i, i // 2)])
+    image.save(path)
+
+
+def photo(path, width=4):
+    put(path, np.zeros((1, width, 3)))
+
+
+def coco_stuff(root, ids):
+    photo(root / "images/val2017/000000000139.jpg", len(ids))
+    photo(root / "images/train2017/000000000009.jpg", len(ids))
+    put(root / "annotations/val2017/000000000139.png", [ids])
+
+
+def ade20k(root, ids):
+    photo(root / "images/validation/ADE_val_00000001.jpg", len(ids))
+    put(root / "annotations/validation/ADE_val_00000001.png", [ids])
+
+
+def cityscapes(root, ids):
+    stem = "frankfurt_000000_000294"
+    put(root / f"leftImg8bit/val/frankfurt/{stem}_leftImg8bit.png", np.zeros((1, len(ids), 3)))
+    for kind in ("labelIds", "instanceIds", "labelTrainIds"):
+        put(root / f"gtFine/val/frankfurt/{stem}_gtFine_{kind}.png", [ids if kind == "labelIds" else [99]])
+
+
+def voc(root, ids):
+    photo(root / "JPEGImages/2007_000033.jpg", len(ids))
+    photo(root / "JPEGImages/2007_000032.jpg", len(ids))  # of the training part
+    put(root / "SegmentationClassAug/2007_000033.png", [ids])
+    put(root / "SegmentationClass/2007_000033.png", [[1]])
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    (root / "ImageSets/Segmentation/val.txt").write_text("2007_000033\n")
+
+
+def context(root, ids):
+    photo(root / "JPEGImages/2008_000002.jpg", len(ids) + 1)
+    photo(root / "JPEGImages/2008_000003.jpg", 1)
+    annotations = []
+    for i, label in enumerate(ids):
+        mask = np.zeros((1, len(ids) + 1), np.uint8, order="F")
+        mask[0, i] = 1
+        code = coco.encode(mask)
+        code["counts"] = code["counts"].decode()
+        annotations.append({"image_id": 2008000002, "category_id": label, "segmentation": code})
+    images = [
+        {
+            "file_name": "2008_000002.jpg",
+            "image_id": 2008000002,
+            "phase": "val",
+            "height": 1,
+            "width": len(ids) + 1,
+        },
+        {"file_name": "2008_000003.jpg", "image_id": 2008000003, "phase": "train", "height": 1, "width": 1},
+    ]
+    content = {"images": images, "annos_segmentation": annotations}
+    (root / "trainval_merged.json").write_text(json.dumps(content))
+
+
+def camvid(root, ids):
+    photo(root / "val/images/0016E5_07959.jpg", len(ids))
+    put(root / "val/labels/0016E5_07959.png", [ids])
+
+
+# Set → its maker, ids → names of the classes they mean (None: ignored), an id that it does not have.
+SETS = {
+    "coco-stuff-171": (
+        coco_stuff,
+        {
+            0: "person",
+            10: "fire hydrant",
+            12: "stop sign",
+            89: "toothbrush",
+            91: "banner",
+            181: "wood",
+            255: None,
+        },
+        11,
+    ),
+    "ade20k-150": (ade20k, {0: None, 1: "wall", 2: "building", 13: "person", 150: "flag"}, 151),
+    "cityscapes-19": (
+        cityscapes,
+        {0: None, 3: None, 7: "road", 9: None, 11: "building", 26: "car", 29: None, 33: "bicycle"},
+        34,
+    ),
+    "voc-20": (voc, {0: None, 1: "aeroplane", 8: "cat", 20: "tvmonitor", 255: None}, 21),
+    "pascal-context-59": (
+        context,
+        {2: "aeroplane", 1: None, 284: "person", 397: "diningtable", 420: "tree", 458: "wood", 459: None},
+        460,
+    ),
+    "camvid-11": (camvid, {0: "sky", 5: "tree", 10: "bicyclist", 11: None}, 12),
+}
+
+
+# Ids of things that COCO numbered and never used, from 1: street sign, hat, shoe, eye glasses, plate, mirror,
+# window, desk, door, blender, hair brush.
+COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
+
+
+def test_every_set_is_tested():
+    assert {*SETS, "folder"} == set(DATASETS)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_ids_become_the_classes_they_mean(tmp_path, name):
+    make, meaning, _ = SETS[name]
+    make(tmp_path, list(meaning))
+    data = load_dataset(name, tmp_path)
+    assert len(data) == 1
+    assert data.classes == class_list(name)
+    names = list(data.classes)
+    expected = [IGNORED if word is None else names.index(word) for word in meaning.values()]
+    truth = data.truth(0)
+    assert truth.dtype == np.uint8
+    if name == "pascal-context-59":
+        expected.append(IGNORED)  # its last pixel lies in no region
+    assert truth[0].tolist() == expected
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_an_id_that_the_set_does_not_have_is_an_error_with_file_and_id(tmp_path, name):
+    make, meaning, wrong = SETS[name]
+    make(tmp_path, [next(iter(meaning)), wrong])
+    with pytest.raises(DatasetError, match=rf"(png|jpg).* has the label ids {wrong}; {name} has 0-"):
+        load_dataset(name, tmp_path).truth(0)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_an_empty_folder_says_what_is_not_there(tmp_path, name):
+    with pytest.raises(DatasetError, match=f"{name}: .*{tmp_path}"):
+        load_dataset(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "ids", "ignored"),
+    [
+        ("cityscapes-19", range(34), 15),
+        ("voc-20", range(21), 1),
+        ("ade20k-150", range(151), 1),
+        # COCO's 91 ids of things have 11 gaps; 91 kinds of stuff follow.
+        ("coco-stuff-171", [i for i in range(182) if i + 1 not in COCO_GAPS], 0),
+        ("pascal-context-59", range(460), 401),
+    ],
+)
+def test_every_id_has_its_class_and_every_class_its_id(tmp_path, name, ids, ignored):
+    """In the order of the list, without gaps or repeats."""
+    SETS[name][0](tmp_path, list(ids))
+    truth = load_dataset(name, tmp_path).truth(0)[0, : len(ids)]
+    assert (truth == IGNORED).sum() == ignored
+    scored = truth[truth != IGNORED].tolist()
+    assert sorted(scored) == list(range(len(class_list(name))))
+    if name != "cityscapes-19":  # whose train ids have another order
+        assert scored == sorted(scored)
+
+
+def test_the_lists_have_the_order_of_their_ids():
+    """Both sets number their classes by the alphabet: COCO's stuff, and Context's 459 with "table"."""
+    stuff = list(class_list("coco-stuff-171"))[80:]
+    assert stuff == sorted(stuff)
+    names = ["table" if name == "diningtable" else name for name in class_list("pascal-context-59")]
+    assert names == sorted(names)
+
+
+def test_indices_of_a_palette_are_the_ids(tmp_path):
+    voc(tmp_path, [0, 1])
+    put(tmp_path / "SegmentationClassAug/2007_000033.png", [[0, 1, 20, 255]], "P")
+    assert load_dataset("voc-20", tmp_path).truth(0)[0].tolist() == [IGNORED, 0, 19, IGNORED]
+
+
+def test_grey_of_few_bits_keeps_its_ids(folder):
+    ids = np.array([[0, 1, 3, 2]], np.uint8)
+    for bits in (2, 4, 8):
+        write_grey_png(folder / "labels/a.png", ids, bits)
+        assert load_dataset("folder", folder, classes="a, b, c, d").truth(0).tolist() == ids.tolist()
+    write_grey_png(folder / "labels/a.png", ids % 2, 1)
+    assert load_dataset("folder", folder, classes="a, b").truth(0).tolist() == (ids % 2).tolist()
+
+
+def write_grey_png(path, ids, bits):
+    """As optimisers of PNGs write few grey levels; Pillow itself writes none of 2 or 4 bits."""
+    (row,) = ids
+    packed = np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].ravel()).tobytes()
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", len(row), 1, bits, 0, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" + packed)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+PHOTOS = {
+    "coco-stuff-171": 5000,
+    "ade20k-150": 2000,
+    "pascal-context-59": 5105,
+    "cityscapes-19": 500,
+    "voc-20": 1449,
+    "camvid-11": 101,
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_that_is_not_whole_is_said(tmp_path, caplog, name):
+    SETS[name][0](tmp_path, [next(iter(SETS[name][1]))])
+    data = load_dataset(name, tmp_path)
+    assert (len(data), data.expected) == (1, PHOTOS[name])
+    assert f"has 1 photos here; expected {PHOTOS[name]}" in caplog.text
+
+
+def test_a_whole_set_and_other_splits_are_not(tmp_path, caplog):
+    for index in range(101):
+        photo(tmp_path / f"val/images/{index}.jpg")
+        put(tmp_path / f"val/labels/{index}.png", [[0] * 4])
+    assert load_dataset("camvid-11", tmp_path).expected == 101
+    (tmp_path / "val").rename(tmp_path / "train")
+    assert load_dataset("camvid-11", tmp_path, split="train").expected is None
+    assert caplog.text == ""
+
+
+def test_voc_without_the_augmented_labels(tmp_path, caplog):
+    voc(tmp_path, [0, 1])
+    assert load_dataset("voc-20", tmp_path).label_files == "SegmentationClassAug/{stem}.png"
+    assert "SegmentationClass/" not in caplog.text
+    put(tmp_path / "SegmentationClass/2007_000033.png", [[20, 255]], "P")
+    (tmp_path / "SegmentationClassAug/2007_000033.png").unlink()
+    with pytest.raises(DatasetError, match=r"1 files are missing, the first is .*ClassAug"):
+        load_dataset("voc-20", tmp_path)  # a folder with holes is no other set
+    (tmp_path / "SegmentationClassAug").rmdir()
+    data = load_dataset("voc-20", tmp_path)
+    assert data.label_files == "SegmentationClass/{stem}.png"
+    assert data.truth(0)[0].tolist() == [19, IGNORED]
+    assert "no SegmentationClassAug/{stem}.png below" in caplog.text
+
+
+def test_another_split(tmp_path):
+    camvid(tmp_path, [0])
+    (tmp_path / "val").rename(tmp_path / "train")
+    assert load_dataset("camvid-11", tmp_path, split="train").split == "train"
+    with pytest.raises(DatasetError, match="nothing at"):
+        load_dataset("camvid-11", tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    photo(tmp_path / "images/a.jpg")
+    put(tmp_path / "labels/a.png", [[0, 1, 255, 0]])
+    return tmp_path
+
+
+def test_a_folder_of_ones_own(folder):
+    data = load_dataset("folder", folder, classes="cat, sofa")
+    assert list(data.classes) == ["cat", "sofa"]
+    assert data.truth(0)[0].tolist() == [0, 1, IGNORED, 0]
+    with pytest.raises(DatasetError, match="label ids 1; folder has 0, 255"):
+        load_dataset("folder", folder, classes="cat").truth(0)
+    with pytest.raises(DatasetError, match="needs the names"):
+        load_dataset("folder", folder)
+    with pytest.raises(DatasetError, match="256 classes"):
+        load_dataset("folder", folder, classes=[f"thing {i}" for i in range(256)])
+
+
+def test_ids_beyond_a_byte_are_wrong_ids(folder):
+    Image.fromarray(np.array([[0, 300, 1, 0]], np.uint16)).save(folder / "labels/a.png")
+    with pytest.raises(DatasetError, match="label ids 300"):
+        load_dataset("folder", folder, classes="cat, sofa").truth(0)
+
+
+def test_other_names_for_the_classes(tmp_path):
+    camvid(tmp_path, [0])
+    words = {name: [name, f"a {name}"] for name in class_list("camvid-11")}
+    assert load_dataset("camvid-11", tmp_path, classes=words).classes["sky"] == ("sky", "a sky")
+    with pytest.raises(DatasetError, match="got 1 classes; camvid-11 has 11"):
+        load_dataset("camvid-11", tmp_path, classes="sky")
+
+
+def test_missing_and_damaged_label_files_are_named(folder):
+    data = load_dataset("folder", folder, classes="cat, sofa")
+    label = folder / "labels/a.png"
+    put(label, np.zeros((2, 2, 3)))
+    with pytest.raises(DatasetError, match=r"a\.png has pixels uint8 \(2, 2, 3\)"):
+        data.truth(0)
+    label.write_bytes(label.read_bytes()[:40])
+    with pytest.raises(DatasetError, match=r"a\.png cannot be read"):
+        data.truth(0)
+    label.unlink()
+    with pytest.raises(DatasetError, match=r"1 files are missing, the first is .*a\.png"):
+        load_dataset("folder", folder, classes="cat, sofa")
+
+
+def test_damaged_codes_of_pascal_context_are_named(tmp_path):
+    context(tmp_path, [2])
+    file = tmp_path / "trainval_merged.json"
+    content = json.loads(file.read_text())
+    content["annos_segmentation"][0]["segmentation"]["size"] = [9, 9]
+    file.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=r"2008_000002\.jpg in .* cannot be decoded"):
+        load_dataset("pascal-context-59", tmp_path).truth(0)
+    file.write_text("{}")
+    with pytest.raises(DatasetError, match=r"trainval_merged\.json cannot be read: KeyError"):
+        load_dataset("pascal-context-59", tmp_path)
+
+
+def test_an_unknown_set(tmp_path):
+    with pytest.raises(DatasetError, match="no set 'voc'; expected one of ade20k-150, camvid-11"):
+        load_dataset("voc", tmp_path)

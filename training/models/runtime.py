@@ -1,0 +1,88 @@
+"""A PyTorch pair as the SDK's parts: what runs a bundle runs it too, and results compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pixelclip_sdk.backends.base import Backend
+from training.models.pair import EncoderPair
+
+__all__ = ["TorchBackend", "TorchTextEncoder"]
+
+_BATCH = 64
+
+
+class TorchBackend(Backend):
+    """The pair's image encoder as a backend of `pixelclip_sdk.Segmenter`.
+
+    Args:
+        pair: The model; its image encoder is moved to `device`.
+        device: As torch names it, e.g. ``"cuda:1"``.
+    """
+
+    def __init__(self, pair: EncoderPair, device: str = "cpu") -> None:
+        super().__init__(
+            embedding_dim=pair.dim, multiple=pair.input.multiple, fixed_size=pair.input.only_size
+        )
+        self._image, self._device = pair.image.to(device).eval(), device
+
+    @property
+    def description(self) -> str:
+        """What runs the model, for people."""
+        return f"PyTorch {torch.__version__}, {self._device}"
+
+    def _logits(
+        self, images: npt.NDArray[np.uint8], text: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        return self._run(images, text)[0]
+
+    def _features(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return self._run(images, np.zeros((1, self.embedding_dim), np.float32))[1]
+
+    @torch.inference_mode()
+    def _run(
+        self, images: npt.NDArray[np.uint8], text: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        # Copied: torch warns of arrays that it must not write to.
+        inputs = (torch.from_numpy(array.copy()).to(self._device) for array in (images, text))
+        logits, features = self._image(*inputs)
+        return logits.float().cpu().numpy(), features.float().cpu().numpy()
+
+
+class TorchTextEncoder:
+    """The pair's text encoder, as `pixelclip_sdk.Vocabulary.encode` takes it.
+
+    Args:
+        pair: The model.
+        templates: Prompts to take instead of the pair's own.
+    """
+
+    text_hash = ""
+
+    def __init__(self, pair: EncoderPair, templates: Sequence[str] | None = None) -> None:
+        self.templates = pair.templates if templates is None else tuple(templates)
+        self._pair = pair
+
+    def check_words(self, words: Sequence[str]) -> None:
+        """Every word will do."""
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Texts → `(N, D)` float32 unit rows."""
+        self._pair.tokenizer.enable_padding()
+        device = next(self._pair.text.parameters()).device
+        rows = []
+        for start in range(0, len(texts), _BATCH):
+            encodings = self._pair.tokenizer.encode_batch(list(texts[start : start + _BATCH]))
+            tokens = {
+                "input_ids": torch.tensor([encoding.ids for encoding in encodings], device=device),
+                "attention_mask": torch.tensor(
+                    [encoding.attention_mask for encoding in encodings], device=device
+                ),
+            }
+            rows.append(self._pair.text(*(tokens[name] for name in self._pair.text_inputs)).cpu().numpy())
+        return np.concatenate(rows)

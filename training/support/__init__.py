@@ -1,0 +1,4 @@
+"""Helpers of the training commands: processes, devices, optional packages, arguments.
+
+Nothing here knows the method.
+"""

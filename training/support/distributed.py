@@ -1,0 +1,91 @@
+"""What several processes must agree on; with one process these do nothing."""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from training.support.devices import torch_device
+
+__all__ = ["agree", "gathered", "join", "largest", "leave", "rank", "total", "world"]
+
+
+def join(device: str) -> torch.device:
+    """Joins the processes that torchrun started, if it did, and picks this one's device.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+
+    Raises:
+        BackendUnavailableError: A GPU was asked for and there is none.
+    """
+    chosen = torch_device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return chosen
+
+
+def leave() -> None:
+    """Leaves the group of processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all processes, of the same shape."""
+    return _reduced(values, dist.ReduceOp.SUM)
+
+
+def largest(values: Tensor) -> Tensor:
+    """The maximum over all processes, of the same shape."""
+    return _reduced(values, dist.ReduceOp.MAX)
+
+
+def agree(value: int, device: torch.device) -> bool:
+    """Whether all processes have the same whole number, of less than 64 bits."""
+    both = torch.tensor([value, -value], device=device)
+    return bool((largest(both) == both).all())
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """The rows of all processes, one process's after the other's.
+
+    Args:
+        rows: `[M, D]`; M may differ between processes.
+
+    Returns:
+        `[sum of all M, D]`, the same everywhere.
+    """
+    if not dist.is_initialized():
+        return rows
+    counts = rows.new_zeros(world(), dtype=torch.int64)
+    counts[rank()] = len(rows)
+    counts = total(counts)
+    longest = int(counts.max())
+    padded = rows.new_zeros(longest, rows.shape[1])
+    padded[: len(rows)] = rows
+    everywhere = [torch.empty_like(padded) for _ in range(world())]
+    dist.all_gather(everywhere, padded)
+    return torch.cat([part[:count] for part, count in zip(everywhere, counts.tolist(), strict=True)])
+
+
+def _reduced(values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    if not dist.is_initialized():
+        return values
+    values = values.clone()
+    dist.all_reduce(values, operation)
+    return values
