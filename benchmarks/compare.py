@@ -33,7 +33,7 @@ from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.images import open_image_file
-from training.models.build import build_pair
+from training.models.load import load_model
 from training.models.registry import LITE
 
 REFERENCE = "PyTorch"
@@ -121,7 +121,7 @@ def lite_case(folder: Path, photos: Sequence[Path], *, others: bool = True) -> C
         photos: Real photos: one to verify on, the others to calibrate int8.
         others: Also what takes long: other precisions, OpenVINO, ``torch.compile``, CLIPSeg.
     """
-    pair, size = build_pair(LITE), (480, 640)
+    pair, size = load_model(LITE), (480, 640)
     jpeg = resized_jpeg(PHOTOS / "coffee.jpg", *size)
     shipped = Segmenter.from_pretrained("pixelclip-lite", classes=SAMPLE_WORDS)
     # Without the text encoder's hash: the other precisions' text encoders differ by rounding.

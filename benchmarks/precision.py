@@ -38,7 +38,7 @@ from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.words.text_encoder import TextEncoder
-from training.models.build import build_pair
+from training.models.load import load_model
 from training.models.pair import EncoderPair
 from training.models.registry import LITE
 
@@ -139,7 +139,7 @@ def lite(
         camvid: See `accuracies`.
         named: Photos named after what they show; see `accuracies`.
     """
-    pair = build_pair(LITE)
+    pair = load_model(LITE)
     fp32 = trace_image_encoder(pair)
     batches = list(photo_batches(pair, photos))
     seen, unseen = batches[:calibration], batches[calibration:]

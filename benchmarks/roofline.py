@@ -40,7 +40,7 @@ from pixelclip_sdk.postprocess import label_dtype
 from pixelclip_sdk.preprocess import fit, load_image
 from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.command import run_command
-from training.models.build import build_pair
+from training.models.load import load_model
 from training.models.registry import LITE
 
 __all__ = ["TARGETS", "Case", "main", "measure"]
@@ -88,7 +88,7 @@ def lite_case(jpeg: bytes) -> Case:
 def lite_int8_case(folder: Path, case: Case) -> Case:
     """The same model with all of its trunk in integers."""
     photos = sorted(PHOTOS.glob("*.jpg"))
-    bundle = bundle_of(build_pair(LITE), "int8", folder, photos, gate=LITE_INT8_GATE)
+    bundle = bundle_of(load_model(LITE), "int8", folder, photos, gate=LITE_INT8_GATE)
     # Without the text encoder's hash: the two bundles' text encoders differ by rounding.
     words = Vocabulary(names=case.vocabulary.names, embeddings=case.vocabulary.embeddings)
     return dataclasses.replace(case, bundle=bundle, vocabulary=words)

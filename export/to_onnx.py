@@ -38,9 +38,9 @@ from pixelclip_sdk.support.signals import sigterm_interrupts
 from pixelclip_sdk.words.classes import Classes
 from pixelclip_sdk.words.text_encoder import TextEncoder
 from training.models import registry
-from training.models.build import build_pair
 from training.models.dense import DenseImageEncoder
 from training.models.lite.build import LiteImageEncoder
+from training.models.load import load_model
 from training.models.pair import EncoderPair
 from training.models.registry import LITES
 from training.models.runtime import TorchTextEncoder
@@ -291,10 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_gate(options.gate)
         check_target(options.out)
         check_weights(options.model)
-        pair = build_pair(
+        pair = load_model(
             options.model,
             checkpoint=options.checkpoint,
-            imgsz=tuple(options.imgsz) if options.imgsz else None,
+            input_size=tuple(options.imgsz) if options.imgsz else None,
             offline=options.offline,
         )
         bundle = export_bundle(

@@ -28,7 +28,7 @@ from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import covered, fit, load_image
 from pixelclip_sdk.words.text_encoder import TextEncoder
-from training.models.build import build_pair
+from training.models.load import load_model
 from training.models.pair import EncoderPair
 from training.models.runtime import TorchTextEncoder
 
@@ -191,7 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle = find_bundle(options.bundle)
         bundle.verify()
         size = bundle.input.height, bundle.input.width
-        pair = build_pair(options.model, checkpoint=options.checkpoint, imgsz=size, offline=options.offline)
+        pair = load_model(
+            options.model, checkpoint=options.checkpoint, input_size=size, offline=options.offline
+        )
         if (pair.dim, pair.grid) != (bundle.embedding_dim, bundle.grid):
             raise VerificationError(
                 f"{bundle.name} gives {bundle.embedding_dim} numbers a cell on {bundle.grid} cells, "

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pixelclip_sdk import CheckpointError, PixelClipError
 from pixelclip_sdk.support.files import atomic_write
-from training.models.starting import starting_model
+from training.models.load import load_model
 from training.models.weights.checkpoints import read_checkpoint
 
 __all__ = ["averaged", "main"]
@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--offline", action="store_true", help="take weights from the cache, never download")
     options = parser.parse_args(arguments)
     try:
-        _, module = starting_model(options.model, checkpoint=options.checkpoint, offline=options.offline)
-        weights = averaged(module.state_dict(), read_checkpoint(options.tuned), options.share)
+        start = load_model(options.model, checkpoint=options.checkpoint, offline=options.offline)
+        weights = averaged(start.network.state_dict(), read_checkpoint(options.tuned), options.share)
         content = save({name: weight.contiguous() for name, weight in weights.items()})
         with atomic_write(options.out) as temporary:
             temporary.write_bytes(content)

@@ -35,7 +35,7 @@ from training.method.pixelclip import PixelCLIP
 from training.runs import checkpoint
 from training.runs.config import Config, ConfigError, load_config
 from training.runs.failures import TrainingError, explained, last_good
-from training.runs.run import assemble, load_model, starting_point
+from training.runs.run import assemble, restore_weights, starting_point
 from training.runs.watch import Watch
 from training.support import distributed
 
@@ -98,7 +98,7 @@ def _train(config: Config, device: torch.device) -> Path:
             f"and {config.masks}. All must see the same."
         )
 
-    pair, exported = starting_point(config)
+    pair = starting_point(config)
     start = sha256(config.checkpoint) if config.checkpoint else None
     if config.imgsz % pair.input.multiple:
         raise ConfigError(f"imgsz is {config.imgsz}; {config.model} takes multiples of {pair.input.multiple}")
@@ -128,7 +128,7 @@ def _train(config: Config, device: torch.device) -> Path:
             notes = {"config": _plain(config), "photos": listed, "start": start}
             notes["scaler"] = scaler.state_dict()
             state = _state(model, optimiser)
-            weights = exported.state_dict()
+            weights = pair.network.state_dict()
             try:
                 checkpoint.save(config.out, step, weights=weights, state=state, notes=notes, keep=config.keep)
             except (PixelClipError, OSError) as error:
@@ -257,7 +257,7 @@ def _restore(
     saved: checkpoint.Saved,
 ) -> None:
     """Puts back what `_state` returned."""
-    load_model(model, saved)
+    restore_weights(model, saved)
     for name, parameter in model.named_parameters():
         prefix = f"optimiser.{name}."
         moments = {k.removeprefix(prefix): v for k, v in saved.state.items() if k.startswith(prefix)}

@@ -8,7 +8,7 @@ import torch
 
 from export.to_onnx import export_bundle
 from pixelclip_sdk import Bundle
-from training.models.clip.build import pair_of
+from training.models.clip.build import build_clip
 from training.models.pair import EncoderPair
 
 __all__ = ["PHOTOS", "VIT", "bundle_of", "random_vit"]
@@ -21,7 +21,7 @@ VIT = "ViT-B-16-quickgelu"
 def random_vit() -> EncoderPair:
     """ViT-B/16 at 320² with seeded random weights, which show speed and nothing of labels."""
     torch.manual_seed(0)
-    return pair_of("vit", open_clip.create_model(VIT, pretrained=None, load_weights=False), family="vit")
+    return build_clip("vit", open_clip.create_model(VIT, pretrained=None, load_weights=False))
 
 
 def bundle_of(

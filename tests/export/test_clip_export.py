@@ -17,7 +17,7 @@ from export.to_onnx import export_bundle, main
 from pixelclip_sdk import BundleError, PixelClipError, Segmenter
 from pixelclip_sdk.backends.choose import open_backend
 from pixelclip_sdk.words.classes import class_list
-from training.models.clip.build import pair_of
+from training.models.clip.build import build_clip
 from training.models.templates import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ def tiny():
 def wide(tiny, tmp_path_factory):
     """A bundle of 96×160 pixels that takes two pictures at once and knows two vocabularies."""
     out = tmp_path_factory.mktemp("wide") / "bundle"
-    pair = pair_of("tiny", tiny, family="vit", imgsz=(96, 160))
+    pair = build_clip("tiny", tiny, input_size=(96, 160))
     return export_bundle(
         pair, out, precision="fp32", photos=PHOTOS, batch=2, classes={"pets": "cat, sofa", "voc-20": "voc-20"}
     )
@@ -97,7 +97,7 @@ def test_vocabularies_are_embedded_with_the_templates(wide, tiny):
 )
 def test_odd_sizes_are_refused_with_the_nearest(tiny, size, said):
     with pytest.raises(BundleError, match=said):
-        pair_of("tiny", tiny, family="vit", imgsz=size)
+        build_clip("tiny", tiny, input_size=size)
 
 
 def test_the_report_tells_the_source_and_the_difference(wide):
@@ -109,7 +109,7 @@ def test_the_report_tells_the_source_and_the_difference(wide):
 
 
 def test_a_bundle_without_its_text_encoder_knows_its_words(tiny, tmp_path, photo):
-    pair = pair_of("tiny", tiny, family="vit", imgsz=(64, 64))
+    pair = build_clip("tiny", tiny, input_size=(64, 64))
     words = {"pets": "cat, sofa"}
     bundle = export_bundle(
         pair, tmp_path / "b", precision="fp32", photos=PHOTOS[:1], classes=words, text_encoder=False
@@ -133,7 +133,7 @@ def test_words_that_cannot_be_used_are_refused_before_weights_are_read(tmp_path,
 
 
 def test_int8_without_calibration_photos_is_refused(tiny, tmp_path):
-    pair = pair_of("tiny", tiny, family="vit", imgsz=(64, 64))
+    pair = build_clip("tiny", tiny, input_size=(64, 64))
     with pytest.raises(PixelClipError, match="--calibration"):
         export_bundle(pair, tmp_path / "b", precision="int8", photos=PHOTOS)
     with pytest.raises(PixelClipError, match="not those of --calibration"):

@@ -29,7 +29,7 @@ from pixelclip_sdk.words.classes import class_list
 from pixelclip_sdk.words.text_encoder import TextEncoder
 from training.models import registry
 from training.models.clip import build as clip
-from training.models.clip.build import build_clip
+from training.models.load import load_model
 from training.models.templates import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def check_pictures(
 ) -> None:
     """The tower alone on its 20×20 patches, then the bundle's logits and features on the grid of 64×64."""
     assert features.shape[:2] == (20, 20)
-    tower = build_clip(name, checkpoint=checkpoint).image.tower
+    tower = load_model(name, checkpoint=checkpoint).image.tower
     pixels = (torch.from_numpy(image) / 255 - MEAN) / STD
     torch.testing.assert_close(tower(pixels.permute(2, 0, 1)[None])[0], features, atol=1e-4, rtol=1e-4)
     with open_backend(bundle, "onnx") as backend:

@@ -81,7 +81,7 @@ def test_errors_of_other_libraries_are_said_in_one_line(tmp_path, capsys, monkey
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("export.to_onnx.build_pair", fail)
+    monkeypatch.setattr("export.to_onnx.load_model", fail)
     assert main(["--model", "pixelclip-lite", "--out", str(tmp_path / "b")]) == 1
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
@@ -89,7 +89,7 @@ def test_errors_of_other_libraries_are_said_in_one_line(tmp_path, capsys, monkey
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
-    monkeypatch.setattr("export.to_onnx.build_pair", None)
+    monkeypatch.setattr("export.to_onnx.load_model", None)
     with pytest.raises(TypeError):
         main(["--model", "pixelclip-lite", "--out", str(tmp_path / "b")])
 

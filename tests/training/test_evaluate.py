@@ -20,8 +20,8 @@ from training.evaluation.datasets import load_dataset
 from training.evaluation.metrics import Confusion
 from training.evaluation.open_model import Source, open_model
 from training.evaluation.protocols import Official, Whole, segment
-from training.models.build import build_pair
 from training.models.lite.build import build_lite
+from training.models.load import load_model
 from training.models.runtime import TorchTextEncoder
 from training.models.templates import TEMPLATES
 
@@ -164,7 +164,7 @@ def test_prompts(lite, prompts, templates):
 
 @pytest.fixture(scope="module")
 def pair():
-    return build_pair("pixelclip-lite")
+    return load_model("pixelclip-lite")
 
 
 def test_long_lists_are_embedded_in_batches(pair):

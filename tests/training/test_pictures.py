@@ -30,7 +30,7 @@ from training.figures.tsne import project
 from training.masks.format import read_masks
 from training.method.clustering import sinkhorn
 from training.method.pixelclip import dense_features
-from training.models.starting import starting_model
+from training.models.load import load_model
 from training.runs.config import load_config
 from training.runs.run import open_run
 from training.train import train
@@ -155,8 +155,8 @@ def test_the_grid_has_the_photo_the_labels_and_the_truth():
 def test_a_run_opens_as_it_was_saved(runs):
     run = open_run(runs / "plain#1")
     assert (run.name, run.step, run.config.clusters) == ("plain#1", 2, 6)
-    _, start = starting_model(run.config.model, random_weights=True)
-    before = {n.removeprefix("visual."): v for n, v in start.state_dict().items() if "visual." in n}
+    start = load_model(run.config.model, random_weights=True)
+    before = {n.removeprefix("visual."): v for n, v in start.network.state_dict().items() if "visual." in n}
     weights = load_file(runs / "plain#1" / "step-00000002.weights.safetensors")
     for pair, expected in ((run.start, before), (run.pair, weights)):
         position = pair.image.tower.visual.positional_embedding
@@ -302,10 +302,15 @@ def test_photos_without_labels_and_a_run_without_clusters(data, tmp_path, capsys
 def test_other_weights_stand_in_the_column_after(data, runs, tmp_path):
     run, file = runs / "plain#1", tmp_path / "other.safetensors"
     tuned = load_file(run / "step-00000002.weights.safetensors")
-    _, start = starting_model(str(TRAINING / "configs" / "tiny.json"), random_weights=True)
+    start = load_model(str(TRAINING / "configs" / "tiny.json"), random_weights=True)
     turned = tuned | {"visual.proj": -tuned["visual.proj"]}  # what was nearest is farthest
     columns = {}
-    for name, weights in {"none": {}, "start": start.state_dict(), "tuned": tuned, "turned": turned}.items():
+    for name, weights in {
+        "none": {},
+        "start": start.network.state_dict(),
+        "tuned": tuned,
+        "turned": turned,
+    }.items():
         command = ["--run", str(run), "--root", str(data / "scenes" / "images"), "--classes", WORDS]
         if weights:
             save_file({key: value.contiguous() for key, value in weights.items()}, file)
@@ -343,7 +348,7 @@ def command(data, tmp_path):
     [
         (["--masks", "nowhere"], "nowhere is no folder.*If the run's photos or masks have.*--masks DIR"),
         (["--images", "nowhere"], "nowhere is no folder.*--images DIR"),
-        (["--model", "nowhere.json"], "cannot read the model's configuration nowhere.json.*--model"),
+        (["--model", "nowhere.json"], "cannot read the model configuration nowhere.json.*--model"),
         (["--checkpoint", "nowhere.pth"], "nowhere.pth.*--checkpoint"),
         (["--model", "pixelclip-lit"], "Did you mean 'pixelclip-lite'"),
         (["--classes", "voc-21"], "Did you mean 'voc-20'"),

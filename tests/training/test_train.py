@@ -441,13 +441,13 @@ def test_the_schedule_is_the_paper_s(photos):
 
 
 def test_lite_takes_a_step_and_its_weights_fit(photos, tmp_path):
-    from training.models.build import build_pair
+    from training.models.load import load_model
 
     config = TRAINING / "configs" / "pixelclip-lite.yaml"
     more = ["batch=2", "steps=1", "imgsz=96", "mask_size=24", "workers=0", "device=cpu"]
     assert main(settings(photos, tmp_path, *more, config=config)) == 0
     file = tmp_path / "step-00000001.weights.safetensors"
-    tuned, base = build_pair("pixelclip-lite", checkpoint=file), build_pair("pixelclip-lite-start")
+    tuned, base = load_model("pixelclip-lite", checkpoint=file), load_model("pixelclip-lite-start")
     before = base.image.state_dict()
     changed = {n for n, value in tuned.image.state_dict().items() if not torch.equal(value, before[n])}
     assert changed

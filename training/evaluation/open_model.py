@@ -27,7 +27,7 @@ class Source:
     """Which model to open; small, so that every process can open its own.
 
     Attributes:
-        name: A model's name for `training.models.build.build_pair`, or with `bundle` that of a bundle or
+        name: A model's name for `training.models.load.load_model`, or with `bundle` that of a bundle or
             its folder.
         bundle: It is an exported bundle, run by the SDK.
         checkpoint: Weights to take instead of those that the name stands for.
@@ -109,13 +109,15 @@ def _open_bundle(source: Source, threads: int | None) -> _Parts:
 
 def _open_pair(source: Source, threads: int | None) -> _Parts:
     torch = imported("torch")
-    from training.models.build import build_pair
+    from training.models.load import load_model
     from training.models.runtime import TorchBackend, TorchTextEncoder
     from training.support.devices import torch_device
 
     if threads is not None:
         torch.set_num_threads(threads)
-    pair = build_pair(source.name, checkpoint=source.checkpoint, imgsz=source.imgsz, offline=source.offline)
+    pair = load_model(
+        source.name, checkpoint=source.checkpoint, input_size=source.imgsz, offline=source.offline
+    )
     device = str(torch_device(source.device))
     about: dict[str, Any] = {
         "model": pair.name,

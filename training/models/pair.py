@@ -1,4 +1,4 @@
-"""What every family of encoders comes as: both towers and all that one needs to use them."""
+"""`EncoderPair`: an image encoder, its text encoder and everything needed to run, train and export them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ __all__ = ["EncoderPair"]
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderPair:
-    """An image encoder and the text encoder of its space, both in evaluation mode.
+    """An image encoder and the text encoder of the same embedding space, both in evaluation mode.
 
     Attributes:
         name: The model's name.
         license: SPDX expression of the weights' licence.
-        sources: Where the weights come from: one mapping each, with their `sha256`.
+        sources: Origin of the weights: one mapping per file, with its `sha256`.
         image: uint8 `[N, H, W, 3]` and text `[K, dim]` → logits `[N, K, h, w]`, features `[N, h, w, dim]`.
-        text: Token ids `[B, T]`, and the attention mask if it is among `text_inputs` → `[B, dim]` unit rows.
-        text_inputs: Names of the text encoder's inputs, in their order.
-        max_tokens: Most tokens the text encoder takes.
+        text: Token ids `[B, T]`, and the attention mask if `text_inputs` lists it → `[B, dim]` unit rows.
+        network: The module a checkpoint stores: its state dict is the checkpoint format of this model.
+            It shares its parameters with `image` and, for a CLIP, with `text`.
+        text_inputs: Names of the text encoder's inputs, in order.
+        max_tokens: Longest token sequence the text encoder accepts.
         tokenizer: Texts → token ids; truncates at `max_tokens`.
-        templates: Prompts a class name is put into, each with one ``{}``.
-        input: The sizes the image encoder takes.
-        grid: Cells `(h, w)` of its output at the nominal size.
+        templates: Prompt templates for class names, each with one ``{}``.
+        input: Input sizes the image encoder accepts.
+        grid: Output cells `(h, w)` at the nominal input size.
         dim: Width D of the embeddings.
     """
 
@@ -38,6 +40,7 @@ class EncoderPair:
     sources: tuple[Mapping[str, Any], ...]
     image: nn.Module
     text: nn.Module
+    network: nn.Module
     text_inputs: tuple[str, ...]
     max_tokens: int
     tokenizer: Tokenizer

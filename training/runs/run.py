@@ -12,13 +12,13 @@ from torch import nn
 
 from pixelclip_sdk.errors import CheckpointError
 from training.method.pixelclip import PixelCLIP
+from training.models.load import load_model
 from training.models.pair import EncoderPair
-from training.models.starting import starting_model
 from training.runs import checkpoint
 from training.runs.config import Config, ConfigError, config_of
 from training.support.arguments import read_words
 
-__all__ = ["Run", "assemble", "load_model", "open_run", "starting_point", "with_weights"]
+__all__ = ["Run", "assemble", "open_run", "restore_weights", "starting_point", "with_weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +42,13 @@ class Run:
     model: PixelCLIP
 
 
-def starting_point(config: Config) -> tuple[EncoderPair, nn.Module]:
-    """The encoders that the settings start from, and the module whose weights are exported.
+def starting_point(config: Config) -> EncoderPair:
+    """Loads the encoders that a run starts from.
 
     Raises:
-        PixelClipError: See `starting_model`.
+        PixelClipError: See `load_model`.
     """
-    return starting_model(
+    return load_model(
         config.model,
         checkpoint=config.checkpoint,
         random_weights=config.random_weights,
@@ -85,7 +85,7 @@ def assemble(config: Config, pair: EncoderPair) -> PixelCLIP:
     )
 
 
-def load_model(model: nn.Module, saved: checkpoint.Saved) -> None:
+def restore_weights(model: nn.Module, saved: checkpoint.Saved) -> None:
     """Puts a checkpoint's tensors into a model; the frozen text tower is not among them.
 
     Raises:
@@ -126,10 +126,10 @@ def open_run(folder: Path, **overrides: Any) -> Run:
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         config = dataclasses.replace(config_of(saved.notes["config"]), **given)
-        pair, _ = starting_point(config)
+        pair = starting_point(config)
         start = dataclasses.replace(pair, image=copy.deepcopy(pair.image))
         model = assemble(config, pair)
-        load_model(model, saved)
+        restore_weights(model, saved)
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"the settings in {folder} cannot be read ({error!r}); expected a run of training/train.py"
@@ -162,4 +162,4 @@ def with_weights(run: Run, weights: Path) -> EncoderPair:
         CheckpointError: The file cannot be read, or is of another model.
     """
     config = dataclasses.replace(run.config, checkpoint=weights, random_weights=False)
-    return starting_point(config)[0]
+    return starting_point(config)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.images import open_image_file
-from training.models.clip.build import configured_model, pair_of
+from training.models.clip.build import build_clip, configured_model
 from training.models.clip.tokenizer import clip_tokenizer
 from training.models.pair import EncoderPair
 
@@ -87,13 +87,13 @@ def train_contrast(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, family = configured_model(model_file)
+        model = configured_model(model_file)
     ids = _tokens(clip_tokenizer(), pairs.captions)
     # Words that no caption has get no gradient: a small table spares the optimiser all others. Ids keep their
     # order, so that padding stays 0 and the end of a text the largest.
     read = torch.cat([ids.new_zeros(1), ids.flatten()]).unique()
     ids = torch.searchsorted(read, ids)
-    pair = pair_of(model_file.name, model, family=family)
+    pair = build_clip(model_file.name, model)
     table = model.token_embedding
     small = nn.Embedding.from_pretrained(table.weight.detach()[read], freeze=False)
     model.token_embedding = pair.text.token_embedding = small
@@ -144,19 +144,18 @@ def train_contrast(
 
 
 @torch.inference_mode()
-def top1(pair: EncoderPair, model: torch.nn.Module, images: Tensor, texts: np.ndarray) -> np.ndarray:
+def top1(pair: EncoderPair, images: Tensor, texts: np.ndarray) -> np.ndarray:
     """The nearest text of every whole image, by its one embedding: what CLIP was trained for.
 
     Args:
-        pair: The encoders …
-        model: … and the open_clip model that they are made of.
+        pair: The encoders of a CLIP.
         images: uint8 `[N, 3, S, S]` at the model's size.
         texts: float32 `[K, D]`, unit rows.
 
     Returns:
         int64 `[N]`.
     """
-    features = model.encode_image((images - pair.image.mean) / pair.image.std)
+    features = pair.network.encode_image((images - pair.image.mean) / pair.image.std)
     return (features @ torch.from_numpy(texts.copy()).T).argmax(1).numpy()
 
 

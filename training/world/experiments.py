@@ -29,8 +29,8 @@ from training.evaluation.open_model import Source
 from training.evaluation.protocols import Whole
 from training.masks.region_maps import RegionMaps
 from training.masks.write import make_masks
+from training.models.load import load_model
 from training.models.runtime import TorchTextEncoder
-from training.models.starting import starting_model
 from training.runs.checkpoint import weights_file
 from training.runs.config import load_config
 from training.train import train
@@ -200,9 +200,9 @@ def _picture(out: Path, seed: int, file: Path) -> None:
 
 def _whole_images(weights: Path, folder: Path) -> dict[str, float]:
     """How often the class nearest to a whole image's embedding is in it; and how often by chance."""
-    pair, model = starting_model(str(MODEL), checkpoint=weights)
+    pair = load_model(str(MODEL), checkpoint=weights)
     words = Vocabulary.encode({name: (name,) for name in CLASSES}, TorchTextEncoder(pair)).embeddings
-    nearest = top1(pair, model, read_pairs(folder, IMGSZ).images, words)
+    nearest = top1(pair, read_pairs(folder, IMGSZ).images, words)
     data = load_dataset("folder", folder, classes=list(CLASSES))
     present = np.stack(
         [np.bincount(data.truth(i).ravel(), minlength=len(CLASSES)) > 0 for i in range(len(data))]

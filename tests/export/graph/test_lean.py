@@ -9,7 +9,7 @@ from clip_reference import perturbed
 from onnx import numpy_helper
 
 from export.to_onnx import trace_image_encoder
-from training.models.clip.build import pair_of
+from training.models.clip.build import build_clip
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
 WIDTH, LAYERS, DIM = 128, 3, 32
@@ -20,7 +20,7 @@ CONVNEXT = {"timm_model_name": "convnext_tiny", "timm_pool": "", "timm_proj": "l
 @pytest.fixture(scope="module")
 def vit() -> onnx.GraphProto:
     model = perturbed(open_clip.CLIP(DIM, VIT, TEXT, quick_gelu=True))
-    return trace_image_encoder(pair_of("vit", model, family="vit", imgsz=(64, 96))).graph
+    return trace_image_encoder(build_clip("vit", model, input_size=(64, 96))).graph
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def convnext() -> onnx.GraphProto:
     for stage in model.visual.trunk.stages:
         stage.blocks = stage.blocks[:1]
     perturbed(model)
-    return trace_image_encoder(pair_of("convnext", model, family="convnext", imgsz=(64, 96))).graph
+    return trace_image_encoder(build_clip("convnext", model, input_size=(64, 96))).graph
 
 
 def shapes(graph: onnx.GraphProto) -> Counter[tuple[int, ...]]:

@@ -19,7 +19,7 @@ from training.evaluation.protocols import _bilinear as bilinear
 from training.evaluation.protocols import _scaled_size as scaled_size
 from training.evaluation.protocols import _shares as shares
 from training.evaluation.protocols import _squashed as squashed
-from training.models.clip.build import pair_of
+from training.models.clip.build import build_clip
 from training.models.runtime import TorchBackend
 
 SQUARE = InputSpec(height=64, width=64, multiple=8, fixed=True, keep_aspect=False)
@@ -31,7 +31,7 @@ def pair():
     vision = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16}
     text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
     model = perturbed(open_clip.CLIP(16, vision, text, quick_gelu=True))
-    return pair_of("tiny", model, family="vit", imgsz=(64, 64))
+    return build_clip("tiny", model, input_size=(64, 64))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from training.data.photos import Batch
 from training.method.clustering import merge, sinkhorn
 from training.method.pixelclip import PixelCLIP, dense_features
 from training.method.pooling import pool_masks
-from training.models.clip.build import pair_of
+from training.models.clip.build import build_clip
 from training.models.lite.build import build_lite
 from training.models.runtime import TorchTextEncoder
 
@@ -26,7 +26,7 @@ ATTENTION = r"\.attn\.|positional_embedding"
 def built(family):
     torch.manual_seed(0)
     model = open_clip.CLIP(32, VIT if family == "vit" else CONVNEXT, TEXT, quick_gelu=family == "vit")
-    return pair_of(family, model, family=family)
+    return build_clip(family, model)
 
 
 def clip(family="vit"):

