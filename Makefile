@@ -6,6 +6,9 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Versions that were tested together; `make test` uses them so that a release elsewhere breaks nothing here.
 PINS := -c .ci/constraints.txt
 
+# Processes that run tests at the same time, with a thread each.
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+
 # What `make test-gpu` compiles and times: a model's name or a bundle's folder.
 MODEL ?= pixelclip-lite
 
@@ -13,15 +16,21 @@ MODEL ?= pixelclip-lite
 PHOTOS ?= photos
 CAMVID ?= camvid
 
-.PHONY: help demo test test-slow test-gpu check bench bundle clean
+# The oldest and the newest Python that the SDK is tested on.
+OLDEST ?= 3.11
+NEWEST ?= 3.13
+
+.PHONY: help demo test test-sdk test-slow test-gpu check docs bench bundle clean
 
 help:
 	@echo "make demo       install without torch, segment the photos in examples/, print the latency table"
 	@echo "make test       set up and run all tests (installs torch: about 6 GB)"
+	@echo "make test-sdk   the SDK's tests without torch: the wheel in bare environments, oldest and newest Python"
+	@echo "make docs       build the documentation site in build/site; warnings are errors"
 	@echo "make test-slow  the tests marked slow as well"
 	@echo "make test-gpu   on a machine with an NVIDIA GPU: its tests, and the latency of every backend"
 	@echo "make bench PHOTOS=DIR CAMVID=DIR  all measurements on this machine, compared with those before; docs/speed.md"
-	@echo "make check      lint, types, tests: what CI runs"
+	@echo "make check      lint, types, docs, tests: run it before a commit"
 	@echo "make bundle TUNED=FILE  build the bundled model again, from fine-tuned weights (docs/training.md)"
 
 $(DEMO)/installed: pyproject.toml
@@ -45,7 +54,14 @@ check: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest -m "not slow and not gpu and not network"
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) -m "not slow and not gpu and not network"
+
+test-sdk:
+	.ci/sdk_lane.sh $(OLDEST) .ci/lowest.txt
+	.ci/sdk_lane.sh $(NEWEST) .ci/constraints.txt video
+
+docs: $(VENV)/installed
+	$(VENV)/bin/mkdocs build --strict --site-dir build/site
 
 test-slow: $(VENV)/installed
 	$(VENV)/bin/pytest -m "not gpu and not network"

@@ -10,6 +10,7 @@ import pytest
 from pixelclip_sdk import Segmenter, Vocabulary
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.preprocess import load_image
 
 COLOURS = {
     "red": (255, 0, 0),
@@ -62,10 +63,8 @@ def clip(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def photo() -> np.ndarray:
-    """A real photo, 300×451: a cat (scikit-image's `chelsea`, CC0)."""
-    import skimage.data
-
-    return np.asarray(skimage.data.chelsea())
+    """A real photo, 300×451: a cat."""
+    return load_image(Path(__file__).parents[1] / "examples" / "photos" / "chelsea.jpg")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The rules of the house that code can check."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,24 @@ def test_image_files_are_opened_with_a_list_of_formats():
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open":
                     assert "formats" in {word.arg for word in node.keywords}, file.relative_to(ROOT)
+
+
+@pytest.mark.parametrize(
+    "module", ["pixelclip_sdk", "export.precision.storage", "benchmarks.floors.operators"]
+)
+def test_telemetry_is_off_before_onnxruntime_is_imported(module):
+    code = (
+        "import sys, os\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'onnxruntime':\n"
+        "            print(os.environ.get('ORT_DISABLE_TELEMETRY'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        f"import {module}, onnxruntime\n"
+    )
+    known = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=known)
+    assert result.stdout == "1\n"
 
 
 def test_import_loads_nothing_heavy():
