@@ -109,3 +109,13 @@ def test_make_targets_that_the_pages_name_exist():
             if name
         }
         assert named <= targets, f"{page.name}: {named - targets}"
+
+
+def test_every_page_of_the_site_is_in_its_navigation_and_in_llms_txt():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    summary = (ROOT / "docs" / "llms.txt").read_text(encoding="utf-8")
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        name = page.relative_to(ROOT / "docs").as_posix()
+        assert name in navigation, name
+        if not name.startswith("adr/"):
+            assert f"({name})" in summary, name

@@ -22,7 +22,7 @@ def test_the_lists_have_as_many_classes_as_their_names_say():
     assert {name: len(class_list(name)) for name in SIZES} == SIZES
     nouns = len(class_list("everyday-nouns"))
     assert nouns <= MAX_CLASSES
-    page = Path(__file__).parents[3] / "docs" / "vocabularies.md"
+    page = Path(__file__).parents[3] / "docs" / "words.md"
     assert f"| `everyday-nouns` | {nouns} |" in page.read_text(encoding="utf-8")
 
 
