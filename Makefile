@@ -58,7 +58,7 @@ check: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) -m "not slow and not gpu and not network"
 
 test-sdk:
-	.ci/sdk_lane.sh $(OLDEST) .ci/lowest.txt
+	.ci/sdk_lane.sh $(OLDEST) .ci/lowest.txt video
 	.ci/sdk_lane.sh $(NEWEST) .ci/constraints.txt video
 
 docs: $(VENV)/installed

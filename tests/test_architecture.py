@@ -71,7 +71,9 @@ def test_telemetry_is_off_before_onnxruntime_is_imported(module):
         f"import {module}, onnxruntime\n"
     )
     known = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=known)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=known
+    )
     assert result.stdout == "1\n"
 
 
