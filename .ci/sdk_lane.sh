@@ -36,8 +36,7 @@ for name in ("torch", "onnx", "skimage", "training", "export"):
 PY
 
 # Outside the checkout, so that the wheel is imported and not the folder pixelclip_sdk beside the tests.
-cp -r README.md Makefile pyproject.toml docs examples "$work"
-[ ! -d "$work/docs/site" ] || rm -rf "$work/docs/site"
+cp -r README.md pyproject.toml docs examples "$work"
 mkdir "$work/tests"
 cp -r tests/conftest.py tests/test_docs.py tests/pixelclip_sdk "$work/tests"
 cd "$work"
