@@ -35,9 +35,10 @@ from pixelclip_sdk import Bundle, Segmenter, Vocabulary
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
 from pixelclip_sdk.bundle import IMAGE_ENCODER
+from pixelclip_sdk.image import load_image
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import label_dtype
-from pixelclip_sdk.preprocess import fit, load_image
+from pixelclip_sdk.preprocess import fit
 from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.command import run_command
 from training.models.load import load_model

@@ -26,7 +26,7 @@ from benchmarks.harness.turns import in_turns, medians
 from pixelclip_sdk import Segmenter, Vocabulary
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
-from pixelclip_sdk.preprocess import ImageInput, load_image
+from pixelclip_sdk.image import ImageInput, load_image
 from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.words.classes import class_list

@@ -32,7 +32,8 @@ from export.staging import check_target, staged_folder
 from export.verify import GATES, WORDS, VerificationError, check_gate, verify
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
-from pixelclip_sdk.preprocess import fit, load_image
+from pixelclip_sdk.image import load_image
+from pixelclip_sdk.preprocess import fit
 from pixelclip_sdk.support.files import sha256
 from pixelclip_sdk.support.signals import sigterm_interrupts
 from pixelclip_sdk.words.classes import Classes

@@ -24,9 +24,10 @@ from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.backends.choose import open_backend
 from pixelclip_sdk.backends.onnx import OnnxBackend
 from pixelclip_sdk.bundle import IMAGE_ENCODER
+from pixelclip_sdk.image import load_image
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
-from pixelclip_sdk.preprocess import covered, fit, load_image
+from pixelclip_sdk.preprocess import covered, fit
 from pixelclip_sdk.words.text_encoder import TextEncoder
 from training.models.load import load_model
 from training.models.pair import EncoderPair

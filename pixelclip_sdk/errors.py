@@ -1,19 +1,19 @@
-"""Every error this library raises on purpose.
+"""The exceptions of this library.
 
 ::
 
     PixelClipError
-    ├── ImageError           an input picture or array cannot be used
-    ├── VocabularyError      the words cannot be used
-    ├── BundleError          a model folder is incomplete, altered or of another version
-    │   └── ModelNotFoundError   no model of that name on this machine
-    ├── BackendError         an inference engine failed or was given something it cannot run
-    │   └── BackendUnavailableError  a package, provider or device that was asked for is not there
-    ├── CheckpointError      weights cannot be fetched, read or fitted to their model
+    ├── ImageError           an image cannot be read or used
+    ├── VocabularyError      class names cannot be used
+    ├── BundleError          a model folder is incomplete, modified or of another version
+    │   └── ModelNotFoundError   there is no model of that name on this machine
+    ├── BackendError         an inference engine failed or cannot run its input
+    │   └── BackendUnavailableError  a package, execution provider or device is missing
+    ├── CheckpointError      weights cannot be downloaded, read or loaded into their model
     └── OutputError          a result cannot be written
 
-A message says what was received, what was expected and what to do about it. Errors of the libraries
-underneath are kept as ``__cause__``.
+A message states the input, what was expected, and how to fix it. The error of the underlying library is
+available as ``__cause__``.
 """
 
 __all__ = [
@@ -30,35 +30,35 @@ __all__ = [
 
 
 class PixelClipError(Exception):
-    """Root of the tree: catch this to catch everything the library raises on purpose."""
+    """Base class of all exceptions of this library."""
 
 
 class ImageError(PixelClipError, ValueError):
-    """An input picture or array cannot be used."""
+    """An image cannot be read or used."""
 
 
 class VocabularyError(PixelClipError, ValueError):
-    """The words cannot be used."""
+    """Class names cannot be used."""
 
 
 class BundleError(PixelClipError):
-    """A model folder is incomplete, altered or of another version."""
+    """A model folder is incomplete, modified or of another version."""
 
 
 class ModelNotFoundError(BundleError):
-    """No model of that name is on this machine."""
+    """There is no model of that name on this machine."""
 
 
 class BackendError(PixelClipError):
-    """An inference engine failed, or was given something it cannot run."""
+    """An inference engine failed or cannot run its input."""
 
 
 class BackendUnavailableError(BackendError):
-    """A package, an execution provider or a device that was asked for is not there."""
+    """A package, execution provider or device is missing."""
 
 
 class CheckpointError(PixelClipError):
-    """Trained weights cannot be fetched, read or fitted to their model."""
+    """Weights cannot be downloaded, read or loaded into their model."""
 
 
 class OutputError(PixelClipError):

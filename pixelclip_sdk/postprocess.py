@@ -1,10 +1,10 @@
-"""Grid logits → labels and scores at the picture's size.
+"""Upsamples logits of the model's grid to labels and scores at the size of the image.
 
-The logits are interpolated bilinearly (half-pixel centres, as PyTorch's `interpolate` with
-``align_corners=False``) and only then compared, so that borders are as fine as the picture. The
-`K × H × W` array of the textbook is never held, and most of it is never computed: inside a cell of four
-grid points an interpolated logit is a convex combination of the four, so a class whose best corner is
-below another's worst corner cannot win there. What is left is one or two classes in most cells.
+The logits are interpolated bilinearly (half-pixel centres, like PyTorch's `interpolate` with
+``align_corners=False``), and the class with the largest one is the label. The straightforward way computes
+`K × H × W` values. This module computes only a small part of them: in a cell between four grid points, an
+interpolated logit is a convex combination of the four. A class whose largest corner is below the smallest
+corner of another class cannot win anywhere in the cell. In most cells, only one or two classes remain.
 """
 
 import math
@@ -31,12 +31,12 @@ LabelArray = npt.NDArray[np.uint8 | np.uint16]
 
 
 def label_dtype(count: int) -> type[np.uint8] | type[np.uint16]:
-    """Smallest dtype that holds `count` labels and the unknown one."""
+    """The dtype of labels: uint8 for up to 255 classes, else uint16."""
     return np.uint8 if count <= 255 else np.uint16
 
 
 def unknown_label(count: int) -> int:
-    """The label of pixels that no class explains: 255, or 65535 beyond 255 classes."""
+    """The label of pixels below the threshold: 255, or 65535 with more than 255 classes."""
     return int(np.iinfo(label_dtype(count)).max)
 
 
@@ -46,22 +46,29 @@ def labels_upsampled(
     threshold: float | None = None,
     covered: tuple[float, float] = (1.0, 1.0),
 ) -> LabelArray:
-    """Best class of every pixel.
+    """Returns the best class of every pixel.
 
-    Without a threshold half the work of `argmax_upsampled`: where one class alone can win, nothing is
-    interpolated.
+    Without a threshold, it takes half the time of `argmax_upsampled`, because cells with a single possible
+    class need no interpolation.
 
     Args:
         logits: `(K, h, w)` float32.
-        size: Wanted `(H, W)`.
-        threshold: Pixels whose best logit is below it become unknown; None for none.
-        covered: Share of the grid, from its top left, that the picture covers; the rest is padding.
+        size: `(H, W)` of the labels.
+        threshold: Pixels whose best logit is below it become unknown; None disables it.
+        covered: Fractions `(of the height, of the width)` of the grid that the image covers, from the top
+            left. The rest is padding and has no effect.
 
     Returns:
-        Labels `(H, W)`, uint8 or (beyond 255 classes) uint16: those of `argmax_upsampled`.
+        `(H, W)` uint8, or uint16 with more than 255 classes. Equal to the labels of `argmax_upsampled`.
 
     Raises:
-        BackendError: A logit is NaN.
+        BackendError: A logit is NaN or infinite.
+
+    Example:
+        >>> import numpy as np
+        >>> logits = np.array([[[0.1, 0.3]], [[0.2, 0.2]]], np.float32)  # two classes, a grid of 1×2
+        >>> labels_upsampled(logits, (1, 4)).tolist()
+        [[1, 1, 0, 0]]
     """
     if threshold is not None:
         return argmax_upsampled(logits, size, threshold, covered)[0]
@@ -91,20 +98,21 @@ def argmax_upsampled(
     threshold: float | None = None,
     covered: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[LabelArray, Float32Array]:
-    """Best class of every pixel, and its interpolated logit.
+    """Returns the best class of every pixel and its interpolated logit.
 
     Args:
         logits: `(K, h, w)` float32.
-        size: Wanted `(H, W)`.
-        threshold: Pixels whose best logit is below it become unknown; None for none.
-        covered: Share of the grid, from its top left, that the picture covers; the rest is padding.
+        size: `(H, W)` of the labels and scores.
+        threshold: Pixels whose best logit is below it become unknown; None disables it.
+        covered: Fractions `(of the height, of the width)` of the grid that the image covers, from the top
+            left. The rest is padding and has no effect.
 
     Returns:
-        Labels `(H, W)`, uint8 or (beyond 255 classes) uint16, and scores `(H, W)` float32. Among equal
-        logits the first class wins.
+        Labels `(H, W)`, uint8, or uint16 with more than 255 classes; and scores `(H, W)` float32. Of equal
+        logits, the first class wins.
 
     Raises:
-        BackendError: A logit is NaN.
+        BackendError: A logit is NaN or infinite.
     """
     grid, rows, columns = _cells(logits, size, covered)
     labels = np.empty(size, label_dtype(len(logits)))
@@ -114,13 +122,13 @@ def argmax_upsampled(
         found = _candidates(corners)
         weights = rows.weights[start:stop], columns.weights
         best, winner = _compete(corners, weights, found, found.order, labels.dtype)
-        place = np.empty_like(found.order)  # Of each cell in `best` and `winner`.
+        place = np.empty_like(found.order)  # Index of each cell in `best` and `winner`.
         place[found.order] = np.arange(len(place))
         across = place.reshape(-1, columns.cells).take(columns.cell, axis=1)
         across = across * (rows.block * columns.block) + columns.offset
         index = across[rows.cell[piece] - start]
         index += rows.offset[piece, None] * columns.block
-        best.take(index, out=scores[piece], mode="clip")  # Only with a mode is `out` written directly.
+        best.take(index, out=scores[piece], mode="clip")  # Without a mode, numpy would buffer `out`.
         winner.take(index, out=labels[piece], mode="clip")
     if threshold is not None:
         labels[scores < threshold] = unknown_label(len(logits))
@@ -130,12 +138,12 @@ def argmax_upsampled(
 def scores_upsampled(
     logits: Float32Array, size: tuple[int, int], covered: tuple[float, float] = (1.0, 1.0)
 ) -> Float32Array:
-    """The scores alone of `argmax_upsampled`."""
+    """Returns only the scores of `argmax_upsampled`: `(H, W)` float32."""
     return argmax_upsampled(logits, size, covered=covered)[1]
 
 
 def covered_cells(grid: tuple[int, ...], covered: tuple[float, float]) -> tuple[slice, slice]:
-    """The rows and columns of a grid `(h, w)` that the picture reaches into; the others are padding alone."""
+    """Slices of the rows and columns of a grid `(h, w)` that contain any part of the image."""
     rows, columns = (slice(math.ceil(n * share - 1e-6)) for n, share in zip(grid, covered, strict=True))
     return rows, columns
 
@@ -143,10 +151,15 @@ def covered_cells(grid: tuple[int, ...], covered: tuple[float, float]) -> tuple[
 def _cells(
     logits: Float32Array, size: tuple[int, int], covered: tuple[float, float]
 ) -> tuple["_Grid", "_Axis", "_Axis"]:
-    """The cells: logits at their corners, and how pixels fall into them."""
+    """Divides the grid into cells: the logits at their corners, and the pixels inside them."""
     spans = logits.shape[1] * covered[0], logits.shape[2] * covered[1]
-    # Nothing of the padding is mixed in at the picture's edge.
+    # Without the padding, which must not be interpolated into the edge of the image.
     logits = logits[:, *covered_cells(logits.shape[1:], covered)]
+    if not (math.isfinite(logits.min()) and math.isfinite(logits.max())):  # NaN passes through min and max.
+        raise BackendError(
+            "the logits of the engine are not finite; fp16 may have overflowed. Use a model or an engine of "
+            "higher precision, for example from `export/to_onnx.py --precision fp32`."
+        )
     parts = _parts(logits.shape, size)
     rows = _Axis(logits.shape[1], spans[0], size[0], parts)
     columns = _Axis(logits.shape[2], spans[1], size[1], parts)
@@ -154,14 +167,15 @@ def _cells(
 
 
 class _Grid:
-    """Logits at the cells' corners, classes last: they are compared.
+    """The logits at the corners of the cells, with the classes on the last axis.
 
-    A few rows at a time: all of them would be two more copies of the logits. Where cells are cut into parts
-    there are fewer values than pixels (see `_parts`), and all are made at once.
+    They are computed for a few rows at a time, because all of them would take twice the memory of the logits.
+    If cells are divided into parts, all are computed at once: then there are fewer corners than pixels (see
+    `_parts`).
 
     Args:
         logits: `(K, h, w)`.
-        parts: Into how many parts the sides of cells are cut.
+        parts: Number of parts that each side of a cell is divided into.
     """
 
     def __init__(self, logits: Float32Array, parts: int) -> None:
@@ -172,12 +186,12 @@ class _Grid:
             self._whole = _corners(columns, parts) @ whole.reshape(len(whole), -1, count)
 
     def corners(self, start: int, stop: int) -> Float32Array:
-        """`(stop - start + 1, columns + 1, K)`, those of the rows of cells `[start, stop)`."""
+        """Corners of the rows of cells `[start, stop)`: `(stop - start + 1, columns + 1, K)`."""
         if self._whole is not None:
             return self._whole[start : stop + 1]
         count, height, width = self._logits.shape
         wide = np.empty((count, stop - start + 1, width + 2), np.float32)
-        # Corner i is grid point i - 1. Repeated edges turn the clamping at the borders into ordinary cells.
+        # Corner i is grid point i - 1. The edges are repeated, so that the outer cells need no special case.
         first, last = max(start - 1, 0), min(stop, height)
         inner = slice(first - (start - 1), last - (start - 1))
         wide[:, inner, 1:-1] = self._logits[:, first:last]
@@ -188,23 +202,27 @@ class _Grid:
 
 
 def _pieces(rows: "_Axis", columns: "_Axis", count: int) -> Iterator[tuple[int, int]]:
-    """Rows of cells `[start, stop)` whose arrays stay in the processor's cache."""
+    """Divides the rows of cells into ranges `[start, stop)` with arrays that fit the cache of the CPU."""
     largest = columns.cells * max(count, rows.block * columns.block)
     step = max(1, _PIECE // largest)
     for start in range(0, rows.cells, step):
         yield start, min(start + step, rows.cells)
 
 
-# Elements of the largest temporary array: one megabyte of float32.
+# Elements of the largest temporary array: 1 MB of float32.
 _PIECE = 1 << 18
 
 
 def _parts(grid: tuple[int, ...], size: tuple[int, int]) -> int:
-    """Into how many parts a side to cut the cells of a grid `(K, h, w)`.
+    """Returns the number of parts to divide each side of the cells into.
 
-    An interpolated logit is bilinear in a part of a cell just as in the whole, and in a smaller part fewer
-    classes can win. But finding them costs about 8 operations a class and part, so cutting stops where that
-    becomes one a pixel; and loops over less than about 16 pixels are not worth starting.
+    Fewer classes can win in a part of a cell, and interpolation within it is still bilinear. Finding these
+    classes takes about 8 operations for each class and part. The number of parts is limited so that this is
+    at most one operation for each pixel, and so that a part is at least 16 pixels wide.
+
+    Args:
+        grid: `(K, h, w)`.
+        size: `(H, W)` of the labels.
     """
     classes, rows, columns = grid
     affordable = (size[0] * size[1] / (8 * classes * (rows + 1) * (columns + 1))) ** 0.5
@@ -212,29 +230,30 @@ def _parts(grid: tuple[int, ...], size: tuple[int, int]) -> int:
 
 
 def _corners(points: int, parts: int) -> Float32Array:
-    """`(cells + 1, points + 2)` matrix from grid points, edges repeated, to the corners of cut cells."""
+    """Interpolation matrix from grid points with repeated edges to corners: `(cells + 1, points + 2)`."""
     corners = np.arange((points + 1) * parts + 1)[:, None] / parts
     weights: Float32Array = np.maximum(1 - np.abs(corners - np.arange(points + 2)), 0).astype(np.float32)
     return weights
 
 
 class _Axis:
-    """How the pixels along one side of the picture fall into the cells between grid points.
+    """Assigns the pixels along one axis of the image to the cells between grid points.
 
     Args:
-        points: Grid points along the side.
-        span: Length of the picture's side in distances between grid points; not above `points`.
-        pixels: Pixels along the side.
-        parts: Into how many cells to cut the space between two grid points.
+        points: Number of grid points along the axis.
+        span: Length of the image along the axis, in distances between grid points; at most `points`.
+        pixels: Number of pixels along the axis.
+        parts: Number of cells between two grid points.
 
     Attributes:
-        cells: Number of cells; the outer two lie between an edge point and its repetition.
-        block: Pixels of the widest cell.
-        cell: `(pixels,)` cell of every pixel, ascending.
-        offset: `(pixels,)` place of every pixel in its cell, from 0 to `block - 1`.
-        filled: `(cells,)` whether there are pixels in a cell.
-        place: `(cells, block)` pixel at every place of a filled cell; behind its last one that one again.
-        weights: `(cells, block)` share of the cell's second grid point at every place.
+        cells: Number of cells. The first and the last lie between an edge point and its repetition.
+        block: Number of pixels of the widest cell.
+        cell: `(pixels,)` index of the cell of each pixel, ascending.
+        offset: `(pixels,)` position of each pixel in its cell, from 0 to `block - 1`.
+        filled: `(cells,)` whether a cell contains pixels.
+        place: `(cells, block)` index of the pixel at each position of a filled cell. The last pixel of a cell
+            is repeated up to `block`.
+        weights: `(cells, block)` interpolation weight of the second grid point at each position.
     """
 
     def __init__(self, points: int, span: float, pixels: int, parts: int) -> None:
@@ -250,7 +269,7 @@ class _Axis:
         self.weights = (position - self.cell).astype(np.float32)[self.place]
 
     def pixels(self, start: int, stop: int) -> slice:
-        """The pixels in the cells `[start, stop)`."""
+        """Slice of the pixels in the cells `[start, stop)`."""
         return slice(int(self._starts[start]), int(self._starts[stop]))
 
 
@@ -258,10 +277,10 @@ class _Candidates(NamedTuple):
     """The classes that can win in each cell.
 
     Attributes:
-        classes: Ascending within a cell, cell after cell.
-        first: `(cells,)` where each cell's begin.
-        sizes: `(cells,)` how many it has.
-        order: `(cells,)` the cells, those with more candidates first.
+        classes: Class indices of all cells in one array, ascending within a cell.
+        first: `(cells,)` index in `classes` of the first candidate of each cell.
+        sizes: `(cells,)` number of candidates of each cell.
+        order: `(cells,)` indices of the cells, by descending number of candidates.
     """
 
     classes: IndexArray
@@ -277,15 +296,16 @@ def _compete(
     cells: IndexArray,
     dtype: np.dtype[np.uint8 | np.uint16],
 ) -> tuple[Float32Array, LabelArray]:
-    """Best logit and its class at every place of some cells.
+    """Interpolates the candidates of some cells and returns the best one at each position.
 
     Args:
-        grid: `(r + 1, c + 1, K)` logits at the cells' corners.
-        weights: `(r, b)` share of the lower corners at the rows of a cell, `(c, d)` of the right corners at
-            its columns.
-        found: Who competes.
-        cells: `(n,)` which cells, those with more candidates first: so those with a t-th one always lead.
-        dtype: Of the labels.
+        grid: `(r + 1, c + 1, K)` logits at the corners of the cells.
+        weights: `(r, b)` weights of the lower corners in each row of a cell, and `(c, d)` weights of the
+            right corners in each column.
+        found: The candidates.
+        cells: `(n,)` indices of the cells, by descending number of candidates: the cells that have a t-th
+            candidate then come first.
+        dtype: dtype of the labels.
 
     Returns:
         Best logits and labels, both `(n, b, d)`.
@@ -317,23 +337,18 @@ def _compete(
 
 
 def _between(points: Float32Array, at: IndexArray, step: int, weight: Float32Array) -> Float32Array:
-    """Interpolate between the points `at` and those one `step` further, for every weight `(n, d)`."""
+    """Interpolates between the points `at` and `at + step`, with weights `(n, d)`."""
     left = points[at]
     result: Float32Array = (points[at + step] - left)[:, None] * weight + left[:, None]
     return result
 
 
 def _candidates(grid: Float32Array) -> _Candidates:
-    """The classes that can win in each cell of a grid `(r + 1, c + 1, K)`."""
+    """Finds the classes that can win in each cell of a grid `(r + 1, c + 1, K)`."""
     high, low = np.maximum(grid[:-1], grid[1:]), np.minimum(grid[:-1], grid[1:])
     high, low = np.maximum(high[:, :-1], high[:, 1:]), np.minimum(low[:, :-1], low[:, 1:])
-    # Rounding in the interpolation may exceed the corners by a few units in the last place.
+    # The tolerance covers rounding errors of the interpolation.
     possible = (high >= low.max(axis=2, keepdims=True) - 1e-6).reshape(-1, grid.shape[2])
     count = np.count_nonzero(possible, axis=1)
-    if not count.all():  # Nothing is at least as much as NaN.
-        raise BackendError(
-            "the engine's logits are not finite: fp16 may have overflowed. Use a model or an engine of "
-            "higher precision; `export/to_onnx.py --precision fp32` makes one."
-        )
     classes = np.nonzero(possible)[1]
     return _Candidates(classes, np.cumsum(count) - count, count, np.argsort(-count, kind="stable"))

@@ -1,6 +1,5 @@
 """Segmenter: words and pictures in, label maps out."""
 
-import functools
 import io
 import logging
 import math
@@ -18,18 +17,10 @@ from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.backends.batches import batched_logits
 from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.errors import ImageError, PixelClipError, VocabularyError
+from pixelclip_sdk.image import ChannelOrder, ImageInput, Picture, open_image, picture_size
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import covered_cells, labels_upsampled
-from pixelclip_sdk.preprocess import (
-    ChannelOrder,
-    ImageInput,
-    Picture,
-    covered,
-    fit,
-    open_draft,
-    open_image,
-    picture_size,
-)
+from pixelclip_sdk.preprocess import covered, fit
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.support.clock import Clock
 from pixelclip_sdk.words.resolver import Words
@@ -57,7 +48,6 @@ class Segmenter:
         bundle: Where the model comes from, if it does.
         threshold: Pixels whose best cosine is below it become unknown; None for none.
         threads: CPU threads of the bundle's text encoder; None for all.
-        draft: See `from_pretrained`.
 
     Raises:
         PixelClipError: `threshold` is no number.
@@ -74,11 +64,9 @@ class Segmenter:
         bundle: Bundle | None = None,
         threshold: float | None = None,
         threads: int | None = None,
-        draft: bool = False,
     ) -> None:
         self._backend = backend
         self._input = input_spec
-        self._open = functools.partial(open_draft, spec=input_spec) if draft else open_image
         self._words = Words(bundle, text_encoder, backend.embedding_dim, threads)
         self._vocabulary: Vocabulary | None = None
         self.bundle = bundle
@@ -97,7 +85,6 @@ class Segmenter:
         threshold: float | None = None,
         threads: int | None = None,
         input_size: tuple[int, int] | None = None,
-        draft: bool = False,
     ) -> Self:
         """Load a model from this machine. Nothing is downloaded.
 
@@ -113,8 +100,6 @@ class Segmenter:
                 divides among the two frames that it has under way.
             input_size: Nominal input `(H, W)` of a model whose size is free: a picture is scaled to about so
                 many pixels. Smaller is faster, larger sees smaller things. None for the model's own.
-            draft: Decode JPEG files of four times the model's input or more at a fraction of their size:
-                faster, some labels differ (docs/adr/0010). Results have the picture's own size.
 
         Raises:
             ModelNotFoundError: There is no such model.
@@ -134,7 +119,7 @@ class Segmenter:
         try:
             spec = spec_of(engine, spec, resized=input_size is not None)
             _log.info("%s: backend %s", bundle.name, engine.description)
-            segmenter = cls(engine, spec, bundle=bundle, threshold=threshold, threads=threads, draft=draft)
+            segmenter = cls(engine, spec, bundle=bundle, threshold=threshold, threads=threads)
             if classes is not None:
                 segmenter.set_classes(classes)
         except BaseException:
@@ -328,7 +313,7 @@ class Segmenter:
         for i, source in enumerate(images):
             clock = Clock()
             try:
-                picture = self._open(source, channel_order=channel_order)
+                picture = open_image(source, channel_order=channel_order)
             except ImageError as error:
                 if len(images) > 1:
                     raise ImageError(f"image {i} of {len(images)}: {error}") from error
@@ -374,7 +359,7 @@ class Segmenter:
             ImageError: The picture cannot be used.
             BackendError: The engine is closed or failed.
         """
-        picture = self._open(image, channel_order=channel_order)
+        picture = open_image(image, channel_order=channel_order)
         features: npt.NDArray[np.float32] = self._backend.features(fit(picture, self._input)[None])[0]
         return features[covered_cells(features.shape[:2], covered(picture_size(picture), self._input))]
 

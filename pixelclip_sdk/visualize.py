@@ -1,4 +1,4 @@
-"""Pictures of results: a palette, an overlay, a legend."""
+"""Draws results: colours, overlay, legend."""
 
 import colorsys
 import functools
@@ -7,9 +7,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.support.fonts import can_draw, draw_text, text_width
 
 __all__ = ["draw_overlay", "palette"]
 
@@ -17,24 +18,30 @@ UInt8Array = npt.NDArray[np.uint8]
 
 _UNKNOWN_COLOUR = (90, 90, 90)
 _WHITE = (255, 255, 255)
-# The place of white in an 8-bit palette: below 255, the label of what is unknown.
+# Index of white in an 8-bit palette. 255 is the label of unknown pixels.
 _BORDER = 254
 _GOLDEN_RATIO = 0.6180339887
-# So many colours the golden ratio keeps apart; of 150, a third would look like another.
+# Number of hues a golden ratio apart that are easy to distinguish.
 _BY_HUE = 24
-# Legend entries are for reading; beyond this many they are not.
 _LEGEND_ENTRIES = 24
-# A legend inside the picture leaves out what covers less: it comes and goes from frame to frame.
+# Smaller areas are left out of a legend inside the image, where they would flicker from frame to frame.
 _LEGEND_AREA = 0.005
 
 
 @functools.lru_cache
 def palette(count: int) -> UInt8Array:
-    """`count` colours that differ: hues a golden ratio apart, then whatever is farthest from all before.
+    """Returns distinct colours: first hues a golden ratio apart, then the colours farthest from all others.
+
+    Args:
+        count: Number of colours.
 
     Returns:
-        `(count, 3)` uint8 RGB, read-only. The first colours are the same for every `count`. There are some
-        thousand, after which they repeat.
+        `(count, 3)` uint8 RGB, read-only. The first colours are the same for every `count`. After some
+        thousand they repeat.
+
+    Example:
+        >>> palette(2).tolist()
+        [[242, 82, 61], [115, 139, 255]]
     """
     strengths = [(0.75, 0.95), (0.55, 1.0), (0.9, 0.7)]
     colours = [
@@ -50,7 +57,12 @@ def palette(count: int) -> UInt8Array:
 
 
 def _farthest(first: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
-    """`first`, `(N, 3)` RGB 0–1, and more up to `count`, each the farthest from all before it in Oklab."""
+    """Extends a list of colours; each new one is the farthest from all before it in Oklab.
+
+    Args:
+        first: `(N, 3)` RGB, 0–1.
+        count: Number of colours to return, including `first`.
+    """
     levels = np.linspace(0, 1, 17)
     left = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, 3)
     lightness, *plane = _oklab(left).T
@@ -67,7 +79,7 @@ def _farthest(first: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.floa
 
 
 def _oklab(colours: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """SRGB 0–1 in Oklab, whose distances are nearly those that people see (Ottosson 2020): `(N, 3)` both."""
+    """Converts `(N, 3)` sRGB, 0–1, to Oklab, a perceptually uniform colour space (Ottosson 2020)."""
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     cones = linear @ np.array(
         [
@@ -96,19 +108,20 @@ def draw_overlay(
     opacity: float = 0.55,
     legend: bool | Literal["inside"] = True,
 ) -> Image.Image:
-    """The picture with its regions tinted and outlined, and a legend underneath.
+    """Draws the classes over an image, with outlines and a legend.
 
     Args:
         image: `(H, W, 3)` uint8 RGB.
         labels: `(H, W)`, indices into `names`, or `unknown`.
         names: K class names.
-        areas: Name → share of the picture; decides which names the legend shows, largest first.
-        unknown: The label without a class.
-        opacity: Of the tint, 0–1.
-        legend: Whether to add the legend; ``"inside"`` puts it over the picture, without shares.
+        areas: Name → fraction of the image. The legend lists the names with the largest areas.
+        unknown: The label of pixels without a class.
+        opacity: Opacity of the colours, 0–1.
+        legend: True adds the names and their areas below the image. ``"inside"`` draws the names over the
+            image and keeps its size.
 
     Returns:
-        An RGB picture of the image's width; with a legend underneath it is higher.
+        An RGB image as wide as the input.
 
     Raises:
         PixelClipError: `opacity` is not in 0–1.
@@ -116,31 +129,50 @@ def draw_overlay(
     if not 0 <= opacity <= 1:
         raise PixelClipError(f"opacity is {opacity!r}; expected a number from 0 to 1")
     colours = palette(len(names))
-    # Loops over bytes, and one mix for tint and borders: drawing must not cost more than finding.
+    # One blend for colours and borders, on bytes: drawing should not take longer than segmenting.
     border = _borders(labels)
     share = np.maximum(border.view(np.uint8) * np.uint8(255), np.uint8(round(opacity * 255)))
     tint = _painted(labels, colours, unknown, border)
     picture = Image.composite(tint, Image.fromarray(image), Image.fromarray(share))
     if not legend:
         return picture
-    found = sorted((name for name in areas if areas[name] > 0), key=lambda name: -areas[name])
-    entries = [
-        (name, areas[name], tuple(map(int, colours[names.index(name)]))) for name in found[:_LEGEND_ENTRIES]
-    ]
+    largest = sorted((name for name in areas if areas[name] > 0), key=lambda name: -areas[name])
+    shown = [(names.index(name), areas[name]) for name in largest[:_LEGEND_ENTRIES]]
     if legend == "inside":
-        # In the order of the names, so that lines do not change places from frame to frame.
-        entries = sorted(entries, key=lambda entry: names.index(entry[0]))
-        _put_inside(picture, [(name, colour) for name, area, colour in entries if area >= _LEGEND_AREA])
+        # In the order of the names, so that lines keep their places from frame to frame.
+        lines = [
+            (_printable(names[label], label), tuple(colours[label].tolist()))
+            for label, area in sorted(shown)
+            if area >= _LEGEND_AREA
+        ]
+        _draw_inside(picture, lines)
         return picture
-    if rest := float(np.mean(labels == unknown)):
-        entries.append(("unknown", rest, _UNKNOWN_COLOUR))
+    entries = [
+        (f"{_printable(names[label], label)} {_percent(area)}", tuple(colours[label].tolist()))
+        for label, area in shown
+    ]
+    if unknown_area := float(np.mean(labels == unknown)):
+        entries.append((f"unknown {_percent(unknown_area)}", _UNKNOWN_COLOUR))
     return _with_legend(picture, entries)
+
+
+def _printable(name: str, label: int) -> str:
+    """Returns the name, or its label and escaped form if no font has its characters."""
+    if can_draw(name):
+        return name
+    # For example: 3: \u732b
+    escaped = [c if can_draw(c) else c.encode("ascii", "backslashreplace").decode() for c in name]
+    return f"{label}: {''.join(escaped)}"
+
+
+def _percent(area: float) -> str:
+    return f"{area:.0%}" if area >= 0.005 else "<1%"
 
 
 def _painted(
     labels: npt.NDArray[np.unsignedinteger], colours: UInt8Array, unknown: int, border: npt.NDArray[np.bool_]
 ) -> Image.Image:
-    """Every pixel in the colour of its label, white at borders."""
+    """Colours every pixel by its label, and borders white."""
     count = len(colours)
     if labels.dtype == np.uint8 and count < _BORDER:
         picture = Image.fromarray(np.where(border, np.uint8(_BORDER), labels))
@@ -154,47 +186,44 @@ def _painted(
 
 
 def _borders(labels: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.bool_]:
-    """`(H, W)`: where the label differs from the next one below or to the right."""
+    """Marks pixels with another label than the next pixel below or to the right: `(H, W)`."""
     border = np.zeros(labels.shape, bool)
     np.not_equal(labels[:-1], labels[1:], out=border[:-1])
     border[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     return border
 
 
-def _put_inside(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+def _draw_inside(picture: Image.Image, lines: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+    """Draws a legend over the top left of an image, as many lines as fit."""
     size = min(max(picture.width // 40, 12), 40)
     y = size // 2
-    for name, colour in entries:
-        chip = _chip(name, colour, size)
-        if y + chip.height > picture.height:
+    for text, colour in lines:
+        line = _legend_line(text, colour, size)
+        if y + line.height > picture.height:
             break
-        picture.paste(chip, (size // 2, y))
-        y += chip.height
+        picture.paste(line, (size // 2, y))
+        y += line.height
 
 
 @functools.lru_cache(maxsize=256)
-def _chip(name: str, colour: tuple[int, ...], size: int) -> Image.Image:
-    """One line of a legend, `size` pixels of text. Kept: writing costs more than the rest of an overlay."""
-    font = ImageFont.load_default(size)
+def _legend_line(text: str, colour: tuple[int, ...], size: int) -> Image.Image:
+    """One line of a legend. Cached, because drawing text takes longer than the rest of an overlay."""
     pad = size // 4
-    chip = Image.new("RGB", (int(size + 3 * pad + font.getlength(name)), size + 2 * pad), "white")
-    draw = ImageDraw.Draw(chip)
+    line = Image.new("RGB", (int(size + 3 * pad + text_width(text, size)), size + 2 * pad), "white")
+    draw = ImageDraw.Draw(line)
     draw.rectangle((pad, pad, pad + size, pad + size), fill=colour, outline="black")
-    draw.text((2 * pad + size, chip.height // 2), name, fill="black", font=font, anchor="lm")
-    return chip
+    draw_text(draw, (2 * pad + size, line.height // 2), text, size)
+    return line
 
 
-def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, float, tuple[int, ...]]]) -> Image.Image:
+def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, ...]]]) -> Image.Image:
+    """Adds a legend of several columns below an image."""
     size = min(max(picture.width // 32, 12), 40)
-    font = ImageFont.load_default(size)
     pad = size // 2
     x, y, placed = pad, pad, []
-    for name, area, colour in entries:
-        text = f"{name} {area:.0%}" if area >= 0.005 else f"{name} <1%"
-        room = picture.width - 3 * size
-        while font.getlength(text) > room and len(text) > 2:
-            text = text[:-2] + "…"
-        width = int(size + pad + font.getlength(text) + size)
+    for text, colour in entries:
+        text = _shortened(text, size, picture.width - 3 * size)
+        width = int(size + pad + text_width(text, size) + size)
         if x > pad and x + width > picture.width:
             x, y = pad, y + size + pad
         placed.append((x, y, text, colour))
@@ -205,5 +234,12 @@ def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, float, tuple
     for x, y, text, colour in placed:
         top = picture.height + y
         draw.rectangle((x, top, x + size, top + size), fill=colour, outline="black")
-        draw.text((x + size + pad, top + size // 2), text, fill="black", font=font, anchor="lm")
+        draw_text(draw, (x + size + pad, top + size // 2), text, size)
     return canvas
+
+
+def _shortened(text: str, size: int, width: int) -> str:
+    """Cuts a text to a width in pixels and marks the cut by an ellipsis."""
+    while text_width(text, size) > width and len(text) > 2:
+        text = text[:-2] + "…"
+    return text

@@ -19,7 +19,7 @@ from PIL import Image
 
 from pixelclip_sdk import PixelClipError, Vocabulary
 from pixelclip_sdk.errors import ImageError
-from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.image import load_image
 from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.images import find_images

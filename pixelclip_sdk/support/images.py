@@ -1,55 +1,65 @@
-"""Image files: which formats are read, how one is opened, and which way up it is.
+"""Image files: readable formats, opening, EXIF orientation, search in folders.
 
-Pillow reads some fifty formats. Among them are PostScript, for which it starts the program `gs`, and formats
-that it only recognises. A picture's name says nothing about its content, so every file is opened with a list
-of formats.
+Pillow reads some fifty formats. For PostScript it starts the program `gs`, and a file name says nothing about
+the content. Therefore every file is opened with a list of formats.
 """
 
+import contextlib
 import functools
 import io
 import os
 import re
+import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import ExifTags, Image
 
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.support.files import files_below, is_file
 
-__all__ = ["IMAGE_FORMATS", "find_images", "image_suffixes", "open_image_file", "orientation"]
+__all__ = [
+    "IMAGE_FORMATS",
+    "find_images",
+    "ignore_warnings",
+    "image_suffixes",
+    "open_image_file",
+    "orientation",
+]
 
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-"""Pillow's names of the formats that are read. A build of Pillow may lack some of them, AVIF for example."""
+"""Pillow's names of the readable formats. A build of Pillow may lack some of them, AVIF for example."""
 
 
 def open_image_file(file: str | os.PathLike[str] | io.BytesIO) -> Image.Image:
-    """Open an image file of one of `IMAGE_FORMATS`; the pixels are read later, as in ``PIL.Image.open``.
+    """Open an image file of one of `IMAGE_FORMATS`. Like ``PIL.Image.open``, it does not read the pixels yet.
 
     Args:
         file: A path, or the content of a file.
 
     Raises:
-        PIL.UnidentifiedImageError: It is of no format in the list.
-        OSError: It cannot be read. Pillow raises further errors for damaged files.
+        PIL.UnidentifiedImageError: The format is not in the list.
+        OSError: The file cannot be read. Pillow raises further errors for damaged files.
     """
     return Image.open(file, formats=_readable())
 
 
 def image_suffixes() -> frozenset[str]:
-    """File name suffixes of the formats that are read, lower case with the dot, such as ``".jpg"``."""
+    """File name suffixes of the readable formats: lower case, with the dot, such as ``".jpg"``."""
     return frozenset(s for s, name in Image.registered_extensions().items() if name in _readable())
 
 
 def find_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """The image files in a folder, in natural order: 2 before 10. Hidden ones are left out.
+    """Lists the image files of a folder in natural order (2 before 10), without hidden files.
 
     Args:
-        folder: Where to look.
-        recursive: Whether to look in the folders below it as well.
+        folder: The folder to search.
+        recursive: Whether to search its subfolders as well.
 
     Raises:
-        ImageError: There are none, or the folder cannot be read.
+        ImageError: There are no image files, or the folder cannot be read.
     """
     suffixes = image_suffixes()
     try:
@@ -66,12 +76,43 @@ def find_images(folder: Path, *, recursive: bool = False) -> list[Path]:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) if there is none or if the EXIF data is damaged."""
+    """The EXIF orientation, 1 to 8; 1 (upright) if it is missing or the EXIF data is damaged."""
     try:
-        value: Any = image.getexif().get(ExifTags.Base.Orientation, 1)
+        with ignore_warnings():
+            value: Any = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # Pillow's EXIF parser raises errors of many kinds.
         return 1
     return value if value in range(1, 9) else 1
+
+
+class _ThreadSwitch(threading.local):
+    """Stands for the module pattern of a warning filter: matches in threads that switched it on."""
+
+    on = False
+
+    def match(self, _module: str) -> bool:
+        return self.on
+
+
+_SWITCH = _ThreadSwitch()
+_FILTER = ("ignore", None, Warning, _SWITCH, 0)
+
+
+@contextlib.contextmanager
+def ignore_warnings() -> Iterator[None]:
+    """Ignores Python warnings in this thread, even if the program turns them into errors (``-W error``).
+
+    ``warnings.catch_warnings`` would change the filters of all threads, and two threads that leave it in the
+    order in which they entered would leave changed filters behind.
+    """
+    filters = cast(list[Any], warnings.filters)
+    if not filters or filters[0] is not _FILTER:
+        filters.insert(0, _FILTER)
+    before, _SWITCH.on = _SWITCH.on, True
+    try:
+        yield
+    finally:
+        _SWITCH.on = before
 
 
 @functools.cache
@@ -81,6 +122,6 @@ def _readable() -> tuple[str, ...]:
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """Sort key in which runs of digits count by their value."""
+    """Sort key that compares digits by their value."""
     parts = re.findall(r"\d+|\D+", name.casefold())
     return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]

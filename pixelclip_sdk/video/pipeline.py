@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.errors import ImageError, PixelClipError
-from pixelclip_sdk.preprocess import ChannelOrder
+from pixelclip_sdk.image import ChannelOrder
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
 from pixelclip_sdk.video.sources import Frame, FrameSource, Reopenable, SourceInput, open_source
 

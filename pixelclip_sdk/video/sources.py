@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelclip_sdk.errors import BackendUnavailableError, ImageError
-from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, load_image
+from pixelclip_sdk.image import ChannelOrder, ImageInput, load_image
 from pixelclip_sdk.support.files import is_file, is_folder
 from pixelclip_sdk.support.images import find_images
 

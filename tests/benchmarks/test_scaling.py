@@ -6,7 +6,7 @@ from benchmarks.harness.accuracy import accuracies
 from benchmarks.scaling import SWEEPS, Task, classes_sweep, measure, ratios, table
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import sample_jpeg
-from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.image import load_image
 from training.evaluation.datasets import DatasetError
 
 

@@ -145,9 +145,18 @@ def test_a_covered_part_is_interpolated_as_if_it_were_alone():
 
 
 @pytest.mark.parametrize("threshold", [None, 0.1])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [(1, 2, 3), (2, 7, 7), (slice(None), 0, 0), ...])
-def test_logits_that_are_not_finite_are_an_error(place, threshold):
+def test_logits_that_are_not_finite_are_an_error(place, value, threshold):
     logits = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
-    logits[place] = np.nan
-    with pytest.raises(BackendError, match="not finite"):
-        labels_upsampled(logits, (64, 64), threshold)
+    logits[place] = value
+    for function in (labels_upsampled, argmax_upsampled):
+        with pytest.raises(BackendError, match="not finite"):
+            function(logits, (64, 64), threshold)
+
+
+def test_values_of_the_padding_need_not_be_finite():
+    logits = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
+    expected = labels_upsampled(logits, (32, 64), covered=(0.5, 1))
+    logits[:, 4:] = np.nan
+    np.testing.assert_array_equal(labels_upsampled(logits, (32, 64), covered=(0.5, 1)), expected)

@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelclip_sdk import OutputError, Segmentation, Segmenter, VocabularyError
-from pixelclip_sdk.backends.fake import FakeBackend
-from pixelclip_sdk.bundle import InputSpec
-from pixelclip_sdk.preprocess import Draft, load_image
+from pixelclip_sdk import OutputError, PixelClipError, Segmentation, VocabularyError
 
 
 @pytest.fixture
@@ -128,23 +125,78 @@ def test_writers_of_one_file_never_mix(fake, patches, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["labels.png"]
 
 
-def test_is_checked_when_made(patches):
-    with pytest.raises(ValueError, match="differ"):
-        Segmentation(
-            labels=np.zeros((2, 2), np.uint8),
-            logits=np.zeros((1, 1, 1), np.float32),
-            names=["a"],
-            image=patches,
-            speed={},
-        )
-    with pytest.raises(ValueError, match="2 names"):
-        Segmentation(
-            labels=np.zeros(patches.shape[:2], np.uint8),
-            logits=np.zeros((1, 1, 1), np.float32),
-            names=["a", "b"],
-            image=patches,
-            speed={},
-        )
+@pytest.mark.parametrize(
+    ("labels", "logits", "names", "message"),
+    [
+        (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 1), np.float32), ["a"], "the size of the image"),
+        (np.zeros((64, 64), np.uint8), np.zeros((1, 1, 1), np.float32), ["a", "b"], r"expected \(2, h, w\)"),
+        (np.zeros((64, 64), np.uint8), np.zeros(1, np.float32), ["a"], r"expected \(1, h, w\)"),
+        (np.zeros((64, 64), np.int64), np.zeros((1, 1, 1), np.float32), ["a"], "int64; expected uint8"),
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_refused(patches, labels, logits, names, message):
+    with pytest.raises(PixelClipError, match=message):
+        Segmentation(labels=labels, logits=logits, names=names, image=patches, speed={})
+
+
+@pytest.fixture
+def half_unknown():
+    """Two classes and unknown pixels; the second class is not in the image."""
+    labels = np.full((4, 6), 255, np.uint8)
+    labels[:2] = 0
+    return Segmentation(
+        labels=labels,
+        logits=np.zeros((2, 1, 1), np.float32),
+        names=["cat", "sofa"],
+        image=np.zeros((4, 6, 3), np.uint8),
+        speed={},
+    )
+
+
+@pytest.mark.parametrize("label", ["cat", 0, np.uint8(0), np.int64(0)])
+def test_a_mask_is_found_by_name_and_by_label(half_unknown, label):
+    expected = np.zeros((4, 6), bool)
+    expected[:2] = True
+    np.testing.assert_array_equal(half_unknown.mask(label), expected)
+    assert not half_unknown.mask(1).any()
+
+
+@pytest.mark.parametrize("label", ["unknown", 255])
+def test_the_mask_of_unknown_pixels(half_unknown, label):
+    np.testing.assert_array_equal(half_unknown.mask(label), half_unknown.labels == 255)
+    assert half_unknown.mask(label).sum() == 12
+
+
+def test_a_class_named_unknown_is_found_by_its_name(half_unknown):
+    renamed = dataclasses.replace(half_unknown, names=["unknown", "sofa"])
+    np.testing.assert_array_equal(renamed.mask("unknown"), renamed.labels == 0)
+    np.testing.assert_array_equal(renamed.mask(255), renamed.labels == 255)
+
+
+@pytest.mark.parametrize("label", [2, -1, 254, 65535])
+def test_a_label_out_of_range_is_refused(half_unknown, label):
+    with pytest.raises(VocabularyError, match=rf"label {label}; expected 0 to 1 or 255"):
+        half_unknown.mask(label)
+
+
+@pytest.mark.parametrize("label", [None, 0.0, True, ["cat"]])
+def test_other_types_are_refused(half_unknown, label):
+    with pytest.raises(VocabularyError, match="expected a class name or a label"):
+        half_unknown.mask(label)
+
+
+def test_the_representation_is_one_line(half_unknown, fake, patches):
+    assert repr(half_unknown) == "Segmentation(4×6, 2 classes: cat 50%, unknown 50%)"
+    assert repr(fake.predict(patches)).startswith("Segmentation(64×64, 3 classes: red ")
+    assert "\n" not in str(fake.predict(patches))
+
+
+def test_names_cannot_be_changed(half_unknown):
+    assert half_unknown.names == ("cat", "sofa")
+    with pytest.raises(AttributeError):
+        half_unknown.names.append("dog")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        half_unknown.names = ["dog"]
 
 
 @pytest.fixture
@@ -176,17 +228,3 @@ def test_the_callers_image_is_not_the_results(fake, patches):
     result = fake.predict(image)
     image.paste((1, 2, 3), (0, 0, 64, 64))
     np.testing.assert_array_equal(result.image, patches)
-
-
-def test_a_drafts_result_has_the_whole_picture(photo, colour_vocabulary):
-    buffer = io.BytesIO()
-    Image.fromarray(photo).resize((500, 400)).save(buffer, "JPEG")
-    spec = InputSpec(height=64, width=64, multiple=8, fixed=False, keep_aspect=True)
-    segmenter = Segmenter(
-        FakeBackend(stride=8), spec, vocabulary=colour_vocabulary("red", "green"), draft=True
-    )
-    result = segmenter.predict(buffer.getvalue())
-    assert isinstance(result.__dict__["image"], Draft)
-    assert result.labels.shape == (400, 500)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(result)).image, load_image(buffer.getvalue()))
-    np.testing.assert_array_equal(result.image, load_image(buffer.getvalue()))

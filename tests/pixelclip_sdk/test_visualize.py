@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from pixelclip_sdk import Segmentation
+from pixelclip_sdk.support import fonts
 from pixelclip_sdk.visualize import draw_overlay, palette
 
 SIZE = (120, 200)
@@ -107,3 +108,35 @@ def test_areas_count_every_pixel_once(image, count, dtype):
     assert all(areas[str(i)] == (labels == i).mean() for i in range(count))
     assert list(areas.values()) == sorted(areas.values(), reverse=True)
     assert sum(areas.values()) == pytest.approx(1 - 1 / SIZE[0])
+
+
+def legend_of(name: str) -> np.ndarray:
+    """The pixels of a legend with one entry."""
+    labels = np.zeros((40, 400), np.uint8)
+    picture = draw_overlay(np.zeros((40, 400, 3), np.uint8), labels, [name], {name: 1.0}, 255)
+    return np.asarray(picture)[40:]
+
+
+@pytest.mark.parametrize("name", ["Kätzchen", "кошка", "γάτα"])
+def test_letters_beyond_ascii_are_drawn(name):
+    for i, letter in enumerate(name):
+        if not letter.isascii():
+            box = legend_of(name[:i] + "\U0010ffff" + name[i + 1 :])
+            assert (legend_of(name) != box).any()
+    assert len({legend_of(letter).tobytes() for letter in name}) == len(set(name))
+
+
+def test_a_name_that_no_font_can_draw_is_escaped(monkeypatch):
+    monkeypatch.setattr(fonts, "_system_fonts", lambda: ())
+    fonts._font_file.cache_clear()
+    try:
+        labels = np.ones((40, 400), np.uint8)
+        picture = draw_overlay(
+            np.zeros((40, 400, 3), np.uint8), labels, ["dog", "猫 x"], {"dog": 0.0, "猫 x": 1.0}, 255
+        )
+        expected = draw_overlay(
+            np.zeros((40, 400, 3), np.uint8), labels, ["dog", "1: \\u732b x"], {"1: \\u732b x": 1.0}, 255
+        )
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
+    finally:
+        fonts._font_file.cache_clear()

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pixelclip_sdk import Vocabulary
-from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.image import load_image
 from training.evaluate import Job, _placed, evaluate, main
 from training.evaluation.datasets import load_dataset
 from training.evaluation.metrics import Confusion

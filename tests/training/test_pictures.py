@@ -17,7 +17,7 @@ from toy_photos import write_photos
 
 import training
 from pixelclip_sdk.errors import PixelClipError
-from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.image import load_image
 from pixelclip_sdk.visualize import palette
 from pixelclip_sdk.words.classes import class_list
 from training import pictures

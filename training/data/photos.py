@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pixelclip_sdk.errors import ImageError
-from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.image import load_image
 from pixelclip_sdk.support.files import files_below
 from pixelclip_sdk.support.images import image_suffixes
 from training.data.augment import Crop, random_crop, random_cut, strengthen, take, vary

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelclip_sdk.errors import PixelClipError
-from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.image import load_image
 from pixelclip_sdk.support.images import open_image_file
 from pixelclip_sdk.words.classes import Classes, class_list, parse_classes
 from training.evaluation.layouts import CONTEXT_COUNT, CONTEXT_IDS, LAYOUTS, Layout, numbered

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.image import load_image
 from pixelclip_sdk.visualize import palette
 from training.figures.tiles import TILE, legend, over, plain, stacked, table
 from training.masks.format import read_masks

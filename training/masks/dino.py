@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from pixelclip_sdk.errors import CheckpointError
-from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.image import load_image
 from pixelclip_sdk.support.packages import imported
 
 __all__ = ["DinoKMeans"]

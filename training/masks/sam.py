@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from pixelclip_sdk.errors import CheckpointError, ModelNotFoundError, PixelClipError
-from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.image import load_image
 from pixelclip_sdk.support.packages import imported
 from training.masks.source import NoMasksError, shrink
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.image import load_image
 from pixelclip_sdk.visualize import palette
 from training.evaluation.datasets import Dataset
 from training.evaluation.open_model import Source, open_model

@@ -1,13 +1,17 @@
 """Image files are opened with a list of formats, wherever they come from."""
 
 import os
+import subprocess
+import sys
+import threading
+import warnings
 
 import pytest
 from PIL import Image
 
 from pixelclip_sdk import ImageError
-from pixelclip_sdk.preprocess import load_image
-from pixelclip_sdk.support.images import IMAGE_FORMATS, image_suffixes, orientation
+from pixelclip_sdk.image import load_image
+from pixelclip_sdk.support.images import IMAGE_FORMATS, ignore_warnings, image_suffixes, orientation
 from pixelclip_sdk.video.sources import open_source
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n8 8 scale showpage\n%%EOF\n"
@@ -68,3 +72,46 @@ def test_an_orientation_out_of_range_is_upright():
     image = Image.new("RGB", (4, 2))
     image.getexif()[0x0112] = 11
     assert orientation(image) == 1
+
+
+def test_warnings_are_ignored_in_this_thread_only():
+    seen = []
+
+    def other():
+        try:
+            warnings.warn("from another thread", UserWarning, stacklevel=1)
+        except UserWarning as error:
+            seen.append(str(error))
+
+    with ignore_warnings():
+        warnings.warn("from this thread", UserWarning, stacklevel=1)
+        with ignore_warnings():
+            pass
+        warnings.warn("after an inner block", UserWarning, stacklevel=1)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert seen == ["from another thread"]
+    with pytest.raises(UserWarning, match="after the block"):
+        warnings.warn("after the block", UserWarning, stacklevel=1)
+
+
+def test_no_warning_of_pillow_reaches_the_program(tmp_path):
+    """Under -W error, a warning would end the program."""
+    huge, exif = tmp_path / "huge.png", tmp_path / "exif.jpg"
+    Image.new("1", (10_000, 9_000)).save(huge)
+    Image.new("RGB", (8, 8)).save(exif, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    code = (
+        "import sys\n"
+        "from pixelclip_sdk.image import load_image\n"
+        "print([load_image(file).shape for file in sys.argv[1:]])\n"
+        "from PIL import Image\n"
+        "try:\n"
+        "    Image.open(sys.argv[1])\n"
+        "except Image.DecompressionBombWarning:\n"
+        "    print('Pillow warns')\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, str(huge), str(exif)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout == "[(9000, 10000, 3), (8, 8, 3)]\nPillow warns\n"
+    assert not result.stderr

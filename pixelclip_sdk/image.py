@@ -1,0 +1,258 @@
+"""Reads any image as upright 8-bit sRGB."""
+
+import contextlib
+import functools
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.support.bit_depth import eight_bit_grey, pixel_layout, scaled_colours, used_bits
+from pixelclip_sdk.support.colour_profile import to_srgb
+from pixelclip_sdk.support.files import is_file, is_folder
+from pixelclip_sdk.support.images import IMAGE_FORMATS, ignore_warnings, open_image_file, orientation
+
+__all__ = ["ChannelOrder", "ImageInput", "Picture", "load_image", "open_image", "picture_size"]
+
+ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+ChannelOrder = Literal["rgb", "bgr"]
+UInt8Array = npt.NDArray[np.uint8]
+Picture = UInt8Array | Image.Image
+"""A decoded image: `(H, W, 3)` uint8 RGB, or a PIL image of mode RGB. Read only."""
+
+# EXIF orientation → the operation that makes the image upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+_GREY = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N")
+# Pixels that are converted at a time, where the conversion needs large temporary arrays.
+_STRIP_PIXELS = 1 << 18
+# Characters of a path that a message repeats: it may be an image in base64.
+_MESSAGE_CHARACTERS = 300
+
+
+def load_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> UInt8Array:
+    """Read an image as upright sRGB.
+
+    Greyscale, palette and CMYK images become RGB. Other rules:
+
+    - Transparent pixels are blended with white. An alpha channel of zeros everywhere is ignored, because
+      screen captures and cameras use the fourth byte as padding (BGRX).
+    - 16-bit images are scaled to 8 bits. The white level is the one the file states (TIFF, PGM, JPEG 2000).
+      Without one, an image that uses only the lowest 8, 10, 12 or 14 bits is scaled by these, and a warning
+      is logged.
+    - An embedded colour profile is converted to sRGB. A damaged one is ignored, and a warning is logged.
+    - The EXIF orientation of files is applied. That of a PIL image is applied only if the image comes
+      straight from a file (`image.format` is set). Images that Pillow made from another one, for example by
+      `rotate` or `convert`, keep the EXIF data but may already be upright. They are used as they are.
+
+    Args:
+        source: A path, the bytes of an image file, a PIL image, or a uint8 array of shape `(H, W)`,
+            `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`, 0–255.
+        channel_order: Order of an array's colour channels. Ignored for files and PIL images.
+
+    Returns:
+        `(H, W, 3)` uint8 RGB, 0–255, C-contiguous. May share memory with `source`.
+
+    Raises:
+        ImageError: The file does not exist, is not an image, is damaged, or has more pixels than Pillow
+            allows (twice ``PIL.Image.MAX_IMAGE_PIXELS``, 179 million). Or the array has another dtype or
+            shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from pixelclip_sdk.image import load_image
+        >>> grey = np.zeros((480, 640), np.uint8)
+        >>> load_image(grey).shape
+        (480, 640, 3)
+    """
+    return np.asarray(_open(source, channel_order))
+
+
+def open_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> Picture:
+    """Read an image like `load_image`, but without the copy from Pillow's memory into an array.
+
+    Args:
+        source: See `load_image`.
+        channel_order: See `load_image`.
+
+    Returns:
+        A PIL image of mode RGB that the caller owns, or an array that may share memory with `source`.
+
+    Raises:
+        ImageError: See `load_image`.
+    """
+    picture = _open(source, channel_order)
+    return picture.copy() if isinstance(picture, Image.Image) and picture is source else picture
+
+
+def picture_size(picture: Picture) -> tuple[int, int]:
+    """Size `(H, W)` of a decoded image."""
+    if isinstance(picture, Image.Image):
+        return picture.height, picture.width
+    return picture.shape[0], picture.shape[1]
+
+
+def _open(source: ImageInput, channel_order: ChannelOrder) -> Picture:
+    """Does the work of `open_image`, but may return `source` itself."""
+    if channel_order not in ("rgb", "bgr"):
+        raise ImageError(f'channel_order is {channel_order!r}; expected "rgb" or "bgr"')
+    if isinstance(source, np.ndarray):
+        return _from_array(source, channel_order)
+    if isinstance(source, Image.Image):
+        with _image_errors("a PIL image"):
+            source.load()  # Its file may not have been read yet.
+            return _from_pil(source, "a PIL image")
+    if isinstance(source, bytes | bytearray):
+        return _from_file(io.BytesIO(source), f"{len(source)} bytes")
+    if isinstance(source, str | os.PathLike):
+        name = str(source)[:_MESSAGE_CHARACTERS]
+        if "://" in name:
+            raise ImageError(f"{name} is a URL; expected an image file. Download it first")
+        path = Path(source)
+        if not is_file(path):
+            problem = "is a folder" if is_folder(path) else "does not exist, or cannot be reached"
+            raise ImageError(f"{name} {problem}; expected an image file")
+        return _from_file(path, name)
+    raise ImageError(
+        f"got {type(source).__name__}; expected a path, the bytes of an image file, "
+        "a PIL image or a uint8 array (H, W, 3). A torch tensor: pass tensor.cpu().numpy()"
+    )
+
+
+@contextlib.contextmanager
+def _image_errors(name: str) -> Iterator[None]:
+    """Turns every error of Pillow into an ImageError about `name`, and ignores Pillow's warnings."""
+    try:
+        with ignore_warnings():
+            yield
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name} has too many pixels: {error} Make it smaller first. In Python, "
+            "a larger PIL.Image.MAX_IMAGE_PIXELS raises the limit, which is twice that number."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is not an image; expected one of {', '.join(IMAGE_FORMATS)}") from error
+    except Exception as error:  # Damaged files make Pillow raise errors of almost any type.
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{name} cannot be read as an image: {reason}. Is the file complete?") from error
+
+
+def _from_file(file: Path | io.BytesIO, name: str) -> Picture:
+    with _image_errors(name), open_image_file(file) as image:
+        layout = pixel_layout(image)
+        image.load()
+        if ";16" in layout and image.mode in ("RGB", "RGBA"):
+            image = scaled_colours(image, layout, file, name)
+        return _from_pil(image, name)
+
+
+def _from_pil(image: Image.Image, name: str) -> Picture:
+    """Converts to upright RGB; returns `image` itself if there is nothing to do."""
+    if 0 in image.size:
+        raise ImageError(f"{name} is {image.width}×{image.height} pixels; expected at least 1×1")
+    # A copy of a large image costs as much as decoding it, so images are copied only where necessary.
+    picture = _to_rgb(image, name)
+    if image.format is None or (turn := _TURNS.get(orientation(image))) is None:
+        return picture
+    return (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).transpose(turn)
+
+
+def _to_rgb(image: Image.Image, name: str) -> Picture:
+    """Converts to RGB without turning the image."""
+    if image.mode == "I" and image.format == "PPM":  # Pillow has scaled 9 to 16 bits to 65535.
+        return _from_array((np.asarray(image) >> 8).astype(np.uint8), "rgb")
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"{name} has pixels of mode {image.mode!r} (32 bits, no defined range); expected 8 or 16 bits. "
+            "Scale it to uint8 0–255 first."
+        )
+    grey, profile = image.mode in _GREY, image.info.get("icc_profile")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(eight_bit_grey(image, name))
+    elif image.mode in _WITH_ALPHA or "transparency" in image.info:
+        array = _over_white((image.height, image.width), functools.partial(_rgba_rows, image))
+        if not profile:
+            return array
+        image = Image.fromarray(array)
+    if profile:
+        image = to_srgb(image, profile, grey, name)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_array(array: np.ndarray, channel_order: ChannelOrder) -> UInt8Array:
+    if array.dtype != np.uint8:
+        hint = "image.astype(np.uint8)"
+        if np.issubdtype(array.dtype, np.floating):
+            hint = "(image * 255).astype(np.uint8) if it runs from 0 to 1, after replacing any NaN"
+        elif array.dtype == np.uint16:
+            bits = used_bits(int(array.max(initial=0)))
+            hint = f"(image >> {bits - 8}).astype(np.uint8), if white is {2**bits - 1}"
+        raise ImageError(f"got an array of {array.dtype}; expected uint8, 0–255. Convert: {hint}")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+        raise ImageError(
+            f"got an array of shape {array.shape}; expected (H, W, 3), (H, W, 4), (H, W, 1) or (H, W). "
+            "Channels come last; for a batch call predict_batch."
+        )
+    if 0 in array.shape:
+        raise ImageError(f"got an empty array of shape {array.shape}; expected at least one pixel")
+    if array.shape[2] == 1:
+        array = array.repeat(3, axis=2)
+    elif channel_order == "bgr":
+        array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
+    if array.shape[2] == 4:
+        return _over_white(array.shape[:2], lambda rows: Image.fromarray(array[rows]))
+    return np.ascontiguousarray(array)
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    """Slices of rows, of about `_STRIP_PIXELS` pixels each."""
+    step = max(_STRIP_PIXELS // width, 1)
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))
+
+
+def _rgba_rows(image: Image.Image, rows: slice) -> Image.Image:
+    part = image.crop((0, rows.start, image.width, rows.stop))
+    return (part.convert("LA") if part.mode == "La" else part).convert("RGBA")
+
+
+def _over_white(size: tuple[int, int], read: Callable[[slice], Image.Image]) -> UInt8Array:
+    """Blends an image with white.
+
+    Args:
+        size: `(H, W)`.
+        read: Returns a slice of rows as RGBA. Rows are read in strips, because an RGBA copy of a large
+            palette image would take four times its memory.
+
+    Returns:
+        `(H, W, 3)`. If alpha is zero in the whole image, the colours are unchanged.
+    """
+    result = np.empty((*size, 3), np.uint8)
+    has_alpha = any(read(rows).getchannel("A").getbbox() for rows in _strips(*size))
+    for rows in _strips(*size):
+        rgba = read(rows)
+        if has_alpha:
+            strip = Image.new("RGB", rgba.size, "white")
+            strip.paste(rgba, mask=rgba)
+        else:
+            strip = rgba.convert("RGB")
+        result[rows] = np.asarray(strip)
+    return result

@@ -1,0 +1,112 @@
+"""Scales 16-bit images to 8 bits."""
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
+
+from pixelclip_sdk.support.images import open_image_file
+
+__all__ = ["eight_bit_grey", "pixel_layout", "scaled_colours", "used_bits"]
+
+UInt8Array = npt.NDArray[np.uint8]
+
+_log = logging.getLogger(__name__)
+
+_MAX_SAMPLE_VALUE = 281  # TIFF tag
+# Pillow keeps the high byte of 16-bit colours. Decoding with the opposite byte order gives the low byte.
+_OPPOSITE_BYTE_ORDER = {";16L": ";16B", ";16B": ";16L", ";16N": ";16B" if np.little_endian else ";16L"}
+
+
+def used_bits(largest: int) -> int:
+    """The smallest of the usual bit depths that holds a value; 16 for a black image."""
+    return next(bits for bits in (8, 10, 12, 14, 16) if largest < 1 << bits) if largest else 16
+
+
+def _warn_of_few_bits(name: str, largest: int, bits: int) -> None:
+    _log.warning(
+        "%s has 16-bit values, none above %d; it is read as an image of %d bits. If it is a dark image of "
+        "16 bits, convert it to uint8 and pass the array.",
+        name,
+        largest,
+        bits,
+    )
+
+
+def eight_bit_grey(image: Image.Image, name: str) -> UInt8Array:
+    """Scales a 16-bit greyscale image to 0–255."""
+    values = np.asarray(image)
+    bits = _stated_bits(image)
+    if bits is None:
+        largest = int(values.max())
+        bits = used_bits(largest)
+        if bits < 16:
+            _warn_of_few_bits(name, largest, bits)
+    levels = np.minimum(np.arange(1 << 16) >> (bits - 8), 255).astype(np.uint8)
+    if _tiff_tag(image, PHOTOMETRIC_INTERPRETATION) == 0:  # Zero is white. Pillow inverts only 8-bit files.
+        levels = 255 - levels
+    scaled: UInt8Array = levels[values]
+    return scaled
+
+
+def _stated_bits(image: Image.Image) -> int | None:
+    """Bits of white in a 16-bit greyscale file, 8 to 16; None if the file does not say fewer than 16."""
+    if image.format == "JPEG2000":  # Pillow has scaled it by the stated depth.
+        return 16
+    largest = _tiff_tag(image, _MAX_SAMPLE_VALUE) or 0
+    for bits in (largest.bit_length(), _tiff_tag(image, BITSPERSAMPLE) or 0):
+        if 8 <= bits < 16:
+            return bits
+    return None
+
+
+def _tiff_tag(image: Image.Image, tag: int) -> int | None:
+    """The first value of a tag; None if the image is not a TIFF file or has no such number."""
+    value = getattr(image, "tag_v2", {}).get(tag)
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else None
+
+
+def pixel_layout(image: Image.Image) -> str:
+    """Pillow's name of the pixel layout in a file that is not loaded yet, such as ``"RGB;16B"``."""
+    tiles = getattr(image, "tile", None)
+    args = tiles[0][3] if tiles else ""
+    layout = args[0] if isinstance(args, tuple) and args else args
+    return layout if isinstance(layout, str) else ""
+
+
+def scaled_colours(image: Image.Image, layout: str, file: Path | io.BytesIO, name: str) -> Image.Image:
+    """Scales the colours of a 16-bit file that uses only its lowest bits.
+
+    Args:
+        image: The image as Pillow reads it, RGB or RGBA: the high byte of every value.
+        layout: See `pixel_layout`.
+        file: The file, to read the low bytes from.
+        name: Name of the file for messages.
+    """
+    colours, depth = layout[:-4], layout[-4:]
+    # Of the high bytes, 64 and more are values of more than 14 bits.
+    if np.asarray(image)[:, :, :3].max() >= 64 or colours not in ("RGB", "RGBA", "RGBX"):
+        return image
+    opposite = colours + _OPPOSITE_BYTE_ORDER[depth]
+    with open_image_file(file) as low:
+        tiles: list[tuple[Any, ...]] = low.tile  # type: ignore[attr-defined]
+        for i, (*place, args) in enumerate(tiles):
+            tiles[i] = (*place, (opposite, *args[1:]) if isinstance(args, tuple) else opposite)
+        low.load()
+        values = np.asarray(image)[:, :, :3].astype(np.uint16) << 8 | np.asarray(low)[:, :, :3]
+    largest = int(values.max())
+    bits = used_bits(largest)
+    if bits == 16:
+        return image
+    _warn_of_few_bits(name, largest, bits)
+    scaled = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+    if image.mode == "RGBA":
+        scaled.putalpha(image.getchannel("A"))
+    scaled.info, scaled.format = image.info, image.format
+    return scaled

@@ -1,0 +1,103 @@
+"""Fonts for text in images.
+
+DejaVu Sans comes with the package and covers Latin, Greek, Cyrillic and more. For other scripts, the fonts of
+the operating system are searched.
+"""
+
+import functools
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+from PIL import ImageDraw, ImageFont
+
+__all__ = ["can_draw", "draw_text", "text_width"]
+
+# A code point that no font has. Fonts draw their placeholder for it, usually a box.
+_NO_CHARACTER = "\U0010ffff"
+_PROBE_SIZE = 16
+
+
+def can_draw(text: str) -> bool:
+    """Whether the fonts of this machine have all characters of a text."""
+    return all(_font_file(character) is not None for character in text)
+
+
+def text_width(text: str, size: int) -> float:
+    """Width of a text in pixels.
+
+    Args:
+        text: The text, drawn with the fonts that have its characters.
+        size: Font size in pixels.
+    """
+    return sum(font.getlength(part) for part, font in _parts(text, size))
+
+
+def draw_text(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int) -> None:
+    """Draw a text in black.
+
+    Args:
+        draw: Draws on the image.
+        place: `(x, y)` of the left end of the text and the middle of the line.
+        text: The text. Characters that no font has are drawn as a placeholder; see `can_draw`.
+        size: Font size in pixels.
+    """
+    x, y = place
+    for part, font in _parts(text, size):
+        draw.text((x, y), part, fill="black", font=font, anchor="lm")
+        x += font.getlength(part)
+
+
+def _parts(text: str, size: int) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
+    """Splits a text into parts that one font can draw."""
+    for file, characters in itertools.groupby(text, lambda character: _font_file(character) or _own_font()):
+        yield "".join(characters), _load(file, size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _font_file(character: str) -> Path | None:
+    """The first font file that has a character; None if there is none."""
+    for file in (_own_font(), *_system_fonts()):
+        try:
+            # The simple layout engine, because others put a dotted circle under a single combining mark.
+            font = _load(file, _PROBE_SIZE, ImageFont.Layout.BASIC)
+            if _glyph(font, character) != _glyph(font, _NO_CHARACTER):
+                return file
+        except (OSError, ValueError):  # Not a font that FreeType reads at this size.
+            continue
+    return None
+
+
+def _glyph(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(character)
+    return mask.size, bytes(mask)
+
+
+@functools.lru_cache(maxsize=64)
+def _load(file: Path, size: int, layout: ImageFont.Layout | None = None) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(file), size, layout_engine=layout)
+
+
+@functools.cache
+def _own_font() -> Path:
+    return Path(str(resources.files("pixelclip_sdk") / "assets" / "fonts" / "DejaVuSans.ttf"))
+
+
+@functools.cache
+def _system_fonts() -> tuple[Path, ...]:
+    """The font files of the operating system, regular styles first."""
+    home = Path.home()
+    if sys.platform == "win32":
+        windows = Path(os.environ.get("WINDIR", r"C:\Windows"))
+        folders = [windows / "Fonts", home / "AppData/Local/Microsoft/Windows/Fonts"]
+    elif sys.platform == "darwin":
+        folders = [Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts"]
+    else:
+        folders = [Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), home / ".local/share/fonts"]
+    files = [
+        file for folder in folders for suffix in ("ttf", "ttc", "otf") for file in folder.rglob(f"*.{suffix}")
+    ]
+    return tuple(sorted(files, key=lambda file: ("regular" not in file.name.lower(), str(file))))
