@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,8 @@ _GREY = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N")
 _STRIP_PIXELS = 1 << 18
 # Characters of a path that a message repeats: it may be an image in base64.
 _MESSAGE_CHARACTERS = 300
+# `Path` removes one of the two slashes. A single letter before the colon is a Windows drive.
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
 def load_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> UInt8Array:
@@ -120,10 +123,10 @@ def _open(source: ImageInput, channel_order: ChannelOrder) -> Picture:
         return _from_file(io.BytesIO(source), f"{len(source)} bytes")
     if isinstance(source, str | os.PathLike):
         name = str(source)[:_MESSAGE_CHARACTERS]
-        if "://" in name:
-            raise ImageError(f"{name} is a URL; expected an image file. Download it first")
         path = Path(source)
         if not is_file(path):
+            if _URL.match(name):
+                raise ImageError(f"{name} is a URL; expected an image file. Download it first.")
             problem = "is a folder" if is_folder(path) else "does not exist, or cannot be reached"
             raise ImageError(f"{name} {problem}; expected an image file")
         return _from_file(path, name)
@@ -149,6 +152,8 @@ def _image_errors(name: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image; expected one of {', '.join(IMAGE_FORMATS)}") from error
     except Exception as error:  # Damaged files make Pillow raise errors of almost any type.
+        if isinstance(error, OSError) and error.strerror:
+            raise ImageError(f"{name} cannot be read: {error.strerror}") from error
         reason = str(error) or type(error).__name__
         raise ImageError(f"{name} cannot be read as an image: {reason}. Is the file complete?") from error
 

@@ -55,14 +55,14 @@ def eight_bit_grey(image: Image.Image, name: str) -> UInt8Array:
 
 
 def _stated_bits(image: Image.Image) -> int | None:
-    """Bits of white in a 16-bit greyscale file, 8 to 16; None if the file does not say fewer than 16."""
+    """The bit depth, 8 to 16, that a 16-bit greyscale file states; None if it states none."""
     if image.format == "JPEG2000":  # Pillow has scaled it by the stated depth.
         return 16
     largest = _tiff_tag(image, _MAX_SAMPLE_VALUE) or 0
-    for bits in (largest.bit_length(), _tiff_tag(image, BITSPERSAMPLE) or 0):
-        if 8 <= bits < 16:
-            return bits
-    return None
+    if largest >= 128:
+        return min(largest.bit_length(), 16)
+    bits = _tiff_tag(image, BITSPERSAMPLE) or 0
+    return bits if 8 <= bits < 16 else None  # Of 16 bits, a camera may use fewer.
 
 
 def _tiff_tag(image: Image.Image, tag: int) -> int | None:
@@ -90,8 +90,14 @@ def scaled_colours(image: Image.Image, layout: str, file: Path | io.BytesIO, nam
         name: Name of the file for messages.
     """
     colours, depth = layout[:-4], layout[-4:]
-    # Of the high bytes, 64 and more are values of more than 14 bits.
-    if np.asarray(image)[:, :, :3].max() >= 64 or colours not in ("RGB", "RGBA", "RGBX"):
+    if np.asarray(image)[:, :, :3].max() >= 64:  # It uses more than 14 bits.
+        return image
+    if colours not in ("RGB", "RGBA", "RGBX"):
+        _log.warning(
+            "%s uses few of its 16 bits, and Pillow reads only the upper 8 of this kind of file. "
+            "Scale it to 8 bits first.",
+            name,
+        )
         return image
     opposite = colours + _OPPOSITE_BYTE_ORDER[depth]
     with open_image_file(file) as low:

@@ -14,11 +14,14 @@ from pathlib import Path
 
 from PIL import ImageDraw, ImageFont
 
+from pixelclip_sdk.support.files import files_below
+
 __all__ = ["can_draw", "draw_text", "text_width"]
 
 # A code point that no font has. Fonts draw their placeholder for it, usually a box.
 _NO_CHARACTER = "\U0010ffff"
-_PROBE_SIZE = 16
+# An odd size, which only scalable fonts have: bitmap fonts could not be drawn at the size of the text.
+_PROBE_SIZE = 17
 
 
 def can_draw(text: str) -> bool:
@@ -89,7 +92,7 @@ def _own_font() -> Path:
 @functools.cache
 def _system_fonts() -> tuple[Path, ...]:
     """The font files of the operating system, regular styles first."""
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home raises if there is none)
     if sys.platform == "win32":
         windows = Path(os.environ.get("WINDIR", r"C:\Windows"))
         folders = [windows / "Fonts", home / "AppData/Local/Microsoft/Windows/Fonts"]
@@ -97,7 +100,5 @@ def _system_fonts() -> tuple[Path, ...]:
         folders = [Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts"]
     else:
         folders = [Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), home / ".local/share/fonts"]
-    files = [
-        file for folder in folders for suffix in ("ttf", "ttc", "otf") for file in folder.rglob(f"*.{suffix}")
-    ]
+    files = [file for folder in folders for file in files_below(folder, {".ttf", ".ttc", ".otf"})]
     return tuple(sorted(files, key=lambda file: ("regular" not in file.name.lower(), str(file))))

@@ -30,7 +30,7 @@ def test_a_path_bytes_a_picture_and_an_array_give_the_same(tmp_path, patches):
         np.testing.assert_array_equal(load_image(source), patches)
 
 
-def test_bgr_is_turned(patches):
+def test_bgr_arrays_become_rgb(patches):
     np.testing.assert_array_equal(load_image(patches[:, :, ::-1], "bgr"), patches)
     bgra = np.dstack([patches[:, :, ::-1], np.full((64, 64), 255, np.uint8)])
     np.testing.assert_array_equal(load_image(bgra, "bgr"), patches)
@@ -54,7 +54,7 @@ def test_palette_and_one_bit_files_become_rgb(patches):
     np.testing.assert_array_equal(load_image(saved(Image.new("1", (2, 2), 1))), np.full((2, 2, 3), 255))
 
 
-def test_transparency_is_laid_over_white():
+def test_transparency_is_blended_with_white():
     rgba = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 128]]], np.uint8)
     expected = [[[255, 0, 0], [255, 255, 255], [127, 127, 127]]]
     for source in (rgba, Image.fromarray(rgba), saved(Image.fromarray(rgba))):
@@ -145,7 +145,7 @@ def test_the_orientation_of_an_image_that_was_turned_by_hand_is_ignored(patches)
         ("JPEG", {"exif": b"Exif\0\0II+\0\x08\0\0\0"}),
     ],
 )
-def test_damaged_exif_costs_no_picture(patches, format, options):
+def test_damaged_exif_is_ignored(patches, format, options):
     file = saved(Image.fromarray(patches), format, **options)
     np.testing.assert_array_equal(load_image(file), load_image(saved(Image.fromarray(patches), format)))
 
@@ -168,6 +168,7 @@ def test_other_modes_become_rgb(mode):
         (b"", "not an image"),
         (b"these bytes are a text", "not an image"),
         ("https://example.com/cat.jpg", "https://example.com/cat.jpg is a URL"),
+        (Path("https://example.com/cat.jpg"), "is a URL"),
         (42, "expected a path"),
         (None, "expected a path"),
         (np.zeros((0, 4, 3), np.uint8), "empty array"),
@@ -189,7 +190,7 @@ def test_unusable_sources_are_refused(source, message):
         load_image(source)
 
 
-def test_a_message_repeats_no_whole_picture_in_base64():
+def test_messages_shorten_images_in_base64():
     with pytest.raises(ImageError) as error:
         load_image("QUJD" * 2000)
     assert len(str(error.value)) < 500
@@ -203,7 +204,7 @@ def test_pgm_files_of_more_than_8_bits_are_scaled(largest, scale):
     assert np.abs(found.astype(int) - grey // scale).max() <= 1
 
 
-def test_pil_images_whose_file_is_no_good_are_refused(photo):
+def test_pil_images_of_damaged_or_closed_files_are_refused(photo):
     file = saved(Image.fromarray(photo), "JPEG")
     with pytest.raises(ImageError, match="a PIL image cannot be read"):
         load_image(Image.open(io.BytesIO(file[: len(file) // 2])))  # Pillow reads it when it is used.
@@ -222,7 +223,7 @@ def test_damaged_files_are_image_errors(file):
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "DDS"])
-def test_damage_that_pillow_has_other_errors_for_is_an_image_error(kind, photo):
+def test_damaged_files_of_other_formats_are_image_errors(kind, photo):
     if kind not in Image.SAVE:
         pytest.skip(f"this Pillow writes no {kind}")
     whole = saved(Image.fromarray(photo[:64, :64]), kind)
@@ -249,7 +250,7 @@ def test_truncated_and_damaged_files_are_refused(kind, photo):
         load_image(whole[: len(whole) // 2])
 
 
-def test_any_damage_gives_a_picture_or_an_image_error(photo):
+def test_damaged_files_give_an_image_or_an_image_error(photo):
     rng = np.random.default_rng(0)
     for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP"):
         whole = bytearray(saved(Image.fromarray(photo[:40, :40]), kind))
@@ -296,7 +297,7 @@ def test_memory_of_a_large_palette_image_with_transparency(tmp_path):
     assert peak * unit < (3 + 3) * side * side  # The result, and as much again.
 
 
-def test_an_opened_picture_is_nobody_elses(patches):
+def test_an_opened_pil_image_is_a_copy(patches):
     image = Image.fromarray(patches)
     assert open_image(image) is not image
     assert open_image(patches) is patches

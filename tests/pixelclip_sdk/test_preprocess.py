@@ -67,7 +67,7 @@ def test_a_fixed_size_that_keeps_the_aspect_is_padded(size, scaled):
 
 @pytest.mark.parametrize("size", [(30, 40), (384, 512), (700, 900), (1500, 2100)])
 @pytest.mark.parametrize("spec", [DYNAMIC, FIXED])
-def test_a_file_is_resized_where_it_was_decoded_with_the_same_pixels(photo, size, spec):
+def test_a_decoded_file_and_its_array_are_resized_alike(photo, size, spec):
     picture = Image.fromarray(photo).resize(size[::-1])
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -50,14 +50,14 @@ def test_plot_takes_long_names_and_many_classes():
     assert many.plot().width == 60
 
 
-def test_saved_labels_read_back_as_they_are(result, tmp_path):
+def test_saved_labels_are_read_back(result, tmp_path):
     path = result.save_labels(tmp_path / "labels.png")
     with Image.open(path) as image:
         assert image.mode == "P"
         np.testing.assert_array_equal(np.asarray(image), result.labels)
 
 
-def test_uint16_labels_read_back_as_they_are(tmp_path):
+def test_saved_uint16_labels_are_read_back(tmp_path):
     labels = np.array([[0, 300, 65535]], np.uint16)
     result = Segmentation(
         labels=labels,
@@ -76,7 +76,7 @@ def test_save_writes_the_overlay(result, tmp_path, name):
         assert image.size == result.plot().size
 
 
-def test_saving_where_it_cannot_be_is_refused_and_leaves_nothing(result, tmp_path):
+def test_a_refused_save_leaves_no_file(result, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot write"):
         result.save(tmp_path / "file" / "out.png")
@@ -104,7 +104,7 @@ def test_a_failed_write_keeps_the_old_file(result, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
 
 
-def test_writers_of_one_file_never_mix(fake, patches, tmp_path):
+def test_concurrent_writers_of_one_file_do_not_mix(fake, patches, tmp_path):
     path = tmp_path / "labels.png"
     results = [fake.predict(np.roll(patches, 8 * i, axis=1)) for i in range(4)]
     failures = []
@@ -206,7 +206,7 @@ def jpeg(patches):
     return buffer.getvalue()
 
 
-def test_the_picture_of_a_file_becomes_an_array_once(fake, jpeg):
+def test_the_image_of_a_file_is_converted_to_an_array_once(fake, jpeg):
     result = fake.predict(jpeg)
     assert isinstance(result.__dict__["image"], Image.Image)
     with ThreadPoolExecutor(8) as pool:
@@ -223,7 +223,7 @@ def test_a_result_can_be_copied_and_pickled(fake, jpeg):
         np.testing.assert_array_equal(copy.labels, result.labels)
 
 
-def test_the_callers_image_is_not_the_results(fake, patches):
+def test_later_changes_of_a_pil_image_do_not_reach_the_result(fake, patches):
     image = Image.fromarray(patches)
     result = fake.predict(image)
     image.paste((1, 2, 3), (0, 0, 64, 64))

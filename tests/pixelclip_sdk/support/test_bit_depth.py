@@ -15,9 +15,9 @@ RAMP = np.array([[0, 1, 2, 3], [4, 5, 6, 7]]) / 7
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """A 16-bit PNG of greyscale `(H, W)`, RGB `(H, W, 3)` or RGBA `(H, W, 4)`, which Pillow cannot write."""
+    """A 16-bit PNG, which Pillow cannot write: `(H, W)` greyscale, or `(H, W, 2…4)` LA, RGB or RGBA."""
     height, width = pixels.shape[:2]
-    colour_type = {2: 0, 3: {3: 2, 4: 6}.get(pixels.shape[-1])}[pixels.ndim]
+    colour_type = {2: 0, 3: {2: 4, 3: 2, 4: 6}.get(pixels.shape[-1])}[pixels.ndim]
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -125,6 +125,20 @@ def test_colour_files_are_scaled_by_the_bits_they_use(write, bits, caplog):
         found = load_image(write(values))
     np.testing.assert_array_equal(found, values >> (bits - 8))
     assert f"read as an image of {bits} bits" in caplog.text
+
+
+def test_a_stated_white_of_16_bits_keeps_a_dark_file_dark(caplog):
+    values = (RAMP * 4000).astype(np.uint16)
+    found = load_image(tiff(values, max_sample_value=65535))[:, :, 0]
+    np.testing.assert_array_equal(found, values >> 8)
+    assert not caplog.text
+
+
+def test_dark_files_that_pillow_reads_in_8_bits_only_give_a_warning(caplog):
+    """16-bit greyscale with alpha."""
+    with caplog.at_level(logging.WARNING):
+        load_image(png(np.full((2, 2, 2), 4095, np.uint16)))
+    assert "Scale it to 8 bits first" in caplog.text
 
 
 def test_the_alpha_of_a_12_bit_file_stays(caplog):
