@@ -19,7 +19,7 @@ from pixelclip_sdk.support.colour_profile import to_srgb
 from pixelclip_sdk.support.files import is_file, is_folder
 from pixelclip_sdk.support.images import IMAGE_FORMATS, ignore_warnings, open_image_file, orientation
 
-__all__ = ["ChannelOrder", "ImageInput", "Picture", "load_image", "open_image", "picture_size"]
+__all__ = ["ChannelOrder", "ImageInput", "Picture", "load_image", "open_image", "picture_size", "to_array"]
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 ChannelOrder = Literal["rgb", "bgr"]
@@ -37,10 +37,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Modes that Pillow converts to RGB.
+_CONVERTIBLE = ("RGB", "RGBX", "L", "P", "1", "CMYK", "YCbCr", "HSV")
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 _GREY = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N")
-# Pixels that are converted at a time, where the conversion needs large temporary arrays.
-_STRIP_PIXELS = 1 << 18
+# Pixels of the strips in which large images are converted, which limits the memory for temporary arrays.
+_STRIP_PIXELS = 1 << 19
 # Characters of a path that a message repeats: it may be an image in base64.
 _MESSAGE_CHARACTERS = 300
 # `Path` removes one of the two slashes. A single letter before the colon is a Windows drive.
@@ -82,7 +84,7 @@ def load_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> UInt8
         >>> load_image(grey).shape
         (480, 640, 3)
     """
-    return np.asarray(_open(source, channel_order))
+    return to_array(_open(source, channel_order))
 
 
 def open_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> Picture:
@@ -99,7 +101,27 @@ def open_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> Pictu
         ImageError: See `load_image`.
     """
     picture = _open(source, channel_order)
-    return picture.copy() if isinstance(picture, Image.Image) and picture is source else picture
+    if isinstance(picture, np.ndarray):
+        return picture
+    return picture.copy() if picture is source and picture.mode == "RGB" else _rgb(picture)
+
+
+def to_array(picture: Picture) -> UInt8Array:
+    """Returns an image as an array: `(H, W, 3)` uint8 RGB.
+
+    Args:
+        picture: An array, or a PIL image of RGB or another mode that Pillow converts to RGB.
+    """
+    if isinstance(picture, np.ndarray):
+        return picture
+    height, width = picture.height, picture.width
+    if height * width <= _STRIP_PIXELS:
+        return np.asarray(_rgb(picture))
+    # For large images, strips take a third of the time and less memory.
+    array = np.empty((height, width, 3), np.uint8)
+    for rows in _strips(height, width):
+        array[rows] = np.asarray(_rgb(picture.crop((0, rows.start, width, rows.stop))))
+    return array
 
 
 def picture_size(picture: Picture) -> tuple[int, int]:
@@ -110,7 +132,10 @@ def picture_size(picture: Picture) -> tuple[int, int]:
 
 
 def _open(source: ImageInput, channel_order: ChannelOrder) -> Picture:
-    """Does the work of `open_image`, but may return `source` itself."""
+    """Returns an upright sRGB image, of RGB or another mode that Pillow converts to RGB, or an array.
+
+    May return `source` itself.
+    """
     if channel_order not in ("rgb", "bgr"):
         raise ImageError(f'channel_order is {channel_order!r}; expected "rgb" or "bgr"')
     if isinstance(source, np.ndarray):
@@ -168,18 +193,18 @@ def _from_file(file: Path | io.BytesIO, name: str) -> Picture:
 
 
 def _from_pil(image: Image.Image, name: str) -> Picture:
-    """Converts to upright RGB; returns `image` itself if there is nothing to do."""
+    """Converts to upright 8-bit sRGB, of any mode; returns `image` itself if there is nothing to do."""
     if 0 in image.size:
         raise ImageError(f"{name} is {image.width}×{image.height} pixels; expected at least 1×1")
     # A copy of a large image costs as much as decoding it, so images are copied only where necessary.
-    picture = _to_rgb(image, name)
+    picture = _to_eight_bits(image, name)
     if image.format is None or (turn := _TURNS.get(orientation(image))) is None:
         return picture
     return (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).transpose(turn)
 
 
-def _to_rgb(image: Image.Image, name: str) -> Picture:
-    """Converts to RGB without turning the image."""
+def _to_eight_bits(image: Image.Image, name: str) -> Picture:
+    """Converts to 8-bit sRGB: RGB, or another mode that Pillow converts to RGB."""
     if image.mode == "I" and image.format == "PPM":  # Pillow has scaled 9 to 16 bits to 65535.
         return _from_array((np.asarray(image) >> 8).astype(np.uint8), "rgb")
     if image.mode in ("I", "F"):
@@ -197,6 +222,12 @@ def _to_rgb(image: Image.Image, name: str) -> Picture:
         image = Image.fromarray(array)
     if profile:
         image = to_srgb(image, profile, grey, name)
+    if image.mode not in _CONVERTIBLE:
+        raise ImageError(f"{name} has pixels of mode {image.mode!r}; expected {', '.join(_CONVERTIBLE)}")
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelclip_sdk.errors import OutputError, PixelClipError, VocabularyError
-from pixelclip_sdk.image import Picture, picture_size
+from pixelclip_sdk.image import Picture, picture_size, to_array
 from pixelclip_sdk.postprocess import label_dtype, scores_upsampled, unknown_label
 from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.hints import did_you_mean
@@ -67,7 +67,7 @@ class _LazyImage:
         if isinstance(picture, np.ndarray):
             return picture
         with self._lock:
-            array = np.asarray(result.__dict__["image"])
+            array = to_array(result.__dict__["image"])
             result.__dict__["image"] = array
         return array
 

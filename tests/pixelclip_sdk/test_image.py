@@ -150,7 +150,7 @@ def test_damaged_exif_is_ignored(patches, format, options):
     np.testing.assert_array_equal(load_image(file), load_image(saved(Image.fromarray(patches), format)))
 
 
-@pytest.mark.parametrize("mode", ["CMYK", "LA", "YCbCr", "HSV"])
+@pytest.mark.parametrize("mode", ["CMYK", "LA", "YCbCr", "HSV", "RGBX", "1", "P"])
 def test_other_modes_become_rgb(mode):
     image = load_image(
         Image.new("RGB", (5, 4), (10, 20, 30)).convert("L" if mode == "LA" else "RGB").convert(mode)
@@ -182,6 +182,7 @@ def test_other_modes_become_rgb(mode):
         (np.full((4, 4, 3), 1000, np.uint16), "image >> 2).astype(np.uint8), if white is 1023"),
         (np.zeros((4, 4, 3), bool), "bool"),
         (Image.new("F", (3, 3)), "32 bits"),
+        (Image.new("LAB", (3, 3)), "mode 'LAB'; expected RGB"),
         (Image.new("RGB", (0, 3)), "at least 1×1"),
     ],
 )
@@ -273,6 +274,12 @@ def test_a_decompression_bomb_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)
     with pytest.raises(ImageError, match=r"too many pixels.*100000.*Make it smaller first"):
         load_image(file)
+
+
+def test_large_images_become_the_same_arrays():
+    pixels = np.random.default_rng(0).integers(0, 256, (1300, 1000, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(load_image(Image.fromarray(pixels)), pixels)
+    np.testing.assert_array_equal(load_image(saved(Image.fromarray(pixels))), pixels)
 
 
 def test_memory_of_a_large_palette_image_with_transparency(tmp_path):
