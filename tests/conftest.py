@@ -10,7 +10,7 @@ import pytest
 from pixelclip_sdk import Segmenter, Vocabulary
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.bundle import InputSpec
-from pixelclip_sdk.preprocess import load_image
+from pixelclip_sdk.image import load_image
 
 COLOURS = {
     "red": (255, 0, 0),

@@ -150,13 +150,17 @@ def test_damaged_exif_is_ignored(patches, format, options):
     np.testing.assert_array_equal(load_image(file), load_image(saved(Image.fromarray(patches), format)))
 
 
-@pytest.mark.parametrize("mode", ["CMYK", "LA", "YCbCr", "HSV", "RGBX", "1", "P"])
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "RGBX", "P", "RGBA"])
 def test_other_modes_become_rgb(mode):
-    image = load_image(
-        Image.new("RGB", (5, 4), (10, 20, 30)).convert("L" if mode == "LA" else "RGB").convert(mode)
-    )
+    image = load_image(Image.new("RGB", (5, 4), (51, 102, 204)).convert(mode))
     assert image.shape == (4, 5, 3)
-    assert image.dtype == np.uint8
+    assert np.abs(image.astype(int) - [51, 102, 204]).max() <= 3
+
+
+@pytest.mark.parametrize(("mode", "value"), [("L", 200), ("LA", 200), ("1", 255), ("1", 0)])
+def test_grey_modes_become_rgb(mode, value):
+    image = load_image(Image.new("L", (5, 4), value).convert(mode))
+    np.testing.assert_array_equal(image, np.full((4, 5, 3), value))
 
 
 @pytest.mark.parametrize(
