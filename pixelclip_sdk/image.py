@@ -142,8 +142,9 @@ def _open(source: ImageInput, channel_order: ChannelOrder) -> Picture:
         return _from_array(source, channel_order)
     if isinstance(source, Image.Image):
         with _image_errors("a PIL image"):
+            layout = pixel_layout(source)
             source.load()  # Its file may not have been read yet.
-            return _from_pil(source, "a PIL image")
+            return _from_pil(scaled_colours(source, layout, None, "a PIL image"), "a PIL image")
     if isinstance(source, bytes | bytearray):
         return _from_file(io.BytesIO(source), f"{len(source)} bytes")
     if isinstance(source, str | os.PathLike):
@@ -187,9 +188,7 @@ def _from_file(file: Path | io.BytesIO, name: str) -> Picture:
     with _image_errors(name), open_image_file(file) as image:
         layout = pixel_layout(image)
         image.load()
-        if ";16" in layout and image.mode in ("RGB", "RGBA"):
-            image = scaled_colours(image, layout, file, name)
-        return _from_pil(image, name)
+        return _from_pil(scaled_colours(image, layout, file, name), name)
 
 
 def _from_pil(image: Image.Image, name: str) -> Picture:

@@ -80,22 +80,26 @@ def pixel_layout(image: Image.Image) -> str:
     return layout if isinstance(layout, str) else ""
 
 
-def scaled_colours(image: Image.Image, layout: str, file: Path | io.BytesIO, name: str) -> Image.Image:
+def scaled_colours(image: Image.Image, layout: str, file: Path | io.BytesIO | None, name: str) -> Image.Image:
     """Scales the colours of a 16-bit file that uses only its lowest bits.
 
     Args:
-        image: The image as Pillow reads it, RGB or RGBA: the high byte of every value.
-        layout: See `pixel_layout`.
-        file: The file, to read the low bytes from.
+        image: The loaded image. Of 16-bit colours, Pillow has kept the high bytes.
+        layout: The layout of the file; see `pixel_layout`.
+        file: The file, to read the low bytes from; None if it is not available.
         name: Name of the file for messages.
+
+    Returns:
+        The scaled image; or `image` itself if it is of 8 bits, is greyscale or uses more than 14 bits.
     """
     colours, depth = layout[:-4], layout[-4:]
+    if depth not in _OPPOSITE_BYTE_ORDER or image.mode not in ("RGB", "RGBA"):
+        return image
     if np.asarray(image)[:, :, :3].max() >= 64:  # It uses more than 14 bits.
         return image
-    if colours not in ("RGB", "RGBA", "RGBX"):
+    if file is None or colours not in ("RGB", "RGBA", "RGBX"):
         _log.warning(
-            "%s uses few of its 16 bits, and Pillow reads only the upper 8 of this kind of file. "
-            "Scale it to 8 bits first.",
+            "%s uses less than 15 of its 16 bits, and Pillow reads the upper 8. Scale it to 8 bits first.",
             name,
         )
         return image

@@ -50,9 +50,9 @@ def test_equals_interpolate_then_argmax(shape, size):
 
 @pytest.mark.parametrize("covered", [(1.0, 1.0), (0.51, 0.9)])
 @pytest.mark.parametrize(("shape", "size"), CASES)
-def test_labels_alone_and_scores_alone_are_the_same(shape, size, covered):
+def test_labels_and_scores_equal_those_of_argmax_upsampled(shape, size, covered):
     rng = np.random.default_rng(5)
-    for noise in (1, 0.1):  # Few cells that one class has for itself, and many.
+    for noise in (1, 0.1):  # Few cells with a single candidate, and many.
         logits = (rng.normal(size=(shape[0], 1, 1)) + noise * rng.normal(size=shape)).astype(np.float32)
         labels, scores = argmax_upsampled(logits, size, covered=covered)
         alone = labels_upsampled(logits, size, covered=covered)
@@ -88,7 +88,7 @@ def test_labels_are_uint8_up_to_255_classes_then_uint16():
     assert (labels(256, 0.5) == 65535).all()
 
 
-def test_the_threshold_only_hides_what_is_below_it():
+def test_the_threshold_hides_only_pixels_below_it():
     logits = np.random.default_rng(3).normal(size=(6, 4, 4)).astype(np.float32)
     plain, scores = argmax_upsampled(logits, (16, 16))
     hidden, same = argmax_upsampled(logits, (16, 16), threshold=0.5)
@@ -126,7 +126,7 @@ def test_many_classes_on_a_fine_grid_need_no_copy_of_the_logits(function):
 
 
 @pytest.mark.parametrize("covered", [(1, 0.75), (0.3, 1), (0.51, 0.99)])
-def test_padding_has_no_part_in_the_labels(covered):
+def test_padding_does_not_affect_labels(covered):
     logits = np.random.default_rng(1).normal(size=(6, 16, 16)).astype(np.float32)
     rows, columns = (math.ceil(16 * share) for share in covered)
     labels, scores = argmax_upsampled(logits, (90, 70), covered=covered)
@@ -136,7 +136,7 @@ def test_padding_has_no_part_in_the_labels(covered):
     assert (again[1] == scores).all()
 
 
-def test_a_covered_part_is_interpolated_as_if_it_were_alone():
+def test_a_covered_part_is_interpolated_like_a_smaller_grid():
     logits = np.random.default_rng(1).normal(size=(6, 16, 16)).astype(np.float32)
     part = argmax_upsampled(logits, (60, 80), covered=(0.5, 1))
     alone = argmax_upsampled(logits[:, :8], (60, 80))

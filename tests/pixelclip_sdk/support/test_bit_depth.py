@@ -135,10 +135,13 @@ def test_a_stated_white_of_16_bits_keeps_a_dark_file_dark(caplog):
 
 
 def test_dark_files_that_pillow_reads_in_8_bits_only_give_a_warning(caplog):
-    """16-bit greyscale with alpha."""
-    with caplog.at_level(logging.WARNING):
-        load_image(png(np.full((2, 2, 2), 4095, np.uint16)))
-    assert "Scale it to 8 bits first" in caplog.text
+    """16-bit greyscale with alpha, and PIL images."""
+    colours = png(np.full((2, 2, 3), 4095, np.uint16))
+    for source in (png(np.full((2, 2, 2), 4095, np.uint16)), Image.open(io.BytesIO(colours))):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            load_image(source)
+        assert "Scale it to 8 bits first" in caplog.text
 
 
 def test_the_alpha_of_a_12_bit_file_stays(caplog):
@@ -148,6 +151,15 @@ def test_the_alpha_of_a_12_bit_file_stays(caplog):
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(load_image(png(values))[:, 0], [[0, 0, 255], [255, 255, 255]])
     assert "12 bits" in caplog.text
+
+
+def test_files_of_16_bits_a_pixel_are_not_files_of_16_bits_a_channel(caplog):
+    """A dark BMP file of 5, 6 and 5 bits."""
+    header = struct.pack("<IiiHHIIiiII3I", 40, 2, -1, 1, 16, 3, 4, 0, 0, 0, 0, 0xF800, 0x07E0, 0x001F)
+    pixels = struct.pack("<2H", 0b00001_000000_00000, 0b00000_000001_00001)
+    file = struct.pack("<2sIHHI", b"BM", 14 + 52 + 4, 0, 0, 14 + 52) + header + pixels
+    np.testing.assert_array_equal(load_image(file)[0], [[8, 0, 0], [0, 4, 8]])
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("write", [png, lambda pixels: rgb_tiff(pixels, "<")])
