@@ -22,6 +22,7 @@ from pixelclip_sdk.support.files import files_below, is_file
 
 __all__ = [
     "IMAGE_FORMATS",
+    "RESULT_SUFFIXES",
     "find_images",
     "ignore_warnings",
     "image_suffixes",
@@ -31,6 +32,9 @@ __all__ = [
 
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 """Pillow's names of the readable formats. A build of Pillow may lack some of them, AVIF for example."""
+
+RESULT_SUFFIXES = (".overlay.png", ".labels.png")
+"""Name endings of the pictures that `pixelclip predict` writes. They are not read as input from a folder."""
 
 
 def open_image_file(file: str | os.PathLike[str] | io.BytesIO) -> Image.Image:

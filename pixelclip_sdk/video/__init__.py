@@ -1,4 +1,6 @@
-"""Video: sources of frames, the pipeline that segments them, and the writer of video files.
+"""Video input and output.
 
-What happens to one frame is in `segmenter`, not here.
+* `sources.open_source` opens files, cameras, network streams, folders and arrays.
+* `pipeline.segment_frames` segments their frames in background threads.
+* `writer.write_video` writes video files.
 """

@@ -1,6 +1,9 @@
-"""Writing video: H.264 where PyAV has an encoder for it, else MPEG-4. The extra `video`."""
+"""Writes video files: H.264 where PyAV has an encoder for it, else MPEG-4. Takes the extra `video`."""
 
 import contextlib
+import itertools
+import logging
+import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -10,32 +13,53 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelclip_sdk.errors import OutputError
-from pixelclip_sdk.support.files import atomic_write
-from pixelclip_sdk.video.sources import import_av
+from pixelclip_sdk.errors import ImageError, OutputError
+from pixelclip_sdk.video.decoder import is_hd
+from pixelclip_sdk.video.pyav import explain, file_url, import_av
 
 __all__ = ["VideoWriter", "write_video"]
 
+_log = logging.getLogger(__name__)
+
 _SUFFIXES = (".mp4", ".mov", ".mkv")
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
-# Sources that state no rate, or an absurd one (some cameras give the ticks of their clock).
-_USUAL_FPS = Fraction(25)
+# For sources that state no rate or an absurd one. Some cameras state the ticks of their clock.
+_DEFAULT_FPS = Fraction(25)
 _MAX_FPS = 240
-# Bits a pixel and frame for encoders that know no constant quality.
-_BITS_PER_PIXEL = 0.15
+# MPEG-4 stores the ticks per second in 16 bits.
+_MAX_TICKS = 65535
+# Matroska and others round times to milliseconds. Nearer than this, a time is taken for a multiple of 1 / fps.
+_ROUNDED_S = 0.00051
+_BITS_PER_PIXEL = 0.15  # For OpenH264, which has no constant quality.
+_MPEG4_QUALITY = 4  # The quantiser, 1 (best) to 31.
+# An MP4 file is a series of one-second fragments until it is closed, and then an ordinary MP4 file.
+_FRAGMENTS = {"movflags": "+hybrid_fragmented", "frag_duration": "1000000"}
+# Colour values of H.273: BT.709, and the matrix of BT.601. RGB pictures have the primaries of BT.709.
+_BT709, _BT601 = 1, 6
+_LIMITED_RANGE = 1
 
 
 @contextlib.contextmanager
-def write_video(path: str | os.PathLike[str], fps: Fraction | None = None) -> Iterator["VideoWriter"]:
-    """Yield a writer of frames. The file appears, whole, when the body ends without an exception.
+def write_video(path: str | os.PathLike[str], fps: Fraction | float | None = None) -> Iterator["VideoWriter"]:
+    """Yield a `VideoWriter` for a new video file.
+
+    Frames are written to ``NAME.partial.mp4`` beside the target, which gets its name when the body ends. If
+    the body raises, or the process dies, the partial file stays and plays, and an existing file at `path` is
+    not touched. Partial files are never overwritten: the next one is called ``NAME.partial-2.mp4``.
 
     Args:
-        path: A file whose name ends in ``.mp4``, ``.mov`` or ``.mkv``. An existing one is replaced.
-        fps: Frames a second; None for 25.
+        path: The file to write. Its name ends in ``.mp4``, ``.mov`` or ``.mkv``.
+        fps: Nominal frames per second; None, or a value outside 1 to 240, means 25. It spaces frames that
+            are written without a time.
 
     Raises:
-        OutputError: The file cannot be written, its name ends in something else, or there were no frames.
+        OutputError: The file cannot be written, the suffix is unknown, or no frame was written.
         BackendUnavailableError: PyAV is not installed.
+
+    Example:
+        >>> with write_video("out.mp4", Fraction(30)) as writer:
+        ...     for result in segmenter.stream("in.mp4"):
+        ...         writer.write(np.asarray(result.plot()), result.frame.time_s)
     """
     target = Path(path)
     if target.suffix.lower() not in _SUFFIXES:
@@ -43,81 +67,140 @@ def write_video(path: str | os.PathLike[str], fps: Fraction | None = None) -> It
             f"cannot write a video as {target.name!r}; expected a name ending in {', '.join(_SUFFIXES)}"
         )
     av = import_av()
-    rate = fps if fps is not None and 1 <= fps <= _MAX_FPS else _USUAL_FPS
-    with atomic_write(target) as temporary:
-        try:
-            with av.open(str(temporary), "w") as container:
-                writer = VideoWriter(av, container, rate)
-                yield writer
-                writer.flush()
-        except av.FFmpegError as error:
-            raise OutputError(
-                f"cannot write {target}: {error.strerror or error}. Is the disk full?"
-            ) from error
+    partial = _create_partial(target)
+    writer = None
+    try:
+        writer = VideoWriter(av, partial, target, fps)
+        yield writer
+        writer.close()
+        with _output_errors(av, target):
+            partial.replace(target)
+    except BaseException:
+        if writer is not None:
+            with contextlib.suppress(OutputError):
+                writer.close()
+        if writer is None or writer.frames == 0:
+            partial.unlink(missing_ok=True)
+        else:
+            _log.warning("%s was not finished. The recording until then is in %s", target, partial)
+        raise
 
 
 class VideoWriter:
-    """Takes frames of one size. Made by `write_video`.
+    """Encodes frames of one size into a file. Created by `write_video`.
 
-    Args:
-        av: The package.
-        container: Opened for writing.
-        fps: Frames a second, and the grid that times are rounded to.
+    Attributes:
+        frames: Number of frames written so far.
     """
 
-    def __init__(self, av: Any, container: Any, fps: Fraction) -> None:
+    def __init__(self, av: Any, file: Path, target: Path, fps: Fraction | float | None) -> None:
+        self.frames = 0
         self._av = av
-        self._container = container
-        self._fps = fps
+        self._file = file
+        self._target = target
+        known = fps is not None and 1 <= fps <= _MAX_FPS
+        self._fps = Fraction(fps).limit_denominator(1001) if fps is not None and known else _DEFAULT_FPS
+        # Ticks per second: a multiple of the rate's numerator, so that a constant rate is exact.
+        self._ticks = _MAX_TICKS // self._fps.numerator * self._fps.numerator or _MAX_TICKS
         self._stream: Any = None
+        self._reformatter = av.video.reformatter.VideoReformatter()
         self._size = (0, 0)
-        self._last = -1
+        self._last = -_MAX_TICKS  # Display time of the previous frame, in ticks.
+        options = {"flush_packets": "1"} | (_FRAGMENTS if file.suffix.lower() != ".mkv" else {})
+        with _output_errors(self._av, self._target):
+            self._container = av.open(file_url(file), "w", options=options)
 
     def write(self, image: npt.NDArray[np.uint8], time_s: float | None = None) -> None:
         """Add a frame.
 
         Args:
-            image: `(H, W, 3)` uint8 RGB. Encoders take even sides only: an odd one is drawn out by one pixel.
-            time_s: When it is shown, in seconds from the start; None for one frame's time after the last.
+            image: `(H, W, 3)` uint8 RGB. Encoders need even sides; an odd side is extended by one pixel.
+            time_s: Display time in seconds from the start. A time that is not after the previous frame's
+                becomes 1 ms after it. None means one frame interval after the previous frame.
 
         Raises:
-            OutputError: It is not of the first frame's size.
+            ImageError: `image` has another shape or dtype, or `time_s` is not finite.
+            OutputError: The image is not of the first frame's size, or the file cannot be written.
         """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ImageError(f"got {image.dtype} {image.shape}; expected uint8 (H, W, 3), 0–255 RGB")
+        if time_s is not None and not math.isfinite(time_s):
+            raise ImageError(f"time_s is {time_s}; expected seconds from the start")
         height, width = image.shape[:2]
-        if self._stream is None:
-            self._size = (height, width)
-            self._stream = self._open_stream(height + height % 2, width + width % 2)
-        if (height, width) != self._size:
+        if self._stream is not None and (height, width) != self._size:
             raise OutputError(
                 f"a frame is {width}×{height}, those before it {self._size[1]}×{self._size[0]}; "
                 "a video has one size. Bring the pictures to one size first."
             )
-        if height % 2 or width % 2:
+        even = height + height % 2, width + width % 2
+        if even != (height, width):
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
-        # Two frames cannot share a place: where a source is faster than it says, they queue up.
-        place = self._last + 1 if time_s is None else max(round(time_s * self._fps), self._last + 1)
-        self._last = frame.pts = place
-        frame.time_base = 1 / self._fps
-        self._container.mux(self._stream.encode(frame))
+        interval = round(self._ticks / self._fps)
+        if time_s is not None:
+            regular = round(time_s * self._fps) / self._fps
+            if abs(regular - time_s) < _ROUNDED_S:
+                time_s = float(regular)
+            place = max(round(time_s * self._ticks), self._last + self._ticks // 1000, 0)
+        else:
+            place = self._last + interval if self.frames else 0
+        with _output_errors(self._av, self._target):
+            if self._stream is None:
+                self._stream = self._add_stream(*even)
+                self._size = (height, width)
+            frame = self._reformatter.reformat(
+                self._av.VideoFrame.from_ndarray(image, format="rgb24"),
+                format="yuv420p",
+                dst_colorspace=self._matrix(*even),
+                dst_color_range=_LIMITED_RANGE,
+            )
+            frame.pts, frame.duration = place, interval
+            frame.time_base = Fraction(1, self._ticks)
+            packets = self._stream.encode(frame)
+            self._last = place
+            self.frames += 1
+            self._container.mux(packets)
 
-    def flush(self) -> None:
-        """Write what the encoder still holds.
+    def close(self) -> None:
+        """Write the frames that the encoder holds, and close the file. `write_video` calls this.
 
         Raises:
-            OutputError: There were no frames.
+            OutputError: No frame was written, or the file cannot be written.
         """
-        if self._stream is None:
-            raise OutputError("there were no frames to write")
-        self._container.mux(self._stream.encode())
+        container, self._container = self._container, None
+        if container is None:
+            return
+        try:
+            with _output_errors(self._av, self._target):
+                with container:
+                    if self._stream is not None:
+                        container.mux(self._stream.encode())
+                with self._file.open("rb+") as file:
+                    os.fsync(file.fileno())
+        finally:
+            self._stream = None
+        if self.frames == 0:
+            raise OutputError(f"cannot write {self._target}: there were no frames to write")
 
-    def _open_stream(self, height: int, width: int) -> Any:
+    @staticmethod
+    def _matrix(height: int, width: int) -> int:
+        return _BT709 if is_hd(height, width) else _BT601
+
+    def _add_stream(self, height: int, width: int) -> Any:
         name = next(name for name in _ENCODERS if self._has(name))
         stream = self._container.add_stream(name, rate=self._fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context = stream.codec_context
+        context.time_base = Fraction(1, self._ticks)
+        context.colorspace = self._matrix(height, width)
+        context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED_RANGE
         if name == "libx264":
-            # Half the time of the default for the same quality, in a slightly larger file.
-            stream.options = {"preset": "veryfast"}
+            # Half the time of the default preset at the same quality, for a slightly larger file. B-frames
+            # would delay the first display time of a fragmented file.
+            stream.options = {"preset": "veryfast", "bf": "0"}
+        elif name == "mpeg4":
+            context.qscale = True
+            context.global_quality = _MPEG4_QUALITY * 118  # FF_QP2LAMBDA
         else:
             stream.bit_rate = int(width * height * self._fps * _BITS_PER_PIXEL)
         return stream
@@ -128,3 +211,35 @@ class VideoWriter:
         except self._av.codec.codec.UnknownCodecError:
             return False
         return True
+
+
+@contextlib.contextmanager
+def _output_errors(av: Any, target: Path) -> Iterator[None]:
+    """Raise errors of FFmpeg and of the operating system as `OutputError`."""
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        raise OutputError(f"cannot write {target}: {explain(error)}") from error
+
+
+def _create_partial(target: Path) -> Path:
+    """Create an empty file beside `target` whose name no other file has.
+
+    Raises:
+        OutputError: It cannot be created.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise OutputError(f"cannot write {target}: it is a folder. Name a file in it.")
+        for i in itertools.count(1):
+            number = f"-{i}" if i > 1 else ""
+            partial = target.with_name(f"{target.stem[:200]}.partial{number}{target.suffix}")
+            with contextlib.suppress(FileExistsError):
+                partial.touch(exist_ok=False)
+                return partial
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {explain(error)}. Choose a folder that can be written."
+        ) from error
+    raise AssertionError("unreachable")

@@ -71,7 +71,7 @@ def test_a_folder_works_like_a_video(tmp_path, photo):
     assert len(list(open_source(out))) == 3
 
 
-def test_a_failure_leaves_nothing_and_names_the_frame(tmp_path, photo, capsys):
+def test_a_failure_keeps_the_frames_before_and_names_the_frame(tmp_path, photo, capsys):
     frames = tmp_path / "frames"
     frames.mkdir()
     for i in range(3):
@@ -80,7 +80,8 @@ def test_a_failure_leaves_nothing_and_names_the_frame(tmp_path, photo, capsys):
     out = tmp_path / "out.mp4"
     assert main(["video", str(frames), "--classes", "cat", "--out", str(out)]) == 1
     assert "frame 3: " in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "out.partial.mp4"]
+    assert len(list(open_source(tmp_path / "out.partial.mp4"))) == 3
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ class Camera:
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("live", [True, False])
-def test_stopping_keeps_a_recording_but_no_half_of_a_file(fake, tmp_path, monkeypatch, live, sent):
+def test_stopping_keeps_the_frames_so_far(fake, tmp_path, monkeypatch, live, sent):
     write = VideoWriter.write
 
     def interrupted(self, image, time_s=None):
@@ -145,5 +146,7 @@ def test_stopping_keeps_a_recording_but_no_half_of_a_file(fake, tmp_path, monkey
         with pytest.raises(KeyboardInterrupt):
             run_video(fake, camera, buffer="all", on_error="raise", out=out, labels=None)
         assert not out.exists()
+        out = tmp_path / "out.partial.mp4"
+        assert len(list(open_source(out))) == 6
     assert signal.getsignal(signal.SIGTERM) is before
-    assert list(tmp_path.iterdir()) == ([out] if live else [])
+    assert list(tmp_path.iterdir()) == [out]

@@ -13,7 +13,7 @@ import pytest
 from pixelclip_sdk import BackendError, ImageError, PixelClipError, Segmenter, VocabularyError
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.bundle import InputSpec
-from pixelclip_sdk.video import pipeline as video
+from pixelclip_sdk.video import reader, workers
 from pixelclip_sdk.video.pipeline import segment_frames
 from pixelclip_sdk.video.sources import Frame
 
@@ -345,7 +345,7 @@ def breaking(count):
 def test_a_source_that_breaks_off_leaves_the_others_if_asked(fake, caplog):
     results = list(fake.stream(breaking(2), numbered(9), on_error="skip"))
     assert [sum(result.frame.source == i for result in results) for i in (0, 1)] == [2, 9]
-    assert "the cable is out. The other sources go on." in caplog.text
+    assert "the cable is out. The other sources continue." in caplog.text
     with pytest.raises(ImageError, match="the cable is out"):
         list(fake.stream(breaking(2), numbered(9)))
 
@@ -363,9 +363,10 @@ def test_when_all_break_off_the_last_error_is_raised(fake):
 class Flaky(Live):
     """A camera that breaks off after `count` frames each time, and cannot be opened at the second attempt."""
 
-    def __init__(self, count, *, live=True, attempts=None):
-        super().__init__(count, 0.0)
-        self.live, self.count, self.attempts = live, count, [] if attempts is None else attempts
+    def __init__(self, count, *, live=True, pause=0.0, attempts=None):
+        super().__init__(count, pause)
+        self.live, self.count, self.pause = live, count, pause
+        self.attempts = [] if attempts is None else attempts
 
     def __iter__(self):
         for frame in super().__iter__():
@@ -376,12 +377,12 @@ class Flaky(Live):
         self.attempts.append(time.monotonic())
         if len(self.attempts) == 2:
             raise ImageError("it is not there")
-        return Flaky(self.count, attempts=self.attempts)
+        return Flaky(self.count, pause=self.pause, attempts=self.attempts)
 
 
 def test_a_camera_comes_back_as_often_as_it_goes(fake, monkeypatch, caplog):
-    monkeypatch.setattr(video, "_RETRY_S", 0.01)
-    camera, frames = Flaky(3), []
+    monkeypatch.setattr(reader, "_RETRY_S", 0.01)
+    camera, frames = Flaky(3, pause=0.1), []
     with contextlib.closing(fake.stream(camera, on_error="reopen", buffer="all")) as results:
         for result in results:
             frames.append(result.frame)
@@ -391,17 +392,17 @@ def test_a_camera_comes_back_as_often_as_it_goes(fake, monkeypatch, caplog):
     assert [frame.damaged for frame in frames] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
     times = [frame.time_s for frame in frames]
     assert times[:3] == [0.0, 0.1, 0.2]
-    # Its own clock begins anew; what has passed by ours is added.
+    # The camera's clock starts again at 0; the time since the first frame is added.
     assert 0 < times[3] < times[6] < 5
     assert times[4] - times[3] == pytest.approx(0.1)
     assert camera.closed
     assert len(camera.attempts) >= 3
-    assert "the cable is out. It is opened again until it is back." in caplog.text
-    assert "it is back, at attempt 2" in caplog.text
+    assert "the cable is out. Reconnecting every second." in caplog.text
+    assert "reconnected at attempt 2" in caplog.text
 
 
 def test_leaving_does_not_wait_for_a_camera_that_is_gone(fake, monkeypatch):
-    monkeypatch.setattr(video, "_RETRY_S", 60.0)
+    monkeypatch.setattr(reader, "_RETRY_S", 60.0)
     with contextlib.closing(fake.stream(Flaky(1), on_error="reopen")) as results:
         next(results)
         started = time.monotonic()
@@ -466,7 +467,7 @@ def test_a_live_stream_whose_frames_fail_keeps_no_more_of_them(fake):
     stream = fake.stream(camera, buffer="latest")
     next(stream)
     fake.close()
-    kept = stream.gi_frame.f_locals["pipeline"]._started
+    kept = stream._pipeline._started
     most, deadline = 0, time.monotonic() + 20
     while camera.made < 200 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -474,4 +475,4 @@ def test_a_live_stream_whose_frames_fail_keeps_no_more_of_them(fake):
     with pytest.raises(BackendError, match="closed"):
         list(stream)
     assert camera.made >= 200
-    assert most <= 2 * video.WORKERS + 1
+    assert most <= 2 * workers.WORKERS + 1

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pixelclip_sdk import ImageError
 from pixelclip_sdk.support.images import find_images
-from pixelclip_sdk.video import pipeline as video
+from pixelclip_sdk.video import reader
 from pixelclip_sdk.video.sources import import_av, open_source
 from pixelclip_sdk.video.writer import write_video
 
@@ -264,7 +264,7 @@ def opened(address):
 
 def test_a_live_stream_that_ends_is_opened_again_if_asked(fake, caplog, monkeypatch):
     pytest.importorskip("av")
-    monkeypatch.setattr(video, "_RETRY_S", 0.1)
+    monkeypatch.setattr(reader, "_RETRY_S", 0.1)
     with sending("tcp", frames=12, times=2) as address:
         source = opened(address)
         started, seen = time.monotonic(), []
@@ -277,8 +277,8 @@ def test_a_live_stream_that_ends_is_opened_again_if_asked(fake, caplog, monkeypa
     times = [time_s for _, time_s in seen]
     assert times == sorted(times)
     assert times[-1] < time.monotonic() - started + 1
-    assert f"{address}: it ended. It is opened again until it is back." in caplog.text
-    assert f"{address}: it is back, at attempt " in caplog.text
+    assert f"{address}: it ended. Reconnecting every second." in caplog.text
+    assert f"{address}: reconnected at attempt " in caplog.text
 
 
 def test_live_streams_over_a_network(broadcast, fake):

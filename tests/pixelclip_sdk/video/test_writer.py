@@ -1,9 +1,14 @@
+import errno
+import signal
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from pixelclip_sdk import OutputError
+from pixelclip_sdk import ImageError, OutputError
+from pixelclip_sdk.video.pyav import explain
 from pixelclip_sdk.video.sources import open_source
 from pixelclip_sdk.video.writer import write_video
 
@@ -39,11 +44,53 @@ def test_odd_sides_are_drawn_out_by_a_pixel(tmp_path):
     assert np.abs(frame.image[:, 62:].astype(int) - 200).max() < 20
 
 
-def test_frames_that_were_dropped_leave_their_time(tmp_path):
-    with write_video(tmp_path / "out.mp4", Fraction(10)) as writer:
-        for time_s in (0.0, 0.1, 0.5, 0.501, 1.0):  # The fourth is too early for its place.
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_frame_times_are_kept(tmp_path, suffix):
+    times = [0.0, 0.1, 0.5, 0.501, 1.0, 1.033, 3.0]  # A variable rate, and dropped frames.
+    with write_video(tmp_path / f"out{suffix}", Fraction(10)) as writer:
+        for time_s in times:
             writer.write(GREY, time_s)
-    assert opened(tmp_path / "out.mp4")[2] == pytest.approx([0.0, 0.1, 0.5, 0.6, 1.0])
+    assert opened(tmp_path / f"out{suffix}")[2] == pytest.approx(times, abs=1e-3)
+
+
+def test_a_stated_rate_of_1000_changes_no_times(tmp_path):
+    times = [i / 30 for i in range(90)]
+    with write_video(tmp_path / "out.mp4", Fraction(1000)) as writer:
+        for time_s in times:
+            writer.write(GREY, time_s)
+    _, rate, written, _ = opened(tmp_path / "out.mp4")
+    assert written == pytest.approx(times, abs=1e-4)
+    assert float(rate) == pytest.approx(30, abs=0.1)
+
+
+def test_equal_and_decreasing_times_move_a_millisecond(tmp_path):
+    with write_video(tmp_path / "out.mp4") as writer:
+        for time_s in (-0.5, 0.2, 0.2, 0.1, 0.4):
+            writer.write(GREY, time_s)
+    assert opened(tmp_path / "out.mp4")[2] == pytest.approx([0, 0.2, 0.201, 0.202, 0.4], abs=1e-4)
+
+
+def test_the_rate_may_be_a_number(tmp_path):
+    for fps, expected in ((30, 30), (29.97, 29.97), (24000 / 1001, 24000 / 1001)):
+        with write_video(tmp_path / "out.mp4", fps) as writer:
+            for _ in range(20):
+                writer.write(GREY)
+        assert float(opened(tmp_path / "out.mp4")[1]) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(("size", "matrix"), [((48, 64), 6), ((720, 64), 1), ((48, 1280), 1)])
+@pytest.mark.parametrize("encoder", ["libx264", "mpeg4"])
+def test_colours_are_tagged_and_read_back(tmp_path, monkeypatch, size, matrix, encoder):
+    monkeypatch.setattr("pixelclip_sdk.video.writer._ENCODERS", (encoder,))
+    path = tmp_path / "out.mkv"
+    with write_video(path) as writer:
+        writer.write(np.full((*size, 3), (30, 200, 30), np.uint8))
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        tags = context.colorspace, context.color_primaries, context.color_trc, context.color_range
+    assert tags == (matrix, 1, 1, 1)
+    (frame,) = open_source(path)
+    assert np.abs(frame.image.astype(int) - (30, 200, 30)).max() <= 3
 
 
 def test_without_h264_it_is_mpeg4(tmp_path, monkeypatch):
@@ -62,27 +109,105 @@ def test_an_absurd_rate_is_not_believed(tmp_path):
     assert opened(tmp_path / "out.mp4")[1] == 25
 
 
-def test_nothing_half_written_is_left_and_an_old_file_stays(tmp_path):
+@pytest.mark.parametrize("error", [KeyError(), KeyboardInterrupt(), GeneratorExit()])
+def test_an_error_keeps_the_frames_so_far_and_the_old_file(tmp_path, caplog, error):
     path = tmp_path / "out.mp4"
     path.write_bytes(b"old")
 
-    def write(*images, error=None):
+    def write(count):
         with write_video(path) as writer:
-            for image in images:
-                writer.write(image)
-            if error is not None:
-                raise error
+            for _ in range(count):
+                writer.write(GREY)
+            raise error
 
-    with pytest.raises(KeyError):
-        write(GREY, error=KeyError())
-    with pytest.raises(OutputError, match=r"cannot write .*No space left"):
-        write(GREY, error=av.error.OSError(28, "No space left on device"))
-    with pytest.raises(OutputError, match="a video has one size"):
-        write(GREY, GREY[:32])
-    with pytest.raises(OutputError, match="no frames"):
-        write()
+    for partial in ("out.partial.mp4", "out.partial-2.mp4"):  # The first one is not overwritten.
+        with pytest.raises(type(error)):
+            write(7)
+        assert len(opened(tmp_path / partial)[2]) == 7
+        assert f"out.mp4 was not finished. The recording until then is in {tmp_path / partial}" in caplog.text
+    with pytest.raises(type(error)):
+        write(0)
     assert path.read_bytes() == b"old"
-    assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_change_of_size_keeps_the_frames_before(tmp_path):
+    with (
+        pytest.raises(OutputError, match="a frame is 64×32, those before it 64×48; a video has one size"),
+        write_video(tmp_path / "out.mp4") as writer,
+    ):
+        writer.write(GREY)
+        writer.write(GREY[:32])
+    assert len(opened(tmp_path / "out.partial.mp4")[2]) == 1
+
+
+def test_frames_of_another_kind_are_refused(tmp_path):
+    for image, time_s in ((GREY / 255, None), (GREY[..., 0], None), (GREY, float("nan"))):
+        with pytest.raises(ImageError, match="expected"), write_video(tmp_path / "out.mp4") as writer:
+            writer.write(image, time_s)
+    with pytest.raises(OutputError, match="no frames"), write_video(tmp_path / "out.mp4"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+_RECORDER = """
+import resource, signal, sys
+import numpy as np
+from pixelclip_sdk.video.writer import write_video
+limit = int(sys.argv[2])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+with write_video(sys.argv[1], 25) as writer:
+    for i in range(1000):
+        writer.write(np.roll(noise, i, axis=0))
+        if i == 150 and not limit:
+            print("recording", flush=True)
+            signal.pause()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_killed_recording_plays(tmp_path, sent, suffix):
+    command = [sys.executable, "-c", _RECORDER, str(tmp_path / f"out{suffix}"), "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "recording\n"
+        process.send_signal(sent)
+    assert process.returncode == -sent
+    partial = tmp_path / f"out.partial{suffix}"
+    assert list(tmp_path.iterdir()) == [partial]
+    frames = list(open_source(partial))
+    assert len(frames) > 80  # Of 151; a fragment is a second, and the encoder holds some frames.
+    assert frames[-1].time_s == pytest.approx((len(frames) - 1) / 25)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_file_that_cannot_grow_keeps_what_it_has(tmp_path, suffix):
+    command = [sys.executable, "-c", _RECORDER, str(tmp_path / f"out{suffix}"), "4000000"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "OutputError: cannot write" in result.stderr
+    assert "File too large" in result.stderr
+    assert "Free some space" not in result.stderr
+    partial = tmp_path / f"out.partial{suffix}"
+    assert list(tmp_path.iterdir()) == [partial]
+    assert len(list(open_source(partial))) > 50
+
+
+def test_only_a_full_disk_is_called_full():
+    assert explain(av.error.OSError(errno.ENOSPC, "No space left on device")).endswith("Free some space")
+    assert explain(av.error.OSError(errno.EIO, "Input/output error")) == "Input/output error"
+
+
+def test_a_colon_in_a_relative_name_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with write_video("a:b.mp4") as writer:
+        writer.write(GREY)
+    assert [path.name for path in tmp_path.iterdir()] == ["a:b.mp4"]
+    assert len(list(open_source("a:b.mp4"))) == 1
 
 
 def test_where_no_video_can_be_written_is_refused(tmp_path):

@@ -1,0 +1,235 @@
+"""Decodes video files, cameras and network streams with PyAV."""
+
+import contextlib
+import functools
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.support.redact import redact
+from pixelclip_sdk.video.frames import Frame, FrameSource
+from pixelclip_sdk.video.pyav import explain, file_url, hide_credentials, import_av
+
+__all__ = ["VideoSource", "is_hd"]
+
+_log = logging.getLogger(__name__)
+
+# Seconds without data after which a camera or a server counts as lost.
+_TIMEOUT_S = 10.0
+# A file with less than this share of its frames and of its duration counts as truncated. Both are estimates.
+_COMPLETE = 0.9
+# Packets that are read to tell a film from a thumbnail.
+_PROBED_PACKETS = 200
+# AVCOL_SPC_BT709 and AVCOL_SPC_UNSPECIFIED.
+_BT709, _UNSPECIFIED = 1, 2
+# Formats that are read from local files. Not listed: playlists and manifests (hls, dash, concat, sdp, imf)
+# and numbered images (image2), which open other files or addresses.
+_FILE_FORMATS = (
+    "apng,asf,av1,avi,avs2,avs3,bink,cavsvideo,dirac,dnxhd,dv,flic,flv,gif,gxf,h261,h263,h264,hevc,ivf,ivr,"
+    "live_flv,lxf,m4v,matroska,mjpeg,mjpeg_2000,mov,mpeg,mpegts,mpegvideo,mpjpeg,mxf,nsv,nut,obu,ogg,pva,rm,"
+    "roq,smk,swf,vc1,vc1test,vvc,webm,wtv,yuv4mpegpipe,"
+    "bmp_pipe,jpeg_pipe,png_pipe,ppm_pipe,tiff_pipe,webp_pipe,"  # One picture.
+    "aac,ac3,aiff,amr,ape,caf,flac,mp3,w64,wav,wv"  # Sound; refused with a message of its own.
+)
+_NETWORK_PROTOCOLS = (
+    "crypto,data,ftp,hls,http,httpproxy,https,mmsh,mmst,rist,rtmp,rtmpe,rtmps,rtmpt,rtmpte,rtmpts,rtp,sctp,"
+    "sftp,srt,srtp,tcp,tls,udp,udplite,unix"
+)
+
+
+class VideoSource:
+    """A video file, a camera or a network stream.
+
+    Packets that cannot be decoded and frames that the decoder marks as corrupt are skipped and counted.
+
+    Args:
+        target: A file, an address or a device.
+        live: Whether unread frames are lost.
+        format: FFmpeg's input device for a camera, such as ``"v4l2"``.
+        network: Whether `target` is an address.
+
+    Raises:
+        ImageError: The target cannot be opened, has no video, or its frames are too large.
+        BackendUnavailableError: PyAV is not installed.
+    """
+
+    def __init__(self, target: str, *, live: bool, format: str | None = None, network: bool = False) -> None:
+        self._av = import_av()
+        self._again = functools.partial(VideoSource, target, live=live, format=format, network=network)
+        self.name = redact(target) if network else target
+        self._open = functools.partial(self._open_container, target, live or network, format, network)
+        self._container = self._open()
+        try:
+            self._stream = self._choose_stream(may_reread=not live and not network)
+            self._limit_size()
+        except BaseException:
+            self.close()
+            raise
+        self.live = live or (network and self._container.duration is None)
+        self.fps = self._stream.average_rate
+        self._duration_s = None if self.live else self._declared_duration()
+        self.count = None if self.live else self._declared_count()
+
+    def __iter__(self) -> Generator[Frame, None, None]:
+        # Creating a reformatter takes longer than converting a small frame.
+        reformatter = self._av.video.reformatter.VideoReformatter()
+        first: float | None = None
+        time_s: float | None = None
+        damaged = given = 0
+        for packet in self._packets():
+            start = time.perf_counter()
+            try:
+                pictures = packet.decode()
+            except self._av.FFmpegError:
+                damaged += 1
+                continue
+            for picture in pictures:
+                if picture.is_corrupt:
+                    damaged += 1
+                    continue
+                image = _to_rgb(reformatter, picture)
+                if first is None:
+                    first = picture.time
+                time_s = None if picture.time is None or first is None else picture.time - first
+                yield Frame(image, time_s, (time.perf_counter() - start) * 1e3, damaged)
+                given += 1
+                start = time.perf_counter()
+        if self._is_truncated(given + damaged, time_s):
+            _log.warning(
+                "%s: it ended after %d of about %d frames; is it complete?", self.name, given, self.count
+            )
+        if not given:
+            raise ImageError(f"no frame could be decoded ({damaged} damaged packets). Is it complete?")
+
+    def close(self) -> None:
+        """Close the file, the camera or the connection."""
+        self._container.close()
+
+    def reopened(self) -> FrameSource:
+        """Open the same target again.
+
+        Raises:
+            ImageError: It cannot be opened.
+        """
+        return self._again()
+
+    def _open_container(self, target: str, waits: bool, format: str | None, network: bool) -> Any:
+        options = {}
+        if network:
+            options["protocol_whitelist"] = _NETWORK_PROTOCOLS
+            # The default, UDP, loses packets and then seconds of video.
+            if target.lower().startswith("rtsp"):
+                options["rtsp_transport"] = "tcp"
+        elif format is None:
+            options |= {"protocol_whitelist": "file", "format_whitelist": _FILE_FORMATS}
+        if Image.MAX_IMAGE_PIXELS is not None:
+            options["max_pixels"] = str(Image.MAX_IMAGE_PIXELS)
+        url = target if network or format else file_url(target)
+        try:
+            return self._av.open(
+                url, format=format, options=options, timeout=(_TIMEOUT_S, _TIMEOUT_S) if waits else None
+            )
+        except (self._av.FFmpegError, ValueError) as error:
+            hide_credentials(error)
+            kind = "a camera" if format else "a video"
+            hint = "Is it there, complete, and not in use?"
+            if isinstance(error, self._av.ArgumentError) and not (network or format):
+                hint = "Its format is not supported. Playlists are not read from files."
+            raise ImageError(f"{self.name} cannot be opened as {kind}: {explain(error)}. {hint}") from error
+
+    def _choose_stream(self, *, may_reread: bool) -> Any:
+        """Return the film: neither a cover picture nor a thumbnail of one frame.
+
+        Raises:
+            ImageError: There is no video, or only a cover picture.
+        """
+        cover = self._av.stream.Disposition.attached_pic
+        streams = self._container.streams
+        films = [i for i, stream in enumerate(streams.video) if not stream.disposition & cover]
+        if not films:
+            kind = "; it is audio with a cover picture" if streams.video else " in it"
+            raise ImageError(f"{self.name} has no video{kind}. Expected a video file.")
+        if len(films) > 1 and may_reread:
+            packets: Counter[int] = Counter()
+            with contextlib.suppress(self._av.FFmpegError):
+                demuxed = self._container.demux([streams.video[i] for i in films])
+                for packet in itertools.islice(demuxed, _PROBED_PACKETS):
+                    packets[packet.stream.index] += packet.size > 0
+            films = [i for i in films if packets[streams.video[i].index] > 1] or films
+            self._container.close()
+            self._container = self._open()
+            streams = self._container.streams
+        best = streams.best("video")
+        chosen = [streams.video[i] for i in films]
+        return next((stream for stream in chosen if best and stream.index == best.index), chosen[0])
+
+    def _limit_size(self) -> None:
+        """Apply Pillow's limit of pixels before the decoder allocates a frame.
+
+        Raises:
+            ImageError: The stream states larger frames.
+        """
+        limit, context = Image.MAX_IMAGE_PIXELS, self._stream.codec_context
+        if limit is None:
+            return
+        if context.width * context.height > limit:
+            raise ImageError(
+                f"{self.name} has frames of {context.width}×{context.height}, more than {limit} pixels. "
+                "If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
+            )
+        context.options = {**context.options, "max_pixels": str(limit)}  # The size may change later.
+
+    def _packets(self) -> Iterator[Any]:
+        while True:
+            try:
+                yield from self._container.demux(self._stream)
+                return
+            except self._av.BlockingIOError:  # Some cameras raise this instead of waiting.
+                time.sleep(0.002)
+            except self._av.FFmpegError as error:
+                hide_credentials(error)
+                raise ImageError(f"reading failed: {explain(error)}") from error
+
+    def _declared_duration(self) -> float | None:
+        """Duration in seconds; edit lists are applied, unlike in the number of frames."""
+        if self._stream.duration is not None:
+            return float(self._stream.duration * self._stream.time_base)
+        duration = self._container.duration
+        return None if duration is None else duration / self._av.time_base
+
+    def _declared_count(self) -> int | None:
+        estimates = [self._stream.frames] if self._stream.frames else []
+        if self._duration_s is not None and self.fps is not None:
+            estimates.append(round(self._duration_s * self.fps))
+        return min(estimates, default=None)
+
+    def _is_truncated(self, frames: int, last_s: float | None) -> bool:
+        if not self.count or frames >= _COMPLETE * self.count:
+            return False
+        # At a variable frame rate the count may be wrong.
+        return last_s is None or self._duration_s is None or last_s < _COMPLETE * self._duration_s
+
+
+def is_hd(height: int, width: int) -> bool:
+    """Whether video of this size uses the BT.709 matrix unless it is tagged; smaller video uses BT.601."""
+    return height >= 720 or width >= 1280
+
+
+def _to_rgb(reformatter: Any, picture: Any) -> npt.NDArray[np.uint8]:
+    """Convert a decoded frame by its tagged colour matrix and range to upright RGB."""
+    matrix = None
+    if picture.colorspace == _UNSPECIFIED and not picture.format.is_rgb:
+        matrix = _BT709 if is_hd(picture.height, picture.width) else None  # FFmpeg assumes BT.601.
+    rgb = reformatter.reformat(picture, format="rgb24", src_colorspace=matrix, dst_colorspace=matrix)
+    image: npt.NDArray[np.uint8] = rgb.to_ndarray()
+    if quarters := round(picture.rotation / 90) % 4:  # Counterclockwise, from the display matrix.
+        image = np.ascontiguousarray(np.rot90(image, quarters))
+    return image

@@ -1,0 +1,99 @@
+"""Reads one source to its end, and opens a lost live source again."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Generator
+
+from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.video.frames import Frame, FrameSource, Reopenable
+
+__all__ = ["SourceReader"]
+
+_log = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
+
+
+class SourceReader:
+    """Reads the frames of a source. Used by one thread.
+
+    Args:
+        source: An open source.
+        reopen: Whether to open a live source again when it ends or fails.
+
+    Attributes:
+        source: The source; another object after it was opened again.
+    """
+
+    def __init__(self, source: FrameSource, *, reopen: bool) -> None:
+        self.source = source
+        self._reopen = reopen
+        self._start_s: float | None = None  # Monotonic time at which `Frame.time_s` is 0.
+        self._last_s = 0.0
+        self._damaged = 0
+
+    def frames(self, stopped: Callable[[float], bool]) -> Generator[Frame, None, None]:
+        """Yield the frames of the source.
+
+        After the source was opened again, `Frame.time_s` continues at the real time since the first frame and
+        never decreases; `Frame.damaged` continues to count.
+
+        Args:
+            stopped: Waits for the given seconds; returns True at once if no more frames are wanted.
+
+        Raises:
+            BaseException: The error of the source, whatever its type.
+        """
+        while True:
+            failure: ImageError | None = None
+            try:
+                yield from self._one_session()
+            except ImageError as error:
+                if not self._can_reopen():
+                    raise
+                failure = error
+            if not self._can_reopen() or not self._open_again(failure, stopped):
+                return
+
+    def _one_session(self) -> Generator[Frame, None, None]:
+        damaged = self._damaged
+        shift_s: float | None = None
+        frames = iter(self.source)
+        try:
+            for frame in frames:
+                time_s = frame.time_s
+                if time_s is not None:
+                    now = time.monotonic()
+                    if self._start_s is None:
+                        self._start_s, shift_s = now - time_s, 0.0
+                    if shift_s is None:
+                        shift_s = now - self._start_s - time_s
+                    self._last_s = time_s = max(time_s + shift_s, self._last_s)
+                self._damaged = damaged + frame.damaged
+                yield frame._replace(time_s=time_s, damaged=self._damaged)
+        finally:
+            if (close := getattr(frames, "close", None)) is not None:
+                close()
+
+    def _can_reopen(self) -> bool:
+        return self._reopen and self.source.live and isinstance(self.source, Reopenable)
+
+    def _open_again(self, failure: ImageError | None, stopped: Callable[[float], bool]) -> bool:
+        """Retry until the source is open; False if `stopped` returned True before."""
+        lost = self.source
+        assert isinstance(lost, Reopenable)
+        _log.warning("%s: %s. Reconnecting every second.", lost.name, failure or "it ended")
+        with contextlib.suppress(Exception):
+            lost.close()
+        attempts = 0
+        while not stopped(_RETRY_S):
+            attempts += 1
+            try:
+                self.source = lost.reopened()
+            except ImageError as error:
+                _log.debug("%s: attempt %d: %s", lost.name, attempts, error)
+            else:
+                _log.warning("%s: reconnected at attempt %d", lost.name, attempts)
+                return True
+        return False

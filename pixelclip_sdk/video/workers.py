@@ -1,0 +1,268 @@
+"""The threads and bounded queues of a stream.
+
+One thread per source reads and decodes. `WORKERS` threads each take a decoded frame through preprocessing,
+engine and postprocessing, so that one frame is in the engine while another is prepared or finished. The
+caller's thread takes the results in order (docs/adr/0008).
+"""
+
+import atexit
+import contextlib
+import dataclasses
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelclip_sdk.segmentation import Segmentation
+from pixelclip_sdk.video.frames import Frame, FrameSource
+from pixelclip_sdk.video.reader import SourceReader
+
+__all__ = ["WORKERS", "Job", "Pipeline", "Predict"]
+
+WORKERS = 2
+"""Number of frames that are segmented at the same time."""
+
+# Queue lengths per source: decoded frames, and finished results.
+_MAX_WAITING = 2
+_MAX_FINISHED = 2
+# How long `stop` waits for a source that does not answer.
+_PATIENCE_S = 1.0
+# Waiting threads look this often whether the stream was stopped without a notification. On Windows, Ctrl-C
+# is only noticed between two waits.
+_POLL_S = 0.5
+
+Predict = Callable[[npt.NDArray[np.uint8]], Segmentation]
+
+
+@dataclasses.dataclass(eq=False)
+class Lane:
+    """A source and its queue. Guarded by the pipeline's lock; `reader` and `read` belong to its thread."""
+
+    reader: SourceReader
+    number: int
+    latest: bool
+    waiting: "deque[Job]" = dataclasses.field(default_factory=deque)
+    ended: bool = False
+    delivered: int = 0
+    read: int = 0
+
+
+@dataclasses.dataclass(eq=False)
+class Job:
+    """A frame, or the error that ended its source, on its way through the pipeline."""
+
+    lane: Lane
+    index: int
+    frame: Frame | None = None
+    predict: Predict | None = None
+    result: Segmentation | None = None
+    error: BaseException | None = None
+    done: bool = False
+    queued_at: float = dataclasses.field(default_factory=time.perf_counter)
+    wait_s: float = 0.0  # Time in queues.
+    dropped: int = 0
+
+    def leave_queue(self) -> None:
+        """Add the time since the frame was queued."""
+        self.wait_s += time.perf_counter() - self.queued_at
+
+
+class _StreamThread(threading.Thread):
+    """A thread of any pipeline. A daemon: a source that never answers must not keep the program alive."""
+
+    def __init__(self, target: Callable[..., None], *args: Lane) -> None:
+        super().__init__(target=target, args=args, name="pixelclip-stream", daemon=True)
+
+
+class Pipeline:
+    """Runs the threads of one stream."""
+
+    def __init__(
+        self,
+        begin: Callable[[], Predict],
+        sources: Sequence[FrameSource],
+        latest: Sequence[bool],
+        *,
+        reopen: bool,
+    ) -> None:
+        self._begin = begin
+        self._lanes = [
+            Lane(SourceReader(source, reopen=reopen), i, drop)
+            for i, (source, drop) in enumerate(zip(sources, latest, strict=True))
+        ]
+        self._turn = 0
+        self._started: deque[Job] = deque()  # Taken by a worker and not yet delivered, in order.
+        self._stopped = False
+        self._ended = False
+        self._changed = threading.Condition()
+        self._readers: list[_StreamThread] = []
+        self._workers: list[_StreamThread] = []
+
+    def start(self) -> None:
+        """Start the threads. Further calls have no effect."""
+        if self._readers or self._stopped:
+            return
+        _running.add(self)
+        for lane in self._lanes:
+            thread = _StreamThread(self._read, lane)
+            thread.start()
+            self._readers.append(thread)
+        for _ in range(WORKERS):
+            thread = _StreamThread(self._work)
+            thread.start()
+            self._workers.append(thread)
+
+    def next_done(self) -> Job | None:
+        """Return the next finished frame, in order; None at the end or after `stop`."""
+        with self._changed:
+            while not self._stopped:
+                if self._started and self._started[0].done:
+                    job = self._started.popleft()
+                    job.leave_queue()
+                    job.dropped = job.index - job.lane.delivered
+                    job.lane.delivered += 1
+                    self._changed.notify_all()
+                    return job
+                if not self._started and self._exhausted():
+                    return None
+                self._changed.wait(_POLL_S)
+        return None
+
+    def stop(self, *, finalizing: bool = False) -> None:
+        """End all threads and close the sources.
+
+        Waits for the frames in work, and for at most a second for each source that does not answer. Never
+        waits for the current thread.
+
+        Args:
+            finalizing: The call comes from a finalizer. It may run in any thread, at any point and with any
+                lock held, so it waits for a second at most, and not at all in a stream's own thread.
+        """
+        if self._ended:
+            return
+        self._stopped = True
+        # The garbage collector may have interrupted a thread that holds the lock of another pipeline.
+        if not self._changed.acquire(timeout=_PATIENCE_S):
+            return
+        try:
+            self._changed.notify_all()
+        finally:
+            self._changed.release()
+        for lane in self._lanes[len(self._readers) :]:  # No thread reads them.
+            with contextlib.suppress(Exception):
+                lane.reader.source.close()
+        current = threading.current_thread()
+        if current in (*self._readers, *self._workers) or (finalizing and isinstance(current, _StreamThread)):
+            return
+        deadline = time.monotonic() + _PATIENCE_S
+        for thread in self._workers:
+            thread.join(max(deadline - time.monotonic(), 0) if finalizing else None)
+        deadline = max(deadline, time.monotonic() + _PATIENCE_S / 10)
+        for thread in self._readers:
+            thread.join(max(deadline - time.monotonic(), 0.01))
+        # Jobs and lanes reference each other; without this, frames stay until a garbage collection.
+        with self._changed:
+            self._started.clear()
+            for lane in self._lanes:
+                lane.waiting.clear()
+        self._ended = True
+
+    def _read(self, lane: Lane) -> None:
+        try:
+            with contextlib.closing(lane.reader.frames(self._is_stopped_within)) as frames:
+                for frame in frames:
+                    if not self._put(Job(lane, lane.read, frame)):
+                        return
+                    lane.read += 1
+        except BaseException as error:  # sys.exit() as well: it belongs to the caller.
+            self._put(Job(lane, lane.read, error=error))
+        finally:
+            # Not in `stop`: only here is it certain that no thread reads the source.
+            with contextlib.suppress(Exception):
+                lane.reader.source.close()
+            with self._changed:
+                lane.ended = True
+                self._changed.notify_all()
+
+    def _is_stopped_within(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._stopped, timeout=seconds)
+
+    def _put(self, job: Job) -> bool:
+        """Queue a frame for the workers; False if the stream was stopped."""
+        lane = job.lane
+        with self._changed:
+            if lane.latest and job.error is None:
+                lane.waiting.clear()
+            while len(lane.waiting) >= _MAX_WAITING and not self._stopped:
+                self._changed.wait(_POLL_S)
+            if self._stopped:
+                return False
+            lane.waiting.append(job)
+            self._changed.notify_all()
+            return True
+
+    def _work(self) -> None:
+        while (job := self._take()) is not None:
+            if job.frame is not None and job.predict is not None:
+                try:
+                    job.result = job.predict(job.frame.image)
+                except Exception as error:  # Raised in the caller's thread.
+                    job.error = error
+            with self._changed:
+                job.done = True
+                job.queued_at = time.perf_counter()
+                if job.lane.latest:
+                    self._keep_newest(job.lane)
+                self._changed.notify_all()
+            del job
+
+    def _take(self) -> Job | None:
+        """Return the next frame to segment, from each source in turn; None when there will be none."""
+        with self._changed:
+            while not self._stopped:
+                for i in range(len(self._lanes)):
+                    lane = self._lanes[(self._turn + i) % len(self._lanes)]
+                    if lane.waiting and self._has_room(lane):
+                        self._turn = lane.number + 1
+                        job = lane.waiting.popleft()
+                        job.leave_queue()
+                        # Under the lock, in order: new words never reach an earlier frame than old ones.
+                        if job.error is None:
+                            job.predict = self._begin()
+                        self._started.append(job)
+                        self._changed.notify_all()
+                        return job
+                if self._exhausted():
+                    return None
+                self._changed.wait(_POLL_S)
+            return None
+
+    def _has_room(self, lane: Lane) -> bool:
+        started = [job for job in self._started if job.lane is lane]
+        if lane.latest:  # No frame may overtake an error, which ends the stream.
+            return not any(job.error for job in started)
+        return len(started) < WORKERS + _MAX_FINISHED
+
+    def _keep_newest(self, lane: Lane) -> None:
+        """Drop the finished results of a live source that newer ones replace."""
+        finished = [job for job in self._started if job.lane is lane and job.done and job.error is None]
+        for job in finished[:-1]:
+            self._started.remove(job)
+
+    def _exhausted(self) -> bool:
+        return all(lane.ended and not lane.waiting for lane in self._lanes)
+
+
+_running: "weakref.WeakSet[Pipeline]" = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Stop all streams before the interpreter ends their threads inside native code, which aborts."""
+    for pipeline in list(_running):
+        pipeline.stop()
