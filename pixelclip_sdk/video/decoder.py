@@ -107,7 +107,10 @@ class VideoSource:
                 "%s: it ended after %d of about %d frames; is it complete?", self.name, given, self.count
             )
         if not given:
-            raise ImageError(f"no frame could be decoded ({damaged} damaged packets). Is it complete?")
+            raise ImageError(
+                f"no frame could be decoded ({damaged} damaged packets). Is it complete, with frames of at "
+                f"most {Image.MAX_IMAGE_PIXELS} pixels (PIL.Image.MAX_IMAGE_PIXELS)?"
+            )
 
     def close(self) -> None:
         """Close the file, the camera or the connection."""

@@ -28,7 +28,7 @@ _DEFAULT_FPS = Fraction(25)
 _MAX_FPS = 240
 # MPEG-4 stores the ticks per second in 16 bits.
 _MAX_TICKS = 65535
-# Matroska and others round times to milliseconds. Nearer than this, a time is taken for a multiple of 1 / fps.
+# Matroska and others round times to milliseconds. A time this near a multiple of 1 / fps counts as one.
 _ROUNDED_S = 0.00051
 _BITS_PER_PIXEL = 0.15  # For OpenH264, which has no constant quality.
 _MPEG4_QUALITY = 4  # The quantiser, 1 (best) to 31.

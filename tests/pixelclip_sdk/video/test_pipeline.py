@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pixelclip_sdk import BackendError, ImageError, PixelClipError, Segmenter, VocabularyError
 from pixelclip_sdk.backends.fake import FakeBackend
@@ -181,6 +182,95 @@ def test_a_source_that_never_answers_does_not_hold_up_the_end(fake):
     deadline = time.perf_counter() + 3
     while stream_threads() and time.perf_counter() < deadline:
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("place", ["reader", "worker"])
+def test_a_stream_in_a_reference_cycle_is_collected_in_any_thread(fake, place):
+    """The collector may run in the stream's own threads; the worker holds the lock then."""
+    dropped = threading.Event()
+
+    def begin():
+        if place == "worker" and dropped.is_set():
+            gc.collect()
+        return fake.predict
+
+    class Collecting(Live):
+        def __iter__(self):
+            for frame in super().__iter__():
+                if place == "reader" and dropped.is_set():
+                    gc.collect()
+                yield frame
+
+    gc.disable()
+    try:
+        camera = Collecting(None, 0.001)
+        cycle = [segment_frames(begin, [camera])]
+        next(cycle[0])
+        cycle.append(cycle)
+        del cycle
+        dropped.set()
+        deadline = time.monotonic() + 5
+        while (stream_threads() or not camera.closed) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        gc.enable()
+    assert camera.closed
+    assert stream_threads() == []
+
+
+def test_a_stream_may_be_closed_by_its_own_source(fake):
+    streams = []
+
+    def frames():
+        yield np.zeros((16, 16, 3), np.uint8)
+        while not streams:
+            time.sleep(0.001)
+        streams[0].close()
+        yield np.zeros((16, 16, 3), np.uint8)
+
+    stream = fake.stream(frames())
+    first = next(stream)
+    streams.append(stream)
+    assert first.frame.index == 0
+    assert list(stream) == []
+    deadline = time.monotonic() + 5
+    while stream_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+_LEAVING = """
+import sys, numpy as np
+from pixelclip_sdk import Segmenter
+def frames():
+    while True:
+        yield np.zeros((96, 128, 3), np.uint8)
+segmenter = Segmenter.from_pretrained(classes=["cat"])
+def leave(segmenter):
+    global stream
+    stream = segmenter.stream(frames() if sys.argv[1] == "generator" else sys.argv[2])
+    for result in stream:
+        if result.frame.index >= 5:
+            if sys.argv[1] == "error":
+                raise KeyError("mine")
+            break
+if sys.argv[1] == "with":
+    with segmenter:
+        leave(segmenter)
+else:
+    leave(segmenter)
+"""
+
+
+@pytest.mark.parametrize("way", ["break", "error", "with", "generator"])
+def test_a_program_that_leaves_a_stream_open_ends_normally(clip, way):
+    for _ in range(2):
+        result = subprocess.run(
+            [sys.executable, "-c", _LEAVING, way, str(clip)], capture_output=True, text=True, timeout=60
+        )
+        assert result.returncode == (1 if way == "error" else 0), result.stderr
+        assert ("KeyError: 'mine'" in result.stderr) == (way == "error")
+        assert "terminate" not in result.stderr
+        assert "Exception ignored" not in result.stderr
 
 
 def test_ctrl_c_ends_a_program_that_waits_for_a_frame(tmp_path):
@@ -399,6 +489,64 @@ def test_a_camera_comes_back_as_often_as_it_goes(fake, monkeypatch, caplog):
     assert len(camera.attempts) >= 3
     assert "the cable is out. Reconnecting every second." in caplog.text
     assert "reconnected at attempt 2" in caplog.text
+
+
+def test_the_clock_of_a_camera_that_comes_back_follows_real_time(fake, monkeypatch):
+    """A server sends the seconds before the connection at once; they must not add up."""
+    monkeypatch.setattr(reader, "_RETRY_S", 0.05)
+    camera, started = Flaky(20), time.monotonic()  # 2 s of its own time in each session.
+    with contextlib.closing(fake.stream(camera, on_error="reopen", buffer="all")) as results:
+        times = [next(results).frame.time_s for _ in range(100)]
+        elapsed = time.monotonic() - started
+    assert times == sorted(times)
+    assert times[-1] <= elapsed + 2
+    assert times[:20] == pytest.approx([i / 10 for i in range(20)])
+
+
+@pytest.mark.parametrize("failing", ["reopened", "iter", "plain"])
+def test_whatever_a_source_raises_reaches_the_caller(fake, monkeypatch, failing):
+    monkeypatch.setattr(reader, "_RETRY_S", 0.01)
+
+    class Broken(Flaky):
+        def reopened(self):
+            if failing == "reopened":
+                raise OSError("no camera server")
+            return super().reopened() if failing == "iter" else None
+
+        def __iter__(self):
+            if failing == "iter":
+                raise KeyError("mine")
+            return super().__iter__()
+
+    expected = {"reopened": OSError, "iter": KeyError, "plain": AttributeError}[failing]
+    with pytest.raises(expected):
+        list(fake.stream(Broken(2), on_error="reopen", buffer="all"))
+
+
+def test_an_error_of_its_own_kind_keeps_its_type_and_gets_a_note(fake):
+    class Camera(Live):
+        def __iter__(self):
+            raise OwnError(1, 2)
+
+    with pytest.raises(OwnError, match="12") as error:
+        list(fake.stream(Camera(1, 0)))
+    assert error.value.__notes__ == ["While reading camera, frame 0."]
+
+
+def test_damaged_files_of_a_folder_are_skipped_if_asked(fake, tmp_path, caplog):
+    for name in ("1.png", "2.png", "3.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    results = list(fake.stream(tmp_path, on_error="skip"))
+    assert [(result.frame.index, result.frame.damaged) for result in results] == [(0, 0), (1, 1)]
+    assert f"{tmp_path / '2.png'} is not an image" in caplog.text
+    for on_error in ("raise", "reopen"):
+        with pytest.raises(ImageError, match=r"frame 1: .*2\.png is not an image"):
+            list(fake.stream(tmp_path, on_error=on_error))
+    for name in ("1.png", "3.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"3\.png is not an image"):
+        list(fake.stream(tmp_path, on_error="skip"))
 
 
 def test_leaving_does_not_wait_for_a_camera_that_is_gone(fake, monkeypatch):

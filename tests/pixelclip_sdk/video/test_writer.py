@@ -132,12 +132,13 @@ def test_an_error_keeps_the_frames_so_far_and_the_old_file(tmp_path, caplog, err
 
 
 def test_a_change_of_size_keeps_the_frames_before(tmp_path):
-    with (
-        pytest.raises(OutputError, match="a frame is 64×32, those before it 64×48; a video has one size"),
-        write_video(tmp_path / "out.mp4") as writer,
-    ):
-        writer.write(GREY)
-        writer.write(GREY[:32])
+    def write(*images):
+        with write_video(tmp_path / "out.mp4") as writer:
+            for image in images:
+                writer.write(image)
+
+    with pytest.raises(OutputError, match="a frame is 64×32, those before it 64×48; a video has one size"):
+        write(GREY, GREY[:32])
     assert len(opened(tmp_path / "out.partial.mp4")[2]) == 1
 
 
