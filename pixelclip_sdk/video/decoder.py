@@ -146,7 +146,9 @@ class VideoSource:
             hint = "Is it there, complete, and not in use?"
             if isinstance(error, self._av.ArgumentError) and not (network or format):
                 hint = "Its format is not supported. Playlists are not read from files."
-            raise ImageError(f"{self.name} cannot be opened as {kind}: {explain(error)}. {hint}") from error
+            raise ImageError(
+                f"{self.name} cannot be opened as {kind}: {self._reason(error)}. {hint}"
+            ) from error
 
     def _choose_stream(self, *, may_reread: bool) -> Any:
         """Return the film: neither a cover picture nor a thumbnail of one frame.
@@ -199,7 +201,12 @@ class VideoSource:
                 time.sleep(0.002)
             except self._av.FFmpegError as error:
                 hide_credentials(error)
-                raise ImageError(f"reading failed: {explain(error)}") from error
+                raise ImageError(f"reading failed: {self._reason(error)}") from error
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, self._av.ExitError):  # "Immediate exit requested", by PyAV's own timer.
+            return f"no data for {_TIMEOUT_S:g} seconds"
+        return explain(error)
 
     def _declared_duration(self) -> float | None:
         """Duration in seconds; edit lists are applied, unlike in the number of frames."""

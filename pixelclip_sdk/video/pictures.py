@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelclip_sdk.errors import ImageError
-from pixelclip_sdk.preprocess import ChannelOrder, ImageInput, load_image
+from pixelclip_sdk.image import ChannelOrder, ImageInput, load_image
 from pixelclip_sdk.support.images import RESULT_SUFFIXES, find_images
 from pixelclip_sdk.video.frames import Frame
 

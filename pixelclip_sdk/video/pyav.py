@@ -22,7 +22,7 @@ def import_av() -> Any:
         import av
     except ImportError as error:
         raise BackendUnavailableError(
-            "video takes PyAV, which is not installed. Install it: "
+            "video needs PyAV, which is not installed. Install it: "
             'pip install "pixelclip-sdk[video]". Folders and arrays work without it.'
         ) from error
     return av

@@ -1,6 +1,6 @@
 """Opens sources of frames: video files, cameras, network streams, folders, arrays.
 
-Video takes PyAV (the extra `video`). Folders and arrays need only the base install.
+Video needs PyAV (the extra `video`). Folders and arrays need only the base install.
 """
 
 import os

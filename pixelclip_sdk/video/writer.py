@@ -1,4 +1,4 @@
-"""Writes video files: H.264 where PyAV has an encoder for it, else MPEG-4. Takes the extra `video`."""
+"""Writes video files: H.264 where PyAV has an encoder for it, else MPEG-4. Needs the extra `video`."""
 
 import contextlib
 import itertools

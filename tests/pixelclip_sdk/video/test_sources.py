@@ -2,6 +2,7 @@ import contextlib
 import functools
 import http.server
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from PIL import Image
 from pixelclip_sdk import ImageError
 from pixelclip_sdk.support.images import find_images
 from pixelclip_sdk.support.redact import redact
-from pixelclip_sdk.video import reader
+from pixelclip_sdk.video import decoder, reader
 from pixelclip_sdk.video.sources import import_av, open_source
 from pixelclip_sdk.video.writer import write_video
 
@@ -443,6 +444,41 @@ def opened(address):
             return open_source(address)
         time.sleep(0.2)
     raise AssertionError(f"nobody sends at {address}")
+
+
+@pytest.mark.parametrize(
+    ("reset", "reason"), [(False, "no data for 1 seconds"), (True, "Connection reset by peer")]
+)
+def test_a_lost_stream_ends_a_recording_that_plays(fake, tmp_path, noise, monkeypatch, reset, reason):
+    monkeypatch.setattr(decoder, "_TIMEOUT_S", 1.0)
+    data = noise("sent.mkv").read_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(data)
+                if reset:
+                    time.sleep(0.3)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                else:
+                    ended.wait(20)
+
+        ended = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+        def record():
+            with write_video(tmp_path / "out.mp4") as writer:
+                for result in fake.stream(address, buffer="all"):
+                    writer.write(result.image, result.frame.time_s)
+
+        with pytest.raises(ImageError, match=f"frame 40: reading failed: {reason}"):
+            record()
+        ended.set()
+        thread.join()
+    assert len(read(tmp_path / "out.partial.mp4")) == 40
 
 
 def test_a_live_stream_that_ends_is_opened_again_if_asked(fake, caplog, monkeypatch):
