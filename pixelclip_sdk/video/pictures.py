@@ -1,6 +1,7 @@
 """Sources of single pictures: a folder of image files, and an iterable of pictures."""
 
 import logging
+import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sized
 from fractions import Fraction
@@ -41,18 +42,7 @@ class FolderSource:
         self.count: int | None = len(self._files)
 
     def __iter__(self) -> Generator[Frame, None, None]:
-        damaged = 0
-        for file in self._files:
-            start = time.perf_counter()
-            try:
-                image = load_image(file)
-            except ImageError as error:
-                damaged += 1
-                if not self.skip_damaged or damaged == len(self._files):
-                    raise
-                _log.warning("%s. Skipped.", error)
-                continue
-            yield Frame(image, None, (time.perf_counter() - start) * 1e3, damaged)
+        return _load(self._files, "rgb", skip_damaged=self.skip_damaged)
 
     def close(self) -> None:
         """Do nothing: no file is held open."""
@@ -62,6 +52,8 @@ class IterableSource:
     """Pictures from an iterable.
 
     Attributes:
+        skip_damaged: Whether unreadable files are logged and counted as damaged instead of raising. Arrays
+            that cannot be used always raise.
         raised: The exception that the iterable raised, if any. It reaches the caller unchanged.
     """
 
@@ -71,18 +63,13 @@ class IterableSource:
     def __init__(self, pictures: Iterable[ImageInput], channel_order: ChannelOrder) -> None:
         self.name = f"iterable ({type(pictures).__name__})"
         self.count: int | None = len(pictures) if isinstance(pictures, Sized) else None
+        self.skip_damaged = False
         self.raised: Exception | None = None
         self._pictures = pictures
         self._order = channel_order
 
     def __iter__(self) -> Generator[Frame, None, None]:
-        for picture in self._recorded():
-            start = time.perf_counter()
-            image = load_image(picture, self._order)
-            # The iterable may write its next frame into the same memory.
-            if isinstance(picture, np.ndarray) and np.may_share_memory(image, picture):
-                image = image.copy()
-            yield Frame(image, None, (time.perf_counter() - start) * 1e3, 0)
+        return _load(self._recorded(), self._order, skip_damaged=self.skip_damaged)
 
     def _recorded(self) -> Iterator[ImageInput]:
         try:
@@ -96,3 +83,33 @@ class IterableSource:
     def close(self) -> None:
         """Drop the iterable. A generator that nobody else references ends and releases its camera."""
         self._pictures = ()
+
+
+def _load(
+    pictures: Iterable[ImageInput], order: ChannelOrder, *, skip_damaged: bool
+) -> Generator[Frame, None, None]:
+    """Yield pictures as frames.
+
+    Raises:
+        ImageError: A picture cannot be used; with `skip_damaged`, only arrays and the last of all files.
+    """
+    given = damaged = 0
+    failure: ImageError | None = None
+    for picture in pictures:
+        start = time.perf_counter()
+        try:
+            image = load_image(picture, order)
+        except ImageError as error:
+            if not skip_damaged or not isinstance(picture, str | os.PathLike | bytes):
+                raise
+            _log.warning("%s. Skipped.", error)
+            failure = error
+            damaged += 1
+            continue
+        # An iterable may write its next frame into the same memory.
+        if isinstance(picture, np.ndarray) and np.may_share_memory(image, picture):
+            image = image.copy()
+        yield Frame(image, None, (time.perf_counter() - start) * 1e3, damaged)
+        given += 1
+    if failure is not None and not given:
+        raise failure

@@ -10,7 +10,7 @@ from pixelclip_sdk import errors
 from pixelclip_sdk.errors import ImageError, PixelClipError
 from pixelclip_sdk.image import ChannelOrder
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
-from pixelclip_sdk.video.pictures import FolderSource
+from pixelclip_sdk.video.pictures import FolderSource, IterableSource
 from pixelclip_sdk.video.sources import SourceInput, open_source
 from pixelclip_sdk.video.workers import WORKERS, Job, Pipeline, Predict
 
@@ -26,7 +26,7 @@ BUFFERS = get_args(Buffer)
 
 OnError = Literal["raise", "skip", "reopen"]
 """How a stream handles a source that fails. ``"raise"``: the stream ends with the error. ``"skip"``: the
-other sources continue, and unreadable files of a folder are skipped. ``"reopen"``: a camera or live address
+other sources continue, and unreadable image files are skipped. ``"reopen"``: a camera or live address
 that fails or ends is opened again every second until it is back; other sources raise."""
 
 
@@ -72,7 +72,7 @@ def segment_frames(
         for source in sources:
             opened.append(open_source(source, channel_order))
             stack.callback(opened[-1].close)
-            if isinstance(opened[-1], FolderSource):
+            if isinstance(opened[-1], FolderSource | IterableSource):
                 opened[-1].skip_damaged = on_error == "skip"
         latest = [source.live if buffer == "auto" else buffer == "latest" for source in opened]
         pipeline = Pipeline(begin, opened, latest, reopen=on_error == "reopen")

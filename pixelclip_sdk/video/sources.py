@@ -78,6 +78,8 @@ def _open_path(text: str) -> FrameSource:
         return FolderSource(Path(text))
     if is_file(text):
         return VideoSource(text, live=False)
+    # `Path("rtsp://host")` becomes "rtsp:/host". A single letter is a drive of Windows.
+    text = re.sub(r"^([A-Za-z][\w+.-]+):/(?!/)", r"\1://", text)
     scheme, separator, rest = text.partition("://")
     if separator and scheme.lower() == "file":
         return _open_path(rest)

@@ -234,7 +234,7 @@ def _create_partial(target: Path) -> Path:
             raise OutputError(f"cannot write {target}: it is a folder. Name a file in it.")
         for i in itertools.count(1):
             number = f"-{i}" if i > 1 else ""
-            partial = target.with_name(f"{target.stem[:200]}.partial{number}{target.suffix}")
+            partial = target.with_name(f"{target.stem[:60]}.partial{number}{target.suffix}")
             with contextlib.suppress(FileExistsError):
                 partial.touch(exist_ok=False)
                 return partial

@@ -20,7 +20,7 @@ from pixelclip_sdk.video.sources import Frame
 
 
 def numbered(count=None, pause=0.0):
-    """Frames whose every byte is their number, modulo 256."""
+    """Yields frames; every byte of one is its number modulo 256."""
     i = 0
     while count is None or i < count:
         yield np.full((16, 16, 3), i % 256, np.uint8)
@@ -33,7 +33,7 @@ def stream_threads() -> list[str]:
 
 
 class Live:
-    """A camera: whoever does not read loses frames."""
+    """A camera: unread frames are lost."""
 
     name, live, fps, count = "camera", True, None, None
 
@@ -118,7 +118,7 @@ def test_latest_hands_out_fresh_frames(fake):
         ages.append(camera.made - 1 - result.frame.index)
         time.sleep(0.05)
     assert camera.closed
-    # Up to ten frames come while the consumer is busy: a result from the start of that would be ten old.
+    # About ten frames arrive while the consumer is busy; the oldest of them would be ten frames old.
     assert np.median(ages) <= 4
 
 
@@ -354,13 +354,13 @@ def test_a_fast_source_does_not_starve_a_slow_one(fake):
         if result.frame.index == 9:
             break
     assert len(waited) == 10
-    assert max(waited) <= 8  # Its turn comes after those that were already under way.
+    assert max(waited) <= 8  # Only the frames already in work come first.
 
 
 def test_sources_share_the_engine_in_turns_and_may_end_at_different_times(fake):
     results = list(fake.stream(numbered(40), numbered(10), numbered(40)))
     assert [sum(r.frame.source == i for r in results) for i in range(3)] == [40, 10, 40]
-    # With frames of all waiting, nobody is two turns behind.
+    # While all sources have frames waiting, none is two turns behind.
     assert max(r.frame.index for r in results[:30]) <= 20
 
 
@@ -540,6 +540,11 @@ def test_damaged_files_of_a_folder_are_skipped_if_asked(fake, tmp_path, caplog):
     results = list(fake.stream(tmp_path, on_error="skip"))
     assert [(result.frame.index, result.frame.damaged) for result in results] == [(0, 0), (1, 1)]
     assert f"{tmp_path / '2.png'} is not an image" in caplog.text
+    files = [tmp_path / "1.png", tmp_path / "2.png", tmp_path / "missing.png", tmp_path / "3.png"]
+    results = list(fake.stream(files, on_error="skip"))
+    assert [result.frame.damaged for result in results] == [0, 2]
+    with pytest.raises(ImageError, match="got an array of float64"):
+        list(fake.stream([np.zeros((8, 8, 3))], on_error="skip"))
     for on_error in ("raise", "reopen"):
         with pytest.raises(ImageError, match=r"frame 1: .*2\.png is not an image"):
             list(fake.stream(tmp_path, on_error=on_error))
@@ -566,7 +571,7 @@ def test_only_what_is_live_is_opened_again(fake):
 
 
 def test_leaving_a_stream_ends_the_generator_that_it_reads(fake):
-    """It may hold a camera, which nobody else can open until then."""
+    """The generator may hold a camera, which only one program can open."""
     ended = []
 
     def frames():
@@ -576,14 +581,14 @@ def test_leaving_a_stream_ends_the_generator_that_it_reads(fake):
         finally:
             ended.append(True)
 
-    gc.disable()  # What is left to the collector comes too late.
+    gc.disable()  # A collection must not be needed.
     try:
         for result in fake.stream(frames()):
             if result.frame.index == 2:
                 break
         del result
         assert ended
-        kept = frames()  # One that its owner goes on with is not ended.
+        kept = frames()  # A generator that its owner still uses is not closed.
         next(fake.stream(kept))
         assert next(kept).shape == (48, 64, 3)
     finally:

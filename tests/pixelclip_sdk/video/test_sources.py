@@ -25,7 +25,7 @@ from pixelclip_sdk.video.writer import write_video
 
 @pytest.fixture
 def noise(tmp_path):
-    """Writes a video of 40 frames of noise: nothing in it can be guessed from other frames."""
+    """Writes a video of 40 frames of noise, none of which can be predicted from the others."""
     pytest.importorskip("av")
 
     def write(name):
@@ -54,7 +54,7 @@ def test_a_video_says_what_it_is(clip):
     assert len(frames) == 30
     assert frames[0].image.shape == (48, 64, 3)
     assert frames[0].image.flags.c_contiguous
-    assert np.abs(frames[1].image.astype(int) - (0, 255, 0)).max() < 12  # Green, but for the encoder's loss.
+    assert np.abs(frames[1].image.astype(int) - (0, 255, 0)).max() < 12  # Green, with the encoder's loss.
     source.close()
     source.close()
 
@@ -161,7 +161,7 @@ def server(clip):
 
 def test_an_address_streams(server, clip, fake):
     source = open_source(f"http://{server}/{clip.name}")
-    assert not source.live  # It has an end, so nothing needs to be dropped.
+    assert not source.live  # It has an end, so no frame needs to be dropped.
     assert len(list(fake.stream(source))) == 30
 
 
@@ -349,6 +349,13 @@ def test_a_file_address_is_a_file(clip):
     assert len(read(f"file://{clip}")) == 30
 
 
+def test_an_address_may_be_a_path(server, clip):
+    assert len(read(Path(f"http://{server}/{clip.name}"))) == 30
+    with pytest.raises(ImageError, match="cannot be opened as a video") as error:
+        open_source(Path(f"http://me:secret@{server}/nothing.mp4"))
+    assert "secret" not in str(error.value)
+
+
 def test_results_and_hidden_files_in_a_folder_are_left_out(tmp_path):
     for name in ("1.png", "1.overlay.png", "1.labels.png", "._1.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
@@ -396,7 +403,7 @@ def test_pyav_is_loaded_with_the_first_video_only():
     assert import_av().__name__ == "av"
 
 
-# In a process of its own: PyAV holds the interpreter while it waits for a connection.
+# Runs in its own process: PyAV holds the GIL while it waits for a connection.
 _SENDER = """
 import sys, time, av, numpy as np
 target, frames, times = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -426,7 +433,7 @@ def sending(scheme, frames, times=1):
     with socket.socket(socket.AF_INET, kind) as free:
         free.bind(("127.0.0.1", 0))
         address = f"{scheme}://127.0.0.1:{free.getsockname()[1]}"
-    # TCP waits for who connects; UDP sends whether anybody listens or not.
+    # TCP waits for a connection; UDP sends without one.
     target = address + ("?listen=1" if scheme == "tcp" else "?pkt_size=1316")
     sender = subprocess.Popen(
         [sys.executable, "-c", _SENDER, target, str(frames), str(times)], stderr=subprocess.DEVNULL
@@ -439,7 +446,7 @@ def sending(scheme, frames, times=1):
 
 
 def opened(address):
-    for _ in range(150):  # Until the sender listens.
+    for _ in range(150):  # The sender needs time to start.
         with contextlib.suppress(ImageError):
             return open_source(address)
         time.sleep(0.2)

@@ -203,6 +203,13 @@ def test_only_a_full_disk_is_called_full():
     assert explain(av.error.OSError(errno.EIO, "Input/output error")) == "Input/output error"
 
 
+def test_a_long_name_has_room_for_the_partial_file(tmp_path):
+    path = tmp_path / ("猫" * 83 + ".mp4")
+    with write_video(path) as writer:
+        writer.write(GREY)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_colon_in_a_relative_name_is_no_protocol(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with write_video("a:b.mp4") as writer:
