@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pixelclip_sdk.errors import BundleError
-from pixelclip_sdk.support.files import is_file, restore, sha256
+from pixelclip_sdk.support.files import is_file, set_aside, sha256
 from pixelclip_sdk.support.hints import did_you_mean
 
 __all__ = [
@@ -128,17 +128,20 @@ class Bundle:
     def open(cls, path: str | os.PathLike[str]) -> "Bundle":
         """Read a bundle's manifest and check that its files are there, at their sizes.
 
-        Hashes are checked later, by `file` for each file in use and by `verify` for all. A bundle that an
-        export had set aside when it was killed takes its place again.
+        Hashes are checked later, by `file` for each file in use and by `verify` for all. Nothing is written.
 
         Raises:
             BundleError: There is no manifest or it cannot be read, its schema is newer than this
                 library's, a key is missing or unknown, a listed file is missing or of another size.
         """
         folder = Path(path)
-        restore(folder, MANIFEST)
         manifest = folder / MANIFEST
         if not is_file(manifest):
+            if folder.name and is_file(set_aside(folder) / MANIFEST):
+                raise BundleError(
+                    f"{folder} is missing: an export was killed while it replaced the bundle. The old bundle "
+                    f"is in {set_aside(folder)}. Run the export again, or rename that folder to {folder.name}."
+                )
             raise BundleError(
                 f"{folder} is not a bundle: it has no {MANIFEST}. Expected a folder made by export/to_onnx.py"
             )

@@ -1,4 +1,4 @@
-"""Model names → bundles on this machine. Nothing here goes to the network."""
+"""Find the bundle of a model name on this machine. Nothing here uses the network."""
 
 import contextlib
 import logging
@@ -6,59 +6,99 @@ import os
 from pathlib import Path
 
 from pixelclip_sdk.bundle import MANIFEST, Bundle
+from pixelclip_sdk.catalogue import CATALOGUE
 from pixelclip_sdk.errors import ModelNotFoundError
-from pixelclip_sdk.support.files import is_file, is_folder, restore
+from pixelclip_sdk.support.files import is_file, is_folder, same, set_aside
 from pixelclip_sdk.support.hints import did_you_mean
 
-__all__ = ["BUNDLED", "available_models", "cache_folder", "find_bundle"]
+__all__ = ["BUNDLED", "available_models", "cache_folder", "find_bundle", "how_to_get"]
 
 _log = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent / "assets"
-"""The folder of the bundles that come with the SDK."""
+"""The folder of the bundles that are part of the SDK."""
 
 
-def cache_folder() -> Path:
-    """The user's folder of bundles: ``$PIXELCLIP_HOME``, or ``~/.cache/pixelclip``."""
-    # Not Path.home(), which raises for a user without one, as services and containers have.
-    home = os.path.expanduser("~")  # noqa: PTH111
-    return Path(os.environ.get("PIXELCLIP_HOME") or Path(home, ".cache", "pixelclip"))
+def cache_folder() -> Path | None:
+    """The user's folder of bundles: ``$PIXELCLIP_HOME``, or ``~/.cache/pixelclip``.
+
+    Returns:
+        An absolute path; None if the variable is not set and the user has no home folder, as some services.
+    """
+    if chosen := os.environ.get("PIXELCLIP_HOME"):
+        return Path(os.path.abspath(os.path.expanduser(chosen)))  # noqa: PTH100, PTH111 (Path's may raise)
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111
+    return home / ".cache" / "pixelclip" if home.is_absolute() else None
 
 
 def available_models() -> dict[str, Path]:
-    """Name → folder of every bundle that can be named; the user's own hide bundled ones of the same name."""
-    models = {}
-    for root in (BUNDLED, cache_folder()):
-        with contextlib.suppress(OSError):  # A cache that cannot be read: the bundled models need none.
-            found = sorted(manifest.parent for manifest in root.glob(f"*/{MANIFEST}"))
-            models.update({folder.name: folder for folder in found if not folder.name.startswith(".")})
-    return models
+    """Name → folder of every model on this machine: the bundled ones and those in `cache_folder`.
+
+    A bundled model cannot be replaced: a bundle of the same name in the cache is left out.
+
+    Example:
+        >>> "pixelclip-lite" in available_models()
+        True
+    """
+    return dict(sorted({**_bundles_in(cache_folder()), **_bundles_in(BUNDLED)}.items()))
 
 
 def find_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
-    """Open the bundle in a folder, or the one of that name.
+    """Open the bundle of a model name, or the one in a folder.
 
     Args:
         name_or_path: ``"pixelclip-lite"``, the name of a folder in `cache_folder`, or a bundle's folder. A
-            name wins over a folder here that is called so.
+            model name has precedence over a folder of that name here.
 
     Raises:
-        ModelNotFoundError: It is neither.
-        BundleError: The bundle cannot be used.
+        ModelNotFoundError: There is neither; the message says how to get a published model.
+        BundleError: The bundle is damaged or incomplete.
     """
-    folder = Path(name_or_path)
-    for place in (folder, cache_folder() / folder):
-        restore(place, MANIFEST)
+    name, folder = str(name_or_path), Path(name_or_path)
+    cache = cache_folder()
     models = available_models()
-    if str(name_or_path) in models:
-        if is_file(folder / MANIFEST):
-            _log.warning("%s is the model of that name; for the folder here write ./%s", folder, folder)
-        return Bundle.open(models[str(name_or_path)])
-    if is_folder(folder):
-        return Bundle.open(folder)
-    hint = did_you_mean(str(name_or_path), models)
+    if name in models:
+        for other in (f"./{name}", *([str(cache / name)] if cache else [])):
+            if is_file(Path(other, MANIFEST)) and not same(other, models[name]):
+                _log.warning("%s is the model in %s; for the other one write %s", name, models[name], other)
+        return Bundle.open(models[name])
+    for place in (folder, *([cache / folder] if cache else [])):
+        if is_folder(place) or (place.name and is_file(set_aside(place) / MANIFEST)):
+            return Bundle.open(place)
+    if name in CATALOGUE:
+        raise ModelNotFoundError(f"the model {name} is not on this machine.\n{how_to_get(name)}")
+    known = sorted({*models, *CATALOGUE})
     raise ModelNotFoundError(
-        f"no model {str(name_or_path)!r} on this machine.{hint} "
-        f"Expected a bundle's folder or one of: {', '.join(sorted(models)) or 'none found'}. "
-        f"Bundles in {cache_folder()} go by their folder's name."
+        f"no model {name!r}.{did_you_mean(name, known)} Expected a bundle's folder, or a name: on this machine "
+        f"{', '.join(models)}; to download with `pixelclip pull NAME`: "
+        f"{', '.join(other for other in CATALOGUE if other not in models)}."
     )
+
+
+def how_to_get(name: str) -> str:
+    """Instructions to download and convert a published model, several lines.
+
+    Args:
+        name: A name of `CATALOGUE`.
+    """
+    model, cache = CATALOGUE[name], cache_folder()
+    folder = cache / name if cache else Path(name)
+    return (
+        f"Get it, in a checkout of the PixelCLIP repository:\n"
+        f'  pip install -e ".[export]"\n'
+        f"  pixelclip pull {name}\n"
+        f"This downloads {model.describe()}\n"
+        f"and converts it to a bundle in {folder}; the same as\n"
+        f"  python export/to_onnx.py --model {name} --out {folder}\n"
+        f"If this machine cannot reach the hub, download the file elsewhere and add --checkpoint FILE to either "
+        f"command, or copy a finished bundle to {folder}."
+    )
+
+
+def _bundles_in(folder: Path | None) -> dict[str, Path]:
+    if folder is None:
+        return {}
+    with contextlib.suppress(OSError):  # A cache that cannot be read does not affect the bundled models.
+        found = (manifest.parent for manifest in folder.glob(f"*/{MANIFEST}"))
+        return {bundle.name: bundle for bundle in found if not bundle.name.startswith(".")}
+    return {}

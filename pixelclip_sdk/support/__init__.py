@@ -1,4 +1,4 @@
-"""Small helpers that the SDK and the other folders share: files, images, signals, arguments, hints, clock.
+"""Small helpers that the SDK and the other folders share: files, images, commands, signals, arguments, hints.
 
-Nothing here knows of models, words or segmentation.
+Nothing here depends on models, vocabularies or segmentation.
 """

@@ -1,62 +1,124 @@
-"""How every command of this project ends: an exit code and one line on stderr, never a traceback.
+"""Run a command: exit codes, messages on stderr and stop signals are the same for all of them.
 
-====  ===================================================
-0     done
-1     it could not be done; stderr says why
+====  ==============================================================
+0     success
+1     failure; stderr says why
 2     wrong usage (argparse)
-130   interrupted by Ctrl-C or SIGTERM
-====  ===================================================
+130   stopped by Ctrl-C, SIGTERM or SIGHUP
+====  ==============================================================
 """
 
 import contextlib
+import io
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 
 from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.support.signals import interruptible
 
-__all__ = ["run_command"]
+__all__ = ["printable", "report", "run_command"]
+
+# Unicode categories: control characters, line and paragraph separators.
+_CONTROL = ("Cc", "Zl", "Zp")
 
 
 def run_command(name: str, body: Callable[[], int], *, interrupted: str = "nothing was written") -> int:
     """Run the body of a command and return its exit code.
 
-    A new command parses its arguments, then returns ``run_command(NAME, lambda: body(options))``.
+    Errors of the project's tree and of the operating system become a message on stderr; other exceptions
+    are faults of the program and keep their traceback. The first Ctrl-C, SIGTERM or SIGHUP raises
+    KeyboardInterrupt in the body; a second one ends the process.
 
     Args:
-        name: The command's name; it starts every line on stderr.
-        body: What the command does. It returns an exit code.
-        interrupted: What an interruption leaves behind; it follows "interrupted; " on stderr.
+        name: The command's name, the first word of every message on stderr.
+        body: Parses the arguments, does the work and returns an exit code.
+        interrupted: What remains after an interruption; it follows "interrupted; " on stderr.
 
     Returns:
-        The body's exit code; 1 for an error of the project's tree or of the operating system; 130 for an
-        interruption. A closed stdout (``… | head -1``) is no error.
+        The exit code, see the table above. A closed stdout (``… | head -1``) counts as success.
+
+    Example:
+        >>> def body():
+        ...     print("hello")
+        ...     return 0
+        >>> run_command("greet", body)
+        hello
+        0
     """
+    _open_closed_descriptors()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Characters that the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = body()
-        if sys.stdout is not None:
-            sys.stdout.flush()  # A full disk behind stdout shows here at the latest.
-        return code
+        with interruptible():
+            code = _run_and_flush(body)
     except BrokenPipeError:
-        _discard_stdout()
-        return 0
+        code = 0
     except (PixelClipError, OSError) as error:
-        if isinstance(error, OSError):
-            _discard_stdout()  # It may be stdout that failed; Python flushes it again at its end.
-        _report(f"{name}: {error}")
-        return 1
+        report(f"{name}: {error}")
+        code = 1
     except KeyboardInterrupt:
-        _report(f"{name}: interrupted; {interrupted}")
-        return 130
+        report(f"{name}: interrupted; {interrupted}")
+        code = 130
+    _flush_or_discard_stdout()
+    return code
 
 
-def _report(line: str) -> None:
-    """Write a line to stderr; a closed or full stderr changes nothing about the exit code."""
+def report(message: str) -> None:
+    """Write a message to stderr, with control characters escaped. A closed or full stderr is ignored."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
-            print(line, file=sys.stderr, flush=True)
+            print(printable(message, keep="\n"), file=sys.stderr, flush=True)
 
 
-def _discard_stdout() -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Escape control characters: in the name of a file or class they could command the terminal.
+
+    Args:
+        text: The text to print.
+        keep: Control characters that stay as they are.
+
+    Example:
+        >>> printable("cat\x1b[2J.jpg")
+        'cat\\x1b[2J.jpg'
+    """
+    return "".join(
+        ascii(character)[1:-1]
+        if character not in keep and unicodedata.category(character) in _CONTROL
+        else character
+        for character in text
+    )
+
+
+def _run_and_flush(body: Callable[[], int]) -> int:
+    try:
+        code = body()
+    except SystemExit:  # From argparse, which prints its help to stdout.
+        _flush_stdout()
+        raise
+    _flush_stdout()
+    return code
+
+
+def _flush_stdout() -> None:
+    """Raises OSError if the disk behind stdout is full; at exit it would be a traceback."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _flush_or_discard_stdout() -> None:
+    try:
+        _flush_stdout()
+    except (OSError, ValueError):  # Python flushes stdout again at exit: let that succeed.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_closed_descriptors() -> None:
+    """Open closed standard descriptors, or the next file would get their number and receive log lines."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # Takes the lowest free number, which is this one.

@@ -1,19 +1,22 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Write files so that readers see the old content or the new, and a power cut loses neither."""
 
 import contextlib
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Set
 from pathlib import Path
 
 from pixelclip_sdk.errors import OutputError
 
 _CHUNK = 1 << 20
+# A file name has at most 255 bytes on common file systems; a character has up to 4 bytes.
+_TEMPORARY_STEM, _TEMPORARY_SUFFIX = 32, 16
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 lower-case hex digits."""
+    """SHA-256 of a file, as 64 lower-case hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -22,17 +25,17 @@ def sha256(path: Path) -> str:
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether it is a file. What cannot be looked at is none: no permission, a name that is too long."""
+    """Whether `path` is a file. False also if it cannot be read: no permission, or the name is too long."""
     return os.path.isfile(path)  # noqa: PTH113 (Path.is_file raises there)
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether it is a folder; see `is_file`."""
+    """Whether `path` is a folder; see `is_file`."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    """Whether both are there and the same file or folder."""
+    """Whether both paths exist and lead to the same file or folder."""
     try:
         return Path(one).samefile(other)
     except OSError:
@@ -40,65 +43,126 @@ def same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
 
 
 def set_aside(folder: Path) -> Path:
-    """Where a folder waits while another takes its place in two steps: beside it, hidden."""
+    """The hidden path beside `folder` that an export moves the old bundle to while it replaces it."""
     return folder.with_name(f".{folder.name}.old")
 
 
 def restore(folder: Path, mark: str) -> None:
-    """Bring a folder back that was set aside by a process that died before the new one was there.
+    """Move a folder back that was set aside by a writer that was killed. Only writers may call this.
 
     Args:
-        folder: The folder; nothing happens while it exists.
-        mark: A file that tells that what was set aside is whole.
+        folder: The folder; nothing happens if it exists.
+        mark: A file in the folder that shows that it is complete.
     """
-    with contextlib.suppress(OSError):  # Cannot be read or written, or another process was first.
+    with contextlib.suppress(OSError):  # No permission, or another process was first.
         if folder.name and not folder.exists() and (set_aside(folder) / mark).is_file():
             set_aside(folder).rename(folder)
+
+
+def fsync_file(path: Path) -> None:
+    """Flush a file's content to the disk, so that it survives a power cut.
+
+    Raises:
+        OSError: The disk is full or failed.
+    """
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that new and renamed files in it survive a power cut.
+
+    Does nothing where the system cannot do it, as on Windows and on some network file systems.
+    """
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` in one step.
 
-    Every writer has a temporary file of its own, so two processes that write the same path cannot mix
-    their bytes: the last to finish wins with a whole file. If the body raises, `path` stays as it was
-    and nothing is left behind.
+    The content is on the disk before it replaces `path`, so a power cut leaves the old file or the new one.
+    If `path` is a link, the file that it leads to is replaced and the link stays. The permissions of an
+    existing file are kept. Two processes may write the same path: the last to finish wins with a whole
+    file. If the body raises, `path` is unchanged and the temporary file is removed.
 
     Args:
-        path: The file to write. Its folder is made when it does not exist.
+        path: The file to write. Missing folders are created.
 
     Yields:
         A new, empty file with the suffix of `path`.
 
     Raises:
         OutputError: The folder or the file cannot be written, or the disk is full.
+
+    Example:
+        >>> with atomic_write("notes.txt") as temporary:  # doctest: +SKIP
+        ...     temporary.write_text("done")
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.stem[:32]}-{secrets.token_hex(8)}{target.suffix}")
+    target = Path(os.path.realpath(path))
+    suffix = Path(path).suffix[:_TEMPORARY_SUFFIX]
+    temporary = target.with_name(f".{target.stem[:_TEMPORARY_STEM]}-{secrets.token_hex(8)}{suffix}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise OutputError(f"cannot write {target}: it is a folder. Name a file in it.")
+        _make_folder(target.parent)
+        mode = _mode_of(target)
         temporary.touch(exist_ok=False)
+        if mode is not None:  # Before the content is there: it may be private.
+            temporary.chmod(mode | stat.S_IWUSR)
         yield temporary
+        fsync_file(temporary)
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(target)
-    except BrokenPipeError:  # Of what was printed meanwhile: no file has that.
+        fsync_folder(target.parent)
+    except BrokenPipeError:  # A closed stdout; writing a file never raises it.
         raise
     except OSError as error:
         raise OutputError(
-            f"cannot write {target}: {error.strerror or error}. "
-            "Choose a folder that can be written and a disk with room."
+            f"cannot write {path}: {error.strerror or error}. "
+            "Choose a folder that can be written and a disk with free space."
         ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
+def _make_folder(folder: Path) -> None:
+    """Create a folder with its parents, and flush the entry of each new one to the disk."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in missing:
+        fsync_folder(place.parent)
+
+
+def _mode_of(file: Path) -> int | None:
+    """The permission bits of an existing file, or None.
+
+    Raises:
+        OutputError: A folder, a device or a pipe has this name: it must not be replaced by a file.
+    """
+    try:
+        mode = file.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise OutputError(f"cannot write {file}: it is a folder. Name a file in it.")
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"cannot write {file}: it is a device or a pipe. Name a regular file.")
+    return stat.S_IMODE(mode)
+
+
 def files_below(folder: Path, suffixes: Set[str]) -> Iterator[Path]:
-    """Files in a folder, at any depth, without hidden ones. Links to folders are followed, each folder once.
+    """Yield the files in a folder and the folders below it, without hidden ones.
+
+    Links to folders are followed; each folder is visited once.
 
     Args:
-        folder: Where to look; a folder that does not exist has none.
+        folder: Where to look; a folder that does not exist has no files.
         suffixes: Lower case, with the dot: ``{".npz"}``.
     """
     seen = set()

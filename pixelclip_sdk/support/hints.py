@@ -1,4 +1,4 @@
-"""What messages say of names that are nearly right."""
+"""Suggest the nearest known name in an error message."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,6 +7,6 @@ __all__ = ["did_you_mean"]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'cat'?``, with its leading blank; nothing where no known name is near."""
+    """Return `` Did you mean 'cat'?`` with a leading space, or an empty string if no known name is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

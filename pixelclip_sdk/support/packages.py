@@ -1,4 +1,4 @@
-"""Packages that only some commands need: found by name, with what to install where one is missing."""
+"""Find and import optional packages; an error names the package to install."""
 
 import importlib
 import importlib.util
@@ -9,18 +9,19 @@ from pixelclip_sdk.errors import BackendUnavailableError
 
 __all__ = ["folder_of", "imported"]
 
-_EXTRA = '"pixelclip-sdk[train]"'
+# In a checkout of the repository: what needs these packages is not in the wheel.
+_EXTRA = '-e ".[train]"'
 
 
 def imported(module: str, package: str = _EXTRA) -> Any:
-    """Imports a module.
+    """Import a module.
 
     Args:
         module: Its dotted name.
-        package: What pip installs it with.
+        package: The argument of ``pip install`` that provides it.
 
     Raises:
-        BackendUnavailableError: It is not installed, or is broken.
+        BackendUnavailableError: The module is not installed or is broken.
     """
     try:
         return importlib.import_module(module)
@@ -31,14 +32,14 @@ def imported(module: str, package: str = _EXTRA) -> Any:
 
 
 def folder_of(module: str, package: str = _EXTRA) -> Path:
-    """Where a module's files are; it is not imported.
+    """Return the folder of a package without importing it.
 
     Args:
         module: Its name.
-        package: What pip installs it with.
+        package: The argument of ``pip install`` that provides it.
 
     Raises:
-        BackendUnavailableError: It is not installed.
+        BackendUnavailableError: The package is not installed.
     """
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:

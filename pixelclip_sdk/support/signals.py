@@ -1,43 +1,73 @@
-"""How a command is stopped."""
+"""Stop a command cleanly: Ctrl-C (SIGINT), SIGTERM from services and containers, SIGHUP of a closed terminal.
+
+A signal that is ignored when the command starts stays ignored, as SIGHUP under ``nohup``. Outside the main
+thread nothing is changed: Python handles signals there only.
+"""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
-__all__ = ["sigterm_interrupts", "stop_signal"]
+__all__ = ["interruptible", "sigterm_interrupts", "stop_signal"]
+
+_SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
+_SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, _SIGHUP) if number is not None]
 
 
 @contextlib.contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM, which services and containers are stopped with, does what Ctrl-C does: clean up."""
-    if threading.current_thread() is not threading.main_thread():  # Signals go there.
+def interruptible() -> Iterator[None]:
+    """The first stop signal raises KeyboardInterrupt, so that the command cleans up; a second ends the process.
+
+    A second SIGHUP is ignored: a terminal that is closed may send two. `run_command` does all this for every
+    command.
+    """
+
+    def interrupt(number: int, _: object) -> None:
+        for stop in handlers:
+            signal.signal(stop, signal.SIG_IGN if stop == _SIGHUP else signal.SIG_DFL)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    with _restored() as handlers:
+        for number in handlers:
+            signal.signal(number, interrupt)
         yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+
+sigterm_interrupts = interruptible
 
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGINT or SIGTERM came. A second one does what it did before."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Yield a function that returns whether a stop signal arrived.
+
+    The first stop signal only sets this flag. A second SIGINT or SIGTERM acts as it did before this block.
+    """
+    received: list[int] = []
 
     def note(number: int, _: object) -> None:
-        came.append(number)
-        signal.signal(number, before[number])
+        received.append(number)
+        for stop, handler in handlers.items():
+            if stop != _SIGHUP:
+                signal.signal(stop, handler)
 
-    for number in before:
-        signal.signal(number, note)
+    with _restored() as handlers:
+        for number in handlers:
+            signal.signal(number, note)
+        yield lambda: bool(received)
+
+
+@contextlib.contextmanager
+def _restored() -> Iterator[dict[int, Any]]:
+    """Yield the handlers of the stop signals that are not ignored; put them back in the end."""
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        # None: the handler was not installed by Python and cannot be put back.
+        handlers = {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     try:
-        yield lambda: bool(came)
+        yield handlers
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -10,7 +10,7 @@ import pytest
 
 from export import staging
 from export.staging import staged_folder
-from pixelclip_sdk import PixelClipError
+from pixelclip_sdk import BundleError, PixelClipError
 from pixelclip_sdk.bundle import Bundle
 from pixelclip_sdk.models import available_models, find_bundle
 from pixelclip_sdk.support.files import set_aside
@@ -160,9 +160,10 @@ def test_a_bundle_set_aside_by_a_killed_export_comes_back(killed, monkeypatch):
     assert "bundle" not in available_models()
     assert not any(name.startswith(".") for name in available_models())
     aside = set_aside(killed)
-    for again in (lambda: Bundle.open(killed), lambda: find_bundle(killed), lambda: find_bundle("bundle")):
-        again().verify()
-        killed.rename(aside)
+    for read in (lambda: Bundle.open(killed), lambda: find_bundle(killed), lambda: find_bundle("bundle")):
+        with pytest.raises(BundleError, match="Run the export again"):
+            read()
+    assert not killed.exists()  # Reading changes nothing; the next writer restores the bundle.
     with pytest.raises(RuntimeError), staged_folder(killed):
         raise RuntimeError
     Bundle.open(killed).verify()

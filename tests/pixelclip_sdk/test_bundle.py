@@ -49,7 +49,7 @@ def test_a_name_wins_over_a_folder_here_and_says_so(copy, tmp_path, monkeypatch,
     here = copy.rename(tmp_path / "pixelclip-lite")
     monkeypatch.chdir(tmp_path)
     assert find_bundle("pixelclip-lite").path == LITE
-    assert "for the folder here write ./pixelclip-lite" in caplog.text
+    assert "for the other one write ./pixelclip-lite" in caplog.text
     caplog.clear()
     assert find_bundle("./pixelclip-lite").path.resolve() == here
     assert not caplog.text

@@ -57,3 +57,32 @@ def test_a_reader_that_leaves_is_no_error():
 def test_a_closed_stderr_does_not_change_the_exit_code():
     result = run("sys.stderr = None; raise ImageError('no picture')", capture_output=True)
     assert result.returncode == 1
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    result = run(r"raise ImageError('a\x1b[2J\x9b1m\rb.jpg: no picture\nSecond line, Kätzchen 猫')", capture_output=True)
+    assert result.stderr == "name: a\\x1b[2J\\x9b1m\\rb.jpg: no picture\nSecond line, Kätzchen 猫\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("body", "code"), [("print('x'); raise ImageError('no picture')", 1), ("print('x'); raise SystemExit(0)", 1)]
+)
+def test_a_full_stdout_never_adds_a_traceback(body, code):
+    with Path("/dev/full").open("w") as full:
+        result = run(body, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == code
+    assert result.stderr.count("\n") == 1
+    assert "Error" not in result.stderr.replace("[Errno 28]", "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes descriptors through the shell")
+def test_with_all_descriptors_closed_a_file_does_not_become_stderr(tmp_path):
+    body = (
+        f"import os; f = open({str(tmp_path / 'out')!r}, 'w'); os.write(2, b'log'); f.write('data'); f.close(); "
+        "raise ImageError('no picture')"
+    )
+    code = f"{HEAD}def body():\n    {body}\nsys.exit(run_command('name', body))"
+    result = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code], check=False)
+    assert result.returncode == 1
+    assert (tmp_path / "out").read_text() == "data"
