@@ -1,4 +1,4 @@
-"""`python -m pixelclip_sdk` is `pixelclip`."""
+"""``python -m pixelclip_sdk`` runs `pixelclip`."""
 
 import sys
 

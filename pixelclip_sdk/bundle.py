@@ -139,8 +139,8 @@ class Bundle:
         if not is_file(manifest):
             if folder.name and is_file(set_aside(folder) / MANIFEST):
                 raise BundleError(
-                    f"{folder} is missing: an export was killed while it replaced the bundle. The old bundle "
-                    f"is in {set_aside(folder)}. Run the export again, or rename that folder to {folder.name}."
+                    f"{folder} is missing: an export was killed while it replaced the bundle. The old one is "
+                    f"in {set_aside(folder)}. Run the export again, or rename that folder to {folder.name}."
                 )
             raise BundleError(
                 f"{folder} is not a bundle: it has no {MANIFEST}. Expected a folder made by export/to_onnx.py"

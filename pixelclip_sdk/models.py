@@ -69,8 +69,8 @@ def find_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
         raise ModelNotFoundError(f"the model {name} is not on this machine.\n{how_to_get(name)}")
     known = sorted({*models, *CATALOGUE})
     raise ModelNotFoundError(
-        f"no model {name!r}.{did_you_mean(name, known)} Expected a bundle's folder, or a name: on this machine "
-        f"{', '.join(models)}; to download with `pixelclip pull NAME`: "
+        f"no model {name!r}.{did_you_mean(name, known)} Expected a bundle's folder or a name: on this "
+        f"machine {', '.join(models)}; to download with `pixelclip pull NAME`: "
         f"{', '.join(other for other in CATALOGUE if other not in models)}."
     )
 
@@ -90,8 +90,8 @@ def how_to_get(name: str) -> str:
         f"This downloads {model.describe()}\n"
         f"and converts it to a bundle in {folder}; the same as\n"
         f"  python export/to_onnx.py --model {name} --out {folder}\n"
-        f"If this machine cannot reach the hub, download the file elsewhere and add --checkpoint FILE to either "
-        f"command, or copy a finished bundle to {folder}."
+        f"If this machine cannot reach the hub, download the file elsewhere and add --checkpoint FILE to "
+        f"either command, or copy a finished bundle to {folder}."
     )
 
 

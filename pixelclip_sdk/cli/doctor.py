@@ -1,5 +1,6 @@
-"""What is installed, what would run, what is missing and how to get it."""
+"""`pixelclip doctor`: check the installation, the backends and the models."""
 
+import argparse
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterator
@@ -10,22 +11,45 @@ from pixelclip_sdk.backends.onnx import built_in_provider, gpu_devices
 from pixelclip_sdk.backends.trt import load_tensorrt
 from pixelclip_sdk.benchmark import environment, measure_latency, sample_jpeg
 from pixelclip_sdk.bundle import IMAGE_ENCODER
+from pixelclip_sdk.cli.common import Parsers, add_json_option, print_json
 from pixelclip_sdk.errors import PixelClipError
-from pixelclip_sdk.models import available_models, find_bundle
+from pixelclip_sdk.models import available_models, cache_folder, find_bundle
 from pixelclip_sdk.segmenter import Segmenter
+from pixelclip_sdk.support.command import printable
 from pixelclip_sdk.video.sources import import_av
 
-__all__ = ["Check", "diagnose"]
+__all__ = ["Check", "add_parser", "diagnose"]
+
+
+def add_parser(commands: Parsers) -> None:
+    """Add the verb."""
+    parser = commands.add_parser("doctor", help="check what is installed, what runs and what is missing")
+    add_json_option(parser)
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    checks = []
+    for check in diagnose():
+        checks.append(check)
+        if not options.json:
+            print(printable(f"{check.status:<8} {check.name:<22} {check.detail}"), flush=True)
+    healthy = all(check.status != "broken" for check in checks)
+    if options.json:
+        print_json({"healthy": healthy, "checks": [dataclasses.asdict(check) for check in checks]})
+    else:
+        print("\nReady." if healthy else "\nSomething is broken; see above.")
+    return 0 if healthy else 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One finding.
+    """The result of one check.
 
     Attributes:
-        name: What was looked at.
-        status: ``"ok"``, ``"missing"`` (optional, not there) or ``"broken"``.
-        detail: What was found, or what to do.
+        name: The subject of the check.
+        status: ``"ok"``, ``"missing"`` (optional and not installed) or ``"broken"``.
+        detail: The version or state that was found, or how to fix it.
     """
 
     name: str
@@ -34,16 +58,14 @@ class Check:
 
 
 def diagnose() -> Iterator[Check]:
-    """Look at everything, cheap things first. Raises nothing: trouble is a finding."""
+    """Yield all checks, the fast ones first. A problem becomes a check with status ``"broken"``."""
     facts = environment()
     yield Check("machine", "ok", f"{facts['system']}, {facts['cpu']}, {facts['cores']} cores usable")
     yield Check("python", "ok", facts["python"])
     owners = sorted(set(importlib.metadata.packages_distributions().get("onnxruntime", [])))
     for package, version in facts["packages"].items():
-        # onnxruntime-gpu may stand in for onnxruntime.
-        stands_in = owners[0] if package == "onnxruntime" and owners else ""
-        if version == "not installed" and stands_in:
-            version = f"{importlib.metadata.version(stands_in)}, as {stands_in}"
+        if package == "onnxruntime" and version == "not installed" and owners:  # As onnxruntime-gpu.
+            version = f"{importlib.metadata.version(owners[0])}, as {owners[0]}"
         found = version != "not installed"
         fix = f"not installed: pip install {package}"
         yield Check(package, "ok" if found else "broken", version if found else fix)
@@ -53,6 +75,7 @@ def diagnose() -> Iterator[Check]:
     yield from map(_provider, ("cuda", "tensorrt"))
     yield from map(_tensorrt, FLAVORS)
     yield _cuda()
+    yield _model_folder()
     for name in available_models():
         yield _model(name)
         yield from _engines(name)
@@ -60,7 +83,7 @@ def diagnose() -> Iterator[Check]:
 
 
 def _runtime_owner(owners: list[str]) -> Check:
-    """Two distributions that own the module `onnxruntime` overwrite each other's files."""
+    """Check that one distribution owns the module `onnxruntime`: two overwrite each other's files."""
     if len(owners) > 1:
         fix = f"pip uninstall -y {' '.join(owners)} && pip install onnxruntime"
         return Check("onnxruntime module", "broken", f"{' and '.join(owners)} overwrite each other: {fix}")
@@ -85,7 +108,7 @@ def _gpu() -> Check:
 
 
 def _provider(provider: str) -> Check:
-    """Whether it is part of this ONNX Runtime; only a model that loads shows that it finds its libraries."""
+    """Check that this ONNX Runtime has a provider. Whether its libraries load, only loading a model shows."""
     try:
         return Check(f"backend onnx-{provider}", "ok", f"has {built_in_provider(provider)}; needs a GPU")
     except PixelClipError as error:
@@ -107,12 +130,21 @@ def _cuda() -> Check:
     return Check("GPU for tensorrt", "ok", f"{gpu.name}, compute capability {gpu.compute_capability}")
 
 
+def _model_folder() -> Check:
+    folder = cache_folder()
+    if folder is None:
+        return Check(
+            "model folder", "missing", "this user has no home folder: set PIXELCLIP_HOME to a folder"
+        )
+    return Check("model folder", "ok", f"{folder}{'' if folder.is_dir() else ', not created yet'}")
+
+
 def _engines(model: str) -> Iterator[Check]:
-    """The engines of a model: whole, and compiled from the model as it is? Not whether they run here."""
+    """Check that a model's engines are complete and compiled from its file, not that they run here."""
     try:
         bundle = find_bundle(model)
     except PixelClipError:
-        return  # _model says what is wrong.
+        return  # `_model` reports it.
     for plan in engine_files(bundle.path):
         name = f"engine of {model}"
         try:
@@ -121,7 +153,7 @@ def _engines(model: str) -> Iterator[Check]:
         except PixelClipError as error:
             yield Check(name, "broken", str(error))
         else:
-            yield Check(name, "ok", f"{plan.name}, whole, compiled from this model's file")
+            yield Check(name, "ok", f"{plan.name}, complete, compiled from this model's file")
 
 
 def _model(name: str) -> Check:

@@ -1,6 +1,9 @@
-"""What `pixelclip video` does with the results of a stream."""
+"""`pixelclip video`: segment a stream; write a video or label maps, or print what was found."""
 
+import argparse
 import contextlib
+import json
+import re
 import statistics
 import sys
 import time
@@ -9,35 +12,114 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelclip_sdk.cli.common import (
+    CLASSES_HELP,
+    Parsers,
+    add_model_options,
+    add_threshold_option,
+    describe_areas,
+    load_segmenter,
+)
 from pixelclip_sdk.errors import OutputError
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
+from pixelclip_sdk.support.arguments import path
+from pixelclip_sdk.support.command import printable, report
 from pixelclip_sdk.support.files import is_file, is_folder, same
-from pixelclip_sdk.support.signals import sigterm_interrupts
-from pixelclip_sdk.video.pipeline import Buffer, OnError
+from pixelclip_sdk.video.pipeline import BUFFERS, Buffer, OnError
 from pixelclip_sdk.video.sources import FrameSource, open_source
 from pixelclip_sdk.video.writer import write_video
 
-__all__ = ["found", "run_video", "video_source"]
+__all__ = ["add_parser", "open_input", "run_video"]
 
 _REPORT_EVERY_S = 1.0
 _STAGES = ("decode", "preprocess", "inference", "postprocess", "draw", "wait")
-# The frames that the summary's times are taken from: memory must not grow with the video.
+# The summary's medians are of this many last frames: memory must not grow with the video.
 _RECENT = 1000
 
 
-def video_source(text: str, out: Path | None, labels: Path | None) -> FrameSource:
-    """Open what the command line names: ``0`` is a camera unless there is a file of that name.
+def add_parser(commands: Parsers) -> None:
+    """Add the verb."""
+    parser = commands.add_parser("video", help="segment a video, a camera, a network stream or a folder")
+    parser.add_argument(
+        "source",
+        metavar="IN",
+        help="a video file, a folder of images, a camera (0, /dev/video0) or an address",
+    )
+    parser.add_argument("--classes", required=True, help=CLASSES_HELP)
+    parser.add_argument(
+        "--out", type=path, metavar="FILE.mp4", help="video with the regions drawn in (default: print areas)"
+    )
+    parser.add_argument(
+        "--labels",
+        type=path,
+        metavar="DIR",
+        help="folder for one label map per frame, 000000.png, 000001.png, …; it must have none yet",
+    )
+    parser.add_argument(
+        "--buffer",
+        choices=BUFFERS,
+        default="auto",
+        help="which frames to process if they arrive too fast: only the latest, or all "
+        "(default: auto, the latest for live sources)",
+    )
+    parser.add_argument(
+        "--reopen",
+        action="store_true",
+        help="reconnect every second if a camera or a network stream is lost, until Ctrl-C",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON: one line per frame, with its areas")
+    add_threshold_option(parser)
+    add_model_options(parser)
+    parser.set_defaults(run=_video)
+
+
+def _video(options: argparse.Namespace) -> int:
+    # The stream closes the source in its reading thread: closing a camera during a read would crash.
+    source = open_input(options.source, options.out, options.labels)
+    with load_segmenter(options, options.classes) as segmenter:
+        run_video(
+            segmenter,
+            source,
+            buffer=options.buffer,
+            on_error="reopen" if options.reopen else "raise",
+            out=options.out,
+            labels=options.labels,
+            as_json=options.json,
+        )
+    return 0
+
+
+def open_input(text: str, out: Path | None, labels: Path | None) -> FrameSource:
+    """Open the source that the command line names; ``0`` is a camera unless a file has that name.
 
     Raises:
         ImageError: It cannot be opened.
-        OutputError: A result would replace it.
-        BackendUnavailableError: It takes PyAV, which is not installed.
+        OutputError: A result would replace the input, or `labels` has label maps of an earlier run.
+        BackendUnavailableError: It needs PyAV, which is not installed.
     """
-    for result, what in ((out, "file"), (labels, "folder")):
+    for result, kind in ((out, "file"), (labels, "folder")):
         if result is not None and same(result, text):
-            raise OutputError(f"{result} is the input; name another {what} for the result")
-    return open_source(int(text) if text.isdecimal() and not (is_file(text) or is_folder(text)) else text)
+            raise OutputError(f"{result} is the input; name another {kind} for the result")
+    if labels is not None:
+        _check_no_label_maps(labels)
+    if text.isdecimal() and not (is_file(text) or is_folder(text)):
+        return open_source(int(text))
+    return open_source(text if "://" in text else path(text))
+
+
+def _check_no_label_maps(folder: Path) -> None:
+    """Refuse a folder with label maps: after a shorter run, some would be of the old video.
+
+    Raises:
+        OutputError: There are some.
+    """
+    old = [file for file in folder.glob("*.png") if re.fullmatch(r"\d{6,}", file.stem)]
+    if old:
+        raise OutputError(
+            f"{folder} has {len(old)} label maps of an earlier run, such as {min(old).name}. "
+            "Remove them, or name another folder for --labels."
+        )
 
 
 def run_video(
@@ -48,17 +130,27 @@ def run_video(
     on_error: OnError,
     out: Path | None,
     labels: Path | None,
+    as_json: bool = False,
 ) -> None:
-    """Segment a source to its end, or to Ctrl-C or SIGTERM if it is live, and write what was asked for.
+    """Segment a source to its end, or to Ctrl-C if it is live, and write the results.
 
-    Progress goes to stderr while a video is written; else what was found goes to stdout, a line a second.
+    While a video is written, progress goes to stderr; else the areas go to stdout, one line per second.
+
+    Args:
+        segmenter: With its classes set.
+        source: The frames; closed at the end.
+        buffer: See `Segmenter.stream`.
+        on_error: See `Segmenter.stream`.
+        out: The video to write, or None.
+        labels: The folder for label maps, or None.
+        as_json: Print one JSON object per frame to stdout instead of areas and the summary.
 
     Raises:
-        PixelClipError: The source breaks off, or a result cannot be written. No video is left then.
+        PixelClipError: The source fails, or a result cannot be written.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, for a source that is not live.
     """
-    report = _Report(source.count, quiet=out is not None)
+    progress = _Progress(source.count, quiet=out is not None, as_json=as_json)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(sigterm_interrupts())
         writer = stack.enter_context(write_video(out, source.fps)) if out is not None else None
         stream = segmenter.stream(source, buffer=buffer, on_error=on_error)
         results = stack.enter_context(contextlib.closing(stream))
@@ -70,30 +162,26 @@ def run_video(
                     writer.write(np.asarray(result.plot(legend="inside")), time_s)
                 if labels is not None and result.frame is not None:
                     result.save_labels(labels / f"{result.frame.index:06d}.png")
-                report.add(result, (time.perf_counter() - clock) * 1e3)
-        except KeyboardInterrupt:  # The way to end a recording: what there is of it is kept.
+                progress.add(result, (time.perf_counter() - clock) * 1e3)
+        except KeyboardInterrupt:  # This ends a recording, which is kept.
             if not source.live:
                 raise
-    report.end([str(path) for path in (out, labels) if path is not None])
+    progress.end([printable(str(result)) for result in (out, labels) if result is not None])
 
 
-def found(result: Segmentation) -> str:
-    """The classes that cover most: ``cat 12%, sofa 5%``."""
-    largest = list(result.areas().items())[:4]
-    return ", ".join(f"{name} {area:.0%}" for name, area in largest if area) or "nothing but unknown"
-
-
-class _Report:
-    """Progress and a summary.
+class _Progress:
+    """Prints progress while frames are added, and a summary.
 
     Args:
-        count: How many frames there will be, if known.
-        quiet: Whether to print progress to stderr, and nothing of what was found.
+        count: Number of frames, if known.
+        quiet: Print progress to stderr and no areas to stdout.
+        as_json: Print one JSON object per frame to stdout, and nothing else there.
     """
 
-    def __init__(self, count: int | None, *, quiet: bool) -> None:
+    def __init__(self, count: int | None, *, quiet: bool, as_json: bool) -> None:
         self._of = f" of {count}" if count else ""
         self._quiet = quiet
+        self._json = as_json
         self._started = self._reported = time.perf_counter()
         self._frames = 0
         self._last: Segmentation | None = None
@@ -103,26 +191,26 @@ class _Report:
         self._frames += 1
         self._last = result
         self._speeds.append({**result.speed, "draw": draw_ms})
+        if self._json:
+            self._print_json(result)
         now = time.perf_counter()
         if now - self._reported < _REPORT_EVERY_S or result.frame is None:
             return
         self._reported = now
         if self._quiet:
-            end = "\r" if sys.stderr.isatty() else "\n"
-            place = f"frame {result.frame.index + 1}{self._of}"
-            print(f"{place}, {self._fps():.1f} frames a second  ", end=end, file=sys.stderr, flush=True)
-        else:
-            self._print_found(result)
+            self._print_progress(result.frame.index)
+        elif not self._json:
+            self._print_areas(result)
 
     def end(self, written: list[str]) -> None:
         if self._last is None or self._last.frame is None:
             return
-        if not self._quiet:
-            self._print_found(self._last)
+        if not self._quiet and not self._json:
+            self._print_areas(self._last)
         frame = self._last.frame
         lost = "".join(
-            f", {number} {what}"
-            for number, what in ((frame.dropped, "dropped"), (frame.damaged, "damaged"))
+            f", {number} {kind}"
+            for number, kind in ((frame.dropped, "dropped"), (frame.damaged, "damaged"))
             if number
         )
         times = ", ".join(
@@ -131,13 +219,36 @@ class _Report:
             if stage != "draw" or self._quiet
         )
         target = f" → {', '.join(written)}" if written else ""
-        print(f"{self._frames} frames{lost}{target}; {self._fps():.1f} frames a second; median ms: {times}")
+        summary = (
+            f"{self._frames} frames{lost}{target}; {self._fps():.1f} frames per second; median ms: {times}"
+        )
+        if self._json:
+            report(summary)
+        else:
+            print(summary)
 
     def _fps(self) -> float:
         return self._frames / (time.perf_counter() - self._started)
 
-    def _print_found(self, result: Segmentation) -> None:
+    def _print_progress(self, index: int) -> None:
+        line = f"frame {index + 1}{self._of}, {self._fps():.1f} frames per second"
+        if sys.stderr is not None and sys.stderr.isatty():
+            with contextlib.suppress(OSError):
+                print(line, end="  \r", file=sys.stderr, flush=True)
+        else:
+            report(line)
+
+    def _print_areas(self, result: Segmentation) -> None:
         if result.frame is None:
             return
         time_s = f" ({result.frame.time_s:.1f} s)" if result.frame.time_s is not None else ""
-        print(f"frame {result.frame.index}{time_s}: {found(result)}", flush=True)
+        print(f"frame {result.frame.index}{time_s}: {describe_areas(result)}", flush=True)
+
+    def _print_json(self, result: Segmentation) -> None:
+        frame = result.frame
+        line = {
+            "frame": frame.index if frame else None,
+            "time_s": frame.time_s if frame else None,
+            "areas": result.areas(),
+        }
+        print(json.dumps(line, ensure_ascii=False), flush=True)

@@ -18,7 +18,7 @@ _SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, _SIGHUP) if num
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """The first stop signal raises KeyboardInterrupt, so that the command cleans up; a second ends the process.
+    """Raise KeyboardInterrupt at the first stop signal, so that the command cleans up; end at the second.
 
     A second SIGHUP is ignored: a terminal that is closed may send two. `run_command` does all this for every
     command.

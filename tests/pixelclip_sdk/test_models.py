@@ -42,7 +42,8 @@ def test_a_published_model_that_is_not_here_says_exactly_how_to_get_it(cache, na
 @pytest.mark.parametrize(
     ("name", "hint"), [("pixelclip-light", "pixelclip-lite"), ("pixelclip-vit-b-16", "pixelclip-vit-b16")]
 )
-def test_a_misspelt_name_gets_the_nearest_and_all_names(cache, name, hint):
+@pytest.mark.usefixtures("cache")
+def test_a_misspelt_name_gets_the_nearest_and_all_names(name, hint):
     with pytest.raises(ModelNotFoundError, match=f"Did you mean '{hint}'") as error:
         find_bundle(name)
     assert "on this machine pixelclip-lite; to download with `pixelclip pull NAME`: pixel" in str(error.value)

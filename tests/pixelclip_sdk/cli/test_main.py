@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pixelclip_sdk import Vocabulary
+from pixelclip_sdk.catalogue import CATALOGUE
 from pixelclip_sdk.cli.main import main
 
 
@@ -51,7 +52,7 @@ def test_predict_takes_folders_and_keeps_results_of_equal_names_apart(cat, tmp_p
     (other / "notes.txt").write_text("not a picture")
     out = tmp_path / "out"
     assert main(["predict", str(cat), str(other), "--classes", "cat", "--out", str(out)]) == 0
-    assert {p.name for p in out.glob("*.json")} == {"cat.json", "cat-2.json"}
+    assert {p.name for p in out.glob("*.json")} == {"cat.png.json", "cat.jpg.json"}
 
 
 @pytest.mark.parametrize(
@@ -104,13 +105,18 @@ def test_vocab_list_names_the_lists_and_a_name_works_as_classes(cat, tmp_path, c
     assert "Did you mean 'voc-20'" in capsys.readouterr().err
 
 
-def test_models_lists_the_bundled_one(capsys):
+def test_models_lists_the_bundled_one_and_the_published_ones(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PIXELCLIP_HOME", str(tmp_path))
     assert main(["models"]) == 0
-    assert "pixelclip-lite" in capsys.readouterr().out
+    here, _, download = capsys.readouterr().out.partition("To download with `pixelclip pull NAME`:")
+    assert "pixelclip-lite" in here
+    address = "https://huggingface.co/hsshin98/PixelCLIP"
+    assert re.search(rf"pixelclip-vit-b16 +about 600 MB +MIT +{address}\n", download)
     assert main(["models", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
-    assert row["name"] == "pixelclip-lite"
-    assert row["new_words"] is True
+    lite, *published = json.loads(capsys.readouterr().out)
+    assert (lite["name"], lite["installed"], lite["new_words"]) == ("pixelclip-lite", True, True)
+    assert {row["name"] for row in published} == set(CATALOGUE)
+    assert not any(row["installed"] for row in published)
 
 
 def test_models_shows_a_broken_one(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,7 @@
+import json
 import signal
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -7,6 +10,7 @@ from PIL import Image
 
 from pixelclip_sdk.cli.main import main
 from pixelclip_sdk.cli.video import run_video
+from pixelclip_sdk.support.signals import interruptible
 from pixelclip_sdk.video.sources import Frame, open_source
 from pixelclip_sdk.video.writer import VideoWriter, write_video
 
@@ -35,7 +39,7 @@ def test_the_result_plays_as_long_as_the_input_at_its_size(cat_clip, tmp_path, c
     assert np.abs(drawn[0].image.astype(int) - frames[0].image).mean() > 10  # Something is drawn.
     printed = capsys.readouterr()
     assert "24 frames → " in printed.out
-    assert "frames a second" in printed.out
+    assert "frames per second" in printed.out
     assert "inference" in printed.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.mkv", "out.mp4"]
 
@@ -96,7 +100,7 @@ def test_a_failure_keeps_the_frames_before_and_names_the_frame(tmp_path, photo, 
 def test_what_cannot_be_done_is_one_line(cat_clip, tmp_path, capsys, monkeypatch, source, out, said):
     monkeypatch.chdir(tmp_path)
     before = cat_clip.read_bytes()
-    assert main(["video", source, "--classes", "cat", "--out", out]) == 1
+    assert main(["video", source, "--classes", "cat, sofa", "--out", out]) == 1
     printed = capsys.readouterr().err
     assert said in printed
     assert printed.count("\n") == 1
@@ -125,7 +129,7 @@ class Camera:
         pass
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("live", [True, False])
 def test_stopping_keeps_the_frames_so_far(fake, tmp_path, monkeypatch, live, sent):
     write = VideoWriter.write
@@ -140,13 +144,65 @@ def test_stopping_keeps_the_frames_so_far(fake, tmp_path, monkeypatch, live, sen
     camera, out = Camera(), tmp_path / "out.mp4"
     camera.live = live
     if live:
-        run_video(fake, camera, buffer="all", on_error="raise", out=out, labels=None)
+        with interruptible():
+            run_video(fake, camera, buffer="all", on_error="raise", out=out, labels=None)
         assert len(list(open_source(out))) == 6
     else:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt), interruptible():
             run_video(fake, camera, buffer="all", on_error="raise", out=out, labels=None)
         assert not out.exists()
         out = tmp_path / "out.partial.mp4"
         assert len(list(open_source(out))) == 6
     assert signal.getsignal(signal.SIGTERM) is before
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_label_maps_of_an_earlier_run_are_not_mixed_with_new_ones(cat_clip, tmp_path, capsys):
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "notes.png").touch()  # No label map.
+    command = ["video", str(cat_clip), "--classes", "cat, sofa", "--labels", str(labels)]
+    assert main(command) == 0
+    before = {path: path.stat().st_mtime_ns for path in labels.iterdir()}
+    assert len(before) == 25
+    assert main(command) == 1
+    assert "has 24 label maps of an earlier run, such as 000000.png. Remove them" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in labels.iterdir()} == before
+
+
+def test_json_is_one_line_per_frame_and_nothing_else_on_stdout(cat_clip, capsys):
+    assert main(["video", str(cat_clip), "--classes", "cat, sofa", "--json"]) == 0
+    printed = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.out.splitlines()]
+    assert [line["frame"] for line in lines] == list(range(24))
+    assert lines[-1]["time_s"] == pytest.approx(23 / 24, abs=0.01)
+    assert set(lines[0]["areas"]) == {"cat", "sofa"}
+    assert "24 frames; " in printed.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes stderr through the shell")
+def test_a_closed_stderr_does_not_stop_a_video(cat_clip, tmp_path):
+    code = (
+        "import sys, pixelclip_sdk.cli.video as video; from pixelclip_sdk.cli.main import main; "
+        "video._REPORT_EVERY_S = 0; sys.exit(main(sys.argv[1:]))"
+    )
+    out = tmp_path / "out.mp4"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "video",
+        str(cat_clip),
+        "--classes",
+        "cat, sofa",
+        "--out",
+        str(out),
+    ]
+    assert subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False).returncode == 0
+    assert len(list(open_source(out))) == 24
+
+
+def test_a_tilde_in_the_paths_is_the_home_folder(cat_clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["video", "~/cat.mkv", "--classes", "cat, sofa", "--out", "~/out.mp4"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [cat_clip.name, "out.mp4"]

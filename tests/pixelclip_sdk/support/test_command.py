@@ -60,13 +60,17 @@ def test_a_closed_stderr_does_not_change_the_exit_code():
 
 
 def test_control_characters_do_not_reach_the_terminal():
-    result = run(r"raise ImageError('a\x1b[2J\x9b1m\rb.jpg: no picture\nSecond line, Kätzchen 猫')", capture_output=True)
+    result = run(
+        r"raise ImageError('a\x1b[2J\x9b1m\rb.jpg: no picture\nSecond line, Kätzchen 猫')",
+        capture_output=True,
+    )
     assert result.stderr == "name: a\\x1b[2J\\x9b1m\\rb.jpg: no picture\nSecond line, Kätzchen 猫\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize(
-    ("body", "code"), [("print('x'); raise ImageError('no picture')", 1), ("print('x'); raise SystemExit(0)", 1)]
+    ("body", "code"),
+    [("print('x'); raise ImageError('no picture')", 1), ("print('x'); raise SystemExit(0)", 1)],
 )
 def test_a_full_stdout_never_adds_a_traceback(body, code):
     with Path("/dev/full").open("w") as full:
@@ -79,8 +83,8 @@ def test_a_full_stdout_never_adds_a_traceback(body, code):
 @pytest.mark.skipif(os.name != "posix", reason="closes descriptors through the shell")
 def test_with_all_descriptors_closed_a_file_does_not_become_stderr(tmp_path):
     body = (
-        f"import os; f = open({str(tmp_path / 'out')!r}, 'w'); os.write(2, b'log'); f.write('data'); f.close(); "
-        "raise ImageError('no picture')"
+        f"import os; f = open({str(tmp_path / 'out')!r}, 'w'); os.write(2, b'log'); f.write('data'); "
+        "f.close(); raise ImageError('no picture')"
     )
     code = f"{HEAD}def body():\n    {body}\nsys.exit(run_command('name', body))"
     result = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code], check=False)

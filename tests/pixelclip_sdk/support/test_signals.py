@@ -80,7 +80,9 @@ def test_a_terminal_that_hangs_up_twice_does_not_end_the_cleaning(start):
 
 
 def test_nohup_stays_in_force(start):
-    code = COMMAND.replace("import sys", "import signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)", 1)
+    code = COMMAND.replace(
+        "import sys", "import signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)", 1
+    )
     process = start(code=code)
     process.send_signal(signal.SIGHUP)
     out, _ = process.communicate("\n\n", timeout=60)

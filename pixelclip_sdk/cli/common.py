@@ -1,0 +1,121 @@
+"""Options and helpers that several verbs share."""
+
+import argparse
+import json
+from typing import Any, TypeAlias
+
+from pixelclip_sdk.backends.choose import BACKENDS
+from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.segmentation import Segmentation
+from pixelclip_sdk.segmenter import Segmenter
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.command import printable
+from pixelclip_sdk.words.vocabulary import Classes, Vocabulary, read_classes
+
+__all__ = [
+    "CLASSES_HELP",
+    "Parsers",
+    "add_json_option",
+    "add_model_option",
+    "add_model_options",
+    "add_threshold_option",
+    "describe_areas",
+    "load_segmenter",
+    "parse_classes",
+    "print_json",
+]
+
+Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+CLASSES_HELP = (
+    '"cat, sofa"; a list such as voc-20 (see `pixelclip vocab list`); or a file: .txt (one class per line, '
+    "synonyms after commas), .json or .npz"
+)
+
+
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model``."""
+    parser.add_argument(
+        "--model",
+        default="pixelclip-lite",
+        metavar="NAME",
+        help="a name (see `pixelclip models`) or a bundle's folder (default: %(default)s)",
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model`` and how to run it: backend, device, threads, input size."""
+    add_model_option(parser)
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help=f"{', '.join(BACKENDS)}, or a .plan file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, gpu, gpu:1, … (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=positive, help="CPU threads (default: all cores that this process may use)"
+    )
+    parser.add_argument(
+        "--input-size",
+        "--imgsz",  # The old spelling.
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="input size of a model that takes any size; smaller is faster (default: the model's own)",
+    )
+
+
+def add_threshold_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--threshold``."""
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="COSINE",
+        help="pixels whose best class has a lower cosine become unknown (default: no pixel does)",
+    )
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document to stdout."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def load_segmenter(options: argparse.Namespace, classes: str) -> Segmenter:
+    """Load the model that the options of `add_model_options` choose, with its classes.
+
+    Raises:
+        PixelClipError: See `Segmenter.from_pretrained`.
+    """
+    return Segmenter.from_pretrained(
+        options.model,
+        backend=options.backend,
+        device=options.device,
+        threads=options.threads,
+        input_size=tuple(options.input_size) if options.input_size else None,
+        classes=parse_classes(options.model, classes),
+        threshold=getattr(options, "threshold", None),
+    )
+
+
+def parse_classes(model: str, text: str) -> Classes | Vocabulary:
+    """Read ``--classes``; the name of a vocabulary in the model's bundle stays a name.
+
+    Raises:
+        PixelClipError: The model or the classes cannot be read.
+    """
+    return text if text in find_bundle(model).vocabularies else read_classes(text)
+
+
+def describe_areas(result: Segmentation) -> str:
+    """The classes with the largest areas, at most four: ``cat 12%, sofa 5%``."""
+    largest = list(result.areas().items())[:4]
+    areas = ", ".join(f"{printable(name)} {area:.0%}" for name, area in largest if area)
+    return areas or "nothing but unknown"
