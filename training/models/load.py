@@ -79,7 +79,9 @@ def _load_clip(
         # The licence of a user's file is unknown.
         source = {"file": checkpoint.name, "license": "NOASSERTION"}
     elif spec is not None and not random_weights:
-        file = hub.fetch(spec.repository, *spec.files, offline=offline)
+        file = hub.fetch(
+            spec.repository, *spec.files, revision=spec.revision, sha256=spec.sha256, offline=offline
+        )
         checkpoint = file.path
         source = {key: value for key, value in dataclasses.asdict(file).items() if key != "path"}
         source["license"] = spec.license

@@ -1,39 +1,49 @@
-"""Files of a hub repository, fetched once, and their content checked every time.
+"""Download files from a Hugging Face repository once, and check their content at every use.
 
-`huggingface_hub` does the work: progress bar, cache (``HF_HOME``), mirror (``HF_ENDPOINT``), offline mode
-(``HF_HUB_OFFLINE``), access token (``HF_TOKEN``); it reads these variables when it is first imported. When
-the connection breaks it goes on where it stopped, and `resume.py` does after a run that was ended; a file
-appears in the cache whole or not at all. It does not compare the content with the hash that the hub
-announces, so that is done here.
+`huggingface_hub` does the downloading: progress bar, cache (``HF_HOME``), mirror (``HF_ENDPOINT``), offline
+mode (``HF_HUB_OFFLINE``), access token (``HF_TOKEN``). It reads these variables when it is first imported.
+`resume.py` continues a download of a process that was ended. `huggingface_hub` does not compare a content
+with the hash that the hub announces; this module does. Where neither the hash nor the commit is pinned, it
+records the hash of the first download in `FIRST_USE` beside the cached files, and refuses another one later.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelclip_sdk.errors import CheckpointError
+from pixelclip_sdk.errors import CheckpointError, OutputError
+from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.files import sha256 as sha256_of
 from training.models.weights.resume import download
 
-__all__ = ["HubFile", "fetch"]
+__all__ = ["FIRST_USE", "HubFile", "fetch"]
 
+FIRST_USE = "first-use.json"
+"""File in a repository's cache folder: ``"REVISION FILE"`` → SHA-256 and commit of the first download."""
+
+_log = logging.getLogger(__name__)
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_COMMIT, _SHA256 = "[0-9a-f]{40}", "[0-9a-f]{64}"
+# Seconds to wait for the hub's first answer. huggingface_hub alone would retry for half a minute.
+_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file on this machine, and where it came from.
+    """A downloaded file and its origin.
 
     Attributes:
-        path: The file in the cache. Read it, never write to it.
+        path: The file in the cache. Do not write to it.
         repository: `OWNER/NAME` on the hub.
-        revision: The commit that the file was read at, 40 hex digits.
+        revision: The commit of the file, 40 hex digits.
         file: Its path in the repository.
-        sha256: Of its content, 64 hex digits.
+        sha256: SHA-256 of the content, 64 hex digits.
     """
 
     path: Path
@@ -46,62 +56,86 @@ class HubFile:
 def fetch(
     repository: str,
     *files: str,
-    revision: str = "main",
+    revision: str | None = None,
     sha256: str | None = None,
     offline: bool = False,
 ) -> HubFile:
-    """Gets a file from the hub, or from the cache when it is there already.
+    """Return a file of the hub from the cache; download it first if it is not there.
 
     Args:
         repository: `OWNER/NAME`.
-        *files: Paths in the repository; the first that exists is taken.
-        revision: A branch, tag or commit.
-        sha256: What the content must hash to, 64 hex digits, where it is known.
-        offline: Only look into the cache; the same as ``HF_HUB_OFFLINE=1``.
+        *files: Paths in the repository; the first that exists is used.
+        revision: A branch, tag or commit; None for ``"main"``.
+        sha256: Expected SHA-256 of the content, 64 hex digits, if it is known.
+        offline: Use the cache only, as with ``HF_HUB_OFFLINE=1``.
 
     Raises:
-        CheckpointError: There is no such repository or file, it needs a login, the hub cannot be reached
-            and the cache has no copy, the disk is full, or the content is not what was announced; in the
-            last case the copy is deleted.
+        CheckpointError: The repository or file does not exist, needs a login, or cannot be downloaded and is
+            not in the cache; the disk is full; or the content does not have the expected hash. A damaged
+            copy is deleted.
     """
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
+    revision = revision or "main"
     offline = offline or constants.HF_HUB_OFFLINE
+    problem = None if offline else _connection_error()
+    local = offline or problem is not None
     missing: Exception | None = None
     for file in files:
-        # Without a connection the hub is asked once, with all the retries that takes, not once a file.
-        unreachable = isinstance(missing, LocalEntryNotFoundError)
         try:
-            if not (offline or unreachable):
+            if not local:
                 download(repository, file, revision)
-            path = hf_hub_download(
-                repository, file, revision=revision, local_files_only=offline or unreachable
-            )
-            return _checked(Path(path), repository, file, sha256, offline)
+            path = Path(hf_hub_download(repository, file, revision=revision, local_files_only=local))
+            return _checked(path, repository, file, revision, sha256, offline=local)
         except EntryNotFoundError as error:
-            missing = missing if unreachable else error  # the first says why it is
+            missing = missing or error
+            local = local or isinstance(error, LocalEntryNotFoundError)  # The connection was lost meanwhile.
         except CheckpointError:
             raise
-        except Exception as error:  # of the network, the disk, the server, …
-            raise CheckpointError(_explained(error, repository, file, revision, offline)) from error
+        except HFValidationError as error:
+            raise CheckpointError(
+                f"{repository!r} is not a repository of the hub; expected OWNER/NAME"
+            ) from error
+        except Exception as error:  # Of the network, the disk or the server.
+            raise CheckpointError(_explained(error, repository, file, revision)) from error
     if missing is None:
         raise CheckpointError(f"no file of {repository} was named; name at least one")
     names = " or ".join(files)
-    raise CheckpointError(_explained(missing, repository, names, revision, offline)) from missing
+    if offline:
+        raise CheckpointError(
+            f"{names} of {repository} at revision {revision} is not in the cache {constants.HF_HUB_CACHE}, "
+            "and offline mode is on. Run once with a connection, or copy the cache from a machine that has it."
+        ) from missing
+    raise CheckpointError(_explained(problem or missing, repository, names, revision)) from (
+        problem or missing
+    )
 
 
-def _checked(path: Path, repository: str, file: str, wanted: str | None, offline: bool) -> HubFile:
-    """Compares the content with the hash that the hub announced, and with the caller's."""
-    # Every time, not only after a download: it takes a second or two for 600 MB, and disks fail too.
+def _connection_error() -> Exception | None:
+    """The reason why the hub cannot be reached, or None. Any answer counts as reached."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_S)
+    except Exception as error:  # httpx has several kinds.
+        return error
+    return None
+
+
+def _checked(
+    path: Path, repository: str, file: str, revision: str, wanted: str | None, *, offline: bool
+) -> HubFile:
+    """Compare the content with the hash that the hub announced, the caller's, and that of the first use."""
+    # At every use, not only after a download: disks fail too. It takes a second or two for 600 MB.
     found = sha256_of(path)
     commit = path.parents[file.count("/")].name  # …/snapshots/COMMIT/FILE
     wanted = wanted.lower() if wanted is not None else None
-    announced = _announced(path, repository, file, commit, offline) or wanted
+    announced = _announced(path, repository, file, commit, offline=offline) or wanted
     if announced is None:
         raise CheckpointError(
-            f"nothing says what {file} of {repository} should hash to: the server gave no SHA-256 with it, "
-            f"or this cache does not keep it. The copy has {found}; pass that as sha256 if you trust it."
+            f"the hash of {file} of {repository} is not known: the server sent no SHA-256, or this cache "
+            f"does not keep it. The copy has {found}; pass that as sha256 if you trust it."
         )
     if announced != (found if len(announced) == 64 else _git_sha1(path)):
         _remove(path)
@@ -112,34 +146,68 @@ def _checked(path: Path, repository: str, file: str, wanted: str | None, offline
         )
     if wanted not in (None, found):
         raise CheckpointError(
-            f"{file} of {repository} at {commit} has the SHA-256 {found}, expected {wanted}. It is whole, so "
-            "it is another version: name the commit that has yours as the revision."
+            f"{file} of {repository} at {commit} has the SHA-256 {found}, expected {wanted}. The file is not "
+            "damaged, so it is another version: name the commit of the expected one as the revision."
         )
-    return HubFile(path=path, repository=repository, revision=commit, file=file, sha256=found)
+    result = HubFile(path=path, repository=repository, revision=commit, file=file, sha256=found)
+    if wanted is None and not re.fullmatch(_COMMIT, revision):
+        _check_first_use(result, revision)
+    return result
 
 
-def _announced(path: Path, repository: str, file: str, commit: str, offline: bool) -> str | None:
+def _check_first_use(file: HubFile, revision: str) -> None:
+    """Record the hash of the first download of a file that nothing pins; refuse a different one later.
+
+    Raises:
+        CheckpointError: The branch or tag now has another file than at the first use.
+    """
+    record = file.path.parents[file.file.count("/") + 2] / FIRST_USE  # …/snapshots/COMMIT/FILE
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{record} cannot be read: {error}. Remove it to trust new downloads."
+        ) from error
+    key = f"{revision} {file.file}"
+    if key not in known:
+        known[key] = {"sha256": file.sha256, "commit": file.revision}
+        try:
+            with atomic_write(record) as temporary:
+                temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        except OutputError as error:
+            _log.warning("the hash of %s is not recorded: %s", file.file, error)
+    elif known[key]["sha256"] != file.sha256:
+        raise CheckpointError(
+            f"{file.file} of {file.repository} is not the file of the first download: its SHA-256 was "
+            f"{known[key]['sha256']} (commit {known[key]['commit']}), now it is {file.sha256} (commit "
+            f"{file.revision}). Somebody replaced it. If you trust the new file, remove {record}."
+        )
+
+
+def _announced(path: Path, repository: str, file: str, commit: str, *, offline: bool) -> str | None:
     """The hash that the hub gave for a file: SHA-256 of large files, git's SHA-1 of small ones."""
     if path.is_symlink():
-        etag: str | None = path.readlink().name  # the cache names contents by it
+        etag: str | None = path.readlink().name  # The cache names contents by it.
     elif offline:
         return None
-    else:  # a file system without links
+    else:  # A file system without links.
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         etag = get_hf_file_metadata(hf_hub_url(repository, file, revision=commit)).etag
-    return etag if etag and re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", etag) else None
+    return etag if etag and re.fullmatch(f"{_COMMIT}|{_SHA256}", etag) else None
 
 
 def _git_sha1(path: Path) -> str:
-    """Git's name of a content."""
+    """The hash by which git names a content."""
     content = path.read_bytes()
     header = f"blob {len(content)}\0".encode()
     return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
 
 
 def _remove(path: Path) -> None:
-    """Deletes a cached file with all links that lead to it; else the next download would find it again."""
+    """Delete a cached file with all links that lead to it, so that the next download does not find it."""
     chain = [path]
     while chain[-1].is_symlink():
         chain.append(chain[-1].parent / chain[-1].readlink())
@@ -147,26 +215,19 @@ def _remove(path: Path) -> None:
         entry.unlink(missing_ok=True)
 
 
-def _explained(error: Exception, repository: str, file: str, revision: str, offline: bool) -> str:
-    """What went wrong and what to do, for any error of `hf_hub_download`."""
+def _explained(error: Exception, repository: str, file: str, revision: str) -> str:
+    """The cause and the remedy of an error of `hf_hub_download` or the connection."""
     from huggingface_hub import constants, errors
 
-    what = f"{file} of {repository}"
-    if isinstance(error, errors.HFValidationError):
-        return f"{repository!r} is no repository of the hub; expected OWNER/NAME"
-    if isinstance(error, errors.LocalEntryNotFoundError) and offline:
-        return (
-            f"{what} at revision {revision} is not in the cache {constants.HF_HUB_CACHE}, and offline mode "
-            "is on. Run once with a connection, or copy the cache from a machine that has it."
-        )
+    name = f"{file} of {repository}"
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # why the hub could not be asked
+        error = error.__cause__  # The reason why the hub could not be asked.
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     login = "log in with `hf auth login` or set HF_TOKEN"
     if isinstance(error, errors.GatedRepoError):
         return (
-            f"{what} is only given to those who asked for it: accept its terms on {constants.ENDPOINT}/"
-            f"{repository}, then {login}"
+            f"access to {name} must be requested: accept its terms on {constants.ENDPOINT}/{repository}, "
+            f"then {login}"
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
@@ -174,23 +235,24 @@ def _explained(error: Exception, repository: str, file: str, revision: str, offl
             f"Check the name; if it is private, {login}."
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repository} has no revision {revision!r}; expected a branch, a tag or a commit of it"
+        return f"{repository} has no revision {revision!r}; expected one of its branches, tags or commits"
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return (
             f"{repository} has no file {file} at revision {revision}. See {constants.ENDPOINT}/{repository}"
         )
     if status in (401, 403):
         return (
-            f"{constants.ENDPOINT} refuses {what} (HTTP {status}): {login}, with an account that may read it"
+            f"{constants.ENDPOINT} refuses {name} (HTTP {status}): {login}, with an account that may read it"
         )
     if isinstance(error, OSError) and error.errno in _DISK:
         return (
-            f"{what} cannot be kept in the cache {constants.HF_HUB_CACHE}: {error.strerror}. Make room, or "
-            "name another folder with HF_HOME."
+            f"{name} cannot be kept in the cache {constants.HF_HUB_CACHE}: {error.strerror}. Free some "
+            "space, or name another folder with HF_HOME."
         )
     reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    address = f"{constants.ENDPOINT}/{repository}/resolve/{revision}/{file.partition(' ')[0]}"
     return (
-        f"cannot fetch {what} from {constants.ENDPOINT} ({reason}), and the cache has no copy. Check the "
-        "connection and run again; HF_ENDPOINT names a mirror. Or download the file by hand and pass it "
-        "with --checkpoint."
+        f"cannot download {name} from {constants.ENDPOINT} ({reason}), and it is not in the cache. Check the "
+        f"connection and run again; HF_ENDPOINT names a mirror. Or download {address} elsewhere and pass the "
+        "file: --checkpoint FILE (train.py: checkpoint=FILE)."
     )

@@ -1,9 +1,9 @@
-"""Downloads that go on where they stopped, also when the process was ended.
+"""Continue downloads where they stopped, also those of a process that was ended.
 
-huggingface_hub goes on after a broken connection, but what an ended process had is of no use to the next: it
-writes to a file of a new name each time. So a large file is fetched here, with its own function, into a file
-that is named by the SHA-256 which the hub announces; whole, it takes the place in the cache where
-huggingface_hub looks for it.
+huggingface_hub continues after a broken connection, but each process writes to a file of a new name, so the
+part that an ended process wrote is lost. Here a large file is downloaded with huggingface_hub's own function
+into a file that is named after the SHA-256 that the hub announces. When it is complete, it is moved to the
+place in the cache where huggingface_hub looks for it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def download(repository: str, file: str, revision: str) -> None:
-    """Bring a large file's content into the hub's cache; nothing happens if it is there.
+    """Download a large file into the hub's cache if it is not there yet.
 
-    Small files, and what the hub does not tell about, are left to huggingface_hub, which then says what is
-    wrong. The content is not compared with its hash here.
+    Small files, and files for which the hub does not answer, are left to huggingface_hub, which then raises.
+    The content is not compared with its hash here.
 
     Args:
         repository: `OWNER/NAME`.
@@ -31,8 +31,8 @@ def download(repository: str, file: str, revision: str) -> None:
         revision: A branch, tag or commit.
 
     Raises:
-        OSError: The disk cannot be written, or is full; then what arrived is removed.
-        Exception: What huggingface_hub raises if the connection fails for good. What arrived stays.
+        OSError: The disk cannot be written or is full; if it is full, the partial file is removed.
+        Exception: Any error of huggingface_hub if the connection fails. The partial file stays.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import http_get, repo_folder_name
@@ -40,7 +40,7 @@ def download(repository: str, file: str, revision: str) -> None:
 
     url = hf_hub_url(repository, file, revision=revision)
     meta = None
-    with contextlib.suppress(Exception):  # hf_hub_download asks again, and explains or does without.
+    with contextlib.suppress(Exception):  # hf_hub_download asks again, and raises or uses the cache.
         meta = get_hf_file_metadata(url)
     if meta is None or meta.size is None or not re.fullmatch("[0-9a-f]{64}", meta.etag or ""):
         return
@@ -53,18 +53,18 @@ def download(repository: str, file: str, revision: str) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
     headers = build_hf_headers()
     if urlparse(meta.location).netloc != urlparse(url).netloc:
-        headers.pop("authorization", None)  # It is for the hub alone.
+        headers.pop("authorization", None)  # The token is for the hub only.
     with WeakFileLock(lock):
-        if blob.exists():  # Another process was first.
+        if blob.exists():  # Another process has downloaded it.
             return
         if part.exists() and part.stat().st_size > meta.size:
-            part.unlink()  # Nothing that we wrote.
+            part.unlink()  # Not written by this function.
         try:
             with part.open("ab") as stream:
                 start = stream.tell()
                 http_get(meta.location, stream, resume_size=start, headers=headers, expected_size=meta.size)
         except OSError as error:
             if error.errno in _FULL:
-                part.unlink(missing_ok=True)  # The disk is not left full.
+                part.unlink(missing_ok=True)  # Do not leave the disk full.
             raise
         part.replace(blob)
