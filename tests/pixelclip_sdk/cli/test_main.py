@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 
 from pixelclip_sdk import Vocabulary
 from pixelclip_sdk.catalogue import CATALOGUE
-from pixelclip_sdk.cli.main import main
+from pixelclip_sdk.cli.main import COMMANDS, main
+from pixelclip_sdk.support import command as command_module
 
 
 @pytest.fixture
@@ -206,3 +208,16 @@ def test_doctor_tells_of_every_backend_and_of_video(capsys):
     told = capsys.readouterr().out
     for name in ("video", "onnx, cpu", "onnx, gpu", "onnx-cuda", "onnx-tensorrt", "tensorrt", "tensorrt-rtx"):
         assert re.search(rf"^(ok|missing|broken) +(backend )?{name} ", told, re.MULTILINE), name
+
+
+def test_the_reference_names_every_verb_every_published_model_and_every_exit_code():
+    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
+    for command in COMMANDS:
+        assert re.search(rf"`{command.__name__.rpartition('.')[2]}\b", page), command
+    for name, model in CATALOGUE.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        assert f"`{model.repository}`" in row
+        assert row.endswith(f"| about {model.megabytes} MB | {model.license} |")
+        assert model.files[0] in row or "PixelCLIP" not in model.repository
+    codes = re.findall(r"^\| (\d+) \|", page, re.M)
+    assert codes == re.findall(r"^(\d+) ", command_module.__doc__, re.M)

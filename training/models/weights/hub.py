@@ -105,7 +105,7 @@ def fetch(
     if offline:
         raise CheckpointError(
             f"{names} of {repository} at revision {revision} is not in the cache {constants.HF_HUB_CACHE}, "
-            "and offline mode is on. Run once with a connection, or copy the cache from a machine that has it."
+            "and offline mode is on. Run once with a connection, or copy the cache of another machine."
         ) from missing
     raise CheckpointError(_explained(problem or missing, repository, names, revision)) from (
         problem or missing
