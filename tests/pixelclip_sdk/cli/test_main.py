@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from PIL import Image
 
 from pixelclip_sdk import Vocabulary
 from pixelclip_sdk.catalogue import CATALOGUE
-from pixelclip_sdk.cli.main import COMMANDS, main
+from pixelclip_sdk.cli.main import COMMANDS, _parser, main
 from pixelclip_sdk.support import command as command_module
 
 
@@ -210,7 +211,17 @@ def test_doctor_tells_of_every_backend_and_of_video(capsys):
         assert re.search(rf"^(ok|missing|broken) +(backend )?{name} ", told, re.MULTILINE), name
 
 
-def test_the_reference_names_every_verb_every_published_model_and_every_exit_code():
+def options_of(parser) -> set[str]:
+    """All option strings of a parser and the parsers of its verbs."""
+    found = set()
+    for action in parser._actions:
+        found |= set(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):
+            found |= set().union(*map(options_of, action.choices.values()))
+    return found
+
+
+def test_the_reference_names_every_verb_option_published_model_and_exit_code():
     page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
     for command in COMMANDS:
         assert re.search(rf"`{command.__name__.rpartition('.')[2]}\b", page), command
@@ -219,5 +230,7 @@ def test_the_reference_names_every_verb_every_published_model_and_every_exit_cod
         assert f"`{model.repository}`" in row
         assert row.endswith(f"| about {model.megabytes} MB | {model.license} |")
         assert model.files[0] in row or "PixelCLIP" not in model.repository
+    for option in options_of(_parser()) - {"-h", "--version"}:
+        assert re.search(rf"`[^`]*{option}\b", page), option
     codes = re.findall(r"^\| (\d+) \|", page, re.M)
     assert codes == re.findall(r"^(\d+) ", command_module.__doc__, re.M)
