@@ -26,10 +26,12 @@ CONFIG = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
     "quick_gelu": True,
 }
-# Runs in every process before the command: open_clip then knows the small architecture by the name.
+# Runs in the exporter's process before the command: open_clip then knows the small architecture by the name.
 SITE = """
-import open_clip
-open_clip.add_model_config({config!r})
+import sys
+if "export.to_onnx" in sys.orig_argv:
+    import open_clip
+    open_clip.add_model_config({config!r})
 """
 
 
@@ -87,15 +89,9 @@ def test_pull_downloads_converts_and_then_the_name_works(hub, pull, tmp_path):
     )
 
 
-def test_pull_takes_a_file_that_was_downloaded_elsewhere(pull, weights, tmp_path):
-    (tmp_path / "official.pth").write_bytes(weights)
+def test_pull_passes_a_file_that_was_downloaded_elsewhere_to_the_exporter(pull, tmp_path):
+    (tmp_path / "official.pth").write_bytes(b"no checkpoint")
     result = pull(NAME, "--checkpoint", "official.pth")
-    assert result.returncode == 0, result.stderr
-    assert [path.name for path in (tmp_path / "models").iterdir() if path.is_dir()] == [NAME]
-
-
-def test_pull_without_a_connection_says_so_and_leaves_nothing(pull, tmp_path):
-    result = pull(NAME)
     assert result.returncode == 1
-    assert f"Or download http://127.0.0.1:9/hsshin98/PixelCLIP/resolve/main/{FILE} elsewhere" in result.stderr
+    assert str(tmp_path / "official.pth") in result.stderr
     assert not (tmp_path / "models" / NAME).exists()

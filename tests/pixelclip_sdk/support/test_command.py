@@ -16,7 +16,9 @@ from pixelclip_sdk.support.command import run_command
 
 def run(body: str, **streams) -> subprocess.CompletedProcess:
     code = f"{HEAD}def body():\n    {body}\n    return 0\nsys.exit(run_command('name', body))"
-    return subprocess.run([sys.executable, "-c", code], text=True, check=False, **streams)
+    # Buffered, as usual: what is left in the buffer is written when the process ends.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run([sys.executable, "-c", code], text=True, check=False, env=env, **streams)
 
 
 @pytest.mark.parametrize(
