@@ -2,13 +2,15 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from pixelclip_sdk.backends.choose import BACKENDS
+from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
-from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.arguments import path, positive
 from pixelclip_sdk.support.command import printable
 from pixelclip_sdk.words.vocabulary import Classes, Vocabulary, read_classes
 
@@ -20,6 +22,7 @@ __all__ = [
     "add_model_options",
     "add_threshold_option",
     "describe_areas",
+    "input_path",
     "load_segmenter",
     "parse_classes",
     "print_json",
@@ -103,6 +106,18 @@ def load_segmenter(options: argparse.Namespace, classes: str) -> Segmenter:
         classes=parse_classes(options.model, classes),
         threshold=getattr(options, "threshold", None),
     )
+
+
+def input_path(text: str) -> Path:
+    """The path of an input on the command line; see `support.arguments.path`.
+
+    Raises:
+        ImageError: It is empty, or names an unknown home folder.
+    """
+    try:
+        return path(text)
+    except argparse.ArgumentTypeError as error:
+        raise ImageError(f"the input is {error}") from error
 
 
 def parse_classes(model: str, text: str) -> Classes | Vocabulary:

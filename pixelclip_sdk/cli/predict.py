@@ -18,6 +18,7 @@ from pixelclip_sdk.cli.common import (
     add_model_options,
     add_threshold_option,
     describe_areas,
+    input_path,
     load_segmenter,
     print_json,
 )
@@ -134,10 +135,7 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
 
 
 def _checked_path(argument: str) -> Path:
-    try:
-        file = path(argument)
-    except argparse.ArgumentTypeError as error:
-        raise ImageError(f"an image is {error}") from error
+    file = input_path(argument)
     if re.search(r"[*?\[]", argument) and not is_file(file) and not is_folder(file):
         raise ImageError(
             f"no file is named {argument}: the shell did not expand the pattern. Remove the quotes around "

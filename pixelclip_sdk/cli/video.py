@@ -18,6 +18,7 @@ from pixelclip_sdk.cli.common import (
     add_model_options,
     add_threshold_option,
     describe_areas,
+    input_path,
     load_segmenter,
 )
 from pixelclip_sdk.errors import OutputError
@@ -105,7 +106,7 @@ def open_input(text: str, out: Path | None, labels: Path | None) -> FrameSource:
         _check_no_label_maps(labels)
     if text.isdecimal() and not (is_file(text) or is_folder(text)):
         return open_source(int(text))
-    return open_source(text if "://" in text else path(text))
+    return open_source(text if "://" in text else str(input_path(text)))
 
 
 def _check_no_label_maps(folder: Path) -> None:

@@ -92,6 +92,7 @@ def test_a_failure_keeps_the_frames_before_and_names_the_frame(tmp_path, photo, 
     ("source", "out", "said"),
     [
         ("nowhere.mp4", "out.mp4", "does not exist"),
+        ("", "out.mp4", "the input is an empty path"),
         ("cat.mkv", "cat.mkv", "is the input"),
         ("cat.mkv", "out.gif", "ending in .mp4"),
         ("987", "out.mp4", "camera"),
