@@ -16,6 +16,7 @@ class PublishedModel:
         repository: `OWNER/NAME` on the hub.
         files: Paths in the repository; the first that exists is used.
         license: SPDX expression.
+        license_note: Where the licence is stated, if not with the weights.
         megabytes: Approximate download size: fp32 parameters of both towers.
         revision: The commit of the repository to download, 40 hex digits; None if none is pinned.
         sha256: SHA-256 of the file, 64 hex digits; None if it is not known. Then the hash of the first
@@ -29,6 +30,7 @@ class PublishedModel:
     megabytes: int
     revision: str | None = None
     sha256: str | None = None
+    license_note: str = ""
 
     @property
     def url(self) -> str:
@@ -36,14 +38,15 @@ class PublishedModel:
         return f"{HUB}/{self.repository}/resolve/{self.revision or 'main'}/{self.files[0]}"
 
     def describe(self) -> str:
-        """The download in one sentence part: file, repository, size, licence, pin."""
+        """The address, size, licence and pin, for messages."""
         pinned = "pinned by hash" if self.revision or self.sha256 else "no hash known; the first is recorded"
-        return f"{self.url} (about {self.megabytes} MB, licence {self.license}, {pinned})"
+        note = f" ({self.license_note})" if self.license_note else ""
+        return f"{self.url} (about {self.megabytes} MB, licence {self.license}{note}, {pinned})"
 
 
 # No revision or hash is pinned: these files could not be downloaded where this was written.
-# Licence of the official weights: that of the code repository, cvlab-kaist/PixelCLIP.
 _OFFICIAL = "hsshin98/PixelCLIP"
+_OFFICIAL_LICENSE_NOTE = "of the code; the weights state none"
 _OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _VIT_MEGABYTES, _CONVNEXT_MEGABYTES = 600, 720
 
@@ -55,6 +58,7 @@ CATALOGUE = {
             repository=_OFFICIAL,
             files=("weights/pixelclip_vit_base.pth",),
             license="MIT",
+            license_note=_OFFICIAL_LICENSE_NOTE,
             megabytes=_VIT_MEGABYTES,
         ),
         PublishedModel(
@@ -62,6 +66,7 @@ CATALOGUE = {
             repository=_OFFICIAL,
             files=("weights/pixelclip_vit_base_dino.pth",),
             license="MIT",
+            license_note=_OFFICIAL_LICENSE_NOTE,
             megabytes=_VIT_MEGABYTES,
         ),
         PublishedModel(
@@ -69,6 +74,7 @@ CATALOGUE = {
             repository=_OFFICIAL,
             files=("weights/pixelclip_convnext_base.pth",),
             license="MIT",
+            license_note=_OFFICIAL_LICENSE_NOTE,
             megabytes=_CONVNEXT_MEGABYTES,
         ),
         PublishedModel(
@@ -76,6 +82,7 @@ CATALOGUE = {
             repository=_OFFICIAL,
             files=("weights/pixelclip_convnext_base_dino.pth",),
             license="MIT",
+            license_note=_OFFICIAL_LICENSE_NOTE,
             megabytes=_CONVNEXT_MEGABYTES,
         ),
         PublishedModel(

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pixelclip_sdk.catalogue import CATALOGUE, HUB
+from pixelclip_sdk.catalogue import CATALOGUE
 from pixelclip_sdk.cli.common import Parsers, add_json_option, print_json
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.models import available_models, cache_folder, find_bundle
@@ -29,15 +29,15 @@ def _models(options: argparse.Namespace) -> int:
     print("On this machine:")
     for row in here:
         if "error" in row:
-            print(printable(f"  {row['name']:<24} broken: {row['error']}"))
+            print(printable(f"  {row['name']:<26} broken: {row['error']}"))
             continue
         words = "any words" if row["new_words"] else "precomputed vocabularies only"
         facts = f"{row['megabytes']:>6} MB  {row['precision']}  {row['license']}  {words}"
-        print(printable(f"  {row['name']:<24} {facts}"))
+        print(printable(f"  {row['name']:<26} {facts}"))
     if elsewhere:
         print("\nTo download with `pixelclip pull NAME`:")
     for row in elsewhere:
-        print(f"  {row['name']:<24} about {row['megabytes']} MB  {row['license']}  {HUB}/{row['repository']}")
+        print(f"  {row['name']:<26} about {row['megabytes']} MB  {row['license']}  {row['url']}")
     folder = cache_folder()
     print(
         f"\nA bundle in {printable(str(folder))} has its folder's name as model name."
@@ -70,6 +70,7 @@ def _published(name: str) -> dict[str, Any]:
         "installed": False,
         "megabytes": model.megabytes,
         "license": model.license,
+        "license_note": model.license_note,
         "repository": model.repository,
         "url": model.url,
         "revision": model.revision,

@@ -5,6 +5,7 @@ thread nothing is changed: Python handles signals there only.
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -23,8 +24,13 @@ def interruptible() -> Iterator[None]:
     A second SIGHUP is ignored: a terminal that is closed may send two. `run_command` does all this for every
     command.
     """
+    process = os.getpid()
 
     def interrupt(number: int, _: object) -> None:
+        if os.getpid() != process:  # A forked worker: its parent ends it with SIGTERM.
+            signal.signal(number, handlers[number])
+            signal.raise_signal(number)
+            return
         for stop in handlers:
             signal.signal(stop, signal.SIG_IGN if stop == _SIGHUP else signal.SIG_DFL)
         raise KeyboardInterrupt(signal.Signals(number).name)

@@ -113,7 +113,7 @@ def test_models_lists_the_bundled_one_and_the_published_ones(tmp_path, monkeypat
     assert main(["models"]) == 0
     here, _, download = capsys.readouterr().out.partition("To download with `pixelclip pull NAME`:")
     assert "pixelclip-lite" in here
-    address = "https://huggingface.co/hsshin98/PixelCLIP"
+    address = "https://huggingface.co/hsshin98/PixelCLIP/resolve/main/weights/pixelclip_vit_base.pth"
     assert re.search(rf"pixelclip-vit-b16 +about 600 MB +MIT +{address}\n", download)
     assert main(["models", "--json"]) == 0
     lite, *published = json.loads(capsys.readouterr().out)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pixelclip_sdk.cli.main import main
 from pixelclip_sdk.cli.predict import _result_stems
+from pixelclip_sdk.models import BUNDLED
 
 CLASSES = ["--classes", "cat, sofa"]
 
@@ -34,7 +35,7 @@ def test_the_facts_say_how_a_result_was_made(cat, tmp_path):
     arguments = ["--threshold", "0.1", "--input-size", "96", "128", "--backend", "onnx", "--out", str(out)]
     assert main(["predict", str(cat), *CLASSES, *arguments]) == 0
     facts = results(out)["cat.json"]
-    manifest = json.loads(Path("pixelclip_sdk/assets/pixelclip-lite/bundle.json").read_text())
+    manifest = json.loads((BUNDLED / "pixelclip-lite" / "bundle.json").read_text())
     assert facts["source"] == str(cat)
     assert facts["model"] == "pixelclip-lite"
     assert facts["model_sha256"] == manifest["files"]["image_encoder.onnx"]["sha256"]

@@ -121,3 +121,24 @@ def test_handlers_are_put_back():
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"), interruptible():
         signal.raise_signal(signal.SIGTERM)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_a_forked_worker_ends_silently_when_its_parent_terminates_it(start):
+    code = """
+import multiprocessing, sys, time
+from pixelclip_sdk.support.command import run_command
+
+def body():
+    print("started", flush=True)
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    worker.start()
+    time.sleep(0.2)
+    worker.terminate()
+    worker.join()
+    print(worker.exitcode, flush=True)
+    return 0
+
+sys.exit(run_command("name", body))
+"""
+    out, err = start(code=code).communicate(timeout=60)
+    assert (out, err) == ("-15\n", "")
