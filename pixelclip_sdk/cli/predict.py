@@ -29,6 +29,7 @@ from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.command import printable, report
 from pixelclip_sdk.support.files import atomic_write, is_file, is_folder
 from pixelclip_sdk.support.images import RESULT_SUFFIXES, find_images
+from pixelclip_sdk.support.redact import redact
 
 __all__ = ["add_parser"]
 
@@ -119,7 +120,8 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
     for argument in arguments:
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", argument):
             raise ImageError(
-                f"{argument} is an address, and predict reads files. Download it first: curl -LO ADDRESS"
+                f"{redact(argument)} is an address, and predict reads files. "
+                "Download it first: curl -LO ADDRESS"
             )
         file = _checked_path(argument)
         if not is_folder(file):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.errors import ImageError, OutputError
+from pixelclip_sdk.support.files import fsync_folder
 from pixelclip_sdk.video.decoder import is_hd
 from pixelclip_sdk.video.pyav import explain, file_url, import_av
 
@@ -75,6 +76,7 @@ def write_video(path: str | os.PathLike[str], fps: Fraction | float | None = Non
         writer.close()
         with _output_errors(av, target):
             partial.replace(target)
+            fsync_folder(target.parent)
     except BaseException:
         if writer is not None:
             with contextlib.suppress(OutputError):

@@ -130,7 +130,7 @@ def test_a_name_with_control_characters_or_no_utf8_is_escaped_on_the_terminal_an
     [
         ("", "an empty path"),
         ("  ", "an empty path"),
-        ("https://example.org/a.jpg", "is an address, and predict reads files. Download it first: curl"),
+        ("https://me:secret@example.org/a.jpg", "pixelclip: https://example.org/a.jpg is an address, and"),
         ("*.jpg", "the shell did not expand the pattern"),
         ("photos/img[0-9].png", "the shell did not expand the pattern"),
     ],

@@ -1,5 +1,7 @@
 import errno
+import os
 import signal
+import stat
 import subprocess
 import sys
 from fractions import Fraction
@@ -224,3 +226,19 @@ def test_where_no_video_can_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot write"), write_video(tmp_path / "file" / "out.mp4"):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot flush folders")
+def test_a_finished_video_is_on_the_disk(tmp_path, monkeypatch):
+    flushed = []
+    fsync = os.fsync
+
+    def recorded(handle):
+        flushed.append(stat.S_ISDIR(os.fstat(handle).st_mode))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    with write_video(tmp_path / "out.mp4") as writer:
+        writer.write(GREY)
+        assert flushed == []
+    assert flushed == [False, True]  # The file, then the folder with its new name.
