@@ -1,27 +1,26 @@
-"""Latency of a model, stage by stage and end to end: ``python benchmarks/latency.py``.
+"""Latency, cold start and memory of a model: ``python benchmarks/latency.py``.
 
-Besides what ``pixelclip benchmark`` measures, it takes the times that a person waits for once: the import,
-the model, new words, the first picture; and the memory. Each is measured in processes of their own, cold,
-median of several.
+Latency is that of ``pixelclip benchmark``. The cold start is measured in fresh processes: import, loading,
+first words, first image, peak memory. Medians of five.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from benchmarks.harness.stored import store
+from benchmarks.harness import tables
+from benchmarks.harness.results import command_parser, store
 from pixelclip_sdk import Segmenter
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, measure_latency, sample_jpeg
 from pixelclip_sdk.models import find_bundle
-from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.command import run_command
 
-# Runs in a fresh interpreter, which prints the times in seconds, and the memory, as JSON.
+__all__ = ["cold_start", "main"]
+
+# Runs in a fresh interpreter; prints seconds and megabytes as JSON.
 _COLD_START = """
 import json, sys, time
 t0 = time.perf_counter()
@@ -56,16 +55,16 @@ print(json.dumps({
 
 
 def cold_start(model: str, jpeg: bytes, runs: int) -> tuple[dict[str, float], float | None]:
-    """A fresh process, several times, after one that warms the file cache.
+    """Measure fresh processes, after one that warms the file cache.
 
     Args:
         model: Name or folder.
-        jpeg: The picture.
-        runs: Processes.
+        jpeg: The image.
+        runs: Number of processes.
 
     Returns:
-        Median seconds of each step; and of the most memory, in megabytes, that such a process ever holds in
-        eleven pictures, or None where Linux does not say.
+        Median seconds of each step. Median peak memory in megabytes over eleven images; None where the
+        system is not Linux.
     """
     samples = []
     with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
@@ -81,35 +80,29 @@ def cold_start(model: str, jpeg: bytes, runs: int) -> tuple[dict[str, float], fl
 
 
 def main() -> int:
-    """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    """Run the command and return its exit code."""
+    parser = command_parser(__doc__, runs=100)
     parser.add_argument("--model", default="pixelclip-lite", help="name or folder (default: %(default)s)")
-    parser.add_argument("--image", type=Path, help="an image file (default: a made-up 640×480 JPEG)")
-    parser.add_argument("--runs", type=positive, default=100, help="measured frames (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
+    parser.add_argument("--image", type=Path, help="image file (default: a synthetic 640×480 JPEG)")
     options = parser.parse_args()
     jpeg = options.image.read_bytes() if options.image else sample_jpeg()
-    find_bundle(options.model)  # An unknown name is said here, not in a process of its own.
-    start, peak = cold_start(options.model, jpeg, runs=5)
+    find_bundle(options.model)  # Reports an unknown name before processes are started.
+    steps, peak = cold_start(options.model, jpeg, runs=5)
     with Segmenter.from_pretrained(options.model, classes=SAMPLE_WORDS) as segmenter:
         report = measure_latency(segmenter, jpeg, runs=options.runs)
-    print(report.table())
     encoder = report.stages["inference"]["p50"] / report.stages["total"]["p50"]
-    print(f"outside the encoder {1 - encoder:.1%} of the time")
-    print("\nseconds, in a fresh process")
-    for step, seconds in start.items():
-        print(f"{step:<42}{seconds:7.3f}")
+    content = {
+        **report.to_json(),
+        "cold_start_s": steps,
+        "peak_mb": peak,
+        "outside_encoder": 1 - encoder,
+        "ratios": {"encoder's share of the time": encoder},
+    }
+    print(report.table())
+    print(f"outside the encoder: {1 - encoder:.1%} of the time\n\n{tables.cold_start(content)}")
     if peak is not None:
-        print(f"{'most memory, MB':<42}{peak:7.0f}")
-    if options.json:
-        result: dict[str, Any] = {
-            **report.to_json(),
-            "cold_start_s": start,
-            "peak_mb": peak,
-            "outside_encoder": 1 - encoder,
-            "ratios": {"encoder's share of the time": encoder},
-        }
-        store(options.json, result)
+        print(f"peak memory: {peak:.0f} MB")
+    store(options.json, content)
     return 0
 
 

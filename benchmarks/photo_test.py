@@ -1,10 +1,9 @@
 """Does a photo's own name win? ``python benchmarks/photo_test.py FOLDER``.
 
-The folder holds photos of one thing each, named after it: ``n02123045_tabby_cat.jpg`` or ``tabby_cat.jpg``.
-Each is segmented with 20 names: its own and 19 drawn with a fixed seed from the other photos' names. It
-counts when its own name covers the largest area. Chance is 5 %. ``--draws`` repeats that with other names,
-and ``--against MODEL`` compares two models on the same photos and names, with an interval of confidence: a
-few photos more or less are chance.
+Each photo shows one thing and is named after it: ``n02123045_tabby_cat.jpg`` or ``tabby_cat.jpg``. It is
+segmented with its own name and 19 names of other photos, drawn with a fixed seed. The photo is won if its
+own name covers the largest area; chance is 5 %. ``--draws`` repeats the test with other names.
+``--against MODEL`` compares two models on the same photos and names, with a confidence interval.
 """
 
 import argparse
@@ -17,14 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness.stored import store
+from benchmarks.harness.results import command_parser, store
 from pixelclip_sdk import Segmenter, Vocabulary
-from pixelclip_sdk.benchmark import environment
+from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.command import run_command
+from pixelclip_sdk.support.images import find_images
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+__all__ = ["PhotoTest", "difference", "draw_names", "main", "name_of", "photo_test"]
+
 _RESAMPLES = 10_000
 
 
@@ -34,11 +35,11 @@ class PhotoTest:
 
     Attributes:
         photos: Number of photos.
-        names: Names a photo was segmented with.
-        largest: Share of photos in which the own name covers the largest area, the mean of all draws.
-        pixels: Mean share of a photo that its own name covers.
-        lost: File name → the name that won instead, in the first draw.
-        won: Share of the draws in which each photo's own name won, in the order of the files' names.
+        names: Names per photo.
+        largest: Share of photos won, 0–1, mean of all draws.
+        pixels: Mean share of a photo's pixels with its own name, 0–1.
+        lost: File name → winning name, for photos lost in the first draw.
+        won: Share of draws won by each photo, 0–1, in the order of `find_images`.
     """
 
     photos: int
@@ -50,12 +51,12 @@ class PhotoTest:
 
 
 def name_of(photo: Path) -> str:
-    """``n02123045_Siamese_cat.jpg`` → ``siamese cat``: class names do not differ by capitals alone."""
+    """Returns the name of a photo's content: ``n02123045_Siamese_cat.jpg`` → ``siamese cat``."""
     return re.sub(r"^n\d{8}_", "", photo.stem).replace("_", " ").lower()
 
 
 def draw_names(photo: Path, names: list[str], count: int, seed: int) -> list[str]:
-    """The photo's own name and `count - 1` others, shuffled; depends on the file's name and the seed only."""
+    """Returns the photo's own name and `count - 1` others, shuffled, by file name and seed."""
     rng = random.Random(f"{seed}/{photo.name}")
     own = name_of(photo)
     drawn = [own, *rng.sample([name for name in names if name != own], count - 1)]
@@ -71,14 +72,17 @@ def photo_test(
     Args:
         segmenter: A model with a text encoder; its classes are replaced.
         folder: The photos.
-        count: Names a photo is segmented with.
-        seed: Of the first draw of names; those of the others follow it.
-        draws: How often each photo is segmented, with other names each time.
+        count: Names per photo.
+        seed: Seed of the first draw of names; later draws use the seeds after it.
+        draws: Number of draws per photo.
+
+    Raises:
+        ImageError: The folder has no photos, or photos of fewer than `count` names.
     """
-    photos = sorted(photo for photo in folder.iterdir() if photo.suffix.lower() in _SUFFIXES)
+    photos = find_images(folder)
     names = sorted({name_of(photo) for photo in photos})
     if len(names) < count:
-        raise SystemExit(f"{folder} has photos of {len(names)} names; expected at least {count}")
+        raise ImageError(f"{folder} has photos of {len(names)} names; expected at least {count}")
     known = segmenter.set_classes(names)
     row = {name: i for i, name in enumerate(known.names)}
     shares, won, lost = [], [], {}
@@ -100,13 +104,13 @@ def photo_test(
 
 
 def difference(won: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
-    """How much more often the first wins, and between what that lies with 95 % confidence.
+    """Returns the mean difference of two models and its 95 % confidence interval.
 
     The percentile bootstrap over photos, paired (Efron and Tibshirani 1993, chapter 13), seeded.
 
     Args:
-        won: `PhotoTest.won` of a model.
-        other: That of another, of the same photos.
+        won: `PhotoTest.won` of one model.
+        other: `PhotoTest.won` of the other model, on the same photos.
     """
     paired = np.subtract(won, other)
     chosen = np.random.default_rng(0).integers(len(paired), size=(_RESAMPLES, len(paired)))
@@ -116,49 +120,39 @@ def difference(won: Sequence[float], other: Sequence[float]) -> tuple[float, flo
 
 def _test(model: str, options: argparse.Namespace) -> PhotoTest:
     with Segmenter.from_pretrained(model) as segmenter:
-        return photo_test(
+        result = photo_test(
             segmenter, options.folder, count=options.names, seed=options.seed, draws=options.draws
         )
+    print(f"{model}: {result.largest:.1%} of {result.photos} photos won, {result.pixels:.1%} of the pixels")
+    return result
 
 
 def main() -> int:
-    """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="photos named after what they show")
+    """Run the command and return its exit code."""
+    parser = command_parser(__doc__)
+    parser.add_argument("folder", type=Path, help="photos named after their content")
     parser.add_argument("--model", default="pixelclip-lite", help="name or folder (default: %(default)s)")
-    parser.add_argument("--names", type=positive, default=20, help="names a photo (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of names (default: %(default)s)")
-    parser.add_argument(
-        "--draws", type=positive, default=1, help="times a photo gets other names (default: %(default)s)"
-    )
-    parser.add_argument("--against", metavar="MODEL", help="another model, name or folder, to compare with")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
+    parser.add_argument("--names", type=positive, default=20, help="names per photo (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the names (default: %(default)s)")
+    parser.add_argument("--draws", type=positive, default=1, help="draws per photo (default: %(default)s)")
+    parser.add_argument("--against", metavar="MODEL", help="another model to compare with, name or folder")
     options = parser.parse_args()
-    result, *others = (
-        _test(model, options) for model in (options.model, options.against) if model is not None
-    )
-    print(
-        f"{options.model}: {result.photos} photos, {result.names} names each, seed {options.seed}"
-        + (f" and the {options.draws - 1} after it" if options.draws > 1 else "")
-    )
-    print(f"own name covers the largest area   {result.largest:6.1%} of the photos")
-    print(f"own name covers                    {result.pixels:6.1%} of the pixels")
+    result = _test(options.model, options)
     for photo, winner in list(result.lost.items())[:10]:
         print(f"  lost: {photo} to {winner}")
     if len(result.lost) > 10:
         print(f"  … and {len(result.lost) - 10} more")
     content = {**dataclasses.asdict(result), "seed": options.seed, "draws": options.draws}
-    for other in others:
-        more, low, high = difference(result.won, other.won)
-        print(f"{options.against}: {other.largest:.1%} of the photos, {other.pixels:.1%} of the pixels")
+    if options.against:
+        other = _test(options.against, options)
+        mean, low, high = difference(result.won, other.won)
         print(
-            f"{options.model} beside it: {100 * more:+.2f} points, {100 * low:+.2f} to {100 * high:+.2f} "
+            f"difference: {100 * mean:+.2f} points, {100 * low:+.2f} to {100 * high:+.2f} "
             "with 95 % confidence"
         )
-        content |= {"against": dataclasses.asdict(other), "difference": more, "interval": [low, high]}
-    if options.json:
-        files = {name: entry["sha256"] for name, entry in find_bundle(options.model).files.items()}
-        store(options.json, {"files": files, **content, "environment": environment()})
+        content |= {"against": dataclasses.asdict(other), "difference": mean, "interval": [low, high]}
+    files = {name: entry["sha256"] for name, entry in find_bundle(options.model).files.items()}
+    store(options.json, {"files": files, **content})
     return 0
 
 

@@ -1,13 +1,10 @@
-"""Sustained speed and memory on video, file to labels: ``python benchmarks/video.py``.
+"""Sustained speed and memory on video, from file to labels: ``python benchmarks/video.py``.
 
-It makes its own video: a window that wanders over a real photo, 480×360, H.264. The stream of results is
-taken as fast as it comes, with nothing done to it; the video starts again until there are enough frames.
-
-``--draw`` also draws and encodes every result, as ``pixelclip video --out`` does. ``--camera`` reads the same
-video at its own pace, as a live source that drops what comes too fast.
+The video is a moving crop of a real photo, 480×360, H.264, repeated until there are enough frames. ``--draw``
+also draws and encodes every result, as ``pixelclip video --out`` does. ``--camera`` plays the video in real
+time, as a live source that drops frames.
 """
 
-import argparse
 import math
 import os
 import sys
@@ -20,47 +17,48 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.stored import store
-from pixelclip_sdk import Segmentation, Segmenter
-from pixelclip_sdk.benchmark import SAMPLE_WORDS, environment
+from benchmarks.harness import tables
+from benchmarks.harness.photos import PHOTOS
+from benchmarks.harness.results import command_parser, store
+from pixelclip_sdk import PixelClipError, Segmentation, Segmenter
+from pixelclip_sdk.benchmark import SAMPLE_WORDS
 from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.images import open_image_file
 from pixelclip_sdk.video.sources import Frame, FrameSource, open_source
 from pixelclip_sdk.video.writer import write_video
 
-_ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["RepeatedVideo", "main", "make_video", "measure"]
+
 _STAGES = ("decode", "preprocess", "inference", "postprocess", "wait", "total")
 _FPS = 30
-_FEWEST = 10  # frames that say something
-# Frames of the video that is made; what is more comes from reading it again.
-_CLIP = 300
+_FEWEST = 10
+_CLIP_FRAMES = 300
 
 
-def make_video(photo: Path, path: Path, *, height: int = 360, width: int = 480, frames: int = _CLIP) -> None:
-    """Write a video whose window wanders over a photo, twice its size, and ends where it began."""
+def make_video(
+    photo: Path, path: Path, *, height: int = 360, width: int = 480, frames: int = _CLIP_FRAMES
+) -> None:
+    """Write a video: a crop that circles over a photo of twice its size."""
     with open_image_file(photo) as image:
         scale = 2 * max(height / image.height, width / image.width)
         large = np.asarray(
             image.convert("RGB").resize((math.ceil(image.width * scale), math.ceil(image.height * scale)))
         )
-    room = large.shape[0] - height, large.shape[1] - width
     with write_video(path, Fraction(_FPS)) as writer:
-        for i in range(frames):
-            turn = 2 * math.pi * i / frames
-            top, left = (
-                int(r * (0.5 + 0.5 * f(turn))) for r, f in zip(room, (math.sin, math.cos), strict=True)
-            )
+        for angle in np.linspace(0, 2 * math.pi, frames, endpoint=False):
+            top = int((large.shape[0] - height) * (0.5 + 0.5 * math.sin(angle)))
+            left = int((large.shape[1] - width) * (0.5 + 0.5 * math.cos(angle)))
             writer.write(np.ascontiguousarray(large[top : top + height, left : left + width]))
 
 
-class Repeated:
-    """A video from its start again and again, so that it lasts; `live` paces it like a camera.
+class RepeatedVideo:
+    """A source that plays a video again and again.
 
     Args:
         path: The video.
-        frames: How many to give.
-        live: Whether to give them at the video's own rate, and to let the stream drop some.
+        frames: Number of frames to play.
+        live: Play in real time, as a camera whose frames may be dropped.
     """
 
     def __init__(self, path: Path, frames: int, *, live: bool = False) -> None:
@@ -68,41 +66,45 @@ class Repeated:
         self._path = path
 
     def __iter__(self) -> Generator[Frame, None, None]:
-        given, start = 0, time.perf_counter()
-        while given < self.count:
+        played, start = 0, time.perf_counter()
+        while played < self.count:
             source: FrameSource = open_source(self._path)
             try:
                 for frame in source:
                     if self.live:
-                        time.sleep(max(start + given / _FPS - time.perf_counter(), 0))
-                    yield frame._replace(time_s=given / _FPS)
-                    given += 1
-                    if given == self.count:
+                        time.sleep(max(start + played / _FPS - time.perf_counter(), 0))
+                    yield frame._replace(time_s=played / _FPS)
+                    played += 1
+                    if played == self.count:
                         break
             finally:
                 source.close()
 
     def close(self) -> None:
-        """Nothing is held between frames."""
+        """Does nothing: the video is closed after each pass."""
 
 
-def resident_mb() -> float:
-    """Memory of this process that is in use now, in megabytes (Linux)."""
+def _resident_mb() -> float:
+    """Resident memory of this process in megabytes (Linux)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def measure(results: Iterator[Segmentation], frames: int, *, warmup: int) -> dict[str, Any]:
-    """Rate, stages, drops and memory of a stream, after its first `warmup` results.
+    """Returns rate, stages, dropped frames and memory of a stream.
 
     Args:
         results: The stream.
-        frames: At most so many come after the warm-up.
-        warmup: Results that do not count; the clocks start with the last of them.
+        frames: Most results after the warm-up, at least 10.
+        warmup: Results before them that are not counted, at least 0.
+
+    Raises:
+        ValueError: `frames` or `warmup` is too small.
+        PixelClipError: The stream has fewer than 10 results after the warm-up.
     """
     if frames < _FEWEST or warmup < 0:
-        raise SystemExit(f"--frames is {frames} and --warmup {warmup}; expected at least {_FEWEST} and 0")
-    # Filled beforehand, so that memory which grows is not the benchmark's own.
+        raise ValueError(f"frames is {frames} and warmup {warmup}; expected at least {_FEWEST} and 0")
+    # Allocated before the first reading, so that growing memory is not the benchmark's own.
     stages = np.full((frames, len(_STAGES)), np.nan, np.float32)
     seconds, memory = np.full(frames, np.nan), np.full(frames, np.nan)
     start, cpu, dropped = time.perf_counter(), time.process_time(), 0
@@ -113,12 +115,12 @@ def measure(results: Iterator[Segmentation], frames: int, *, warmup: int) -> dic
             start, cpu, dropped = time.perf_counter(), time.process_time(), result.frame.dropped
         elif n > 0:
             stages[n - 1] = [result.speed[stage] for stage in _STAGES]
-            seconds[n - 1], memory[n - 1] = time.perf_counter() - start, resident_mb()
+            seconds[n - 1], memory[n - 1] = time.perf_counter() - start, _resident_mb()
     if n < _FEWEST:
-        raise SystemExit(f"{max(n, 0)} frames after {warmup} of warm-up; expected at least {_FEWEST}")
+        raise PixelClipError(f"{max(n, 0)} frames after {warmup} of warm-up; expected at least {_FEWEST}")
     stages, seconds, memory = stages[:n], seconds[:n], memory[:n]
     thirds = np.diff(seconds[[0, n // 3, 2 * n // 3, n - 1]])
-    tenth = n // 10  # Memory is a median over so many: a single reading may fall on a frame under way.
+    tenth = n // 10  # Medians of memory: a single reading varies by the frames in flight.
     return {
         "frames": n,
         "fps": n / seconds[-1],
@@ -139,75 +141,64 @@ def measure(results: Iterator[Segmentation], frames: int, *, warmup: int) -> dic
     }
 
 
-def drawn(results: Iterator[Segmentation], path: Path) -> Iterator[Segmentation]:
-    """Pass results on, after drawing and encoding them."""
+def _drawn(results: Iterator[Segmentation], path: Path) -> Iterator[Segmentation]:
+    """Draw and encode results before passing them on."""
     with write_video(path, Fraction(_FPS)) as writer:
         for result in results:
             writer.write(np.asarray(result.plot(legend="inside")), result.frame.time_s)
             yield result
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report as text for people."""
-    memory, stages = report["rss_mb"], report["stages_ms"]
-    lines = [
-        f"{report['frames']} frames, {report['dropped']} dropped: {report['fps']:.1f} frames a second, "
-        f"{report['fps_slowest_third']:.1f} in the slowest third; "
-        f"longest gap {report['longest_gap_ms']:.0f} ms; {report['cpu_ms_per_frame']:.1f} ms of CPU a frame",
-        f"{'ms':<12}{'p50':>9}{'p95':>9}",
-        *(f"{stage:<12}{values['p50']:9.1f}{values['p95']:9.1f}" for stage, values in stages.items()),
-        "resident memory, MB: " + ", ".join(f"{when} {value:.0f}" for when, value in memory.items()),
-    ]
-    return "\n".join(lines)
-
-
 def main() -> int:
-    """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    """Run the command and return its exit code."""
+    parser = command_parser(__doc__)
     parser.add_argument("--model", default="pixelclip-lite", help="name or folder (default: %(default)s)")
-    parser.add_argument(
-        "--frames", type=positive, default=1000, help="measured frames (default: %(default)s)"
-    )
+    parser.add_argument("--frames", type=positive, default=1000, help="timed frames (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=50, help="frames before them (default: %(default)s)")
     parser.add_argument(
         "--threads", type=positive, help="CPU threads for one frame (default: half the cores)"
     )
     parser.add_argument("--draw", action="store_true", help="draw and encode the results as well")
     parser.add_argument("--camera", action="store_true", help=f"a live source of {_FPS} frames a second")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    if options.frames < _FEWEST or options.warmup < 0:
+        parser.error(
+            f"--frames {options.frames} --warmup {options.warmup}; expected at least {_FEWEST} and 0"
+        )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Segmenter.from_pretrained(options.model, classes=SAMPLE_WORDS, threads=options.threads) as segmenter,
+    ):
         clip = Path(folder) / "clip.mp4"
-        make_video(_ROOT / "examples" / "photos" / "chelsea.jpg", clip)
-        source = Repeated(clip, options.frames + options.warmup, live=options.camera)
-        with Segmenter.from_pretrained(
-            options.model, classes=SAMPLE_WORDS, threads=options.threads
-        ) as segmenter:
-            results: Iterator[Segmentation] = segmenter.stream(source)
-            if options.draw:
-                results = drawn(results, Path(folder) / "drawn.mp4")
-            load_before = os.getloadavg()[0]
-            report = measure(results, options.frames, warmup=options.warmup)
-            backend = segmenter.backend
-    print(f"{options.model}, {backend}, {len(SAMPLE_WORDS.split(','))} classes, 480×360")
-    print(table(report))
-    if options.json:
+        make_video(PHOTOS / "chelsea.jpg", clip)
+        source = RepeatedVideo(clip, options.frames + options.warmup, live=options.camera)
+        results: Iterator[Segmentation] = segmenter.stream(source)
+        if options.draw:
+            results = _drawn(results, Path(folder) / "drawn.mp4")
         facts = {
             "model": options.model,
-            "backend": backend,
-            "classes": len(SAMPLE_WORDS.split(",")),
+            "backend": segmenter.backend,
+            "classes": len(segmenter.vocabulary),
             "image_size": [360, 480],
             "draw": options.draw,
             "camera": options.camera,
-            "load_before": load_before,
+            "load_before": os.getloadavg()[0],
         }
-        memory = report["rss_mb"]
-        # Of both more is better, up to one: memory that does not grow, and a rate that does not fall.
-        ratios = {
-            "memory at the start over the end": memory["start"] / memory["end"],
-            "rate of the slowest third over all": report["fps_slowest_third"] / report["fps"],
-        }
-        store(options.json, {**facts, **report, "ratios": ratios, "environment": environment()})
+        report = measure(results, options.frames, warmup=options.warmup)
+    memory = report["rss_mb"]
+    print(
+        f"{options.model}, {facts['backend']}, {facts['classes']} classes, 480×360\n"
+        f"{report['frames']} frames, {report['dropped']} dropped: {report['fps']:.1f} frames a second, "
+        f"{report['fps_slowest_third']:.1f} in the slowest third; longest gap "
+        f"{report['longest_gap_ms']:.0f} ms; {report['cpu_ms_per_frame']:.1f} ms of CPU a frame\n\n"
+        f"{tables.video(report)}\n\n"
+        "resident memory, MB: " + ", ".join(f"{when} {value:.0f}" for when, value in memory.items())
+    )
+    ratios = {
+        "memory at the start over the end": memory["start"] / memory["end"],
+        "rate of the slowest third over all": report["fps_slowest_third"] / report["fps"],
+    }
+    store(options.json, {**facts, **report, "ratios": ratios})
     return 0
 
 

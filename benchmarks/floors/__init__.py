@@ -1,4 +1,1 @@
-"""Lower bounds of latency: what a graph computes and moves, operator by operator.
-
-The command is `benchmarks/roofline.py`.
-"""
+"""Operations, bytes and lower bounds of an ONNX graph; the command is `benchmarks/roofline.py`."""

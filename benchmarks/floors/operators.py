@@ -1,4 +1,4 @@
-"""Where an encoder's time goes in ONNX Runtime, by kind of operator, and how far each is from its floor."""
+"""Run time of an encoder by kind of operator, from ONNX Runtime's profiler."""
 
 import collections
 import json
@@ -10,87 +10,70 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from benchmarks.floors.graph_cost import VIEWS, GraphCost, NodeCost, kind
-from benchmarks.harness.machine import floor
 from pixelclip_sdk.backends.onnx import create_session
 
-__all__ = ["kinds", "profile"]
+__all__ = ["kind", "profile"]
 
-# Share of the encoder's time below which a kind of operator is one of the others.
-_SMALL = 0.005
+_SMALL = 0.005  # Kinds with a smaller share of the time are summed up as "others".
+_WARMUP = 2
+
+
+def kind(op: str, inputs: Sequence[Sequence[int]]) -> str:
+    """Returns the kind of a node: convolutions by window, products by their second matrix, others by type.
+
+    Args:
+        op: The node's type. Fused nodes of ONNX Runtime have the kind of the product in them.
+        inputs: Shapes of its inputs. The profiler omits constant matrices that ONNX Runtime packed.
+    """
+    if op in ("Conv", "FusedConv"):
+        _, channels, *window = inputs[1]
+        depthwise = channels == 1 and inputs[0][1] > 1
+        return "Conv depthwise" if depthwise else "Conv " + "×".join(map(str, window))
+    if op in ("MatMul", "FusedMatMul", "Gemm"):
+        return "MatMul batched" if len(inputs) > 1 and len(inputs[1]) > 2 else "MatMul by one matrix"
+    return op
 
 
 def profile(path: Path, feeds: Mapping[str, np.ndarray], runs: int, folder: Path) -> list[dict[str, Any]]:
-    """Milliseconds a run by kind of operator, as ONNX Runtime runs the encoder, in the SDK's session.
+    """Profile an encoder in the SDK's session.
 
     Args:
         path: The encoder.
         feeds: Its inputs.
-        runs: Profiled runs, after two that do not count; times are medians over them.
-        folder: For the profile.
+        runs: Profiled runs, after two runs of warm-up.
+        folder: Folder for the profile.
 
     Returns:
-        Rows with `kind`, `nodes`, `ms` and `bytes` (of activations and constants read and of results
-        written), the longest first; at last what passes between nodes.
+        Rows with `kind`, `nodes`, `ms` (median of the runs) and `share` (0–1), the slowest first. Small kinds
+        are summed up. The last row is the time between nodes.
     """
     options = create_session(path).get_session_options()
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    for _ in range(runs + 2):
+    for _ in range(runs + _WARMUP):
         session.run(["logits"], dict(feeds))
     events = json.loads(Path(session.end_profiling()).read_text())
-    whole = [event["dur"] for event in events if event["name"] == "model_run"][2:]
+    whole = [event["dur"] / 1e3 for event in events if event["name"] == "model_run"][_WARMUP:]
     nodes = [event for event in events if event["name"].endswith("_kernel_time")]
-    each = len(nodes) // (runs + 2)
+    each = len(nodes) // (runs + _WARMUP)
     times: dict[str, list[float]] = collections.defaultdict(lambda: [0.0] * runs)
-    moved, count = collections.Counter[str](), collections.Counter[str]()
-    for i, event in enumerate(nodes[2 * each :]):
-        facts = event["args"]
-        name = kind(facts["op_name"], [next(iter(value.values())) for value in facts["input_type_shape"]])
+    count = collections.Counter[str]()
+    for i, event in enumerate(nodes[_WARMUP * each :]):
+        shapes = [next(iter(value.values())) for value in event["args"]["input_type_shape"]]
+        name = kind(event["args"]["op_name"], shapes)
         times[name][i // each] += event["dur"] / 1e3
-        if i < each:
-            count[name] += 1
-            moved[name] += sum(int(facts[f"{part}_size"]) for part in ("parameter", "activation", "output"))
-    rows: list[dict[str, Any]] = [
-        {"kind": name, "nodes": count[name], "ms": statistics.median(values), "bytes": moved[name]}
-        for name, values in times.items()
+        count[name] += i < each
+    between = [run - sum(values[i] for values in times.values()) for i, run in enumerate(whole)]
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    medians["between nodes"] = statistics.median(between)
+    total = sum(medians.values())
+    small = [name for name, ms in medians.items() if ms < _SMALL * total and name in count]
+    medians["others"], count["others"] = (
+        sum(medians.pop(name) for name in small),
+        sum(count[n] for n in small),
+    )
+    order = sorted(medians, key=lambda name: (name == "between nodes", name == "others", -medians[name]))
+    return [
+        {"kind": name, "nodes": count[name], "ms": medians[name], "share": medians[name] / total}
+        for name in order
     ]
-    rows.sort(key=lambda row: -row["ms"])
-    between = [run / 1e3 - sum(values[i] for values in times.values()) for i, run in enumerate(whole)]
-    return [*rows, {"kind": "between nodes", "nodes": 0, "ms": statistics.median(between), "bytes": 0}]
-
-
-def kinds(
-    rows: Sequence[Mapping[str, Any]], cost: GraphCost, limits: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    """Profiled rows with their shares and floors; those below half a percent are one row.
-
-    Kinds with products have the operations and bytes of the graph as it was exported, so that padding which
-    ONNX Runtime adds does not raise the floor; the others have the bytes of what ONNX Runtime runs.
-    """
-    graph: dict[str, list[NodeCost]] = collections.defaultdict(list)
-    for node in cost.nodes:
-        if node.operations:
-            graph[node.kind].append(node)
-    total = sum(row["ms"] for row in rows)
-    result: list[dict[str, Any]] = []
-    small = {"kind": "others", "nodes": 0, "ms": 0.0, "bytes": 0, "operations": 0, "floor_ms": 0.0}
-    for row in rows:
-        nodes = graph.get(row["kind"]) or [NodeCost("", "", 0, 0 if row["kind"] in VIEWS else row["bytes"])]
-        full = {
-            **row,
-            "bytes": sum(node.bytes for node in nodes),
-            "operations": sum(node.operations for node in nodes),
-            "floor_ms": sum(floor(node.operations, node.bytes, limits)[0] for node in nodes),
-        }
-        if row["nodes"] and row["ms"] < _SMALL * total and not full["operations"]:
-            small |= {key: small[key] + full[key] for key in small if key != "kind"}
-        else:
-            result.append(full)
-    if small["nodes"]:
-        result.append(small)
-        result.sort(key=lambda row: row["nodes"] == 0)  # What passes between nodes stays the last.
-    for row in result:
-        row["share"] = row["ms"] / total
-        row["over_floor"] = row["ms"] / row["floor_ms"] if row["floor_ms"] else None
-    return result

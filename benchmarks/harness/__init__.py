@@ -1,4 +1,1 @@
-"""What the benchmark commands share: timing in turns, storing results, models, the machine's description.
-
-No file here is a command.
-"""
+"""Shared parts of the benchmark commands: timing, results, tables, models, the machine's rates."""

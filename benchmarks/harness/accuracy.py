@@ -1,4 +1,4 @@
-"""What a segmenter finds: mean IoU on CamVid, and the photo test."""
+"""Accuracy of a segmenter: mean IoU on CamVid and the photo test."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ _CLASSES = "camvid-11"
 
 
 def camvid_miou(segmenter: Segmenter, root: Path) -> float:
-    """Mean IoU on CamVid's val photos, each segmented whole, as `predict` does; see training/evaluate.py.
+    """Mean IoU on CamVid val, 0–1. Every photo is segmented whole, as by `predict`.
 
     Args:
-        segmenter: A model that knows the list ``camvid-11``; its classes are replaced.
+        segmenter: The model; its classes are replaced.
         root: CamVid's folder; see docs/evaluation.md.
 
     Raises:
-        DatasetError: There are no photos, or one without labels.
+        DatasetError: There are no photos, or a photo has no labels.
     """
     data = load_dataset(_CLASSES, root)
     segmenter.set_classes(_CLASSES)
@@ -31,17 +31,17 @@ def camvid_miou(segmenter: Segmenter, root: Path) -> float:
 
 
 def accuracies(segmenter: Segmenter, *, camvid: Path | None, photos: Path | None) -> dict[str, float]:
-    """``miou`` on CamVid and ``photo_test``, the share of photos whose own name wins, where there are photos.
+    """Returns ``miou`` on CamVid and ``photo_test``, each 0–1, for the folders that are given.
 
     Args:
-        segmenter: The model; afterwards it has the classes that it had.
+        segmenter: The model; its classes are restored at the end.
         camvid: CamVid's folder, or None.
-        photos: Photos named after what they show; see `benchmarks.photo_test`. None for no such test.
+        photos: Photos named after their content, see `benchmarks.photo_test`, or None.
     """
-    before, found = segmenter.vocabulary, {}
+    before, scores = segmenter.vocabulary, {}
     if camvid:
-        found["miou"] = camvid_miou(segmenter, camvid)
+        scores["miou"] = camvid_miou(segmenter, camvid)
     if photos:
-        found["photo_test"] = photo_test(segmenter, photos).largest
+        scores["photo_test"] = photo_test(segmenter, photos).largest
     segmenter.set_classes(before)
-    return found
+    return scores

@@ -1,9 +1,9 @@
-"""What this machine can do at best: multiply matrices in fp32 and in int8, and move memory."""
+"""Peak rates of this machine: fp32 and int8 matrix products, memory bandwidth."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -12,141 +12,95 @@ import torch
 from benchmarks.harness.turns import medians
 from pixelclip_sdk.backends.onnx import create_session, default_threads
 
-__all__ = ["Work", "floor", "integer_work", "matrix_work", "memory_work", "rates"]
+__all__ = ["Work", "floor_ms", "machine_work", "peak_rates"]
 
 _SIDES = (1024, 2048, 3072)
-# Floats in each of three arrays: 512 MB, so that together they exceed any cache.
+# fp32 values in each of two arrays: 512 MB each, more than any cache.
 _FLOATS = 1 << 27
 
 Work = dict[str, tuple[Callable[[], object], float]]
-"""Name → what to call, and how much it does: operations or bytes."""
+"""Name → function to time, and its operations or bytes. The name starts with the rate that it measures."""
 
 
-def matrix_work(sides: tuple[int, ...] = _SIDES) -> Work:
-    """Products of square fp32 matrices in three libraries, with the threads that the SDK takes.
+def machine_work(sides: Sequence[int] = _SIDES, floats: int = _FLOATS) -> Work:
+    """Returns functions that measure the machine, with the SDK's thread count.
 
-    A floor must not flatter: the best of them is the rate. ONNX Runtime has one matrix as a constant, which
-    it packs beforehand, as it does a model's weights.
-
-    Args:
-        sides: Rows and columns of the matrices.
-    """
-    torch.set_num_threads(default_threads())
-    work: Work = {}
-    for side in sides:
-        a, b = np.random.default_rng(0).standard_normal((2, side, side), np.float32)
-        operations = 2.0 * side**3
-        work |= {
-            f"torch {side}": (_torch_product(a, b), operations),
-            f"numpy {side}": (_numpy_product(a, b), operations),
-            f"onnxruntime {side}": (_runtime_product(a, b), operations),
-        }
-    return work
-
-
-def integer_work(sides: tuple[int, ...] = _SIDES) -> Work:
-    """Products of square uint8 by int8 matrices in ONNX Runtime and in oneDNN, which PyTorch brings.
-
-    Weights have seven bits, as in our models: with eight, sums overflow on processors without VNNI.
+    ``matrix``: fp32 products in PyTorch, numpy and ONNX Runtime. ``integer``: uint8 by int8 products in
+    oneDNN (through PyTorch) and ONNX Runtime, with weights of seven bits as in our models: sums of 8-bit
+    products overflow on processors without VNNI. ``memory``: a copy, with reads plus writes as in STREAM.
 
     Args:
-        sides: Rows and columns of the matrices.
+        sides: Rows and columns of square matrices.
+        floats: fp32 values in each of the arrays to copy.
     """
     torch.set_num_threads(default_threads())
-    work: Work = {}
+    target, source = torch.ones(floats), torch.ones(floats)
+    work: Work = {"memory copy": (partial(target.copy_, source), 2 * 4.0 * floats)}
     for side in sides:
         rng = np.random.default_rng(0)
-        a = rng.integers(0, 256, (side, side), dtype=np.uint8)
-        b = rng.integers(-63, 64, (side, side), dtype=np.int8)
-        operations = 2.0 * side**3
-        work |= {
-            f"onednn int8 {side}": (_onednn_product(a, b), operations),
-            f"onnxruntime int8 {side}": (_runtime_product(a, b), operations),
+        a, b = rng.standard_normal((2, side, side), np.float32)
+        left, right = torch.from_numpy(a), torch.from_numpy(b)
+        u8 = rng.integers(0, 256, (side, side), dtype=np.uint8)
+        s8 = rng.integers(-63, 64, (side, side), dtype=np.int8)
+        calls = {
+            "matrix torch": partial(torch.matmul, left, right, out=torch.empty_like(left)),
+            "matrix numpy": partial(np.matmul, a, b, out=np.empty_like(a)),
+            "matrix onnxruntime": _onnxruntime_product(a, b),
+            "integer onednn": _onednn_product(u8, s8),
+            "integer onnxruntime": _onnxruntime_product(u8, s8),
         }
+        work |= {f"{name} {side}": (call, 2.0 * side**3) for name, call in calls.items()}
     return work
 
 
-def memory_work(floats: int = _FLOATS) -> Work:
-    """Reading, copying and adding arrays; bytes are those read and written, as STREAM counts them.
+def peak_rates(work: Work, samples: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Returns ``matrix``, ``integer`` (operations a second) and ``memory`` (bytes a second).
 
     Args:
-        floats: fp32 values in each of three arrays.
-    """
-    torch.set_num_threads(default_threads())
-    a, b, c = (torch.ones(floats) for _ in range(3))
-    size = 4.0 * floats
-    return {
-        "read": (lambda: b.sum(), size),
-        "copy": (lambda: a.copy_(b), 2 * size),
-        "triad": (lambda: torch.add(b, c, alpha=3.0, out=a), 3 * size),
-    }
-
-
-def rates(work: Work, samples: Mapping[str, list[float]]) -> dict[str, Any]:
-    """The rate to compute floors with, and all that were seen.
-
-    Args:
-        work: What ran.
-        samples: Milliseconds of its calls, by name; others' are ignored.
+        work: The timed functions.
+        samples: Milliseconds by name; names that are not in `work` are ignored.
 
     Returns:
-        In operations or bytes a second: ``best``, the highest rate of any call; ``typical``, the highest
-        median of a name's calls; ``all``: name → the best and the median.
+        Rate → ``typical``, the highest median of any function, and ``best``, the rate of the fastest call.
     """
-    every = {
-        name: {"best": amount / min(samples[name]) * 1e3, "median": amount / ms * 1e3}
-        for name, ms in medians({name: samples[name] for name in work}).items()
-        for amount in [work[name][1]]
-    }
-    return {
-        "best": max(rate["best"] for rate in every.values()),
-        "typical": max(rate["median"] for rate in every.values()),
-        "all": every,
-    }
+    rates: dict[str, dict[str, float]] = {}
+    for name, median in medians({name: samples[name] for name in work}).items():
+        amount, rate = work[name][1], rates.setdefault(name.split()[0], {"typical": 0.0, "best": 0.0})
+        rate["typical"] = max(rate["typical"], amount / median * 1e3)
+        rate["best"] = max(rate["best"], amount / min(samples[name]) * 1e3)
+    return rates
 
 
-def floor(
-    operations: float, moved: float, limits: Mapping[str, float], integers: float = 0
+def floor_ms(
+    operations: float, moved: float, rates: Mapping[str, float], integers: float = 0
 ) -> tuple[float, str]:
-    """Least milliseconds, and which limit it is.
+    """Returns the least run time in milliseconds and its limit, ``"matrix"`` or ``"memory"``.
+
+    The roofline model (Williams et al. 2009): the longer of arithmetic and memory traffic.
 
     Args:
         operations: Multiplications and additions.
         moved: Bytes.
-        limits: ``matrix`` in operations a second, ``memory`` in bytes a second;
-            ``integer`` as ``matrix``, for 8-bit integers.
-        integers: How many of the operations are of 8-bit integers.
+        rates: ``matrix`` and ``integer`` in operations a second, ``memory`` in bytes a second.
+        integers: Part of the operations in 8-bit integers.
     """
-    seconds = (operations - integers) / limits["matrix"]
-    if integers:
-        seconds += integers / limits["integer"]
-    times = {"matrix": seconds * 1e3, "memory": moved / limits["memory"] * 1e3}
-    bound = max(times, key=times.__getitem__)
-    return times[bound], bound
-
-
-def _torch_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
-    one, other = torch.from_numpy(a), torch.from_numpy(b)
-    out = torch.empty_like(one)
-    return lambda: torch.matmul(one, other, out=out)
-
-
-def _numpy_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
-    out = np.empty_like(a)
-    return lambda: np.matmul(a, b, out=out)
+    arithmetic = (operations - integers) / rates["matrix"] + integers / rates["integer"]
+    memory = moved / rates["memory"]
+    return max(arithmetic, memory) * 1e3, "matrix" if arithmetic >= memory else "memory"
 
 
 def _onednn_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
-    """What PyTorch's compiler calls for int8; it takes the second matrix transposed, and gives fp32."""
-    one, side = torch.from_numpy(a), len(a)
+    """The int8 product that torch.compile uses. Its second matrix is transposed, its result fp32."""
+    left, side = torch.from_numpy(a), len(a)
     packed = torch.ops.onednn.qlinear_prepack(torch.from_numpy(b).T.contiguous(), list(a.shape))
     scales, zeros = torch.ones(side), torch.zeros(side, dtype=torch.int64)
     return lambda: torch.ops.onednn.qlinear_pointwise(
-        one, 1.0, 0, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        left, 1.0, 0, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
 
 
-def _runtime_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
+def _onnxruntime_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
+    """The second matrix is a constant, so that ONNX Runtime packs it as it packs a model's weights."""
     helper, shape = onnx.helper, [len(a), len(a)]
     integer = a.dtype == np.uint8
     result = onnx.TensorProto.INT32 if integer else onnx.TensorProto.FLOAT

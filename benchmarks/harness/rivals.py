@@ -1,8 +1,4 @@
-"""What else segments a photo by words, each from a JPEG's bytes to labels.
-
-`TorchPipeline` is the reference: the official code's steps, in PyTorch, on the very same model. The others
-are there so that the reference is not the only thing one is faster than.
-"""
+"""Other pipelines for open-vocabulary segmentation, each from a JPEG's bytes to labels."""
 
 import importlib.util
 import io
@@ -23,30 +19,30 @@ from pixelclip_sdk.support.clock import Clock
 from pixelclip_sdk.support.images import open_image_file
 from training.models.pair import EncoderPair
 
-__all__ = ["ClipSeg", "OpenVinoBackend", "TorchPipeline", "missing"]
+__all__ = ["ClipSeg", "OpenVinoBackend", "Outcome", "TorchPipeline", "missing"]
 
 Outcome = tuple[npt.NDArray[np.integer], dict[str, float]]
+"""Labels `(H, W)` and milliseconds of each stage."""
 
 
 def missing(package: str) -> str:
-    """Why a rival cannot run; empty if it can."""
+    """Returns the reason why a rival cannot run, or an empty string."""
     if importlib.util.find_spec(package):
         return ""
     return f'{package} is not installed; pip install -e ".[bench]"'
 
 
 class TorchPipeline:
-    """Decode, resize as float, encode, interpolate the cosines to the photo's size, argmax.
+    """The reference: the official code's steps in PyTorch, on the same model.
 
-    With `official`, the photo is first scaled to a short side of 640 and then squashed without antialiasing,
-    as PixelCLIP's protocol does; without, it is resized once, antialiased.
+    Decode, resize as float, encode, interpolate the logits to the photo's size, argmax.
 
     Args:
-        pair: The model. Its image encoder normalises pixels, and for the official models brings features to
-            64×64, normalises them and compares.
-        text: `(K, D)` float32 unit rows.
-        official: Whether the photo is seen as in the official code.
-        compiled: Whether all from the resized pixels to the labels goes through ``torch.compile``.
+        pair: The model.
+        text: Class embeddings `(K, D)` float32, unit rows.
+        official: Resize as in PixelCLIP's protocol: to a short side of 640, then to the input size without
+            antialiasing. Otherwise resize once, antialiased.
+        compiled: Use ``torch.compile`` from the resized pixels to the labels.
     """
 
     def __init__(
@@ -58,7 +54,7 @@ class TorchPipeline:
 
     @torch.inference_mode()
     def __call__(self, jpeg: bytes) -> Outcome:
-        """Labels `(H, W)` and milliseconds of each stage; compiled, encoder and the rest are one stage."""
+        """Segment a photo. A compiled pipeline reports encoder and postprocessing as one stage."""
         clock = Clock()
         photo = open_image_file(io.BytesIO(jpeg)).convert("RGB")
         clock.lap("decode")
@@ -71,7 +67,7 @@ class TorchPipeline:
         else:
             logits = self._encoder(pixels, self._text)[0]
             clock.lap("inference")
-            labels = _upsampled(logits, size)
+            labels = _upsampled_labels(logits, size)
             clock.lap("postprocess")
         return labels.numpy(), clock.laps
 
@@ -89,22 +85,22 @@ class TorchPipeline:
         return pixels.permute(0, 2, 3, 1)
 
     def _labels(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-        return _upsampled(self._encoder(pixels, self._text)[0], size)
+        return _upsampled_labels(self._encoder(pixels, self._text)[0], size)
 
 
-def _upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cosines `[1, K, h, w]` → labels `[H, W]`."""
+def _upsampled_labels(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits `(1, K, h, w)` → labels `(H, W)`."""
     return F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(1)[0]
 
 
 class OpenVinoBackend(Backend):
-    """A bundle's `image_encoder.onnx` in OpenVINO, with the SDK around it.
+    """A bundle's `image_encoder.onnx` in OpenVINO.
 
     Args:
         path: The graph.
-        spec: The sizes it takes.
-        embedding_dim: Width D of the embeddings.
-        precision: What OpenVINO computes in: ``"f32"``, ``"bf16"``, or None for what it likes best here.
+        spec: Input sizes of the graph.
+        embedding_dim: Length of the class embeddings.
+        precision: OpenVINO's inference precision, such as ``"f32"``; None for OpenVINO's default.
     """
 
     def __init__(self, path: Path, spec: InputSpec, embedding_dim: int, precision: str | None) -> None:
@@ -136,13 +132,12 @@ class OpenVinoBackend(Backend):
 
 
 class ClipSeg:
-    """CLIPSeg from transformers with random weights in the shape of `CIDAS/clipseg-rd64-refined`.
+    """CLIPSeg from transformers, with random weights in the shape of `CIDAS/clipseg-rd64-refined`.
 
-    A forward of the whole network a prompt, at its own 352², as its examples do; prompts are embedded
-    beforehand, as ours are.
+    As in its examples, the whole network runs once per prompt at 352². Prompts are embedded beforehand.
 
     Args:
-        prompts: How many.
+        prompts: Number of prompts.
     """
 
     _SIDE = 352
@@ -154,12 +149,13 @@ class ClipSeg:
         config = CLIPSegConfig(vision_config={"patch_size": 16})
         self._model = CLIPSegForImageSegmentation(config).eval()
         self._embeddings = torch.randn(prompts, 1, config.projection_dim)
-        self._mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)  # of its own image processor
+        # Mean and standard deviation of CLIPSeg's image processor.
+        self._mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
         self._std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
     @torch.inference_mode()
     def __call__(self, jpeg: bytes) -> Outcome:
-        """Labels `(H, W)`, and milliseconds of each stage."""
+        """Segment a photo."""
         clock = Clock()
         photo = open_image_file(io.BytesIO(jpeg)).convert("RGB")
         clock.lap("decode")
@@ -168,7 +164,7 @@ class ClipSeg:
         clock.lap("preprocess")
         logits = torch.stack([self._forward(pixels, embedding) for embedding in self._embeddings])
         clock.lap("inference")
-        labels = _upsampled(logits.view(1, -1, self._SIDE, self._SIDE), (photo.height, photo.width))
+        labels = _upsampled_labels(logits.view(1, -1, self._SIDE, self._SIDE), (photo.height, photo.width))
         clock.lap("postprocess")
         return labels.numpy(), clock.laps
 

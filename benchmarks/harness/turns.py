@@ -1,15 +1,14 @@
-"""Timing in turns: every contender once a round, so that what else the machine does hits all alike."""
+"""Round-robin timing: other load on the machine affects all contenders alike."""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
 
-__all__ = ["PAUSE_S", "in_turns", "medians"]
+__all__ = ["in_turns", "medians"]
 
-PAUSE_S = 0.1
-"""Before each turn: a runtime's idle threads spin for a while and would slow down whoever comes next."""
-
-_LEAST = 3  # rounds that a slow contender takes part in, whatever they cost
+# Idle threads of a runtime spin for a while and would slow down the next contender.
+_PAUSE_S = 0.1
+_LEAST_ROUNDS = 3
 
 
 def in_turns(
@@ -17,27 +16,25 @@ def in_turns(
     rounds: int,
     *,
     warmup: int = 2,
-    pause_s: float = PAUSE_S,
+    pause_s: float = _PAUSE_S,
     slow_s: float = float("inf"),
 ) -> dict[str, list[float]]:
-    """Milliseconds of each contender's calls, in turns, after rounds of warm-up.
+    """Time every contender once a round; returns milliseconds by name.
 
-    A turn is two calls, of which the second counts: the first finds caches that another has filled and
-    cores that have slept.
+    A turn is two calls. Only the second is timed, because the first has cold caches and sleeping cores.
 
     Args:
-        contenders: Name → what to time.
-        rounds: Measured calls of each.
-        warmup: Rounds before them that do not count.
+        contenders: Name → function to time.
+        rounds: Timed calls of each contender.
+        warmup: Rounds before them that are not counted.
         pause_s: Seconds before each turn.
-        slow_s: A contender whose calls take longer, in seconds, takes part in 3 rounds only. All others take
-            part in every round: medians of different rounds do not compare.
+        slow_s: Contenders with slower calls, in seconds, stop after 3 rounds.
     """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(warmup + rounds):
         for name, run in contenders.items():
             times = samples[name]
-            if len(times) >= _LEAST and min(times) > slow_s * 1e3:
+            if len(times) >= _LEAST_ROUNDS and min(times) > slow_s * 1e3:
                 continue
             time.sleep(pause_s)
             run()
@@ -49,5 +46,5 @@ def in_turns(
 
 
 def medians(samples: Mapping[str, list[float]]) -> dict[str, float]:
-    """Median of each contender's samples."""
+    """Returns the median of each contender's samples."""
     return {name: statistics.median(values) for name, values in samples.items()}

@@ -1,4 +1,1 @@
-"""Tables, targets and plots of docs/speed.md.
-
-The command is `benchmarks/report.py`.
-"""
+"""Targets and plots of docs/speed.md; the command is `benchmarks/report.py`."""

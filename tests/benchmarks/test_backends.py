@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from benchmarks.backends import Row, main, measure, table
+from benchmarks.backends import main, measure
+from benchmarks.harness import tables
 
 
 def test_every_backend_is_measured_or_says_why_not(tmp_path, monkeypatch, capsys):
@@ -25,17 +26,22 @@ def test_every_backend_is_measured_or_says_why_not(tmp_path, monkeypatch, capsys
     ]
     assert "no readable sidecar" in others[-1]["reason"]
     shown = capsys.readouterr().out
-    assert "1.0×" in shown
-    assert "broken.plan: not measured" in shown
+    assert "1.00×" in shown
+    assert "no readable sidecar" in shown
 
 
 def test_ratios_are_to_the_first_that_ran():
     slow = measure("slow", "pixelclip-lite", "onnx", "cpu", runs=2)
-    missing = Row("missing", reason="not there")
-    shown = table([missing, slow, slow]).splitlines()
-    assert shown[1].endswith("1.0×")
-    assert shown[2].endswith("1.0×")
-    assert shown[3] == "missing: not measured: not there"
+    total = slow["stages_ms"]["total"]
+    fast = {
+        **slow,
+        "stages_ms": {**slow["stages_ms"], "total": {"p50": total["p50"] / 2, "p95": total["p95"]}},
+    }
+    missing = {"name": "missing", "reason": "not there"}
+    shown = tables.backends({"backends": [missing, slow, fast]}).splitlines()
+    assert "not there" in shown[2]
+    assert "1.00×" in shown[3]
+    assert "2.00×" in shown[4]
 
 
 def test_no_runs_are_refused(monkeypatch):

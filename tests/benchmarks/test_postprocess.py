@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks.postprocess import compare, grid_logits, main, ties
+from pixelclip_sdk import PixelClipError
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.jpg"
 
@@ -25,8 +26,8 @@ def test_a_wrong_result_would_show(monkeypatch):
     import benchmarks.postprocess
 
     logits = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
-    monkeypatch.setattr(benchmarks.postprocess, "textbook", lambda _, size: np.zeros(size, int))
-    with pytest.raises(SystemExit, match="the labels are wrong"):
+    monkeypatch.setattr(benchmarks.postprocess, "reference_labels", lambda _, size: np.zeros(size, int))
+    with pytest.raises(PixelClipError, match="the labels are wrong"):
         compare([logits], (64, 64), runs=1)
 
 

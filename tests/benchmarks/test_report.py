@@ -1,9 +1,10 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.stored import COMMANDS, RESULTS, Results
+from benchmarks.harness.results import COMMANDS, RESULTS, ROOT, load_other_machines, load_results
 from benchmarks.report import main, page
 
 FACTS = {
@@ -23,52 +24,30 @@ def case(name, *rows):
     return {"name": name, "image_size": [60, 80], "classes": 5, "weights": "real", "rows": list(rows)}
 
 
-def stage(name, ms, floor, **more):
-    times = {"ms": ms, "min_ms": ms * 0.9, "floor_ms": floor, "over_floor": ms / floor}
-    return {"stage": name, **times, "min_over_floor": ms * 0.9 / floor, **more}
-
-
-def stages(inference, total, moved):
-    """Milliseconds and floor of both, and the bytes of inference."""
-    work = {"operations": 3.25e9, "bytes": moved, "bound": "matrix"}
-    return [stage("inference", *inference, **work), stage("total", *total)]
-
-
-def model(name, **rest):
-    return {"name": name, "image_size": [60, 80], "input_size": [32, 64], "classes": 5, **rest}
+def model(name, inference, total, floor, operators):
+    stages = [
+        {
+            "stage": "inference",
+            "ms": inference,
+            "typical_floor_ms": floor,
+            "over_typical_floor": inference / floor,
+        },
+        {"stage": "total", "ms": total},
+    ]
+    return {"name": name, "input_size": [32, 64], "stages": stages, "operators": operators}
 
 
 ROOFLINE = {
-    "rounds": 11,
     "machine": {
-        **{"threads": 3, "matrix": {"best": 123.4e9}},
-        **{"integer": {"best": 234.5e9}, "memory": {"best": 45.6e9}},
+        "threads": 3,
+        "matrix": {"typical": 123.4e9},
+        "integer": {"typical": 234.5e9},
+        "memory": {"typical": 45.6e9},
     },
     "models": [
-        model(
-            "tiny",
-            weight_bytes=9e6,
-            stages=stages((12.5, 10.0), (15.0, 10.5), 4.5e6),
-            operators=[
-                {
-                    **{"kind": "Conv 5×5", "nodes": 17, "ms": 8.75, "share": 0.7, "floor_ms": 7.0},
-                    **{"over_floor": 1.25, "operations": 2e9, "bytes": 3e6},
-                },
-                {
-                    **{"kind": "between nodes", "nodes": 0, "ms": 3.75, "share": 0.3, "floor_ms": 0.0},
-                    **{"over_floor": None, "operations": 0, "bytes": 0},
-                },
-            ],
-        ),
-        model(
-            "tiny, int8",
-            weight_bytes=3e6,
-            stages=stages((9.5, 8.0), (12.0, 9.5), 1.5e6),
-            operators=[],  # In integers they are not profiled.
-        ),
+        model("tiny", 12.5, 15.0, 10.0, [{"kind": "Conv 5×5", "nodes": 17, "ms": 8.75, "share": 0.7}]),
+        model("tiny, int8", 9.5, 12.0, 8.0, []),  # int8 models are not profiled.
     ],
-    "targets": {"tiny": 1.2},
-    "ratios": {},
 }
 
 
@@ -88,7 +67,7 @@ CONTENT = {
     },
     "lite-video": {
         **{"model": "tiny", "classes": 5, "image_size": [60, 80], "frames": 444, "fps": 71.5},
-        "rss_mb": {"start": 321.0, "end": 322.0},
+        "rss_mb": {"start": 321.0, "end": 322.0, "peak": 323.0},
     },
     "compare-vit": {
         "reference": "PyTorch",
@@ -144,70 +123,81 @@ def folder(tmp_path):
     return tmp_path
 
 
-def cells(text, first):
-    """The cells of the first table row that begins so."""
-    line = next(line for line in text.splitlines() if line.startswith(f"| {first}"))
+def cells(text, first, which=0):
+    """The cells of a table row that starts with a text."""
+    line = [line for line in text.splitlines() if line.startswith(f"| {first}")][which]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_the_page_has_the_numbers_of_the_results(folder):
-    text = page(Results(folder))
-    assert cells(text, "tiny, 80×60")[1:4] == ["12.4", "13.6", "80.6"]
-    assert cells(text, "tiny, a 80×60 video of 444")[3] == "71.5"
-    assert cells(text, "ViT-B/16, 80×60, 5 classes, weights real, int8")[1:4] == ["16.0", "–", "62.5"]
-    assert cells(text, "tiny, onnx gpu")[1:4] == ["2.50", "2.75", "400.0"]
-    assert cells(text, "tiny, tensorrt gpu: not measured: no GPU")[1] == "–"
+    text = page(load_results(folder))
+    machine = ["Abacus 7, 3 cores"]
+    assert cells(text, "tiny ")[:8] == ["tiny", "80×60", "5", "12.4", "13.6", "80.6", "–", *machine]
+    assert cells(text, "tiny, video")[1:8] == ["80×60", "5", "–", "–", "71.5", "323.0", *machine]
+    assert cells(text, "ViT-B/16, int8")[1:8] == ["80×60", "5", "16.0", "–", "62.5", "–", *machine]
+    assert cells(text, "tiny, onnx gpu")[1:8] == ["640×480", "20", "2.50", "2.75", "400.0", "–", *machine]
+    assert "tensorrt gpu" not in text
     assert cells(text, "import") == ["import", "0.123"]
-    assert cells(text, "ours, int8") == ["ours, int8", "16.0", "2.50×", "97.50%"]
+    assert cells(text, "ours, int8")[:4] == ["ours, int8", "16.0", "2.50×", "97.50%"]
     assert cells(text, "CLIPSeg")[3] == "–"
-    assert "| Other: is not installed |" in text
-    assert "123 Gop/s in fp32 products, 234 Gop/s in int8 products" in text
-    assert text.count("| operator | nodes |") == 1 < text.count("### tiny")
-    assert "45.6 GB/s" in text
-    assert cells(text, "inference")[1:] == ["12.5", "11.2", "10.0", "1.25", "matrix", "3.25", "4.50"]
-    assert cells(text, "total")[4:] == ["1.43", "–", "–", "–"]
-    assert "Target: inference within 1.2 × its floor. Measured: 1.25 ×, missed." in text
-    assert cells(text, "Conv 5×5")[1:] == ["17", "8.75", "70.0%", "7.00", "1.25", "2.00", "3.00"]
-    assert cells(text, "between nodes")[1:] == ["0", "3.75", "30.0%", "–", "–", "–", "–"]
-    assert cells(text, "int8")[1:] == ["4.00", "2.50×", "–", "91.25%"]
-    assert cells(text, "fp16")[1:] == ["–", "–", "20.0", "–"]
+    assert cells(text, "Other")[-1] == "is not installed"
+    assert "fp32 123 Gop/s, int8 234 Gop/s, memory 45.6 GB/s" in text
+    assert cells(text, "tiny, input 64×32")[1:] == ["12.5", "15.0", "10.0", "1.25×"]
+    assert cells(text, "tiny, int8, input")[1:] == ["9.50", "12.0", "8.00", "1.19×"]
+    assert cells(text, "Conv 5×5")[1:] == ["17", "8.75", "70.0%"]
+    assert "tiny, int8, operators" not in text
+    assert cells(text, "int8 ")[1:] == ["4.00", "2.50×", "–", "91.25%"]
+    assert cells(text, "fp16 ")[1:] == ["–", "–", "20.0", "–"]
     assert cells(text, "150 classes, 1920×1080")[1:] == ["40.0", "2346", "58.6×", "99.9998%", "8.25"]
     assert cells(text, "4096")[1:] == ["25.0", "2.50×", "40.0", "234", "2.34×"]
 
 
-def test_accuracy_is_there_where_it_was_measured(folder):
-    assert "mIoU" not in page(Results(folder))
+def test_accuracy_is_shown_where_it_was_measured(folder):
+    assert "mIoU" not in page(load_results(folder))
     content = json.loads((folder / "scaling.json").read_text())
     content["sweeps"][1]["rows"][0]["miou"] = 0.1174
     content["sweeps"][1]["rows"][0]["photo_test"] = 0.905
     (folder / "scaling.json").write_text(json.dumps(content))
-    text = page(Results(folder))
+    text = page(load_results(folder))
     assert cells(text, "64×32")[-2:] == ["11.7%", "90.5%"]
     assert text.count("CamVid val mIoU") == 1
 
 
-def test_commands_are_those_that_ran_and_machines_stand_beside_them(folder):
-    text = page(Results(folder))
-    assert "`python benchmarks/latency.py --runs 33 --json benchmarks/results/lite-latency.json`" in text
-    assert "compare.py --case vit --rounds 7 " in text
-    assert cells(text, "roofline")[2:] == ["Abacus 7, 3 cores, Linux x86_64", "numpy 1.2.3, torch 4.5.6"]
-    assert text.count("roofline.json](../benchmarks/results/roofline.json): 3 cores of Abacus 7.") == 1
+def test_commands_are_those_that_ran_and_machines_have_their_results(folder):
+    command = "python benchmarks/latency.py --runs 33 --json benchmarks/results/lite-latency.json"
+    content = json.loads((folder / "lite-latency.json").read_text())
+    (folder / "lite-latency.json").write_text(json.dumps({**content, "command": command}))
+    text = page(load_results(folder))
+    assert cells(text, "lite-latency")[1] == f"`{command}`"
+    assert cells(text, "roofline")[1] == f"`{COMMANDS['roofline']}`"
+    made = ", ".join(name for name in COMMANDS if name in CONTENT)
+    assert f"- {made}: Abacus 7, 3 cores, Linux x86_64; numpy 1.2.3, torch 4.5.6" in text
+    assert "Result: roofline, Abacus 7, 3 cores." in text
 
 
-def test_what_is_missing_is_said_and_nothing_made_up(tmp_path):
-    text = page(Results(tmp_path))
+def test_other_machines_have_rows_with_their_folder(folder):
+    (folder / "other").mkdir()
+    content = json.loads((folder / "lite-latency.json").read_text())
+    (folder / "other" / "lite-latency.json").write_text(json.dumps({**content, "fps": 1234.0}))
+    row = cells(page(load_results(folder), load_other_machines(folder)), "tiny ", which=1)
+    assert row[7:] == ["Abacus 7, 3 cores (other)", "other/lite-latency"]
+
+
+def test_missing_results_are_listed_with_their_command():
+    text = page({})
     for name in COMMANDS:
-        assert text.count(f"there is no `benchmarks/results/{name}.json`") >= 1, name
-        assert cells(text, f"{name} ")[2] == "not measured"
+        assert cells(text, f"{name} ")[1] == f"`{COMMANDS[name]}`"
+        if name != "lite-video":
+            assert f"there is no `benchmarks/results/{name}.json`.* Command: `{COMMANDS[name]}`" in text
     assert " ms |" not in text
 
 
-def test_the_results_of_this_repository_make_a_page():
-    results = Results(RESULTS)
-    text = page(results)
-    for name in COMMANDS:
-        missing = f"there is no `benchmarks/results/{name}.json`" in text
-        assert missing == (results.get(name) is None)
+def test_the_results_of_this_repository_make_the_page_of_the_docs():
+    text = page(load_results(RESULTS), load_other_machines(RESULTS))
+    stored = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    plots = [line for line in stored.splitlines() if line.startswith("![")]
+    assert len(plots) == 3
+    assert text == re.sub(r"!\[.*\n\n", "", stored)
 
 
 def test_plots_and_page_are_the_same_every_time(folder, tmp_path, monkeypatch):
@@ -219,7 +209,7 @@ def test_plots_and_page_are_the_same_every_time(folder, tmp_path, monkeypatch):
         assert main() == 0
         runs.append({path.relative_to(docs): path.read_bytes() for path in docs.rglob("*.*")})
     assert runs[0] == runs[1]
-    plots = {f"images/speed-{name}.png" for name in ("compare-vit", "floors", "scaling")}
+    plots = {f"images/speed-{name}.png" for name in ("compare-vit", "scaling")}
     assert {str(path) for path in runs[0]} == {"speed.md", *plots}
     text = runs[0][Path("speed.md")].decode()
     assert all(f"]({plot})" in text for plot in plots)

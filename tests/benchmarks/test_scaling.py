@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.harness import tables
 from benchmarks.harness.accuracy import accuracies
-from benchmarks.scaling import SWEEPS, Task, classes_sweep, measure, ratios, table
+from benchmarks.scaling import SWEEPS, Task, measure, ratios, tasks
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import sample_jpeg
 from pixelclip_sdk.image import load_image
@@ -26,13 +27,13 @@ def test_a_row_is_compared_with_the_first(task):
 
 
 def test_every_way_of_working_does_all_pictures(task):
-    assert task.pictures == 1
+    assert task.image_count == 1
     (result,) = task.open()()
     assert result.labels.shape == (48, 64)
     frames = (load_image(task.images[0]),)
     for together in ({"callers": 2}, {"videos": 2}):
         several = Task("two", frames, task.vocabulary, **together)
-        assert len(several.open()()) == several.pictures == 40
+        assert len(several.open()()) == several.image_count == 40
 
 
 def test_sweeps_vary_one_thing():
@@ -42,10 +43,10 @@ def test_sweeps_vary_one_thing():
         sizes[height, width] = sample_jpeg(32, 32)
         return sizes[height, width]
 
-    made = {name: make(picture) for name, make in SWEEPS.items() if name != "classes"}
+    made = {name: tasks(name, picture) for name in SWEEPS if name != "classes"}
     assert [task.name for task in made["picture"]] == ["240p", "480p", "720p", "1080p", "4K"]
     assert {(240, 320), (480, 640), (720, 1280), (1080, 1920), (2160, 3840)} == sizes.keys()
-    assert [task.pictures for task in made["batch"]] == [1, 2, 4, 8, 16]
+    assert [task.image_count for task in made["batch"]] == [1, 2, 4, 8, 16]
     assert made["threads"][0].threads == 1
     assert made["threads"][-1].threads == default_threads()
     assert {len(task.vocabulary) for tasks in made.values() for task in tasks} == {20}
@@ -54,7 +55,7 @@ def test_sweeps_vary_one_thing():
 
 
 def test_words_of_a_sweep_contain_those_of_the_row_before():
-    few, more = classes_sweep(lambda *_: b"", counts=(2, 1800))
+    few, more = tasks("classes", lambda *_: b"", counts=(2, 1800))
     assert len(set(more.vocabulary.names)) == 1800
     assert few.vocabulary.names == more.vocabulary.names[:2]
     np.testing.assert_array_equal(few.vocabulary.embeddings, more.vocabulary.embeddings[:2])
@@ -84,4 +85,5 @@ def test_ratios_say_what_is_better_and_the_table_everything():
     ]
     sweep = {"name": "input", "rows": rows}
     assert ratios([sweep]) == {"input 2: speed against 1": 0.25, "input 2: memory against 1": 0.8}
-    assert table(sweep).splitlines()[2].split() == ["2", "40.00", "4.00", "25.0", "125", "1.25", "50.00%"]
+    cells = tables.sweep(sweep).splitlines()[3].replace("|", " ").split()
+    assert cells == ["2", "40.0", "4.00×", "25.0", "125", "1.25×", "50.0%"]

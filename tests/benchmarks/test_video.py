@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("av")
 
-from benchmarks.video import Repeated, main, make_video, measure
+from benchmarks.video import RepeatedVideo, main, make_video, measure
+from pixelclip_sdk import PixelClipError
 from pixelclip_sdk.video.sources import open_source
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.jpg"
@@ -29,28 +30,28 @@ def test_the_video_shows_a_photo_and_moves(wandering):
 
 
 def test_it_starts_again_until_there_are_enough(wandering):
-    frames = list(Repeated(wandering, 20))
+    frames = list(RepeatedVideo(wandering, 20))
     assert len(frames) == 20
     np.testing.assert_array_equal(frames[1].image, frames[9].image)
     assert [frame.time_s for frame in frames] == pytest.approx([i / 30 for i in range(20)])
 
 
 def test_every_frame_after_the_warm_up_counts(wandering, fake):
-    report = measure(fake.stream(Repeated(wandering, 40)), 36, warmup=4)
+    report = measure(fake.stream(RepeatedVideo(wandering, 40)), 36, warmup=4)
     assert (report["frames"], report["dropped"]) == (36, 0)
     assert report["fps_slowest_third"] <= report["fps"] * 1.2
     assert report["longest_gap_ms"] >= 1e3 / report["fps"] * 0.9
     assert 20 < report["rss_mb"]["start"] <= report["rss_mb"]["peak"] < 4000
-    with pytest.raises(SystemExit, match="4 frames after 4 of warm-up"):
-        measure(fake.stream(Repeated(wandering, 8)), 12, warmup=4)
+    with pytest.raises(PixelClipError, match="4 frames after 4 of warm-up"):
+        measure(fake.stream(RepeatedVideo(wandering, 8)), 12, warmup=4)
     for frames, warmup in ((8, 4), (20, -1)):
-        with pytest.raises(SystemExit, match="expected at least"):
-            measure(fake.stream(Repeated(wandering, 8)), frames, warmup=warmup)
+        with pytest.raises(ValueError, match="expected at least"):
+            measure(fake.stream(RepeatedVideo(wandering, 8)), frames, warmup=warmup)
 
 
 def test_without_a_warm_up_the_clock_starts_at_once(wandering, fake):
     began = time.perf_counter()
-    report = measure(fake.stream(Repeated(wandering, 20)), 20, warmup=0)
+    report = measure(fake.stream(RepeatedVideo(wandering, 20)), 20, warmup=0)
     assert report["frames"] == 20
     assert report["fps"] > 20 / (time.perf_counter() - began) * 0.5
 

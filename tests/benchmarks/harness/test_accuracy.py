@@ -53,16 +53,16 @@ def test_two_models_see_the_same_names(tmp_path, photo, monkeypatch, capsys):
     arguments = f"photo_test {tmp_path} --names 2 --draws 3 --against pixelclip-lite --json {out}"
     monkeypatch.setattr(sys, "argv", arguments.split())
     assert command.main() == 0
-    assert "+0.00 points, +0.00 to +0.00 with 95 % confidence" in capsys.readouterr().out
+    assert "difference: +0.00 points, +0.00 to +0.00 with 95 % confidence" in capsys.readouterr().out
     result = json.loads(out.read_text())
     assert result["won"] == result["against"]["won"]
     assert result["won"][0] == 1  # The cat, against whatever is drawn.
     assert (result["draws"], result["difference"], result["interval"]) == (3, 0, [0, 0])
-    said = "python photo_test PHOTOS --names 2 --draws 3 --against pixelclip-lite --json JSON"
-    assert result["command"] == said
+    expected = "python photo_test PHOTOS --names 2 --draws 3 --against pixelclip-lite --json JSON"
+    assert result["command"] == expected
 
 
-def test_what_scores_needs_no_torch():
+def test_accuracy_needs_no_torch():
     code = "import sys, benchmarks.harness.accuracy; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"

@@ -1,14 +1,21 @@
-import json
 import sys
 
 import pytest
 
 from benchmarks.all import commands
-from benchmarks.harness.stored import ACCURACIES, COMMANDS, RESULTS, Results, command_line, store
+from benchmarks.harness.results import (
+    ACCURACIES,
+    COMMANDS,
+    RESULTS,
+    ROOT,
+    command_line,
+    command_of,
+    command_parser,
+    load_results,
+    store,
+)
 from pixelclip_sdk import Bundle
 from pixelclip_sdk.models import BUNDLED
-
-ROOT = RESULTS.parents[1]
 
 
 @pytest.mark.parametrize(
@@ -33,10 +40,23 @@ def test_commands_name_no_place_of_this_machine(arguments, expected, monkeypatch
 def test_a_result_has_the_command_that_made_it(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["benchmarks/latency.py", "--runs", "7", "--json", "out.json"])
-    store(tmp_path / "lite-latency.json", {"runs": 7})
+    store(tmp_path / "lite-latency.json", {"runs": 7, "environment": {"gpu": "none"}})
     expected = "python benchmarks/latency.py --runs 7 --json out.json"
-    assert json.loads((tmp_path / "lite-latency.json").read_text()) == {"command": expected, "runs": 7}
-    assert Results(tmp_path).command("lite-latency") == expected
+    results = load_results(tmp_path)
+    content = results["lite-latency"]
+    assert (content["command"], content["runs"]) == (expected, 7)
+    assert content["environment"]["threads"] >= 1
+    assert content["environment"]["gpu"] == "none"
+    assert command_of(results, "lite-latency") == expected
+    assert command_of(results, "lite-video") == COMMANDS["lite-video"]
+
+
+def test_without_a_file_nothing_is_stored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = command_parser("First line.\n\nMore.", runs=7).parse_args([])
+    assert (options.json, options.runs) == (None, 7)
+    store(options.json, {"runs": 7})
+    assert not list(tmp_path.iterdir())
 
 
 def test_all_commands_run_files_that_are_there_with_the_folders_that_were_given(tmp_path):
@@ -51,6 +71,6 @@ def test_all_commands_run_files_that_are_there_with_the_folders_that_were_given(
 
 
 @pytest.mark.parametrize("name", ACCURACIES)
-def test_what_is_told_of_the_bundled_models_accuracy_is_of_the_bundle_that_ships(name):
+def test_accuracies_are_those_of_the_bundle_that_ships(name):
     files = Bundle.open(BUNDLED / "pixelclip-lite").files
-    assert Results(RESULTS).get(name)["files"] == {file: entry["sha256"] for file, entry in files.items()}
+    assert load_results(RESULTS)[name]["files"] == {file: entry["sha256"] for file, entry in files.items()}

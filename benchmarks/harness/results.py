@@ -1,0 +1,151 @@
+"""Results in `benchmarks/results/`: the command of each, loading, storing."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pixelclip_sdk.backends.onnx import default_threads
+from pixelclip_sdk.benchmark import environment
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.files import atomic_write
+
+__all__ = [
+    "ACCURACIES",
+    "COMMANDS",
+    "RESULTS",
+    "ROOT",
+    "command_line",
+    "command_of",
+    "command_parser",
+    "load_other_machines",
+    "load_results",
+    "store",
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+
+_JSON = "--json benchmarks/results"
+_DATA = "--camvid CAMVID --photos PHOTOS"
+COMMANDS = {
+    "lite-latency": f"python benchmarks/latency.py --runs 200 {_JSON}/lite-latency.json",
+    "lite-video": f"python benchmarks/video.py --frames 20000 {_JSON}/lite-video.json",
+    "compare-lite": f"python benchmarks/compare.py --case lite --rounds 30 {_JSON}/compare-lite.json",
+    "compare-vit": f"python benchmarks/compare.py --case vit --rounds 30 {_JSON}/compare-vit.json",
+    "gpu-latency": "make test-gpu",
+    "roofline": f"python benchmarks/roofline.py --rounds 30 {_JSON}/roofline.json",
+    "precision": (f"python benchmarks/precision.py {_DATA} --named PHOTOS {_JSON}/precision.json"),
+    "postprocess": f"python benchmarks/postprocess.py PHOTOS {_JSON}/postprocess.json",
+    "scaling": (f"python benchmarks/scaling.py --rounds 30 {_DATA} {_JSON}/scaling.json"),
+}
+"""Result on docs/speed.md → command. A stored result holds the command that made it."""
+
+ACCURACIES = {
+    "lite-photos": f"python benchmarks/photo_test.py PHOTOS {_JSON}/lite-photos.json",
+    "lite-camvid-val": (
+        "python training/evaluate.py --bundle pixelclip-lite --dataset camvid-11 --root CAMVID "
+        f"--protocol whole {_JSON}/lite-camvid-val.json"
+    ),
+}
+"""Accuracy of the bundled model, reported in docs/pixelclip-lite.md → command."""
+
+
+def command_parser(doc: str | None, **counts: int) -> argparse.ArgumentParser:
+    """Returns a parser with the option ``--json``.
+
+    Args:
+        doc: The command's module docstring; the first line is the description.
+        counts: ``rounds`` or ``runs``, an option with this default.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    for name, default in counts.items():
+        about = f"timed {name} of each (default: {default})"
+        parser.add_argument(f"--{name}", type=positive, default=default, metavar="N", help=about)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
+    return parser
+
+
+def store(path: Path | None, content: Mapping[str, Any]) -> None:
+    """Write a result as JSON, with the command and the environment.
+
+    Args:
+        path: The file, usually from ``--json``. None writes nothing.
+        content: The result. Its own ``environment`` is added to that of the machine.
+    """
+    if path is None:
+        return
+    facts = {**environment(), "threads": default_threads(), **content.get("environment", {})}
+    if torch := sys.modules.get("torch"):
+        facts["torch"] = torch.__version__
+    result = {"command": command_line(sys.argv), **content, "environment": facts}
+    with atomic_write(path) as file:
+        file.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """Returns a command without paths of this machine.
+
+    Files of the checkout keep their relative path. Other paths become the option's name in capitals:
+    ``--camvid /data/camvid`` → ``--camvid CAMVID``. Paths without an option become ``PHOTOS``.
+
+    Args:
+        arguments: As in ``sys.argv``.
+    """
+    words, option = ["python"], ""
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--") and equals:
+            words.append(f"{flag}={_portable(value, flag)}")
+        elif argument.startswith("--"):
+            words.append(argument)
+        else:
+            word = _portable(argument, option)
+            if word != "PHOTOS" or words[-1] != word:  # Several photos are written once.
+                words.append(word)
+        option = argument if argument.startswith("--") and not equals else ""
+    return shlex.join(words)
+
+
+def _portable(text: str, option: str) -> str:
+    path = Path(text)
+    if not path.is_absolute() and not path.exists():
+        return text  # A number or a name.
+    full = path.resolve()
+    if full.is_relative_to(ROOT):
+        return full.relative_to(ROOT).as_posix()
+    return option.removeprefix("--").upper().replace("-", "_") or "PHOTOS"
+
+
+def load_results(folder: Path) -> dict[str, Any]:
+    """Load the results in a folder: name → content. Results that do not exist are left out.
+
+    Args:
+        folder: Contains ``NAME.json`` for names of `COMMANDS` and `ACCURACIES`.
+
+    Raises:
+        ValueError: A file is not valid JSON.
+    """
+    results = {}
+    for name in (*COMMANDS, *ACCURACIES):
+        path = folder / f"{name}.json"
+        if path.is_file():
+            try:
+                results[name] = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    return results
+
+
+def load_other_machines(folder: Path) -> dict[str, dict[str, Any]]:
+    """Load the results of other machines: subfolder's name → results."""
+    loaded = {path.name: load_results(path) for path in sorted(folder.glob("*/"))}
+    return {name: results for name, results in loaded.items() if results}
+
+
+def command_of(results: Mapping[str, Any], name: str) -> str:
+    """Returns the command that made a result, or the one that would make it."""
+    return str(results.get(name, {}).get("command") or {**COMMANDS, **ACCURACIES}[name])
