@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from benchmarks.harness import tables
 from benchmarks.harness.accuracy import accuracies
@@ -165,6 +164,9 @@ def _session(model: onnx.ModelProto) -> Run:
 
 
 def _dynamic_int8(model: onnx.ModelProto) -> onnx.ModelProto:
+    # Imported late: pixelclip_sdk switches off ONNX Runtime's telemetry and must be imported first.
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         quantize_dynamic(

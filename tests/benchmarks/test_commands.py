@@ -30,5 +30,6 @@ def test_a_wrong_argument_is_reported_in_one_line(words, code, message, tmp_path
     )
     assert result.returncode == code
     assert "Traceback" not in result.stderr
+    assert "telemetry" not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert re.search(message, last)
