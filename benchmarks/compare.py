@@ -35,7 +35,7 @@ from training.models.load import load_model
 from training.models.pair import EncoderPair
 from training.models.registry import LITE
 
-__all__ = ["REFERENCE", "main", "measure"]
+__all__ = ["REFERENCE", "main", "measure", "sdk_pipeline"]
 
 REFERENCE = "PyTorch"
 _CALIBRATION = 32
@@ -62,7 +62,7 @@ def lite_case(folder: Path, photos: Sequence[Path]) -> Case:
     bundles = {p: cached_bundle(pair, p, folder, photos, gate=gate) for p, gate in gates.items()}
     pipelines = _pipelines(pair, bundles, words, jpeg, official=False)
     pipelines |= {
-        "ours, as shipped": _sdk(shipped),
+        "ours, as shipped": sdk_pipeline(shipped),
         "CLIPSeg": missing("transformers") or ClipSeg(len(words)),
     }
     facts = {"weights": "real", "int8 calibrated on": len(photos) - 1}
@@ -91,7 +91,7 @@ def _pipelines(
         REFERENCE: TorchPipeline(pair, words.embeddings, official=official),
         "torch.compile": _compiled(pair, words, jpeg, official=official),
         **{
-            f"ours, {precision}": _sdk(Segmenter.from_pretrained(bundle.path, classes=words))
+            f"ours, {precision}": sdk_pipeline(Segmenter.from_pretrained(bundle.path, classes=words))
             for precision, bundle in bundles.items()
         },
         "OpenVINO, fp32": _openvino(bundles["fp32"], words, "f32"),
@@ -99,7 +99,9 @@ def _pipelines(
     }
 
 
-def _sdk(segmenter: Segmenter) -> Pipeline:
+def sdk_pipeline(segmenter: Segmenter) -> Pipeline:
+    """Returns a segmenter as a pipeline."""
+
     def run(jpeg: bytes) -> Outcome:
         result = segmenter.predict(jpeg)
         return result.labels, {stage: ms for stage, ms in result.speed.items() if stage != "total"}
@@ -113,7 +115,7 @@ def _openvino(bundle: Bundle, vocabulary: Vocabulary, precision: str | None) -> 
         return reason
     graph = bundle.file(IMAGE_ENCODER)
     backend = OpenVinoBackend(graph, bundle.input, bundle.embedding_dim, precision)
-    return _sdk(Segmenter(backend, bundle.input, vocabulary=vocabulary))
+    return sdk_pipeline(Segmenter(backend, bundle.input, vocabulary=vocabulary))
 
 
 def _compiled(pair: EncoderPair, words: Vocabulary, jpeg: bytes, *, official: bool) -> Pipeline | str:
