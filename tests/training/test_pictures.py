@@ -1,4 +1,4 @@
-"""The command on tiny runs, and what its pictures show."""
+"""The command on tiny runs, and the content of its figures."""
 
 import csv
 import json
@@ -24,9 +24,16 @@ from training import pictures
 from training.evaluation.metrics import IGNORED
 from training.figures.clusters import Clustered, assign, draw_clusters
 from training.figures.grid import draw_grid
-from training.figures.names import began_as, beside_clusters, embed, nearest, with_classes
-from training.figures.tiles import TILE
-from training.figures.tsne import project
+from training.figures.layout import overlay, save_png
+from training.figures.names import (
+    WordVectors,
+    embed_words,
+    initial_words,
+    merge_classes,
+    nearest_words,
+    with_clusters,
+)
+from training.figures.tsne import draw_tsne, project
 from training.masks.format import read_masks
 from training.method.clustering import sinkhorn
 from training.method.pixelclip import dense_features
@@ -34,6 +41,8 @@ from training.models.load import load_model
 from training.runs.config import load_config
 from training.runs.run import open_run
 from training.train import train
+
+pytest.importorskip("matplotlib")
 
 TRAINING = Path(training.__file__).parent
 ROOT = TRAINING.parent
@@ -109,24 +118,28 @@ def test_the_page_shows_what_was_written_and_nothing_from_elsewhere(shown):
         *("grid.png", "clusters.png", "tsne-plain#1.png", "tsne-centred.png"),
         *("names-plain#1.csv", "names-centred.csv"),
     }
-    for image in page.images:
-        with Image.open(shown / unquote(image["src"])) as picture:
-            assert picture.size == (int(image["width"]), int(image["height"]))
-        assert image["alt"]
+    assert all(image["alt"] for image in page.images)
     assert "//" not in text.replace("<!DOCTYPE", "").replace("</", "")
     assert "2 of the 3 photos of folder" in text
 
 
-def test_rows_and_columns(shown):
-    with Image.open(shown / "grid.png") as grid, Image.open(shown / "clusters.png") as clusters:
-        assert grid.width == 5 * (TILE + 10) + 10  # photo, before, two runs, truth
-        assert clusters.width == 4 * (TILE + 10) + 10  # photo, masks, two runs
-        # Photos of 80 × 60 (at 0) and 80 × 100 (at 2).
-        assert TILE * 3 / 4 + TILE < grid.height < TILE * 3 / 4 + TILE + 200
-
-
 def blend(photo, colour, opacity):
     return np.asarray(photo) * (1 - opacity) + np.asarray(colour, float) * opacity
+
+
+def tiles(figure):
+    """Pictures of a figure's grid, row by row."""
+    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+
+
+def test_the_overlay_tints_every_class_with_its_colour():
+    labels = np.zeros((90, 120), np.int64)
+    labels[:, 60:], labels[:, 90:] = 1, 7
+    picture = overlay(np.full((45, 60, 3), (200, 100, 0), np.uint8), labels, 2, opacity=0.6)
+    assert picture.shape == (360, 480, 3)  # the longer side of a tile has 480 pixels
+    for column, label in ((120, 0), (300, 1)):
+        np.testing.assert_allclose(picture[200, column], blend((200, 100, 0), palette(2)[label], 0.6), atol=2)
+    np.testing.assert_allclose(picture[200, 420], blend((200, 100, 0), (90, 90, 90), 0.6), atol=2)  # no class
 
 
 def test_the_grid_has_the_photo_the_labels_and_the_truth():
@@ -134,22 +147,31 @@ def test_the_grid_has_the_photo_the_labels_and_the_truth():
     truth = np.zeros((90, 120), np.uint8)
     truth[:, 60:], truth[:10] = 1, IGNORED
     wrong = np.zeros((90, 120), np.int64)
-    picture, scores = draw_grid([photo], {"right": [truth % 255], "wrong": [wrong]}, ["a", "b"], [truth])
-    # By hand: a is half hit by all of its pixels, b by none.
+    figure, scores = draw_grid([photo], {"right": [truth % 255], "wrong": [wrong]}, ["$a$", "b"], [truth])
+    # By hand: half of the pixels predicted as a are a, and no b is found.
     assert scores == {"right": 1.0, "wrong": pytest.approx(0.25)}
-    cells = np.asarray(picture)
-    row = 10 + 42 + 10 + 200  # margin, two lines of headings, margin, inside the tile
-    left, right = 10 + TILE // 4, 10 + 3 * TILE // 4
-    step = TILE + 10
-    assert tuple(cells[row, left]) == (200, 100, 0)
-    for column, labels in ((1, (0, 1)), (2, (0, 0)), (3, (0, 1))):
-        for place, label in zip((left, right), labels, strict=True):
-            np.testing.assert_allclose(
-                cells[row, column * step + place], blend((200, 100, 0), palette(2)[label], 0.6), atol=2
-            )
+    first, *others = tiles(figure)
+    assert tuple(first[200, 100]) == (200, 100, 0)
+    for tile, labels in zip(others, (truth % 255, wrong, truth), strict=True):
+        np.testing.assert_array_equal(tile, overlay(photo, labels, 2))
+    titles = [axes.get_title().partition("\n")[0] for axes in figure.axes]
+    assert titles == ["photo", "right", "wrong", "ground truth"]
+    assert [axes.get_xlabel() for axes in figure.axes[1:3]] == ["mIoU 100.0", "mIoU 25.0"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [r"\$a\$", "b"]  # no formula
     unlabelled, scores = draw_grid([photo], {"wrong": [wrong]}, ["a", "b"], None)
-    assert unlabelled.width == 2 * step + 10
+    assert len(unlabelled.axes) == 2
     assert scores == {}
+
+
+def test_equal_figures_are_equal_files(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    labels = np.arange(4800).reshape(60, 80) % 3
+    for name in ("a.png", "b.png"):
+        save_png(
+            draw_grid([photo, photo], {"m": [labels, labels]}, ["a", "b", "c"], None)[0], tmp_path / name
+        )
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_a_run_opens_as_it_was_saved(runs):
@@ -210,13 +232,15 @@ def test_a_mask_has_its_cluster_s_colour():
     found = Clustered(
         [masks], [clusters], np.bincount(clusters, minlength=6), np.zeros(6), np.array([3, 1, 0, 4, 2, 5])
     )
-    picture = draw_clusters([photo], [("run", found, list("abcdef"))])
-    tile = np.asarray(picture)[10 + 42 + 10 :, 10 + 2 * (TILE + 10) :]
-    scale = TILE // 100
+    figure = draw_clusters([photo], [("run", found, list("abcdef"))])
+    tile = tiles(figure)[2]
+    scale = len(tile) / 100
     for (y, x), cluster in {(20, 20): 4, (50, 80): 1, (50, 20): 2}.items():
-        seen = tile[int(y * TILE / 100), int(x * TILE / 100)]
+        seen = tile[int(y * scale), int(x * scale)]
         np.testing.assert_allclose(seen, blend((80, 80, 80), found.colours[cluster], 0.75), atol=2)
-    grey = tile[50 * scale, int(55 * TILE / 100)]  # under no mask
+    legend = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
+    assert legend == ["4 e", "1 b", "2 c"]  # 4600, 4000 and 400 pixels
+    grey = tile[int(50 * scale), int(55 * scale)]  # under no mask
     assert grey.max() - grey.min() <= 2
 
 
@@ -261,10 +285,10 @@ def test_clusters_with_names_are_nearest_to_themselves(data, tmp_path):
     run = open_run(tmp_path / "run")
     assert int(run.model.banked) == 30
     names = list(class_list("voc-20"))
-    assert began_as(run) == names
-    rows = embed(run, with_classes(class_list("common-150"), class_list("voc-20")))
-    words = beside_clusters(run, list(with_classes(class_list("common-150"), class_list("voc-20"))), rows)
-    assert [row[0][0] for row in nearest(words, 1)] == names
+    assert initial_words(run) == names
+    rows = embed_words(run, merge_classes(class_list("common-150"), class_list("voc-20")))
+    words = with_clusters(run, list(merge_classes(class_list("common-150"), class_list("voc-20"))), rows)
+    assert [row[0][0] for row in nearest_words(words, 1)] == names
 
 
 def test_the_map_keeps_neighbours_and_is_the_same_again():
@@ -285,6 +309,23 @@ def test_a_map_of_few_points():
         project(points[:4])
 
 
+def test_the_map_labels_classes_and_the_most_used_clusters():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(30, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    words = WordVectors([f"word{i}" for i in range(20)], vectors[:20], vectors[20:])
+    used = np.array([5, 0, 3, 9, 1, 1, 0, 2, 2, 4])
+    found = Clustered([], [], used, used, np.argsort(np.argsort(-used, kind="stable")))
+    figure = draw_tsne(words, found, ["word3"], [f"near{i}" for i in range(10)])
+    (axes,) = figure.axes
+    assert [len(points.get_offsets()) for points in axes.collections] == [19, 8, 2, 1]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[:2] == ["word3", "3 near3"]  # classes first, then clusters by use
+    assert not any(text.startswith(("1 ", "6 ")) for text in texts)  # no mask, no label
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(box.count_overlaps(boxes[:i]) for i, box in enumerate(boxes))
+
+
 @pytest.mark.usefixtures("few_words")
 def test_photos_without_labels_and_a_run_without_clusters(data, tmp_path, capsys):
     settings = [f"images={data / 'images'}", f"masks={data / 'masks'}", "steps=1", "clustering=false"]
@@ -292,18 +333,18 @@ def test_photos_without_labels_and_a_run_without_clusters(data, tmp_path, capsys
     command = ["--root", str(data / "scenes" / "images"), "--classes", WORDS, "--photos", "1"]
     assert pictures.main(["--run", str(tmp_path / "run"), *command, "--out", str(tmp_path / "out")]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"grid.png", "index.html"}
-    with Image.open(tmp_path / "out" / "grid.png") as grid:
-        assert grid.width == 3 * (TILE + 10) + 10
     assert "mIoU" not in (tmp_path / "out" / "index.html").read_text()
     assert str(tmp_path / "out" / "index.html") in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("few_words")
-def test_other_weights_stand_in_the_column_after(data, runs, tmp_path):
+def test_other_weights_stand_in_the_column_after(data, runs, tmp_path, monkeypatch):
     run, file = runs / "plain#1", tmp_path / "other.safetensors"
     tuned = load_file(run / "step-00000002.weights.safetensors")
     start = load_model(str(TRAINING / "configs" / "tiny.json"), random_weights=True)
-    turned = tuned | {"visual.proj": -tuned["visual.proj"]}  # what was nearest is farthest
+    turned = tuned | {"visual.proj": -tuned["visual.proj"]}  # the nearest word becomes the farthest
+    drawn = []
+    monkeypatch.setattr(pictures, "save_png", lambda figure, path: drawn.append((path, figure)))
     columns = {}
     for name, weights in {
         "none": {},
@@ -317,10 +358,8 @@ def test_other_weights_stand_in_the_column_after(data, runs, tmp_path):
             command += ["--weights", str(file)]
         command += ["--photos", "1", "--device", "cpu", "--out", str(tmp_path / name)]
         assert pictures.main(command) == 0
-        with Image.open(tmp_path / name / "grid.png") as grid:
-            cells = np.asarray(grid)[62 : 62 + TILE]  # under the headings, which name the file
-        columns["before"] = cells[:, TILE + 20 : 2 * TILE + 20]
-        columns[name] = cells[:, 2 * TILE + 30 : 3 * TILE + 30]
+        grid = next(figure for path, figure in drawn if path == tmp_path / name / "grid.png")
+        _, columns["before"], columns[name] = tiles(grid)
     assert np.array_equal(columns["start"], columns["before"])
     assert np.array_equal(columns["tuned"], columns["none"])
     assert not np.array_equal(columns["turned"], columns["tuned"])
@@ -346,13 +385,16 @@ def command(data, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--masks", "nowhere"], "nowhere is no folder.*If the run's photos or masks have.*--masks DIR"),
+        (
+            ["--masks", "nowhere"],
+            "nowhere is no folder.*photos or masks have moved.*--masks DIR",
+        ),
         (["--images", "nowhere"], "nowhere is no folder.*--images DIR"),
         (["--model", "nowhere.json"], "cannot read the model configuration nowhere.json.*--model"),
         (["--checkpoint", "nowhere.pth"], "nowhere.pth.*--checkpoint"),
         (["--model", "pixelclip-lit"], "Did you mean 'pixelclip-lite'"),
         (["--classes", "voc-21"], "Did you mean 'voc-20'"),
-        (["--root", "nowhere"], "no photo under --root nowhere"),
+        (["--root", "nowhere"], "the folder nowhere has no image files"),
         (["--dataset", "camvid-11"], "got 3 classes; camvid-11 has 11"),
     ],
 )

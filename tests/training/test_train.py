@@ -21,12 +21,14 @@ from safetensors.torch import load_file
 from toy_photos import write_photos
 
 import training
+from training.data.photos import reading
 from training.method.pixelclip import PixelCLIP
 from training.models.weights.checkpoints import load_into, read_checkpoint
 from training.runs.config import load_config
+from training.runs.progress import Progress
 from training.runs.run import assemble
-from training.runs.watch import Watch
-from training.train import TrainingError, _of_all_parts, learning_rates, main, train
+from training.support.processes import available_cores
+from training.train import TrainingError, _combine, learning_rates, main, train
 
 TRAINING = Path(training.__file__).parent
 TINY = TRAINING / "configs" / "tiny.yaml"
@@ -165,7 +167,7 @@ def test_a_stop_signal_saves_and_says_that_it_is_not_done(photos, whole, tmp_pat
     assert 2 <= done < 6
     assert (tmp_path / f"step-{done:08d}.json").exists()
     said = finish(start(photos, tmp_path, "save_every=100"))
-    assert f"going on from step {done}" in said
+    assert f"continuing from step {done}" in said
     assert_equal_runs(tmp_path, whole, 6)
 
 
@@ -213,7 +215,7 @@ def test_a_process_whose_peer_died_says_so(photos, tmp_path):
     said = left.communicate(timeout=300)[1]
     assert left.returncode == 1
     assert "train.py: another process of the training ended" in said
-    assert "is the last good one" in said
+    assert "The last checkpoint is" in said
     assert "Traceback" not in said
 
 
@@ -238,7 +240,7 @@ def test_machines_that_see_other_photos_stop_and_say_so(photos, tmp_path):
     said = [agent.communicate(timeout=300)[1] for agent in agents]
     assert all(agent.returncode for agent in agents)
     for text, count in zip(said, (6, 5), strict=True):
-        assert f"the processes found different photos with masks; here are {count}" in text
+        assert f"the processes found different photos with masks; this one found {count}" in text
     assert not list((tmp_path / "run").glob("step-*"))
 
 
@@ -246,7 +248,7 @@ def test_the_log_has_all_parts_of_a_step(photos, whole, tmp_path):
     assert main(settings(photos, tmp_path, "accumulate=2", "steps=1")) == 0
     assert lines(tmp_path)[0]["masks"] == lines(whole)[0]["masks"]
     parts = [{"masks": torch.tensor(m), "margin": torch.tensor(v)} for m, v in ((2.0, 1.0), (4.0, 2.0))]
-    assert _of_all_parts(parts) == {"masks": 6, "margin": 1.5}
+    assert _combine(parts) == {"masks": 6, "margin": 1.5}
 
 
 def test_accumulated_parts_and_half_precision_run(photos, tmp_path):
@@ -262,7 +264,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(photos, tmp_path):
     config = load_config(
         TINY, [*photos, f"out={tmp_path}", "lr_encoder=1e36", "clip_norm=1e9", "save_every=1"]
     )
-    with pytest.raises(TrainingError, match=r"step \d: the loss is .*a/0\d.png.*is the last good one"):
+    with pytest.raises(TrainingError, match=r"step \d: the loss is .*a/0\d.png.*The last checkpoint is"):
         train(config)
     saved = sorted(tmp_path.glob("*.json"))
     assert saved
@@ -283,9 +285,9 @@ def test_fp16_that_leaves_out_every_step_stops_the_run(photos, tmp_path, monkeyp
 
 
 def test_a_reading_process_that_is_killed_ends_the_run_in_a_line(photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Watch, "step", lambda *_: multiprocessing.active_children()[0].kill())
+    monkeypatch.setattr(Progress, "report_step", lambda *_: multiprocessing.active_children()[0].kill())
     assert main(settings(photos, tmp_path, "workers=1", "steps=100")) == 1
-    assert "train.py: a process that reads photos was ended" in capsys.readouterr().err
+    assert "train.py: a process that loads photos was killed" in capsys.readouterr().err
 
 
 def test_too_little_memory_ends_the_run_in_a_line(begun, monkeypatch, capsys):
@@ -297,15 +299,35 @@ def test_too_little_memory_ends_the_run_in_a_line(begun, monkeypatch, capsys):
     monkeypatch.setattr(PixelCLIP, "forward", forward)
     assert main(settings([f"images={begun / 'images'}", f"masks={begun / 'masks'}"], begun / "run")) == 1
     said = capsys.readouterr().err
-    assert "train.py: out of memory: more processes would share the batch" in said
-    assert "step-00000002.weights.safetensors is the last good one" in said
+    assert "train.py: out of memory: use more processes" in said
+    assert "step-00000002.weights.safetensors; the same command continues" in said
 
 
-def test_other_settings_do_not_go_on_with_a_run(photos, whole, capsys):
-    assert main(settings(photos, whole, "steps=7", "workers=1")) == 1
-    assert "steps was 6 and is 7" in capsys.readouterr().err
+def test_other_settings_do_not_continue_a_run(photos, whole, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        for name in ("MaskedPhotos", "starting_point"):  # refused before anything is loaded
+            patch.setattr(f"training.train.{name}", None)
+        assert main(settings(photos, whole, "seed=1", "workers=1")) == 1
+        assert "seed was 0 and is 1. Use the old values" in capsys.readouterr().err
+        assert main(settings(photos, whole, "steps=7", "workers=1")) == 1
+        said = capsys.readouterr().err
+    assert "steps was 6 and is 7" in said
+    assert f"checkpoint={whole / 'step-00000006.weights.safetensors'} out=FOLDER" in said
     assert main(settings(photos, whole, "workers=1")) == 0  # nothing left to do
     assert "step-00000006.weights" in capsys.readouterr().out
+
+
+def test_the_default_number_of_workers_fits_the_machine(photos, tmp_path, monkeypatch):
+    """Torch warns about more workers than cores, and warnings are errors here."""
+    taken = []
+
+    def note(*given, workers, pin_memory):
+        taken.append(workers)
+        return reading(*given, workers=workers, pin_memory=pin_memory)
+
+    monkeypatch.setattr("training.train.reading", note)
+    train(load_config(TINY, [*photos, f"out={tmp_path}", "steps=1", "workers=null"]))
+    assert taken == [min(available_cores(), 4)]
 
 
 @pytest.fixture
@@ -336,12 +358,12 @@ def test_other_photos_do_not_go_on_with_a_run(begun, capsys):
     assert main(settings(places, begun / "run")) == 1
     said = capsys.readouterr().err
     assert f"{begun / 'run'} holds a run over 6 photos with masks" in said
-    assert "has 5, of other names or number" in said
+    assert "has 5, or other names" in said
     photo.write_bytes(kept)
     for folder, suffix in (("images", "png"), ("masks", "npz")):
         (begun / folder / "a" / f"03.{suffix}").rename(begun / folder / "a" / f"31.{suffix}")
     assert main(settings(places, begun / "run")) == 1
-    assert "has 6, of other names or number" in capsys.readouterr().err
+    assert "has 6, or other names" in capsys.readouterr().err
 
 
 def test_start_weights_may_move_but_not_change(photos, whole, tmp_path, monkeypatch, capsys):
@@ -355,12 +377,7 @@ def test_start_weights_may_move_but_not_change(photos, whole, tmp_path, monkeypa
     shutil.copy(second, moved)
     capsys.readouterr()
     assert main([*run, "checkpoint=moved.safetensors"]) == 1
-    assert "holds a run that began from other weights than moved.safetensors" in capsys.readouterr().err
-    notes = json.loads((tmp_path / "run" / "step-00000001.json").read_text())
-    del notes["start"]  # an older checkpoint, which has their place alone
-    (tmp_path / "run" / "step-00000001.json").write_text(json.dumps(notes))
-    assert main([*run, "checkpoint=moved.safetensors"]) == 1
-    assert f"checkpoint was '{start}'" in capsys.readouterr().err
+    assert "holds a run with other start weights than moved.safetensors" in capsys.readouterr().err
 
 
 def test_broken_files_are_skipped_counted_and_named(tmp_path, caplog):
@@ -399,14 +416,6 @@ def test_a_full_disk_stops_the_run_and_its_last_checkpoint_goes_on(begun, capsys
     assert main(settings(places, run)) == 0
     assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5, 6]
     assert tensors(run, 6, "weights")
-
-
-def test_a_checkpoint_that_does_not_say_its_photos_goes_on(begun):
-    notes = json.loads((begun / "run" / "step-00000002.json").read_text())
-    assert notes.pop("photos")["count"] == 6
-    (begun / "run" / "step-00000002.json").write_text(json.dumps(notes))
-    assert main(settings([f"images={begun / 'images'}", f"masks={begun / 'masks'}"], begun / "run")) == 0
-    assert lines(begun / "run")[-1]["step"] == 6
 
 
 @pytest.mark.parametrize(

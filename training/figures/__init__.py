@@ -1,4 +1,1 @@
-"""Figures of a training run, one file a kind; the command is `training/pictures.py`.
-
-Nothing here trains or scores.
-"""
+"""Figures of a training run, drawn by matplotlib. The command is ``training/pictures.py``."""

@@ -1,10 +1,11 @@
-"""Masks coloured by cluster: what the online clustering makes of a batch of photos."""
+"""Masks coloured by the cluster that the online clustering assigns to them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from pixelclip_sdk.image import load_image
 from pixelclip_sdk.visualize import palette
-from training.figures.tiles import TILE, legend, over, plain, stacked, table
+from training.figures.layout import add_legend, overlay, photo_grid, show
 from training.masks.format import read_masks
 from training.method.pixelclip import dense_features
 from training.method.pooling import pool_masks
@@ -22,19 +23,19 @@ from training.runs.run import Run
 
 __all__ = ["Clustered", "assign", "draw_clusters"]
 
-_NAMED = 6  # clusters in the legend of a picture
+_NAMED = 6  # clusters in the legend of a tile
 
 
 @dataclass(frozen=True, eq=False)
 class Clustered:
-    """The masks of some photos with their clusters.
+    """Masks of a batch of photos and their clusters.
 
     Attributes:
-        masks: Of each photo that is shown: bool `[M, H, W]`.
-        clusters: Their clusters, int64 `[M]` each.
-        shown: int64 `[k]`: masks of each cluster in the shown photos …
-        used: … and in the whole batch.
-        rank: int64 `[k]`: place of each cluster by `shown`, then by `used`; the most used is 0.
+        masks: bool `[M, H, W]` for each shown photo.
+        clusters: int64 `[M]` for each shown photo: the cluster of each mask.
+        shown: int64 `[k]`: number of masks per cluster in the shown photos.
+        used: int64 `[k]`: number of masks per cluster in the whole batch.
+        rank: int64 `[k]`: rank of each cluster by `shown`, then by `used`; the most used has rank 0.
     """
 
     masks: list[npt.NDArray[np.bool_]]
@@ -45,7 +46,7 @@ class Clustered:
 
     @property
     def colours(self) -> npt.NDArray[np.uint8]:
-        """`(k, 3)` RGB of each cluster: the palette in order of use, so that those in use differ most."""
+        """`(k, 3)` RGB of each cluster; the most used clusters have the most distinct colours."""
         return palette(len(self.rank))[self.rank]
 
 
@@ -53,18 +54,18 @@ class Clustered:
 def assign(
     run: Run, images: Path, masks: Path, names: Sequence[str], show: int, device: str = "cpu"
 ) -> Clustered:
-    """Clusters the masks of a batch of photos as a step of the run does, without augmentation.
+    """Assign the masks of a batch of photos to clusters as a training step does, without augmentation.
 
-    The teacher sees each photo whole, squashed to the run's `imgsz`; masks are pooled at its `mask_size`,
-    and Sinkhorn balances over the batch and the run's queue.
+    The teacher sees each whole photo, squashed to the run's `imgsz`. Masks are pooled at the run's
+    `mask_size`. Sinkhorn balances over the batch and the run's queue.
 
     Args:
         run: The run; its model is moved to `device`.
         images: Folder of the photos.
         masks: Folder of their masks.
-        names: The batch: photos under `images`.
-        show: How many of them, from the first, are shown.
-        device: As torch names it.
+        names: Photos of the batch, as paths under `images`.
+        show: The first this many photos are shown.
+        device: Device name, as torch takes it.
 
     Raises:
         ImageError: A photo or its masks cannot be read.
@@ -99,45 +100,45 @@ def assign(
 
 def draw_clusters(
     photos: Sequence[npt.NDArray[np.uint8]], columns: Sequence[tuple[str, Clustered, Sequence[str]]]
-) -> Image.Image:
-    """A row a photo: the photo, its masks, and a column a run with the masks coloured by cluster.
+) -> Any:
+    """Draw one row per photo: the photo, its masks, and each run's masks coloured by cluster.
 
     Args:
-        photos: `(H, W, 3)` each, RGB: those that are shown.
-        columns: Of each run its title, the clusters, and each cluster's nearest name.
+        photos: `(H, W, 3)` each, RGB: the shown photos.
+        columns: Title, clusters and the nearest name of each cluster, for every run.
 
     Returns:
-        The picture; under each tile are the clusters that cover most of it.
+        The figure; under each tile is a legend of the clusters that cover most of it.
     """
-    headings = [["photo"], ["masks", "a colour a mask"]]
+    headings = ["photo", "masks\none colour per mask"]
     headings += [
-        [title, f"{int((found.shown > 0).sum())} of {len(found.rank)} clusters in use here"]
+        f"{title}\n{int((found.shown > 0).sum())} of {len(found.rank)} clusters in use here"
         for title, found, _ in columns
     ]
-    rows = []
-    for index, photo in enumerate(photos):
+    figure, axes = photo_grid(headings, photos)
+    for index, (row, photo) in enumerate(zip(axes, photos, strict=True)):
         masks = columns[0][1].masks[index]
-        cells = [plain(photo), over(photo, _painted(masks, np.arange(len(masks))), max(len(masks), 1))]
-        for _, found, names in columns:
-            labels = _painted(found.masks[index], found.rank[found.clusters[index]])
-            tile = over(photo, labels, len(found.rank), opacity=0.75)
-            cells.append(stacked([tile, _key(labels, found, names)]))
-        rows.append(cells)
-    return table(headings, rows)
+        show(row[0], photo)
+        show(row[1], overlay(photo, _label_map(masks, np.arange(len(masks))), max(len(masks), 1)))
+        for tile, (_, found, names) in zip(row[2:], columns, strict=True):
+            labels = _label_map(found.masks[index], found.rank[found.clusters[index]])
+            show(tile, overlay(photo, labels, len(found.rank), opacity=0.75))
+            add_legend(tile, _largest(labels, found, names))
+    return figure
 
 
-def _painted(masks: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """`(H, W)`: the label of the smallest mask over each pixel, -1 where there is none."""
+def _label_map(masks: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return `(H, W)`: the label of the smallest mask over each pixel, -1 where there is none."""
     painted = np.full(masks.shape[1:], -1, np.int64)
     for index in np.argsort(-masks.sum((1, 2)), kind="stable"):
         painted[masks[index]] = labels[index]
     return painted
 
 
-def _key(labels: npt.NDArray[np.int64], found: Clustered, names: Sequence[str]) -> Image.Image:
-    """The clusters that cover most of a picture, with their names."""
+def _largest(
+    labels: npt.NDArray[np.int64], found: Clustered, names: Sequence[str]
+) -> list[tuple[str, npt.NDArray[np.uint8]]]:
+    """Return name and colour of the clusters that cover most of a label map of ranks."""
     areas = np.bincount(labels[labels >= 0], minlength=len(found.rank))
-    cluster = np.argsort(found.rank)  # place → cluster
-    largest = [place for place in np.argsort(-areas, kind="stable")[:_NAMED] if areas[place]]
-    colours = palette(len(found.rank))
-    return legend([(f"{cluster[p]} {names[cluster[p]]}", colours[p]) for p in largest], TILE)
+    clusters = np.argsort(found.rank)[np.argsort(-areas, kind="stable")[: min(_NAMED, (areas > 0).sum())]]
+    return [(f"{cluster} {names[cluster]}", found.colours[cluster]) for cluster in clusters]

@@ -1,24 +1,24 @@
-"""Photo, what the models make of it, and the truth, side by side."""
+"""Photos, the models' label maps and the ground truth, side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from pixelclip_sdk.visualize import palette
 from training.evaluation.metrics import IGNORED, Confusion
-from training.figures.tiles import TILE, legend, over, plain, stacked, table, text_block
+from training.figures.layout import add_legend, overlay, photo_grid, show
 
 __all__ = ["draw_grid"]
 
 UInt8Array = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer]
 
-# Of many classes those are in the legend that have such a share of some picture; of few all that are in one.
-_SEEN, _MANY = 0.005, 30
+# With more than _MANY classes, the legend shows those with more than this share of at least one label map.
+_LEAST_SHARE, _MANY = 0.005, 30
 
 
 def draw_grid(
@@ -26,56 +26,51 @@ def draw_grid(
     predictions: Mapping[str, Sequence[Labels]],
     names: Sequence[str],
     truths: Sequence[UInt8Array] | None,
-) -> tuple[Image.Image, dict[str, float]]:
-    """A row a photo: the photo, a column a model, the truth; a legend underneath.
+) -> tuple[Any, dict[str, float]]:
+    """Draw one row per photo: the photo, each model's prediction and the ground truth, with a legend.
 
     Args:
         photos: `(H, W, 3)` each, RGB.
-        predictions: A model's title → the class of each pixel `(H, W)`, a photo each.
+        predictions: Model title → class of each pixel `(H, W)`, one map per photo.
         names: The classes.
         truths: `(H, W)` each, a class or `IGNORED`; None for photos without labels.
 
     Returns:
-        The picture, and each model's mIoU over these photos (NaN where nothing is scored), empty without
-        truths. Under each prediction stands that of its photo.
+        The figure, and each model's mIoU over these photos (NaN where nothing is scored; empty without
+        truths). The mIoU of each photo stands under its prediction.
     """
     count = len(names)
-    scores = {}
-    for title, found in predictions.items() if truths is not None else ():
-        pairs = zip(truths or (), found, strict=True)
-        scores[title] = sum(
-            (Confusion.of(truth, labels, count) for truth, labels in pairs), Confusion.empty(count)
-        ).miou
-    headings = [["photo"]]
-    headings += [[t, f"mIoU {_percent(scores[t])} on these photos"] if scores else [t] for t in predictions]
-    headings += [["truth", "grey: not scored"]] if truths is not None else []
-    rows, seen = [], np.zeros(count, bool)
-    least = _SEEN if count > _MANY else 0.0
-    for index, photo in enumerate(photos):
-        truth = None if truths is None else truths[index]
-        cells: list[Image.Image] = [plain(photo)]
-        for found in predictions.values():
-            cell = over(photo, found[index], count)
-            if truth is not None:
-                miou = Confusion.of(truth, found[index], count).miou
-                cell = stacked([cell, text_block([f"mIoU {_percent(miou)}"], TILE)])
-            cells.append(cell)
-            seen |= _shares(found[index], count) > least
-        if truth is not None:
-            cells.append(over(photo, truth, count))
-            seen |= _shares(truth, count) > least
-        rows.append(cells)
-    grid = table(headings, rows)
-    entries = [(name, palette(count)[i]) for i, name in enumerate(names) if seen[i]]
-    key = legend(entries, grid.width - 20)
-    picture = Image.new("RGB", (grid.width, grid.height + key.height + 10), "white")
-    picture.paste(grid)
-    picture.paste(key, (10, grid.height))
-    return picture, scores
+    confusions = {
+        title: [Confusion.of(truth, labels, count) for truth, labels in zip(truths, maps, strict=True)]
+        for title, maps in predictions.items()
+        if truths is not None
+    }
+    scores = {title: sum(found, Confusion.empty(count)).miou for title, found in confusions.items()}
+    every_map = [labels for maps in [*predictions.values(), truths or ()] for labels in maps]
+    shares = np.max([_shares(labels, count) for labels in every_map], axis=0)
+    shown = np.flatnonzero(shares > (_LEAST_SHARE if count > _MANY else 0))
+
+    headings = ["photo"]
+    headings += [
+        f"{title}\nmIoU {_percent(scores[title])} on these photos" if scores else title
+        for title in predictions
+    ]
+    headings += ["ground truth\ngrey: not scored"] if truths is not None else []
+    figure, axes = photo_grid(headings, photos, legend=len(shown))
+    for index, (row, photo) in enumerate(zip(axes, photos, strict=True)):
+        show(row[0], photo)
+        for tile, (title, maps) in zip(row[1:], predictions.items(), strict=False):
+            show(tile, overlay(photo, maps[index], count))
+            if scores:
+                tile.set_xlabel(f"mIoU {_percent(confusions[title][index].miou)}", fontsize=9)
+        if truths is not None:
+            show(row[-1], overlay(photo, truths[index], count))
+    add_legend(figure, [(names[i], palette(count)[i]) for i in shown])
+    return figure, scores
 
 
 def _shares(labels: Labels, count: int) -> npt.NDArray[np.float64]:
-    """Share of the pixels that each class has."""
+    """Return each class's share of the pixels."""
     return np.bincount(labels[labels != IGNORED].ravel(), minlength=count)[:count] / labels.size
 
 

@@ -1,4 +1,4 @@
-"""What the learned prompts are nearest to in language."""
+"""The words that are nearest to each learned cluster."""
 
 from __future__ import annotations
 
@@ -20,17 +20,25 @@ from training.models.runtime import TorchTextEncoder
 from training.runs.run import Run
 from training.support.arguments import read_words
 
-__all__ = ["Words", "began_as", "beside_clusters", "embed", "nearest", "with_classes", "write_names"]
+__all__ = [
+    "WordVectors",
+    "embed_words",
+    "initial_words",
+    "merge_classes",
+    "nearest_words",
+    "with_clusters",
+    "write_names",
+]
 
 
 @dataclass(frozen=True, eq=False)
-class Words:
-    """Names in the space that a run compares its clusters in.
+class WordVectors:
+    """Words and a run's clusters in one space, for comparison by cosine.
 
     Attributes:
-        names: N names.
+        names: N words.
         embeddings: float32 `(N, D)`, unit rows.
-        clusters: float32 `(k, D)`, unit rows: the run's, for comparison by cosine.
+        clusters: float32 `(k, D)`, unit rows.
     """
 
     names: list[str]
@@ -38,60 +46,52 @@ class Words:
     clusters: npt.NDArray[np.float32]
 
 
-def with_classes(
+def merge_classes(
     words: Mapping[str, tuple[str, ...]], classes: Mapping[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
-    """A list of words with a set's classes first; a word that is also a class is taken once, as the class."""
+    """Return the classes, followed by the words that are no class."""
     taken = {name.casefold() for name in classes}
     return {**classes, **{name: texts for name, texts in words.items() if name.casefold() not in taken}}
 
 
-def embed(run: Run, words: Mapping[str, tuple[str, ...]]) -> npt.NDArray[np.float32]:
-    """Words through the run's text tower, in its own templates, as the learnable words are.
+def embed_words(run: Run, words: Mapping[str, tuple[str, ...]]) -> npt.NDArray[np.float32]:
+    """Embed N words (name → synonyms) by the run's text tower and templates: `(N, D)`, unit rows.
 
-    Args:
-        run: The run.
-        words: N names → synonyms.
-
-    Returns:
-        `(N, D)`, unit rows. The tower is frozen: runs from one model with the same templates share them.
+    The text tower is frozen, so runs from one model with equal templates share the embeddings.
     """
-    encoder = TorchTextEncoder(run.pair, run.config.templates)
-    return Vocabulary.encode(dict(words), encoder).embeddings
+    return Vocabulary.encode(dict(words), TorchTextEncoder(run.pair, run.config.templates)).embeddings
 
 
 @torch.inference_mode()
-def beside_clusters(run: Run, names: Sequence[str], rows: npt.NDArray[np.float32]) -> Words:
-    """Words where the run's clusters are.
+def with_clusters(run: Run, names: Sequence[str], embeddings: npt.NDArray[np.float32]) -> WordVectors:
+    """Return words and the run's clusters in the space in which the run compares.
 
-    A run that compares with centred clusters (`centre`) takes off what all clusters share. Here the words
-    lose what all words share, in the same way: else each would be about as near as any other.
+    A run with ``centre: true`` centres its clusters. The words are then centred by their own mean, because
+    they would otherwise all be about equally near to each cluster.
 
     Args:
         run: The run.
-        names: N.
-        rows: `(N, D)`, of `embed`.
+        names: N words.
+        embeddings: `(N, D)`, from `embed_words`.
     """
-    found = torch.from_numpy(rows.copy())
+    vectors = torch.from_numpy(embeddings.copy())
     if run.config.centre:
-        found = centred(found)
-    return Words(list(names), found.numpy(), run.model.clusters().cpu().numpy())
+        vectors = centred(vectors)
+    return WordVectors(list(names), vectors.numpy(), run.model.clusters().cpu().numpy())
 
 
-def nearest(words: Words, count: int) -> list[list[tuple[str, float]]]:
-    """The nearest names of each cluster, nearest first, with their cosines; at most `count` of each."""
+def nearest_words(words: WordVectors, count: int) -> list[list[tuple[str, float]]]:
+    """Return up to `count` nearest words of each cluster with their cosines, nearest first."""
     cosines = words.clusters @ words.embeddings.T
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
     return [
-        [(words.names[i], float(row[i])) for i in places] for row, places in zip(cosines, order, strict=True)
+        [(words.names[i], float(row[i])) for i in nearest]
+        for row, nearest in zip(cosines, order, strict=True)
     ]
 
 
-def began_as(run: Run) -> list[str]:
-    """The random words that each cluster's prompt began as; the names of a run whose clusters have names.
-
-    Of free vectors nothing can be said.
-    """
+def initial_words(run: Run) -> list[str]:
+    """Return the random words that each prompt started from, or the given names; empty for free vectors."""
     if run.config.classes == "vectors":
         return [""] * run.config.clusters
     if run.model.prompts is None:
@@ -104,23 +104,23 @@ def began_as(run: Run) -> list[str]:
 
 
 def write_names(
-    path: Path, found: Clustered, names: Sequence[Sequence[tuple[str, float]]], began: Sequence[str]
+    path: Path, found: Clustered, names: Sequence[Sequence[tuple[str, float]]], initial: Sequence[str]
 ) -> None:
-    """Writes a table of all clusters, the most used first, as CSV.
+    """Write all clusters as CSV, the most used first.
 
     Args:
         path: The file.
-        found: How often each cluster is used.
-        names: The nearest names of each cluster.
-        began: What each began as.
+        found: Use of each cluster.
+        names: Nearest words of each cluster.
+        initial: Initial words of each cluster.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    columns = [f"{what}_{i + 1}" for i in range(len(names[0])) for what in ("name", "cosine")]
+    columns = [f"{column}_{i + 1}" for i in range(len(names[0])) for column in ("name", "cosine")]
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["cluster", "masks_shown", "masks_in_batch", "began_as", *columns])
         for cluster in np.argsort(found.rank):
             cells = [cell for name, cosine in names[cluster] for cell in (name, f"{cosine:.4f}")]
-            writer.writerow([cluster, found.shown[cluster], found.used[cluster], began[cluster], *cells])
+            writer.writerow([cluster, found.shown[cluster], found.used[cluster], initial[cluster], *cells])

@@ -1,4 +1,4 @@
-"""Masks without labels: one file for each source of masks, and the file format that holds them.
+"""Masks without labels: the file format and one module per source of masks.
 
-A new source is a class with `source.MaskSource`'s methods, registered in `make_masks.py`.
+A new source is a class with the methods of `source.MaskSource` and an entry in ``make_masks.SOURCES``.
 """

@@ -1,4 +1,4 @@
-"""k-means over DINO's patch features: masks from a network that never saw a label."""
+"""k-means over DINO's patch features: masks from a network trained without labels."""
 
 import warnings
 from dataclasses import dataclass, field
@@ -18,19 +18,18 @@ from pixelclip_sdk.support.packages import imported
 __all__ = ["DinoKMeans"]
 
 MODEL = "vit_small_patch16_224.dino"
-_LONGEST = 4  # of the long side, in short sides that were asked for
+_MAX_ASPECT = 4  # the long side that DINO sees is at most this many wanted short sides
 
 
 @dataclass(frozen=True)
 class DinoKMeans:
-    """The masks of PixelCLIP's label-free variant: 16 clusters a photo.
+    """The masks of PixelCLIP's DINO variant: 16 clusters per photo.
 
     Attributes:
-        clusters: Clusters a photo.
-        image_side: Short side of the photo that DINO sees, in pixels; the masks are of its 16-pixel patches.
-        checkpoint: File with weights in timm's or in DINO's own layout, which are the same; None for timm's
-            download.
-        sha256: Hash of that file: a setting, where its place is none.
+        clusters: Clusters per photo.
+        image_side: Short side of the photo that DINO sees, in pixels; masks have one pixel per patch.
+        checkpoint: Weights in the layout of timm or DINO, which are equal; None for timm's download.
+        sha256: Hash of the checkpoint.
     """
 
     clusters: int = 16
@@ -46,18 +45,18 @@ class DinoKMeans:
 
 
 def cluster(features: npt.NDArray[np.float32], clusters: int) -> npt.NDArray[np.int64]:
-    """k-means of one photo's features, from a fixed seed.
+    """Cluster one photo's features by k-means with a fixed seed.
 
     Args:
         features: `[h, w, D]`.
-        clusters: How many; fewer come out where there are fewer patches, or patches that are all alike.
+        clusters: Number of clusters; there are fewer if fewer patches differ.
 
     Returns:
-        `[h, w]`, numbers from 1.
+        `[h, w]`, cluster numbers from 1.
     """
     kmeans2 = imported("scipy.cluster.vq").kmeans2
     rows = features.reshape(-1, features.shape[-1]).astype(np.float64)
-    # Starting points are drawn apart from one another, which needs as many different rows.
+    # k-means++ needs as many different rows as clusters.
     clusters = min(clusters, len(np.unique(rows, axis=0)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "One of the clusters is empty")
@@ -67,12 +66,12 @@ def cluster(features: npt.NDArray[np.float32], clusters: int) -> npt.NDArray[np.
 
 @torch.inference_mode()
 def _features(image: npt.NDArray[np.uint8], side: int, checkpoint: Path | None) -> npt.NDArray[np.float32]:
-    """Features of the last layer, normalised by its norm: `[h, w, D]`."""
+    """Return the features of the last layer after its norm: `[h, w, D]`."""
     model, device = _model(checkpoint)
     patch = model.patch_embed.patch_size[0]
-    # As in PixelCLIP's code: scaled by the short side, then the remainder of a patch squeezed away.
-    # A strip of a photo would be more patches than memory holds: it is seen smaller.
-    scale = min(side / min(image.shape[:2]), _LONGEST * side / max(image.shape[:2]))
+    # As in PixelCLIP's code, the photo is scaled by its short side and then rounded down to whole patches.
+    # Very long photos are scaled further, because their patches would not fit into memory.
+    scale = min(side / min(image.shape[:2]), _MAX_ASPECT * side / max(image.shape[:2]))
     size = [max(round(length * scale) // patch, 1) * patch for length in image.shape[:2]]
     pixels = torch.from_numpy(image.copy()).to(device).permute(2, 0, 1)[None] / 255
     pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
@@ -84,7 +83,7 @@ def _features(image: npt.NDArray[np.uint8], side: int, checkpoint: Path | None) 
 
 @cache
 def _model(checkpoint: Path | None) -> tuple[Any, torch.device]:
-    """DINO's small vision transformer, for any size of photo; once a process."""
+    """Return DINO's small vision transformer for photos of any size; loaded once per process."""
     timm = imported("timm")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -95,7 +94,7 @@ def _model(checkpoint: Path | None) -> tuple[Any, torch.device]:
             model.load_state_dict(read_checkpoint(checkpoint))
     except CheckpointError:
         raise
-    # What the hub and timm raise has no common class: no network, no such file, keys that do not fit.
+    # The hub and timm raise many types: no network, no such file, other keys.
     except Exception as error:
         place = "timm's download" if checkpoint is None else str(checkpoint)
         raise CheckpointError(

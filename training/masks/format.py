@@ -1,16 +1,16 @@
-"""The file that holds one photo's masks: ``MASKS/REL/PATH.npz`` for the photo ``IMAGES/REL/PATH.jpg``.
+"""The file of one photo's masks: ``MASKS/REL/PATH.npz`` for the photo ``IMAGES/REL/PATH.jpg``.
 
-Either of two layouts, by what they hold:
+It has one of two layouts:
 
-- a partition (superpixels, k-means): ``labels`` uint16 `[H, W]`, a region's number per pixel, 0 for pixels
-  that no region covers;
-- masks that may overlap (SAM's): ``masks`` uint8, bits packed along the last axis by `numpy.packbits`, and
-  ``shape`` int64 `[3]`, their `(M, H, W)`.
+- a partition (superpixels, k-means): ``labels`` uint16 `[H, W]`, the region of each pixel, 0 for none;
+- masks that may overlap (SAM): ``masks`` uint8, packed along the last axis by `numpy.packbits`, and ``shape``
+  int64 `[3]`, their `(M, H, W)`.
 
-H and W need not be the photo's, only its aspect.
+`(H, W)` has the aspect of the photo, but may be smaller.
 """
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,24 +25,27 @@ __all__ = ["read_masks", "write_masks"]
 BoolArray = npt.NDArray[np.bool_]
 
 _EXPECTED = "expected labels, integers [H, W] in 0-65535, or masks, bool [M, H, W]"
+# Bounds of memory: a small file may decompress to gigabytes.
+_MAX_BYTES = 2**27  # arrays of a file
+_MAX_PIXELS = 2**30  # M × H × W
 
 
 def write_masks(path: str | os.PathLike[str], regions: npt.NDArray[np.generic]) -> None:
-    """Writes one photo's masks; whole or not at all.
+    """Write one photo's masks, completely or not at all.
 
     Args:
-        path: The file, with the suffix ``.npz``; its folder is made.
-        regions: A partition as integers `[H, W]` in 0-65535, 0 for pixels without a region; or masks that may
-            overlap as bool `[M, H, W]`. M may be 0.
+        path: The file, with the suffix ``.npz``; its folder is created.
+        regions: A partition, integers `[H, W]` in 0-65535, 0 for pixels without a region; or masks that may
+            overlap, bool `[M, H, W]`. M may be 0.
 
     Raises:
-        ImageError: `regions` is of another kind.
+        ImageError: `regions` has another type or shape, or is too large.
         OutputError: The file cannot be written.
     """
     target = Path(path)
     regions = np.asarray(regions)
     if target.suffix != ".npz":
-        raise ImageError(f"masks go to a .npz file, got {target}")
+        raise ImageError(f"got {target}; expected a .npz file")
     if regions.size and min(regions.shape[-2:], default=0) == 0:
         raise ImageError(f"masks of no size: {regions.shape}; {_EXPECTED}")
     arrays: dict[str, npt.NDArray[np.generic]]
@@ -51,9 +54,11 @@ def write_masks(path: str | os.PathLike[str], regions: npt.NDArray[np.generic]) 
             raise ImageError(f"labels are {regions.min()} to {regions.max()}; {_EXPECTED}")
         arrays = {"labels": regions.astype(np.uint16)}
     elif regions.ndim == 3 and regions.dtype == np.bool_:
+        _check_pixels(target, *regions.shape)
         arrays = {"masks": np.packbits(regions, axis=-1), "shape": np.array(regions.shape, np.int64)}
     else:
         raise ImageError(f"masks are {regions.dtype} {regions.shape}; {_EXPECTED}")
+    _check_bytes(target, sum(array.nbytes for array in arrays.values()))
     with atomic_write(target) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
@@ -63,47 +68,58 @@ def read_masks(
     at: tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]] | None = None,
     photo: tuple[int, int] | None = None,
 ) -> BoolArray:
-    """Reads one photo's masks, whole or sampled.
+    """Read one photo's masks at full size or sampled.
 
     Args:
         path: The file.
-        at: Rows and columns to sample, as fractions of the height and width in 0-1: float `[h]` and `[w]`.
-            Many regions at full size take much memory; a crop of few pixels does not. None for all pixels.
-        photo: The photo's `(H, W)`: masks of another aspect are refused. None not to check.
+        at: Rows and columns to sample, as fractions of height and width in 0-1: float `[h]` and `[w]`. None
+            returns all pixels, which takes much memory for many regions.
+        photo: `(H, W)` of the photo; masks of another aspect are refused. None disables the check.
 
     Returns:
-        bool `[M, H, W]`, or `[M, h, w]` if sampled. A region of a partition that no sample hits is left out;
-        a mask that none hits is empty.
+        bool `[M, H, W]`, or `[M, h, w]` if sampled. A region of a partition without a sample is left out; a
+        mask without one is empty.
 
     Raises:
-        ImageError: There is no such file, or it is damaged, of another layout or of another photo.
+        ImageError: The file does not exist, is damaged or too large, or belongs to another photo.
     """
-    arrays = _load(Path(path))
+    file = Path(path)
+    arrays = _load(file)
     shape = arrays["labels"].shape if "labels" in arrays else tuple(int(n) for n in arrays["shape"][1:])
-    if photo is not None and (wrong := check_aspect(photo, (shape[0], shape[1]))):
-        raise ImageError(f"{path} has {wrong}; make it again")
+    if photo is not None and (problem := check_aspect(photo, (shape[0], shape[1]))):
+        raise ImageError(f"{file} has {problem}; make it again")
     rows, columns = (
         np.arange(size) if at is None else np.clip((at[axis] * size).astype(np.int64), 0, size - 1)
         for axis, size in enumerate(shape)
     )
     if "labels" in arrays:
         labels = arrays["labels"][rows][:, columns]
-        names = np.unique(labels)
-        return np.asarray(labels[None] == names[names > 0][:, None, None])
-    bits = arrays["masks"][:, rows]
-    return np.unpackbits(bits, axis=-1, count=shape[1])[:, :, columns].astype(np.bool_)
+        regions = np.unique(labels)
+        regions = regions[regions > 0]
+        _check_pixels(file, len(regions), *labels.shape)
+        return np.asarray(labels[None] == regions[:, None, None])
+    _check_pixels(file, len(arrays["masks"]), len(rows), len(columns))
+    # packbits stores eight columns per byte, the first in the highest bit.
+    packed = arrays["masks"][:, rows[:, None], columns // 8]
+    return np.asarray(packed & (128 >> columns % 8).astype(np.uint8), np.bool_)
 
 
 def _load(file: Path) -> dict[str, npt.NDArray[np.generic]]:
-    """The checked arrays of a file."""
+    """Return the arrays of a file after checking its layout."""
     try:
-        # The file is opened here, for numpy leaves one that is no archive open.
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        # Opened here, because numpy does not close a file that is no archive.
+        with file.open("rb") as stream:
+            with zipfile.ZipFile(stream) as members:
+                _check_bytes(file, sum(member.file_size for member in members.infolist()))
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise ImageError(f"{file} does not exist; make masks with training/make_masks.py") from error
-    except Exception as error:  # a damaged archive may fail in any way
-        raise ImageError(f"{file} is damaged or no .npz ({error}); make it again") from error
+    except ImageError:
+        raise
+    except Exception as error:  # zipfile and numpy raise many types for damaged archives
+        raise ImageError(f"{file} is damaged or no .npz file ({error}); make it again") from error
     if "labels" in arrays:
         labels = arrays["labels"]
         if labels.ndim == 2 and labels.dtype == np.uint16 and labels.size:
@@ -116,3 +132,19 @@ def _load(file: Path) -> dict[str, npt.NDArray[np.generic]]:
                 return {"masks": masks, "shape": shape}
     found = {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()}
     raise ImageError(f"{file} is no file of masks: it has {found}; see training/masks/format.py")
+
+
+def _check_bytes(file: Path, size: int) -> None:
+    if size > _MAX_BYTES + 1024:  # headers
+        raise ImageError(
+            f"{file}: arrays of {size / 1e6:.0f} MB; expected at most {_MAX_BYTES / 1e6:.0f} MB. Make masks "
+            "with a smaller --side"
+        )
+
+
+def _check_pixels(file: Path, count: int, height: int, width: int) -> None:
+    if count * height * width > _MAX_PIXELS:
+        raise ImageError(
+            f"{file}: {count} masks of {height}×{width} pixels need {count * height * width / 1e9:.1f} GB; "
+            f"expected at most {_MAX_PIXELS / 1e9:.1f} GB. Make fewer masks, or use a smaller --side"
+        )

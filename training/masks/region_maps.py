@@ -1,4 +1,4 @@
-"""Region maps: one PNG a photo whose pixel values, or colours, only tell regions apart; or one PNG a mask."""
+"""Region maps: one PNG per photo with a value or colour per region, or one PNG per mask."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,24 +9,25 @@ from PIL import Image
 
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.support.images import open_image_file, orientation
-from training.masks.source import NoMasksError, check_aspect, shrink
+from training.masks.source import NoMasksError, check_aspect, shrink, stack_masks
 
 __all__ = ["RegionMaps", "photo_size"]
 
-_NOWHERE = -1  # a transparent pixel
+_NO_REGION = -1  # value of a transparent pixel
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
 class RegionMaps:
-    """Hand-drawn regions, instances, anybody's segmentation: the numbers mean nothing.
+    """Hand-drawn regions, instances or any segmentation. Values tell regions apart and have no other meaning.
 
     Attributes:
-        maps: Folder with `REL/PATH.png` for the photo `REL/PATH.jpg`: grey or palette (the value is the
-            region), 16 or 32 bits, or RGB (the colour is the region); transparent pixels have none. Where
-            there is a folder `REL/PATH` instead, each PNG in it is a mask of its own, of all pixels above 0;
-            they may overlap. segment-anything's `amg.py` writes such folders.
-        background: Value of pixels without a region; None if every value is one, 0 as well. Of colours it is
-            R + 256 G + 65536 B. Folders of masks do without.
+        maps: Folder with `REL/PATH.png` for the photo `REL/PATH.jpg`: grey, palette, 16 or 32 bits (a value
+            is a region) or RGB (a colour is a region); transparent pixels have no region. Alternatively a
+            folder `REL/PATH` with one PNG per mask, as written by segment-anything's `amg.py`: a mask is all
+            pixels above 0, and masks may overlap.
+        background: Value of pixels without a region, for colours R + 256 G + 65536 B. None: every value is a
+            region. Unused for folders of masks.
     """
 
     maps: Path
@@ -37,62 +38,50 @@ class RegionMaps:
     def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.generic]:
         """See `MaskSource`."""
         file, folder = self.maps / f"{relative}.png", self.maps / relative
-        if not file.is_file():
-            if not folder.is_dir():
-                raise NoMasksError(f"there is no {file}, nor a folder {folder} of masks")
-            size = photo_size(photo)
-            # One by one, as a hundred of them are large before they are shrunk.
-            masks = [shrink(_fitting(mask, size) > 0, short_side) for mask in sorted(folder.glob("*.png"))]
-            if not masks:
-                raise NoMasksError(f"{folder} has no .png files")
-            if len({mask.shape for mask in masks}) > 1:
-                raise ImageError(f"{folder} has masks of several sizes; expected one")
-            return np.stack(masks)
-        values = _fitting(file, photo_size(photo))
-        numbers = np.unique(values, return_inverse=True)[1].reshape(values.shape) + 1
-        numbers[values == _NOWHERE] = 0
-        if self.background is not None:
-            numbers[values == self.background] = 0
-        return shrink(numbers, short_side)
+        if not file.is_file() and not folder.is_dir():
+            raise NoMasksError(f"there is no {file}, nor a folder {folder} of masks")
+        size = photo_size(photo)
+        if file.is_file():
+            values = _read(file, size)
+            numbers = np.unique(values, return_inverse=True)[1].reshape(values.shape) + 1
+            numbers[(values == _NO_REGION) | (values == self.background)] = 0
+            return shrink(numbers, short_side)
+        # Shrunk one by one: together they may take hundreds of megabytes at full size.
+        masks = [shrink(_read(mask, size) > 0, short_side) for mask in sorted(folder.glob("*.png"))]
+        return stack_masks(masks, folder)
 
 
 def photo_size(photo: Path) -> tuple[int, int]:
-    """`(H, W)` of a photo as it is shown, from its header alone.
+    """Return `(H, W)` of a photo after its EXIF orientation is applied; only the header is read.
 
     Raises:
-        ImageError: It is no image.
+        ImageError: The file is no image.
     """
     try:
         with open_image_file(photo) as image:
-            size = image.size[::-1]
-            turned = orientation(image) >= 5  # Rotated by a quarter turn.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            width, height = image.size
+            turned = orientation(image) >= 5  # by a quarter turn
+    except _UNREADABLE as error:
         raise ImageError(f"{photo} cannot be read as an image: {error}. Is the file complete?") from error
-    return size[::-1] if turned else size
+    return (width, height) if turned else (height, width)
 
 
-def _fitting(file: Path, photo: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """`_values` of a file with the aspect of its photo, `(H, W)`."""
-    values = _values(file)
-    if wrong := check_aspect(photo, values.shape):
-        raise ImageError(f"{file} has {wrong}")
-    return values
-
-
-def _values(file: Path) -> npt.NDArray[np.int64]:
-    """The region of every pixel as the file numbers it, `_NOWHERE` where it is transparent: `[H, W]`."""
+def _read(file: Path, photo: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """Return the region of every pixel, `_NO_REGION` where it is transparent: `[H, W]`."""
     try:
         with open_image_file(file) as image:
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            values = np.asarray(image).astype(np.int64)
+    except _UNREADABLE as error:
         raise ImageError(f"{file} cannot be read as an image: {error}. Is the file complete?") from error
-    values = pixels.astype(np.int64)
-    if values.ndim == 2:
-        return values
-    if values.ndim != 3 or not 2 <= values.shape[2] <= 4:
-        raise ImageError(f"{file} has pixels {pixels.shape[2:]}; expected grey, palette, RGB or RGBA")
-    colours = 1 if values.shape[2] == 2 else 3
-    numbers = values[..., :colours] @ np.array([1, 256, 65536][:colours])
-    if colours < values.shape[2]:
-        numbers[values[..., -1] == 0] = _NOWHERE
-    return numbers
+    if values.ndim == 3:
+        channels = values.shape[2]
+        if not 2 <= channels <= 4:
+            raise ImageError(f"{file} has {channels} channels; expected grey, palette, RGB or RGBA")
+        colours = 1 if channels == 2 else 3
+        alpha = values[..., -1] if channels > colours else None
+        values = values[..., :colours] @ np.array([1, 256, 65536][:colours])
+        if alpha is not None:
+            values[alpha == 0] = _NO_REGION
+    if problem := check_aspect(photo, values.shape):
+        raise ImageError(f"{file} has {problem}")
+    return values

@@ -1,4 +1,4 @@
-"""COCO's run-length codes of masks."""
+"""COCO's run-length encoding of masks."""
 
 import warnings
 from collections.abc import Mapping
@@ -6,37 +6,42 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from pixelclip_sdk.support.packages import imported
 
 __all__ = ["decode_mask"]
 
+_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)  # as Pillow, which refuses larger images
+
 
 def decode_mask(code: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-    """One mask.
+    """Decode one mask.
 
     Args:
-        code: ``{"size": [H, W], "counts": …}``; the counts are a text, as in files, or a list of runs.
+        code: ``{"size": [H, W], "counts": …}``; the counts are a string, as in files, or a list of runs.
 
     Returns:
         bool `[H, W]`.
 
     Raises:
-        ValueError: It is no such code, or its runs do not fill the mask.
+        ValueError: The code is invalid, its runs do not fill the mask, or the mask is larger than any photo.
         BackendUnavailableError: pycocotools is not installed.
     """
     mask = imported("pycocotools.mask")
     try:
         height, width = (int(side) for side in code["size"])
         counts = code["counts"]
-        # pycocotools does not check this: where runs end too early it returns memory that nobody set.
+        if height * width > _MAX_PIXELS:
+            raise ValueError(f"the mask is {height}×{width}; expected at most {_MAX_PIXELS} pixels")
+        # pycocotools does not check this: it returns uninitialised memory if runs end too early.
         runs = counts if isinstance(counts, list) else _runs(counts)
         if min(height, width, *runs) < 0 or sum(runs) != height * width:
             raise ValueError(f"the runs sum up to {sum(runs)}, the mask is {height}×{width}")
         if isinstance(counts, list):
             code = mask.frPyObjects(code, height, width)
         with warnings.catch_warnings():
-            # pycocotools' array type lacks an argument that numpy 2 introduced; the result is right.
+            # pycocotools' array type lacks an argument of numpy 2; the result is right.
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
             return mask.decode(code).astype(np.bool_)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -44,16 +49,20 @@ def decode_mask(code: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
 
 
 def _runs(text: str | bytes) -> list[int]:
-    """The runs of a packed code: five bits a character, lowest first, from the fourth as differences."""
+    """Return the runs of a compressed code.
+
+    Each character holds five bits, the lowest first; from the fourth run on, a run is stored as the
+    difference to the run two before it.
+    """
     runs: list[int] = []
     value = shift = 0
     for character in text.encode() if isinstance(text, str) else text:
         bits = character - 48
         value |= (bits & 0x1F) << shift
         shift += 5
-        if bits & 0x20:  # more of this run follows
+        if bits & 0x20:  # the run continues in the next character
             continue
-        if bits & 0x10:
+        if bits & 0x10:  # negative
             value -= 1 << shift
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0

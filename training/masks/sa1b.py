@@ -1,4 +1,4 @@
-"""SA-1B: SAM's masks as Meta published them, one JSON of run-length codes a photo."""
+"""SA-1B: SAM's masks as published by Meta, one JSON file of run-length codes per photo."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pixelclip_sdk.errors import ImageError
 from training.masks.region_maps import photo_size
 from training.masks.rle import decode_mask
-from training.masks.source import NoMasksError, check_aspect, shrink
+from training.masks.source import NoMasksError, check_aspect, shrink, stack_masks
 
 __all__ = ["SA1B"]
 
@@ -20,11 +20,10 @@ __all__ = ["SA1B"]
 class SA1B:
     """Files ``{"image": {…}, "annotations": [{"segmentation": {"size": [H, W], "counts": …}, …}]}``.
 
-    Or the list of annotations alone, which segment-anything's ``amg.py --convert-to-rle`` writes.
+    The list of annotations alone, as written by segment-anything's ``amg.py --convert-to-rle``, is read too.
 
     Attributes:
-        annotations: Folder with `REL/PATH.json` for the photo `REL/PATH.jpg`; SA-1B's archives have both in
-            one folder.
+        annotations: Folder with `REL/PATH.json` for the photo `REL/PATH.jpg`.
     """
 
     annotations: Path
@@ -44,22 +43,18 @@ class SA1B:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ImageError(f"{file} is no annotation of SA-1B, or damaged: {error!r}") from error
         size = photo_size(photo)
-        # One by one: a hundred masks of a large photo take hundreds of megabytes before they are shrunk.
-        masks = [shrink(self._decode(file, entry, size), short_side) for entry in entries]
-        if not masks:
-            raise NoMasksError(f"{file} lists no masks")
-        if len({mask.shape for mask in masks}) > 1:
-            raise ImageError(f"{file} has masks of several sizes; expected the photo's")
-        return np.stack(masks)
+        # Shrunk one by one: together they may take hundreds of megabytes at full size.
+        return stack_masks([shrink(_decode(file, entry, size), short_side) for entry in entries], file)
 
-    @staticmethod
-    def _decode(file: Path, entry: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-        try:
-            mask = decode_mask(entry["segmentation"])
-            if not mask.size:
-                raise ValueError(f"it is of {mask.shape[0]}×{mask.shape[1]} pixels")
-        except (ValueError, KeyError, TypeError) as error:
-            raise ImageError(f"{file} has a mask that cannot be decoded: {error!r}") from error
-        if wrong := check_aspect(size, mask.shape):
-            raise ImageError(f"{file} has {wrong}")
-        return mask
+
+def _decode(file: Path, entry: Any, photo: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Decode one annotation of a photo of size `(H, W)`."""
+    try:
+        mask = decode_mask(entry["segmentation"])
+        if not mask.size:
+            raise ValueError(f"it has {mask.shape[0]}×{mask.shape[1]} pixels")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ImageError(f"{file} has a mask that cannot be decoded: {error!r}") from error
+    if problem := check_aspect(photo, mask.shape):
+        raise ImageError(f"{file} has {problem}")
+    return mask

@@ -1,7 +1,6 @@
-"""SAM's automatic mask generator, where the user has installed one. Only an adapter.
+"""Adapter for the automatic mask generators of SAM and SAM 2, if their packages are installed.
 
-The weights could not be had on the machines that this was written on, and the packages were not installed:
-the calls follow the two packages' documentation and were never run on the real ones.
+The calls follow the documentation of the packages. They were never run with the real packages and weights.
 """
 
 from dataclasses import dataclass, field
@@ -23,13 +22,13 @@ __all__ = ["SAM"]
 
 @dataclass(frozen=True)
 class SAM:
-    """Masks of every size, which overlap.
+    """Overlapping masks of every size.
 
     Attributes:
-        model: SAM's registry name, ``"vit_h"``, ``"vit_l"`` or ``"vit_b"``; or SAM 2's configuration, e.g.
+        model: SAM's registry name, ``"vit_h"``, ``"vit_l"`` or ``"vit_b"``; or a configuration of SAM 2, as
             ``"configs/sam2.1/sam2.1_hiera_l.yaml"``.
         checkpoint: The weights.
-        sha256: Their hash: a setting, where their place is none.
+        sha256: Hash of the weights.
     """
 
     model: str
@@ -48,7 +47,7 @@ class SAM:
 
 @cache
 def _generator(model: str, checkpoint: Path) -> Any:
-    """The generator with its default settings; once a process."""
+    """Return the generator with its default settings; loaded once per process."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         if model.endswith(".yaml"):
@@ -62,9 +61,9 @@ def _generator(model: str, checkpoint: Path) -> Any:
         return package.SamAutomaticMaskGenerator(sam)
     except PixelClipError:
         raise
-    # What the packages raise has no common class: no such configuration, keys that do not fit, damage.
+    # The packages raise many types: no such configuration, other keys, damaged files.
     except Exception as error:
         raise CheckpointError(
             f"SAM cannot be used as {model} with the weights {checkpoint}: {error}. "
-            "Give --model what they are of."
+            "Give the --model that the weights belong to."
         ) from error

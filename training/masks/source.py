@@ -1,4 +1,4 @@
-"""What makes masks out of a photo, and what all of them share."""
+"""The protocol of a source of masks, and helpers that all sources share."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,51 +8,60 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.errors import ImageError, PixelClipError
 
-__all__ = ["MaskSource", "NoMasksError", "check_aspect", "settings_of", "shrink", "shrunk_size", "tidy"]
+__all__ = [
+    "MaskSource",
+    "NoMasksError",
+    "check_aspect",
+    "drop_useless",
+    "settings_of",
+    "shrink",
+    "shrunk_size",
+    "stack_masks",
+]
 
 Regions = npt.NDArray[np.generic]
 
 
 class NoMasksError(PixelClipError):
-    """A photo has no mask that could teach anything; it is left out, and that is no fault of its file."""
+    """A photo has no usable mask. It is skipped; its file is not damaged."""
 
 
 class MaskSource(Protocol):
-    """One way to masks. A frozen dataclass, so that it travels to other processes and tells its settings.
+    """A source of masks. It is a frozen dataclass, so that it can be pickled and its fields are its settings.
 
     Attributes:
-        name: For people.
-        on_gpus: It computes with torch, on a GPU if there is one.
+        name: Name in messages and in ``masks.json``.
+        on_gpus: Whether it computes with torch, on a GPU if there is one.
     """
 
     name: str
     on_gpus: bool
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> Regions:
-        """Masks of one photo.
+        """Return the masks of one photo.
 
         Args:
-            photo: Its file.
-            relative: The same below the folder of photos, without the suffix.
-            short_side: About the size wanted; a source may give less, or more.
+            photo: The photo's file.
+            relative: Its path below the folder of photos, without suffix.
+            short_side: Wanted short side in pixels; a source may return another size.
 
         Returns:
-            A partition, integers `[H, W]`, 0 where there is no region; or masks that may overlap, bool
+            A partition, integers `[H, W]`, 0 for pixels without a region; or masks that may overlap, bool
             `[M, H, W]`.
 
         Raises:
-            NoMasksError: There are none for this photo.
-            ImageError: The photo, or the file with its masks, is damaged.
+            NoMasksError: The photo has no masks.
+            ImageError: The photo or the file of its masks is damaged.
         """
 
 
 def settings_of(source: MaskSource) -> dict[str, Any]:
-    """A source's settings, JSON-ready: equal settings make equal masks.
+    """Return a source's settings as JSON values. Equal settings make equal masks.
 
-    Fields that do not compare are left out: where weights lie is no setting, their hash is. Paths are
-    absolute, so that a folder is the same from wherever the command is called.
+    Fields with ``compare=False`` are left out, for example the path of weights; their hash is a setting.
+    Paths are made absolute.
     """
     values = {
         field.name: getattr(source, field.name) for field in dataclasses.fields(source) if field.compare
@@ -60,47 +69,67 @@ def settings_of(source: MaskSource) -> dict[str, Any]:
     return {key: str(value.resolve()) if isinstance(value, Path) else value for key, value in values.items()}
 
 
-def tidy(regions: Regions) -> Regions:
-    """Drops what teaches nothing: empty masks, and those that cover the whole photo.
+def drop_useless(regions: Regions) -> Regions:
+    """Drop empty masks and masks that cover the whole photo.
 
-    A mask over everything says that all pixels belong together. The loss would then push every pixel of the
-    photo to one cluster, which is the collapse that the other masks work against.
+    A mask over the whole photo would push all of its pixels into one cluster.
 
     Args:
-        regions: As a source gives them.
+        regions: Masks as a source returns them.
 
     Returns:
         The same kind; regions of a partition are numbered from 1 without gaps, as uint16.
 
     Raises:
-        NoMasksError: Nothing is left.
+        NoMasksError: No mask is left, or there are more than 65535 regions.
     """
     if regions.ndim == 3:
         kept = regions[regions.any(axis=(1, 2)) & ~regions.all(axis=(1, 2))]
         if not len(kept):
-            raise NoMasksError(f"of {len(regions)} masks all are empty or cover the whole photo")
+            raise NoMasksError(f"all of {len(regions)} masks are empty or cover the whole photo")
         return kept
     values, numbers = np.unique(regions, return_inverse=True)
     if len(values) == 1:
-        raise NoMasksError("one region covers the whole photo" if values[0] else "no region in it")
+        raise NoMasksError("one region covers the whole photo" if values[0] else "the photo has no region")
     if len(values) > 65535:
         raise NoMasksError(f"{len(values)} regions; a file holds at most 65535")
-    # np.unique counts from 0; that is right only if some pixels have no region.
+    # np.unique counts from 0, which is right only if some pixels have no region.
     return (numbers + (values[0] != 0)).reshape(regions.shape).astype(np.uint16)
 
 
+def stack_masks(masks: Sequence[npt.NDArray[np.bool_]], origin: Path) -> npt.NDArray[np.bool_]:
+    """Stack masks of one photo.
+
+    Args:
+        masks: bool `[H, W]` each.
+        origin: File or folder of the masks, for messages.
+
+    Returns:
+        bool `[M, H, W]`.
+
+    Raises:
+        NoMasksError: There are none.
+        ImageError: Their sizes differ.
+    """
+    if not masks:
+        raise NoMasksError(f"{origin} has no masks")
+    if len({mask.shape for mask in masks}) > 1:
+        raise ImageError(f"{origin} has masks of several sizes; expected one size")
+    return np.stack(masks)
+
+
 def shrunk_size(size: Sequence[int], short_side: int) -> tuple[int, int]:
-    """`(H, W)` with a short side of at most `short_side`, the aspect kept; never larger than `size`."""
+    """Return `(H, W)` scaled down to a short side of at most `short_side`, with the same aspect."""
     scale = min(short_side / min(size), 1)
     return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
 def shrink(regions: Regions, short_side: int) -> Regions:
-    """Takes the nearest pixel of each cell of a coarser raster.
+    """Scale regions down by nearest neighbour.
 
     Args:
         regions: `[..., H, W]`.
-        short_side: Wanted short side in pixels; smaller arrays are returned as they are.
+        short_side: Wanted short side in pixels; smaller arrays are returned unchanged.
     """
     size = regions.shape[-2:]
     rows, columns = (
@@ -111,10 +140,10 @@ def shrink(regions: Regions, short_side: int) -> Regions:
 
 
 def check_aspect(photo: tuple[int, int], masks: tuple[int, int]) -> str:
-    """What is wrong if masks `(H, W)` do not fit a photo `(H, W)`; empty if nothing is.
+    """Return an error message if masks `(H, W)` do not have the aspect of a photo `(H, W)`, else "".
 
-    Both may have been resized, each rounded on its own, so that two pixels may lie between them; and masks of
-    patches, which a remainder was cut off in height and width, lack up to one patch in each.
+    Rounding of both sizes allows a difference of two pixels. Masks on a patch grid may lack up to one patch
+    in each direction.
     """
     aspect = photo[1] / photo[0]
     if abs(masks[0] * aspect - masks[1]) <= max(2, 2 * masks[1] / photo[1], 1 + aspect):

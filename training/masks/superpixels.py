@@ -1,4 +1,4 @@
-"""Superpixels: regions of like colour. Need no weights; know nothing of things."""
+"""Superpixels: regions of similar colour. They need no weights and know no objects."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ __all__ = ["Felzenszwalb", "Slic"]
 
 @dataclass(frozen=True)
 class Slic:
-    """Compact superpixels of about equal size (Achanta et al. 2012): k-means on place and colour.
+    """Compact superpixels of about equal size (Achanta et al. 2012): k-means on position and colour.
 
     Attributes:
-        segments: About how many a photo is cut into.
-        compactness: Weight of place against colour; higher means squarer.
-        sigma: Blur beforehand, in pixels.
+        segments: Approximate number per photo.
+        compactness: Weight of position against colour; higher values give squarer superpixels.
+        sigma: Standard deviation of the blur applied first, in pixels.
     """
 
     segments: int = 100
@@ -46,9 +46,9 @@ class Felzenszwalb:
     """Regions of any size that follow edges (Felzenszwalb and Huttenlocher 2004).
 
     Attributes:
-        scale: Higher means larger regions; of a photo at the short side that was asked for.
-        sigma: Blur beforehand, in pixels.
-        min_size: Smaller regions are given to a neighbour, in pixels.
+        scale: Higher values give larger regions; it applies to the photo at the wanted short side.
+        sigma: Standard deviation of the blur applied first, in pixels.
+        min_size: Smaller regions are merged with a neighbour, in pixels.
     """
 
     scale: float = 200.0
@@ -65,7 +65,7 @@ class Felzenszwalb:
 
 
 def _small(photo: Path, short_side: int) -> npt.NDArray[np.uint8]:
-    """The photo, its short side at most `short_side`: uint8 `[H, W, 3]`."""
+    """Return the photo with a short side of at most `short_side`: uint8 `[H, W, 3]`."""
     image = load_image(photo)
     size = shrunk_size(image.shape[:2], short_side)
     if size == image.shape[:2]:

@@ -1,4 +1,4 @@
-"""Masks of a whole folder of photos: once, in parallel, resumable."""
+"""Masks for a folder of photos: in parallel and resumable."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from pixelclip_sdk.errors import ImageError, PixelClipError
 from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.images import find_images
 from training.masks.format import write_masks
-from training.masks.source import MaskSource, NoMasksError, settings_of, tidy
+from training.masks.source import MaskSource, NoMasksError, drop_useless, settings_of
 from training.support.processes import SPAWN, pool_of
 
 __all__ = ["SETTINGS", "Report", "find_photos", "make_masks"]
 
 SETTINGS = "masks.json"
-"""The file in a folder of masks that says how they were made."""
+"""File in a folder of masks with the settings that made them."""
 SKIPPED = "skipped.json"
-"""The file that names the photos which have no masks, and why."""
+"""File in a folder of masks that lists the photos without masks and the reasons."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What became of the photos.
+    """Result of `make_masks`.
 
     Attributes:
-        written: Photos whose masks were made now.
-        kept: Photos whose masks were there already.
-        without: Photo → why it has no masks.
-        corrupt: Photo → what is wrong with its file, or with that of its masks.
+        written: Number of photos with new masks.
+        kept: Number of photos that had masks before.
+        without: Photo → reason why it has no masks.
+        corrupt: Photo → error in its file or in the file of its masks.
     """
 
     written: int = 0
@@ -46,13 +46,13 @@ class Report:
 
 
 def find_photos(folder: Path) -> list[Path]:
-    """The photos below a folder, at any depth, sorted; hidden ones are left out.
+    """Return the photos below a folder, sorted; hidden files are skipped.
 
     Raises:
-        ImageError: There is no such folder, no photo in it, or two that would share a file of masks.
+        ImageError: The folder does not exist, has no photo, or has two photos with the same file of masks.
     """
     if not folder.is_dir():
-        raise ImageError(f"{folder} is no folder; expected one with photos")
+        raise ImageError(f"{folder} is no folder; expected a folder of photos")
     photos = find_images(folder, recursive=True)
     first: dict[Path, Path] = {}
     for photo in photos:
@@ -71,22 +71,22 @@ def make_masks(
     workers: int = 1,
     progress: bool = True,
 ) -> Report:
-    """Write the masks of all photos of a folder that have none yet.
+    """Make masks for all photos of a folder that have none yet.
 
     Args:
-        source: What makes them.
-        images: The photos.
-        out: `OUT/REL/PATH.npz` gets those of `IMAGES/REL/PATH.jpg`; files that are there and whole are kept.
-        short_side: Most pixels of the masks' short side.
-        workers: Processes. Those of a source that computes on GPUs take turns over them.
-        progress: Show a bar on stderr.
+        source: The source of the masks.
+        images: Folder of the photos.
+        out: Folder of the masks: `OUT/REL/PATH.npz` for `IMAGES/REL/PATH.jpg`. Complete files are kept.
+        short_side: Largest short side of the masks, in pixels.
+        workers: Number of processes. For a source on GPUs, they are spread over the GPUs.
+        progress: Show a progress bar on stderr.
 
     Returns:
-        What was done. Photos without masks and damaged files are skipped and named, also in `skipped.json`.
+        The report. Photos without masks and damaged files are skipped; `skipped.json` lists them.
 
     Raises:
-        PixelClipError: `out` holds masks made in another way, or the source cannot work at all.
-        OutputError: The masks cannot be written, e.g. because the disk is full. Those that are there stay.
+        PixelClipError: `out` has masks with other settings, or the source cannot work.
+        OutputError: The masks cannot be written, for example to a full disk. Existing masks stay.
     """
     photos = find_photos(images)
     _record(source, short_side, out)
@@ -94,7 +94,7 @@ def make_masks(
     for photo in photos:
         relative = photo.relative_to(images).with_suffix("")
         target = out / f"{relative}.npz"
-        # The end of an archive is written last: a file without it was cut off by something else than us.
+        # An archive ends with its directory: a file without it was truncated.
         if target.is_file() and zipfile.is_zipfile(target):
             kept += 1
         else:
@@ -121,7 +121,7 @@ _Outcome = tuple[Literal["written", "without", "corrupt"], str]
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """One photo's work; does it when called, in whichever process."""
+    """Makes and writes the masks of one photo, in any process."""
 
     source: MaskSource
     photo: Path
@@ -131,7 +131,7 @@ class _Task:
 
     def __call__(self) -> _Outcome:
         try:
-            write_masks(self.target, tidy(self.source(self.photo, self.relative, self.short_side)))
+            write_masks(self.target, drop_useless(self.source(self.photo, self.relative, self.short_side)))
         except NoMasksError as error:
             return "without", str(error)
         except ImageError as error:
@@ -140,7 +140,7 @@ class _Task:
 
 
 def _run(tasks: list[_Task], workers: int) -> Iterator[tuple[_Task, _Outcome]]:
-    """Each task with its outcome, in order."""
+    """Yield each task with its outcome, in order."""
     if workers == 1 or len(tasks) < 2:
         for task in tasks:
             yield task, task()
@@ -158,8 +158,8 @@ def _call(task: _Task) -> _Outcome:
 
 
 def _start(ranks: multiprocessing.Queue[int], on_gpus: bool) -> None:
-    """Make this process one of several: with a thread, and the n-th with the n-th GPU if it needs one."""
-    # The processes share the cores among them already; torch reads this when it is loaded, if it is.
+    """Set up a worker process: one thread, and one GPU if the source uses GPUs."""
+    # There is a process per core already. Torch reads this when it is imported.
     os.environ["OMP_NUM_THREADS"] = "1"
     rank = ranks.get()
     if on_gpus:
@@ -170,17 +170,17 @@ def _start(ranks: multiprocessing.Queue[int], on_gpus: bool) -> None:
 
 
 def _record(source: MaskSource, short_side: int, out: Path) -> None:
-    """Write how the masks are made, or check that those which are there were made in the same way."""
+    """Write the settings, or check that existing masks were made with the same settings."""
     settings = {"schema_version": 1, "source": source.name, "short_side": short_side, **settings_of(source)}
     file = out / SETTINGS
     if file.exists():
         try:
-            there = json.loads(file.read_text(encoding="utf-8"))
+            existing = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise PixelClipError(f"{file} cannot be read: {error}. Choose another folder.") from error
-        if there != settings:
+        if existing != settings:
             raise PixelClipError(
-                f"{out} holds masks made with {there}; asked for are {settings}. "
+                f"{out} has masks made with {existing}, not with {settings}. "
                 "Choose another folder, or remove this one."
             )
         return

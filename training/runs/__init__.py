@@ -1,4 +1,1 @@
-"""A training run: its settings, its folder, its checkpoints, its log.
-
-The loop itself is `training/train.py`; the method is in `method`.
-"""
+"""Settings, checkpoints, log and errors of a training run. The loop is in ``training/train.py``."""

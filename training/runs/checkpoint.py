@@ -1,8 +1,8 @@
-"""A run's checkpoints: three files a step, without pickles.
+"""Checkpoints of a run: three files per step, without pickles.
 
-``step-00001000.weights.safetensors`` holds what ``export/to_onnx.py --checkpoint`` takes,
-``step-00001000.state.safetensors`` all else a run needs to go on, and ``step-00001000.json`` the settings and
-the hashes of both. The JSON is written last: files without one are of a save that did not end.
+``step-00001000.weights.safetensors`` holds the weights for ``export/to_onnx.py --checkpoint``,
+``step-00001000.state.safetensors`` the rest of the run's state, and ``step-00001000.json`` its settings and
+the hashes of both. The JSON file is written last: a step without one was not saved completely.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as dump
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pixelclip_sdk.errors import CheckpointError
@@ -31,12 +31,12 @@ _WEIGHTS, _STATE = ".weights.safetensors", ".state.safetensors"
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that was read.
+    """A checkpoint.
 
     Attributes:
-        step: Steps that were done.
-        state: Tensors on the CPU.
-        notes: What `save` was given.
+        step: Number of steps done.
+        state: Tensors, on the CPU.
+        notes: The `notes` given to `save`.
     """
 
     step: int
@@ -45,7 +45,7 @@ class Saved:
 
 
 def weights_file(folder: Path, step: int) -> Path:
-    """Where the weights of a step are."""
+    """Return the path of a step's weights."""
     return folder / f"{_stem(step)}{_WEIGHTS}"
 
 
@@ -58,41 +58,38 @@ def save(
     notes: Mapping[str, Any],
     keep: int,
 ) -> None:
-    """Writes a checkpoint, then deletes the oldest beyond `keep`, and any of later steps.
+    """Write a checkpoint, then delete older ones beyond `keep` and any of later steps.
 
     Args:
         folder: The run's folder.
-        step: Steps that were done.
-        weights: What inference needs.
-        state: What else the run needs to go on.
+        step: Number of steps done.
+        weights: Tensors for inference.
+        state: Other tensors that the run needs to continue.
         notes: JSON values.
-        keep: How many checkpoints stay, at least 1.
+        keep: Number of checkpoints to keep, at least 1.
 
     Raises:
-        OutputError: The disk is full or the folder cannot be written; older checkpoints are as they were.
+        OutputError: The disk is full or the folder is not writable; older checkpoints are unchanged.
     """
     hashes = {}
     for suffix, tensors in ((_WEIGHTS, weights), (_STATE, state)):
         path = folder / f"{_stem(step)}{suffix}"
         with atomic_write(path) as temporary:
-            # Contiguous copies: safetensors refuses views and tensors that share memory.
-            plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-            # Its own writer hides why it failed, and lets nobody else read the file.
-            temporary.write_bytes(dump(plain))
+            # safetensors refuses views and tensors that share memory.
+            copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+            # safetensors' save_file hides the reason of a failure and makes the file private.
+            temporary.write_bytes(to_bytes(copies))
             hashes[path.name] = sha256(temporary)
     with atomic_write(folder / f"{_stem(step)}.json") as temporary:
         temporary.write_text(json.dumps({"step": step, **notes, "sha256": hashes}, indent=1) + "\n")
-    _rotate(folder, step, keep)
+    _delete_others(folder, step, keep)
 
 
 def newest(folder: Path) -> Saved | None:
-    """Reads the newest checkpoint that is whole.
-
-    Returns:
-        None where there is none.
+    """Read the newest undamaged checkpoint; None if there is no checkpoint.
 
     Raises:
-        CheckpointError: There are some, and all are damaged.
+        CheckpointError: All checkpoints are damaged.
     """
     reasons = []
     for file in sorted(folder.glob("step-*.json"), reverse=True):
@@ -100,7 +97,7 @@ def newest(folder: Path) -> Saved | None:
             notes = json.loads(file.read_text(encoding="utf-8"))
             for name, digest in notes["sha256"].items():
                 if sha256(folder / name) != digest:
-                    raise ValueError(f"{name} was changed or is cut off")
+                    raise ValueError(f"{name} was changed or is truncated")
             state = load_file(folder / f"{_stem(notes['step'])}{_STATE}")
             return Saved(step=notes["step"], state=state, notes=notes)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -109,7 +106,7 @@ def newest(folder: Path) -> Saved | None:
     if reasons:
         raise CheckpointError(
             f"no checkpoint in {folder} can be used: {'; '.join(reasons)}. "
-            "Give another out=FOLDER to begin anew."
+            "Give another out=FOLDER to start a new run."
         )
     return None
 
@@ -118,19 +115,19 @@ def _stem(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def _rotate(folder: Path, step: int, keep: int) -> None:
-    """Keeps the newest up to this step; deletes others, the JSON first, and what saves that did not end left.
+def _delete_others(folder: Path, step: int, keep: int) -> None:
+    """Keep the newest `keep` checkpoints up to this step; delete all other files of checkpoints.
 
-    Later ones are there where a run went on from an earlier one, because they were damaged.
+    Checkpoints of later steps exist if they were damaged and the run continued from an earlier one.
     """
     notes = sorted(folder.glob("step-*.json"))
     kept = [path for path in notes if path.stem <= _stem(step)][-keep:]
     for other in set(notes) - set(kept):
         other.unlink(missing_ok=True)
-    whole = {path.stem for path in kept}
+    complete = {path.stem for path in kept}
     for suffix in (_WEIGHTS, _STATE):
         for path in folder.glob(f"step-*{suffix}"):
-            if path.name.removesuffix(suffix) not in whole:
+            if path.name.removesuffix(suffix) not in complete:
                 path.unlink(missing_ok=True)
-    for path in folder.glob(".step-*"):  # of `atomic_write`, in a process that was killed
+    for path in folder.glob(".step-*"):  # temporary files of a killed process
         path.unlink(missing_ok=True)

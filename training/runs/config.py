@@ -1,4 +1,4 @@
-"""A run's settings: a YAML file and ``key=value`` on the command line, checked before anything starts."""
+"""Settings of a training run: a YAML file and ``key=value`` arguments, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ __all__ = ["Config", "ConfigError", "config_of", "load_config"]
 
 
 class ConfigError(PixelClipError, ValueError):
-    """A setting is unknown or cannot be used."""
+    """A setting is unknown or has an invalid value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,49 +28,49 @@ class Config:
 
     Attributes:
         images: Folder of photos.
-        masks: Folder of their masks, which ``training/make_masks.py`` writes.
-        out: Folder for checkpoints and logs. A run that finds its own checkpoints there goes on.
-        model: A model's name, as in ``export/to_onnx.py``, or a ``.json`` file: an open_clip configuration
-            (in a YAML file its path is from that file's folder).
-        checkpoint: Weights to start from; None for those the name stands for.
-        random_weights: Start from random weights instead: for tests.
-        trainable: Regular expression over the image encoder's parameter names.
+        masks: Folder of their masks, written by ``training/make_masks.py``.
+        out: Folder for checkpoints and logs. A run continues from the checkpoints in it.
+        model: Model name, as in ``export/to_onnx.py``, or a ``.json`` file with an open_clip configuration
+            (in a YAML file, relative to that file).
+        checkpoint: Weights to start from; None for the model's own.
+        random_weights: Start from random weights, for tests.
+        trainable: Regular expression over the parameter names of the image encoder.
         batch_norm: ``frozen`` or ``updated`` statistics.
-        short_side: Photos are seen as if their short side had this many pixels …
-        long_side: … or less, where the long side would have more than this; None for no bound …
-        crop: … a square of so many of them is cut out …
-        imgsz: … and brought to this side for the encoder.
-        mask_size: Side that masks are pooled and compared at.
-        vary: Change light and colours of the photos, for teacher and student alike.
-        strong: Augment the student's photos more.
-        clusters: k, number of class prompts.
-        words: l, learnable words a prompt.
-        templates: Sentences the prompts are put into; several make an ensemble.
+        short_side: Short side of a photo after resizing, in pixels.
+        long_side: Upper bound of the long side after resizing; None for no bound.
+        crop: Side of the square crop of the resized photo.
+        imgsz: Side of the encoder's input; the crop is resized to it.
+        mask_size: Side at which masks are pooled and compared.
+        vary: Colour augmentation, for teacher and student alike.
+        strong: Stronger augmentation of the student's photos.
+        clusters: k, the number of class prompts.
+        words: l, the number of learnable words per prompt.
+        templates: Sentences around the prompts; several form an ensemble.
         epsilon: ε of the clustering.
-        momentum: γ of the teacher; 0 for no momentum (the teacher is the student), 1 for a fixed teacher.
+        momentum: γ of the teacher; 0 makes the teacher the student, 1 freezes it.
         classes: ``prompts``, ``words`` (fixed prompts), ``vectors`` (no text tower) or ``names`` (fixed).
-        names: The classes of ``names``: a list's name, a file, or ``"a, b"``; k is their number.
-        clustering: False: every mask is a class of its own.
-        centre: Centre the clusters by their own mean.
-        queue: Masks of earlier batches that are balanced along, for small batches.
+        names: The class names for ``names``: a list's name, a file, or ``"a, b"``; k is their number.
+        clustering: False makes every mask its own class.
+        centre: Centre the clusters by their mean.
+        queue: Number of earlier masks that are balanced together with a batch, for small batches.
         decoder_width: Channels of the mask decoder.
         steps: Length of the run.
-        batch: Photos a step, over all processes and parts.
-        accumulate: Parts that a process's share of a step is split into; each is clustered alone.
-        lr_decoder: Learning rate of the mask decoder …
-        lr_encoder: … of the image encoder …
-        lr_prompts: … and of the prompts.
-        lr_final: What of them is left at the end of the cosine, as a share.
-        weight_decay: AdamW's.
+        batch: Photos per step, over all processes and parts.
+        accumulate: Parts of a process's share of a step; each part is clustered separately.
+        lr_decoder: Learning rate of the mask decoder.
+        lr_encoder: Learning rate of the image encoder.
+        lr_prompts: Learning rate of the prompts.
+        lr_final: Learning rates at the end of the cosine, as a share of those above.
+        weight_decay: Weight decay of AdamW.
         clip_norm: Largest norm of the whole gradient.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto``, ``cpu`` or ``cuda``.
-        seed: Of everything random.
-        workers: Processes that read photos.
+        seed: Seed of all random choices.
+        workers: Processes that load photos; None for one per core, at most 4.
         save_every: Steps between checkpoints.
-        keep: How many checkpoints are kept.
-        log_every: Steps between lines of the log.
-        offline: Take downloads from the cache only.
+        keep: Number of checkpoints to keep.
+        log_every: Steps between log lines.
+        offline: Use cached downloads only.
     """
 
     images: Path
@@ -111,24 +111,17 @@ class Config:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
-    workers: int = 4
+    workers: int | None = None
     save_every: int = 500
     keep: int = 2
     log_every: int = 20
     offline: bool = False
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected more than 0")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 to 1")
-        for name in ("lr_decoder", "lr_encoder", "lr_prompts", "weight_decay", "workers", "seed", "queue"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 or more")
-        if self.seed >= 2**63:
-            raise ConfigError(f"seed is {self.seed}; expected less than 2⁶³")
+        for name, (accepted, expected) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not accepted(value):
+                raise ConfigError(f"{name} is {value}; expected {expected}")
         if self.long_side is not None and self.long_side < self.short_side:
             raise ConfigError(
                 f"long_side is {self.long_side}, less than short_side, {self.short_side}; expected at least "
@@ -136,39 +129,45 @@ class Config:
             )
         if self.crop > self.short_side:
             raise ConfigError(f"crop is {self.crop}, larger than short_side, {self.short_side}")
-        if self.decoder_width % 2 or (self.decoder_width > 32 and self.decoder_width % 32):
-            raise ConfigError(
-                f"decoder_width is {self.decoder_width}; expected an even number up to 32, or 32s"
-            )
         if (self.classes == "names") != (self.names is not None):
             raise ConfigError(f"classes is {self.classes!r} and names {self.names!r}; they go together")
         if not self.templates:
-            raise ConfigError("templates is empty; expected one sentence with {} or more")
+            raise ConfigError("templates is empty; expected at least one sentence with {}")
 
 
 _POSITIVE = (
-    *("crop", "imgsz", "mask_size", "clusters", "words", "epsilon", "decoder_width"),
+    *("crop", "imgsz", "mask_size", "clusters", "words", "epsilon"),
     *("steps", "batch", "accumulate", "clip_norm", "save_every", "keep", "log_every"),
 )
-_SHARES = ("momentum", "lr_final")
+_NOT_NEGATIVE = ("lr_decoder", "lr_encoder", "lr_prompts", "weight_decay", "workers", "queue")
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(_POSITIVE, (lambda value: value > 0, "more than 0")),
+    **dict.fromkeys(("momentum", "lr_final"), (lambda value: 0 <= value <= 1, "0 to 1")),
+    **dict.fromkeys(_NOT_NEGATIVE, (lambda value: value >= 0, "0 or more")),
+    "seed": (lambda value: 0 <= value < 2**63, "0 or more, and less than 2⁶³"),
+    "decoder_width": (
+        lambda value: value > 0 and value % (32 if value > 32 else 2) == 0,
+        "an even number up to 32, or a multiple of 32",
+    ),
+}
 
 
 def load_config(file: Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a run's settings.
+    """Read a run's settings.
 
     Args:
         file: YAML, one mapping of `Config`'s names to values.
-        overrides: ``key=value``, values in YAML's notation; they win over the file.
+        overrides: ``key=value``, values in YAML; they replace the file's.
 
     Raises:
-        ConfigError: The file cannot be read, a name is unknown or missing, or a value is of another kind.
+        ConfigError: The file cannot be read, a name is unknown or missing, or a value is invalid.
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the settings {file}: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{file} holds {type(content).__name__}; expected lines of `name: value`")
+        raise ConfigError(f"{file} contains {type(content).__name__}; expected lines of `name: value`")
     values: dict[str, Any] = dict(content)
     model = values.get("model")
     if isinstance(model, str) and model.endswith(".json"):
@@ -176,7 +175,7 @@ def load_config(file: Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
-            raise ConfigError(f"got {override!r}; expected key=value, such as steps=100")
+            raise ConfigError(f"got {override!r}; expected key=value, for example steps=100")
         values[name] = text if _is_text(name, text) else _loaded(override, text)
         if name == "model" and text.endswith(".json"):
             values[name] = str(Path(text).resolve())
@@ -184,7 +183,7 @@ def load_config(file: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def _is_text(name: str, text: str) -> bool:
-    """Whether a value is the text itself: of paths and names, unless it is null or in quotes."""
+    """Return whether a value is taken literally: that of a path or name, unless it is null or quoted."""
     kind = typing.get_type_hints(Config).get(name)
     options = typing.get_args(kind) if typing.get_origin(kind) is types.UnionType else (kind,)
     return (Path in options or str in options) and text not in ("", "null") and text[0] not in "'\""
@@ -198,25 +197,25 @@ def _loaded(override: str, text: str) -> Any:
 
 
 def config_of(values: Mapping[Any, Any]) -> Config:
-    """Settings from plain values, as YAML and JSON have them.
+    """Return settings from the plain values of YAML or JSON.
 
     Raises:
-        ConfigError: A name is unknown or missing, or a value is of another kind.
+        ConfigError: A name is unknown or missing, or a value is invalid.
     """
     kinds = typing.get_type_hints(Config)
     for name in values:
         if name not in kinds:
             near = difflib.get_close_matches(str(name), kinds, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(kinds)}."
-            raise ConfigError(f"there is no setting {name!r}. {hint}")
+            hint = f"Did you mean {near[0]}?" if near else f"Known settings: {', '.join(kinds)}."
+            raise ConfigError(f"unknown setting {name!r}. {hint}")
     required = [f.name for f in dataclasses.fields(Config) if f.default is dataclasses.MISSING]
     if missing := [name for name in required if values.get(name) is None]:
-        raise ConfigError(f"{', '.join(missing)} not given; add e.g. {missing[0]}=PATH")
+        raise ConfigError(f"{', '.join(missing)} not given; add for example {missing[0]}=PATH")
     return Config(**{name: _as(kinds[name], value, name) for name, value in values.items()})
 
 
 def _as(kind: Any, value: Any, name: str) -> Any:
-    """A value of YAML as a setting's type."""
+    """Convert a value of YAML to a setting's type."""
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:  # X | None
         return None if value is None else _as(options[0], value, name)
@@ -228,7 +227,7 @@ def _as(kind: Any, value: Any, name: str) -> Any:
         return tuple(value)
     if kind is Path and isinstance(value, str):
         return Path(value).expanduser()
-    # YAML takes 1e-4, without a point, for text.
+    # YAML reads 1e-4, without a point, as text.
     if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)

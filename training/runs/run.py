@@ -1,4 +1,4 @@
-"""A training run: put together from its settings, and opened again from its folder."""
+"""A training run, built from its settings or opened from its folder."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from pixelclip_sdk.errors import CheckpointError
 from training.method.pixelclip import PixelCLIP
 from training.models.load import load_model
 from training.models.pair import EncoderPair
 from training.runs import checkpoint
 from training.runs.config import Config, ConfigError, config_of
+from training.runs.resume import restore_weights
 from training.support.arguments import read_words
 
-__all__ = ["Run", "assemble", "open_run", "restore_weights", "starting_point", "with_weights"]
+__all__ = ["Run", "assemble", "open_run", "starting_point", "with_weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run as its newest checkpoint has it.
+    """A run at its newest checkpoint.
 
     Attributes:
-        name: The folder's.
-        step: Steps that were done.
-        config: The settings; those that were overridden are the new ones.
-        start: The encoders that it began with.
+        name: Name of its folder.
+        step: Number of steps done.
+        config: The settings, with overrides applied.
+        start: The encoders before training.
         pair: The encoders now; the text tower is the same module.
-        model: Student, teacher, prompts and decoder; its student is the image encoder of `pair`.
+        model: Student, teacher, prompts and decoder; the student is the image encoder of `pair`.
     """
 
     name: str
@@ -43,7 +42,7 @@ class Run:
 
 
 def starting_point(config: Config) -> EncoderPair:
-    """Loads the encoders that a run starts from.
+    """Load the encoders that a run starts from.
 
     Raises:
         PixelClipError: See `load_model`.
@@ -58,11 +57,7 @@ def starting_point(config: Config) -> EncoderPair:
 
 
 def assemble(config: Config, pair: EncoderPair) -> PixelCLIP:
-    """All that a step needs, as the settings say.
-
-    Args:
-        config: The settings.
-        pair: The encoders to start from.
+    """Build the method's model around the encoders.
 
     Raises:
         PixelClipError: See `PixelCLIP` and `read_words`.
@@ -85,33 +80,12 @@ def assemble(config: Config, pair: EncoderPair) -> PixelCLIP:
     )
 
 
-def restore_weights(model: nn.Module, saved: checkpoint.Saved) -> None:
-    """Puts a checkpoint's tensors into a model; the frozen text tower is not among them.
-
-    Raises:
-        ConfigError: They are another model's.
-    """
-    weights = {k.removeprefix("model."): v for k, v in saved.state.items() if k.startswith("model.")}
-    what = f"the checkpoint of step {saved.step} is of another model"
-    try:
-        report = model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:  # another shape; the first line is a title
-        raise ConfigError(f"{what}: {str(error).splitlines()[1].strip()}") from error
-    missing = [key for key in report.missing_keys if not key.startswith("text.")]
-    if missing or report.unexpected_keys:
-        example = [*missing, *report.unexpected_keys][0]
-        raise ConfigError(
-            f"{what}: it lacks {len(missing)} tensors and has {len(report.unexpected_keys)} others, "
-            f"such as {example}"
-        )
-
-
 def open_run(folder: Path, **overrides: Any) -> Run:
-    """Opens the newest checkpoint of a run, on the CPU.
+    """Open the newest checkpoint of a run, on the CPU.
 
     Args:
-        folder: The run's folder, which ``training/train.py`` wrote.
-        overrides: Settings that win over the run's: files that have moved since. None is no override.
+        folder: The run's folder, written by ``training/train.py``.
+        overrides: Settings that replace the run's, for files that have moved. None keeps the run's setting.
 
     Raises:
         CheckpointError: There is no checkpoint, or it or the model's weights cannot be used.
@@ -121,7 +95,7 @@ def open_run(folder: Path, **overrides: Any) -> Run:
     if saved is None:
         raise CheckpointError(
             f"there is no checkpoint in {folder}; expected step-N.json, step-N.weights.safetensors and "
-            "step-N.state.safetensors, which training/train.py writes"
+            "step-N.state.safetensors, written by training/train.py"
         )
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
@@ -138,25 +112,19 @@ def open_run(folder: Path, **overrides: Any) -> Run:
         raise ConfigError(f"{folder}: {error}") from error
     except CheckpointError as error:
         raise CheckpointError(
-            f"the run {folder} began from the model {config.model}: {error}. "
-            "If a file of it has moved, say where to: --model, --checkpoint"
+            f"the run {folder} started from the model {config.model}: {error}. "
+            "If its files have moved, give --model or --checkpoint"
         ) from error
-    return Run(
-        name=folder.resolve().name,
-        step=saved.step,
-        config=config,
-        start=start,
-        pair=pair,
-        model=model.eval(),
-    )
+    name = folder.resolve().name
+    return Run(name=name, step=saved.step, config=config, start=start, pair=pair, model=model.eval())
 
 
 def with_weights(run: Run, weights: Path) -> EncoderPair:
-    """The run's encoders with other weights, such as those that ``training/average.py`` wrote.
+    """Return the run's encoders with other weights, for example those of ``training/average.py``.
 
     Args:
         run: The run.
-        weights: What ``export/to_onnx.py --checkpoint`` takes for its model.
+        weights: A file that ``export/to_onnx.py --checkpoint`` takes for the run's model.
 
     Raises:
         CheckpointError: The file cannot be read, or is of another model.

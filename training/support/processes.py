@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -9,10 +10,15 @@ from typing import Any
 
 from pixelclip_sdk.errors import PixelClipError
 
-__all__ = ["SPAWN", "pool_of"]
+__all__ = ["SPAWN", "available_cores", "pool_of"]
 
 SPAWN = multiprocessing.get_context("spawn")
 """Spawned: a process that is forked after torch started its threads or CUDA may hang."""
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

@@ -25,8 +25,10 @@ from pixelclip_sdk import PixelClipError, Vocabulary
 from pixelclip_sdk.support.files import atomic_write
 from training.evaluate import Job, evaluate
 from training.evaluation.datasets import load_dataset
-from training.evaluation.open_model import Source
-from training.evaluation.protocols import Whole
+from training.evaluation.open_model import Source, open_model
+from training.evaluation.protocols import Whole, segment
+from training.figures.grid import draw_grid
+from training.figures.layout import save_png
 from training.masks.region_maps import RegionMaps
 from training.masks.write import make_masks
 from training.models.load import load_model
@@ -37,7 +39,6 @@ from training.train import train
 from training.world import tables
 from training.world.catalogue import CLASSES, STUFF
 from training.world.contrast import read_pairs, top1, train_contrast
-from training.world.picture import draw_scenes
 from training.world.scenes import write_scenes
 
 __all__ = ["ABLATIONS", "SWEEPS", "Sizes", "experiment", "main"]
@@ -185,17 +186,18 @@ def _source(weights: Path, prompts: str = "ensemble") -> Source:
     return Source(name=str(MODEL), checkpoint=weights, imgsz=(IMGSZ, IMGSZ), prompts=prompts, device="cpu")
 
 
-def _picture(out: Path, seed: int, file: Path) -> None:
-    """Held-out scenes by the first seed's models."""
+def _draw_picture(out: Path, seed: int, file: Path) -> None:
+    """Draw held-out scenes segmented by the first seed's models."""
     home = out / f"seed-{seed}"
     tuned = max((home / "pixelclip").glob("step-*.weights.safetensors"))
     data = load_dataset("folder", out / "world" / "test", classes=list(CLASSES))
-    models = {
-        "CLIP": _source(home / "clip.safetensors"),
-        "PixelCLIP": _source(tuned),
-    }
-    with atomic_write(file) as temporary:
-        draw_scenes(data, models, count=6).quantize(128).save(temporary, optimize=True)
+    photos, truths = zip(*(data.pair(index) for index in range(6)), strict=True)
+    predictions = {}
+    for name, weights in {"CLIP": home / "clip.safetensors", "PixelCLIP": tuned}.items():
+        model = open_model(_source(weights), data.classes)
+        text = model.vocabulary.embeddings
+        predictions[name] = [segment(Whole(), photo, text, model.backend, model.spec) for photo in photos]
+    save_png(draw_grid(photos, predictions, CLASSES, truths)[0], file)
 
 
 def _whole_images(weights: Path, folder: Path) -> dict[str, float]:
@@ -231,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         swept = experiment(options.out, Sizes(), seeds=options.seeds[:1], runs=sweeps, split=options.split)
         scores += [score for score in swept if score["run"] != "CLIP"]
         if options.picture:
-            _picture(options.out, options.seeds[0], options.picture)
+            _draw_picture(options.out, options.seeds[0], options.picture)
     except (PixelClipError, OSError) as error:
         print(f"experiments: {error}", file=sys.stderr)
         return 1

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,53 @@ def test_damaged_and_foreign_files_are_named(tmp_path):
     for name in ("cut", "flipped", "text", "empty", "foreign", "pickle", "missing"):
         with pytest.raises(ImageError, match=name):
             read_masks(tmp_path / f"{name}.npz")
+
+
+def peak_memory(function):
+    """Largest number of bytes that numpy and Python allocate in a call."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"labels": np.zeros((2**14, 2**13), np.uint16)}, "arrays of 268 MB; expected at most 134 MB"),
+        ({"masks": np.zeros((2**15, 8, 2**7), np.uint8), "shape": np.array([2**15, 8, 2**10])}, None),
+        (
+            {"labels": np.arange(2**16, dtype=np.uint16).reshape(256, 256)},
+            "65535 masks of 256×256 pixels",
+        ),
+    ],
+)
+def test_files_that_need_gigabytes_are_refused_before_they_are_read(tmp_path, arrays, message):
+    file = tmp_path / "large.npz"
+    np.savez_compressed(file, **arrays)
+    del arrays
+    assert file.stat().st_size < 1e6
+
+    def read():
+        if message is None:  # the arrays are within bounds, the pixels sampled from them are not
+            steps = (np.arange(256) + 0.5) / 256
+            with pytest.raises(ImageError, match=r"32768 masks of 256×256 pixels need 2\.1 GB"):
+                read_masks(file, at=(steps, steps))
+        else:
+            with pytest.raises(ImageError, match=message):
+                read_masks(file)
+
+    assert peak_memory(read) < 2e8
+
+
+def test_masks_that_could_not_be_read_are_not_written(tmp_path):
+    with pytest.raises(ImageError, match=r"arrays of 268 MB.*smaller --side"):
+        write_masks(tmp_path / "large.npz", np.broadcast_to(np.uint8(1), (2**14, 2**13)))
+    with pytest.raises(ImageError, match=r"4096 masks of 1024×1024 pixels need 4\.3 GB"):
+        write_masks(tmp_path / "large.npz", np.broadcast_to(np.True_, (4096, 1024, 1024)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_flipped_bit_is_harmless_or_named(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pixelclip_sdk import ImageError, OutputError, PixelClipError
-from training.make_masks import _workers, main
+from training.make_masks import _default_workers, main
 from training.masks.format import read_masks
 from training.masks.region_maps import RegionMaps
 from training.masks.superpixels import Slic
@@ -70,7 +70,7 @@ def test_masks_of_other_settings_are_not_mixed(photos, tmp_path):
     make_masks(Slic(segments=20), photos, out, progress=False)
     before = contents(out)
     for source, side in ((Slic(segments=21), 512), (Slic(segments=20), 100), (RegionMaps(photos), 512)):
-        with pytest.raises(PixelClipError, match=r"holds masks made with .*'segments': 20.*Choose another"):
+        with pytest.raises(PixelClipError, match=r"has masks made with .*'segments': 20.*Choose another"):
             make_masks(source, photos, out, short_side=side, progress=False)
     assert contents(out) == before
 
@@ -117,7 +117,7 @@ def test_two_photos_may_not_share_a_file(photos):
 def test_folders_without_photos_are_refused(tmp_path):
     with pytest.raises(ImageError, match="is no folder"):
         find_photos(tmp_path / "none")
-    with pytest.raises(ImageError, match="has no photos"):
+    with pytest.raises(ImageError, match="has no image files"):
         find_photos(tmp_path)
 
 
@@ -155,7 +155,7 @@ def test_the_command(photos, tmp_path, capsys):
     arguments = ["--images", str(photos), "--out", str(tmp_path / "m"), "--workers", "1"]
     assert main(["felzenszwalb", *arguments, "--side", "64", "--min-size", "50"]) == 0
     out = capsys.readouterr().out
-    assert "masks of 4 photos (4 made now); skipped 0 without masks, 1 corrupt" in out
+    assert "masks of 4 photos (4 new); skipped 0 without masks, 1 corrupt" in out
     assert "b/broken.jpg: " in out
     assert main(["felzenszwalb", *arguments, "--side", "65", "--min-size", "50"]) == 1
     assert "Choose another folder" in capsys.readouterr().err
@@ -198,8 +198,8 @@ def test_networks_get_a_process_a_gpu(monkeypatch, gpus, expected):
     from training.masks.sam import SAM
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert _workers(DinoKMeans()) == _workers(SAM("vit_b", Path("sam.pth"))) == expected
-    assert _workers(Slic()) == len(os.sched_getaffinity(0))
+    assert _default_workers(DinoKMeans()) == _default_workers(SAM("vit_b", Path("sam.pth"))) == expected
+    assert _default_workers(Slic()) == len(os.sched_getaffinity(0))
 
 
 def test_the_n_th_process_takes_the_n_th_gpu(monkeypatch):

@@ -65,7 +65,7 @@ PAPER = {
     "precision": "fp32",
     "device": "auto",
     "seed": 0,
-    "workers": 4,
+    "workers": None,
     "save_every": 500,
     "keep": 2,
     "log_every": 20,
@@ -105,7 +105,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     ("text", "message"),
     [
         ("step: 5", "Did you mean steps"),
-        ("zzz: 5", "Known are: images"),
+        ("zzz: 5", "Known settings: images"),
         ("steps: 5.5", "steps is 5.5; expected int"),
         ("steps: true", "expected int"),
         ("steps: 0", "expected more than 0"),
@@ -146,7 +146,7 @@ def test_bad_overrides_are_refused(tmp_path):
 
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(ConfigError, match="holds list"):
+    with pytest.raises(ConfigError, match="contains list"):
         load_config(tmp_path / "list.yaml")
     with pytest.raises(ConfigError, match=r"missing\.yaml"):
         load_config(tmp_path / "missing.yaml")

@@ -14,7 +14,7 @@ from pixelclip_sdk.errors import OutputError
 from pixelclip_sdk.words.vocabulary import read_classes
 from training.evaluation.datasets import load_dataset
 from training.masks.format import read_masks
-from training.runs.watch import Watch
+from training.runs.progress import Progress
 from training.world import experiments
 from training.world.captions import Mention, caption
 from training.world.catalogue import CLASSES, GROUNDS, STUFF, THINGS
@@ -158,7 +158,7 @@ def test_a_signal_in_a_run_stops_the_command_and_half_a_run_has_no_score(tmp_pat
     monkeypatch.setattr(experiments, "SWEEPS", {})
     command = ["--out", str(tmp_path), "--seeds", "0"]
     with monkeypatch.context() as patch:
-        patch.setattr(Watch, "step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(Progress, "report_step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         assert experiments.main(command) == 130
     assert "stopped; the same command goes on" in capsys.readouterr().err
     score = tmp_path / "seed-0" / "pixelclip" / "test.json"

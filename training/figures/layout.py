@@ -1,0 +1,142 @@
+"""Photos and label maps in rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pixelclip_sdk.postprocess import label_dtype, unknown_label
+from pixelclip_sdk.support.files import atomic_write
+from pixelclip_sdk.support.packages import imported
+from pixelclip_sdk.visualize import draw_overlay
+
+__all__ = ["add_legend", "literal", "new_figure", "overlay", "photo_grid", "save_png", "show"]
+
+UInt8Array = npt.NDArray[np.uint8]
+
+_TILE = 3.4  # inches
+_TILE_PX = 480
+_HEADING = 0.6  # inches
+_LEGEND_LINE = 0.25  # inches
+_LEGEND_COLUMN = 2.0  # inches
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty `matplotlib.figure.Figure`, without pyplot's global state.
+
+    Args:
+        width: In inches.
+        height: In inches.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+    """
+    figure = imported("matplotlib.figure").Figure((width, height), dpi=110, layout="constrained")
+    imported("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    return figure
+
+
+def photo_grid(headings: Sequence[str], photos: Sequence[UInt8Array], *, legend: int = 0) -> tuple[Any, Any]:
+    """Return a figure with one row per photo and one column per heading.
+
+    Args:
+        headings: Text above each column.
+        photos: `(H, W, 3)` each; each row has the aspect of its photo.
+        legend: Number of entries of a legend under the grid that the height must allow for.
+
+    Returns:
+        The figure and its axes, `(rows, columns)`.
+    """
+    heights = [max(_TILE * photo.shape[0] / photo.shape[1], 0.2) for photo in photos]
+    width = _TILE * len(headings)
+    lines = -(-legend // _legend_columns(width))
+    figure = new_figure(width, sum(heights) + _HEADING + 0.2 * len(photos) + _LEGEND_LINE * lines)
+    axes = figure.subplots(
+        len(photos),
+        len(headings),
+        squeeze=False,
+        gridspec_kw={"height_ratios": [max(h, 0.1) for h in heights]},
+    )
+    for tile in axes.flat:
+        tile.set(xticks=(), yticks=())
+        tile.spines[:].set_visible(False)
+    for tile, heading in zip(axes[0], headings, strict=True):
+        tile.set_title(literal(heading), fontsize=11)
+    return figure, axes
+
+
+def show(tile: Any, picture: UInt8Array) -> None:
+    """Draw a picture `(H, W, 3)` into one cell of the grid."""
+    tile.imshow(_resized(picture, picture.shape[:2], Image.Resampling.LANCZOS))
+
+
+def overlay(
+    photo: UInt8Array, labels: npt.NDArray[np.integer], count: int, *, opacity: float = 0.6
+) -> UInt8Array:
+    """Return a photo with its regions tinted in the colours of `palette` and outlined in white.
+
+    Args:
+        photo: `(H, W, 3)`, RGB.
+        labels: `(h, w)` of the same aspect: 0 to `count` - 1; any other value is drawn grey.
+        count: Number of labels.
+        opacity: Of the tint, 0-1.
+
+    Returns:
+        `(H', W', 3)`, RGB, as large as a tile.
+    """
+    unknown = unknown_label(count)
+    labels = np.where((labels >= 0) & (labels < count), labels, unknown)
+    small = _resized(labels.astype(np.int32), photo.shape[:2], Image.Resampling.NEAREST)
+    image = _resized(photo, photo.shape[:2], Image.Resampling.LANCZOS)
+    classes = small.astype(label_dtype(count))
+    return np.asarray(draw_overlay(image, classes, [""] * count, {}, unknown, opacity=opacity, legend=False))
+
+
+def add_legend(parent: Any, entries: Sequence[tuple[str, npt.NDArray[np.uint8]]]) -> None:
+    """Add names beside their colours, under the grid or under one tile.
+
+    Args:
+        parent: The figure or one of its axes.
+        entries: Text and RGB colour of each.
+    """
+    if not entries:
+        return
+    patch = imported("matplotlib.patches").Patch
+    handles = [patch(color=colour / 255, label=literal(text)) for text, colour in entries]
+    if hasattr(parent, "get_size_inches"):
+        columns = _legend_columns(parent.get_size_inches()[0])
+        parent.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=9)
+    else:
+        place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "borderaxespad": 0.2}
+        parent.legend(handles=handles, **place, ncols=2, frameon=False, fontsize=7)
+
+
+def save_png(figure: Any, path: Path) -> None:
+    """Write a figure; equal figures give equal files.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def literal(text: str) -> str:
+    """Return text that matplotlib does not read as a formula."""
+    return text.replace("$", r"\$")
+
+
+def _legend_columns(width: float) -> int:
+    return max(int(width / _LEGEND_COLUMN), 1)
+
+
+def _resized(picture: npt.NDArray[Any], size: Sequence[int], method: Image.Resampling) -> npt.NDArray[Any]:
+    """Return a picture at the tile's size for a photo of `size` (H, W)."""
+    scale = _TILE_PX / max(size)
+    height, width = (max(round(length * scale), 1) for length in size)
+    return np.asarray(Image.fromarray(picture).resize((width, height), method))

@@ -1,0 +1,106 @@
+"""Progress bar, log lines, ``log.jsonl`` and TensorBoard curves of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from pixelclip_sdk.support.files import atomic_write
+from training.data.photos import Batch
+from training.runs.config import Config
+from training.support import distributed
+
+__all__ = ["Progress"]
+
+_log = logging.getLogger(__name__)
+
+
+class Progress:
+    """Reports the steps of a run. Only the first process writes files and shows a bar.
+
+    Args:
+        config: The run's settings.
+        first: Number of steps that were done before.
+    """
+
+    def __init__(self, config: Config, first: int) -> None:
+        self.config, self.first = config, first
+        self.started = time.monotonic()
+        self.skipped_files: set[str] = set()
+        self.is_first = distributed.rank() == 0
+        # disable=None shows the bar on a terminal only.
+        self.bar = tqdm(
+            initial=first, total=config.steps, unit="step", disable=None if self.is_first else True
+        )
+        self.tensorboard: Any = None
+        self.file = config.out / "log.jsonl"
+        if self.is_first:
+            self._drop_lines_after(first)
+            self.tensorboard = self._open_tensorboard()
+
+    def report_skipped(self, batch: Batch) -> None:
+        """Log each file that could not be used, once."""
+        for reason in batch.skipped:
+            if reason not in self.skipped_files:
+                self.skipped_files.add(reason)
+                _log.warning("skipped, %d so far: %s", len(self.skipped_files), reason)
+
+    def report_step(self, done: int, values: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
+        """Report one step.
+
+        Args:
+            done: Number of steps done.
+            values: Scalars by name.
+            rates: Learning rates by name; they go to the files only.
+        """
+        self.bar.update()
+        config = self.config
+        if not self.is_first or (done % config.log_every and done != config.steps):
+            return
+        numbers = {name: float(value) for name, value in values.items()}
+        pace = (time.monotonic() - self.started) / (done - self.first)
+        left = tqdm.format_interval(pace * (config.steps - done))
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        _log.info("step %d/%d  %s  %.2f s/step  %s left", done, config.steps, shown, pace, left)
+        numbers |= rates
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": done, **numbers}) + "\n")
+        if self.tensorboard is not None:
+            for name, value in numbers.items():
+                self.tensorboard.add_scalar(name, value, done)
+
+    def close(self) -> None:
+        """Close the bar and TensorBoard's file."""
+        self.bar.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+
+    def _drop_lines_after(self, step: int) -> None:
+        """Remove log lines of steps after the checkpoint; a killed run may have logged them."""
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        kept = []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # The last line of a killed run may be cut off.
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        with atomic_write(self.file) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+    def _open_tensorboard(self) -> Any:
+        """Return TensorBoard's writer; None, with a warning, if TensorBoard is not installed."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ModuleNotFoundError as error:
+            _log.warning(
+                "no TensorBoard curves: %s. Install it: pip install tensorboard. log.jsonl has all numbers.",
+                error,
+            )
+            return None
+        return SummaryWriter(str(self.config.out / "tensorboard"), purge_step=self.first)

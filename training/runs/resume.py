@@ -1,0 +1,127 @@
+"""State that a run saves in order to continue, and the checks before it continues.
+
+A run may only continue with equal settings, start weights and photos, because it must end with the weights of
+an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.method.pixelclip import PixelCLIP
+from training.runs.checkpoint import Saved, weights_file
+from training.runs.config import Config, ConfigError
+
+__all__ = ["check_inputs", "check_settings", "plain_settings", "restore", "restore_weights", "state_of"]
+
+# Settings that do not change the result. Photos and weights may move; their contents are compared.
+_FREE = {
+    *("images", "masks", "checkpoint", "out", "device", "workers"),
+    *("save_every", "keep", "log_every", "offline"),
+}
+
+
+def plain_settings(config: Config) -> dict[str, Any]:
+    """Return the settings as JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def check_settings(config: Config, saved: Saved) -> None:
+    """Check that the settings are those of the saved run.
+
+    Raises:
+        ConfigError: A setting that changes the result differs.
+    """
+    before, now = saved.notes["config"], plain_settings(config)
+    changed = [name for name in now if name not in _FREE and now[name] != before.get(name)]
+    if not changed:
+        return
+    listed = ", ".join(f"{name} was {before.get(name)!r} and is {now[name]!r}" for name in changed)
+    advice = "Use the old values, or give another out=FOLDER to start a new run"
+    if changed == ["steps"]:
+        advice = (
+            "The learning rates follow a cosine over all steps, so the length of a run is fixed. To train "
+            f"further, start a new run from its weights: checkpoint={weights_file(config.out, saved.step)} "
+            "out=FOLDER"
+        )
+    raise ConfigError(f"{config.out} holds a run with other settings: {listed}. {advice}.")
+
+
+def check_inputs(config: Config, photos: Mapping[str, Any], start: str | None, saved: Saved) -> None:
+    """Check that photos and start weights are those of the saved run.
+
+    Args:
+        config: The settings.
+        photos: ``count`` and ``sha256`` of the list of photos.
+        start: SHA-256 of the start weights.
+        saved: The checkpoint.
+
+    Raises:
+        ConfigError: They differ.
+    """
+    advice = "Restore them, or give another out=FOLDER to start a new run."
+    if saved.notes["start"] != start:
+        raise ConfigError(
+            f"{config.out} holds a run with other start weights than {config.checkpoint or config.model}. "
+            f"{advice}"
+        )
+    before = saved.notes["photos"]
+    if before != photos:
+        raise ConfigError(
+            f"{config.out} holds a run over {before['count']} photos with masks; {config.images} with "
+            f"{config.masks} has {photos['count']}, or other names. {advice}"
+        )
+
+
+def state_of(model: PixelCLIP, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return all tensors that a step changes; the frozen text tower is not among them."""
+    state = {f"model.{k}": v for k, v in model.state_dict().items() if not k.startswith("text.")}
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for parameter, moments in optimiser.state.items():
+        state |= {f"optimiser.{names[parameter]}.{key}": value for key, value in moments.items()}
+    return state
+
+
+def restore(
+    model: PixelCLIP, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, saved: Saved
+) -> None:
+    """Load the tensors of `state_of` and the state of the scaler.
+
+    Raises:
+        ConfigError: The checkpoint is of another model.
+    """
+    restore_weights(model, saved)
+    for name, parameter in model.named_parameters():
+        prefix = f"optimiser.{name}."
+        moments = {k.removeprefix(prefix): v for k, v in saved.state.items() if k.startswith(prefix)}
+        if moments:  # AdamW keeps its step count on the CPU.
+            optimiser.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
+            }
+    scaler.load_state_dict(saved.notes["scaler"])
+
+
+def restore_weights(model: nn.Module, saved: Saved) -> None:
+    """Load a checkpoint into a model; the frozen text tower keeps its weights.
+
+    Raises:
+        ConfigError: The checkpoint is of another model.
+    """
+    weights = {k.removeprefix("model."): v for k, v in saved.state.items() if k.startswith("model.")}
+    problem = f"the checkpoint of step {saved.step} is of another model"
+    try:
+        keys = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # A shape differs. The first line of the message is a title.
+        raise ConfigError(f"{problem}: {str(error).splitlines()[1].strip()}") from error
+    missing = [key for key in keys.missing_keys if not key.startswith("text.")]
+    if missing or keys.unexpected_keys:
+        raise ConfigError(
+            f"{problem}: {len(missing)} tensors are missing and {len(keys.unexpected_keys)} are unknown, "
+            f"for example {[*missing, *keys.unexpected_keys][0]}"
+        )
