@@ -1,4 +1,4 @@
-"""The paper's augmentations. They draw from torch's global generator, which the caller seeds."""
+"""The paper's augmentations. They use torch's global generator; the caller seeds it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,22 +10,22 @@ from torchvision.transforms.v2 import functional as F
 
 __all__ = ["Crop", "Cut", "random_crop", "random_cut", "strengthen", "take", "vary"]
 
-# What SSD (Liu et al. 2016) does to colours, in the amounts of detectron2's ColorAugSSDTransform, which the
-# official code uses.
+# Colour augmentation of SSD (Liu et al. 2016) with the ranges of detectron2's ColorAugSSDTransform, as in the
+# official code.
 _BRIGHTNESS = (-32.0, 32.0)  # added, of 255
-_CONTRAST = (0.5, 1.5)  # a factor about black, not about the mean
+_CONTRAST = (0.5, 1.5)  # a factor; the fixed point is black, not the mean
 _SATURATION = (0.5, 1.5)  # a factor of HSV's S
 _HUE = (-0.1, 0.1)  # of a full turn: 18 of OpenCV's 180
 _STRENGTHEN = v2.Compose(
     [v2.RandomApply([v2.ColorJitter(0.5, 0.5, 0.5, 0.25)], p=0.8), v2.RandomGrayscale(p=0.2)]
 )
-_BLUR_PX = (0.1, 2.0)  # deviation, in pixels of the crop before it is brought to the encoder's size
-_CUT = (0.1, 0.5)  # sides of the cut-out, as shares of the picture's
+_BLUR_PX = (0.1, 2.0)  # standard deviation, in pixels of the crop before resizing
+_CUT = (0.1, 0.5)  # sides of the cut-out, as shares of the image's
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of a picture, in its pixels."""
+    """A square of an image, in pixels."""
 
     top: int
     left: int
@@ -35,47 +35,40 @@ class Crop:
 
 @dataclass(frozen=True)
 class Cut:
-    """A rectangle, as shares of height and width."""
+    """A rectangle, in shares of height and width."""
 
     top: float
     left: float
     height: float
     width: float
 
-    def of(self, pictures: Tensor, value: Any) -> Tensor:
-        """A copy of `pictures`, `[..., H, W]`, with `value` in the rectangle."""
-        height, width = pictures.shape[-2:]
+    def of(self, images: Tensor, value: Any) -> Tensor:
+        """Return a copy of `images`, `[..., H, W]`, with `value` in the rectangle."""
+        height, width = images.shape[-2:]
         rows = slice(round(self.top * height), round((self.top + self.height) * height))
         columns = slice(round(self.left * width), round((self.left + self.width) * width))
-        cut = pictures.clone()
+        cut = images.clone()
         cut[..., rows, columns] = value
         return cut
 
 
 def random_crop(height: int, width: int, share: float) -> Crop:
-    """A random square.
-
-    Args:
-        height: Of the picture.
-        width: Of the picture.
-        share: The square's side as a share of the short side, at most 1.
-    """
+    """Return a random square with a side of `share` (at most 1) of the image's short side."""
     side = max(round(min(height, width) * share), 1)
     top, left = (int(torch.randint(size - side + 1, ())) for size in (height, width))
     return Crop(top, left, side, flipped=bool(torch.rand(()) < 0.5))
 
 
 def take(image: Tensor, crop: Crop, size: int) -> Tensor:
-    """The crop of a picture uint8 `[3, H, W]`, brought to `[3, size, size]`."""
+    """Crop an image, uint8 `[3, H, W]`, and resize the crop to `[3, size, size]`."""
     square = F.resized_crop(image, crop.top, crop.left, crop.side, crop.side, [size, size], antialias=True)
     return F.horizontal_flip(square) if crop.flipped else square
 
 
 def vary(image: Tensor) -> Tensor:
-    """Light and colours a little different: uint8 `[3, H, W]`, for teacher and student alike.
+    """Change brightness, contrast, saturation and hue of an image, uint8 `[3, H, W]`.
 
-    Brightness comes first; contrast before or after saturation and hue, by a coin. Each is left out half of
-    the time.
+    Each change has a probability of one half. Brightness is first; contrast is second or last.
     """
     steps = [(_contrasted, _CONTRAST), (_saturated, _SATURATION), (_turned, _HUE)]
     if _coin():
@@ -92,7 +85,7 @@ def _coin() -> bool:
 
 
 def _brightened(pixels: Tensor, amount: float) -> Tensor:
-    """Float `[3, H, W]` in 0-255, as in the functions below."""
+    """Add to an image, float `[3, H, W]` in 0-255; so in the functions below."""
     return (pixels + amount).clamp(0, 255)
 
 
@@ -101,23 +94,23 @@ def _contrasted(pixels: Tensor, factor: float) -> Tensor:
 
 
 def _saturated(pixels: Tensor, factor: float) -> Tensor:
-    """HSV's saturation times a factor, at most 1; hue and value stay.
+    """Multiply HSV's saturation, up to 1; hue and value stay.
 
-    S is the share of the largest channel that the smallest lacks: all distances from the largest grow alike.
+    Saturation is proportional to the distance of the other channels from the largest, so these are scaled.
     """
     value = pixels.amax(0, keepdim=True)
     distance = value - pixels
-    most = value / distance.amax(0, keepdim=True).clamp(min=1e-6)  # S would be 1
-    return value - distance * most.clamp(max=factor)
+    largest_factor = value / distance.amax(0, keepdim=True).clamp(min=1e-6)  # saturation 1
+    return value - distance * largest_factor.clamp(max=factor)
 
 
 def _turned(pixels: Tensor, turn: float) -> Tensor:
-    """HSV's hue, by a share of a full turn in -0.5…0.5."""
+    """Rotate HSV's hue by a share of a full turn, -0.5…0.5."""
     return 255 * F.adjust_hue(pixels / 255, turn)
 
 
 def strengthen(image: Tensor, scale: float) -> Tensor:
-    """What the student sees beyond that, but for the cut-out: jitter, greyscale, blur.
+    """Apply the student's stronger augmentation, except the cut-out: jitter, greyscale and blur.
 
     Args:
         image: uint8 `[3, H, W]`.
@@ -126,14 +119,14 @@ def strengthen(image: Tensor, scale: float) -> Tensor:
     image = _STRENGTHEN(image)
     if torch.rand(()) < 0.5:
         sigma = float(torch.empty(()).uniform_(*_BLUR_PX)) * scale
-        # Torch reflects at the borders, which reaches no further than the picture.
+        # Torch pads by reflection, which needs a radius smaller than the image.
         radius = min(int(3 * sigma + 0.5), min(image.shape[-2:]) - 1)
         image = F.gaussian_blur(image, kernel_size=2 * radius + 1, sigma=sigma)
     return image
 
 
 def random_cut() -> Cut:
-    """A rectangle somewhere in the picture. Masks lose it too: nobody can say what is hidden there."""
+    """Return a random rectangle to cut out. Masks lose it too, because its content is hidden."""
     height, width = (float(torch.empty(()).uniform_(*_CUT)) for _ in range(2))
     top, left = float(torch.rand(())) * (1 - height), float(torch.rand(())) * (1 - width)
     return Cut(top, left, height, width)

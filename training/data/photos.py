@@ -1,7 +1,7 @@
-"""Photos with masks but without labels, the same in every run.
+"""Photos with masks and without labels, in an order that every run repeats.
 
-What a sample looks like depends on (seed, epoch, index) and what a batch holds on (seed, step) alone: not on
-the number of workers or processes, nor on where a run was interrupted.
+A sample depends on (seed, epoch, index) and a batch on (seed, step) alone: not on the number of workers or
+processes, nor on interruptions.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ __all__ = ["Batch", "MaskedPhotos", "Order", "Sample", "collate", "find_pairs", 
 _log = logging.getLogger(__name__)
 
 _SHOWN = 5  # names in a message
-_TRIES = 16  # files that may be unreadable one after the other
+_TRIES = 16  # consecutive unreadable files before an error
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One photo, augmented.
+    """One augmented photo.
 
     Attributes:
-        image: uint8 `[3, S, S]`, RGB, what the teacher sees.
-        student_image: The same with stronger augmentation.
-        masks: bool `[M, R, R]`, the masks in this crop, none empty.
+        image: uint8 `[3, S, S]`, RGB, for the teacher.
+        student_image: The same crop with stronger augmentation.
+        masks: bool `[M, R, R]`, the masks in this crop; none is empty.
         name: The photo's path under its folder.
-        skipped: Why files before it could not be used.
+        skipped: Errors of files that were skipped before it.
     """
 
     image: Tensor
@@ -55,15 +55,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples together; see `Sample`.
+    """Several samples; see `Sample`.
 
     Attributes:
         images: uint8 `[N, 3, S, S]`.
         student_images: uint8 `[N, 3, S, S]`.
-        masks: bool `[M, R, R]`, one photo's after the other's.
-        counts: How many masks each photo has, `[N]`.
+        masks: bool `[M, R, R]`, photo after photo.
+        counts: Number of masks of each photo, `[N]`.
         names: `[N]`.
-        skipped: Why files could not be used.
+        skipped: Errors of files that were skipped.
     """
 
     images: Tensor
@@ -74,24 +74,20 @@ class Batch:
     skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device; from pinned memory to a GPU the copies run beside what follows."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
+        """Copy to a device; copies from pinned memory to a GPU are asynchronous."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
 
     def pin_memory(self) -> Batch:
-        """The same in memory that a GPU reads by itself; torch's DataLoader asks for it."""
-        return self._each(Tensor.pin_memory)
+        """Copy to pinned memory; called by torch's DataLoader."""
+        return self._map(Tensor.pin_memory)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return replace(
-            self,
-            images=change(self.images),
-            student_images=change(self.student_images),
-            masks=change(self.masks),
-        )
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        names = ("images", "student_images", "masks")
+        return replace(self, **{name: function(getattr(self, name)) for name in names})
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples → batch."""
+    """Combine samples into a batch."""
     return Batch(
         images=torch.stack([sample.image for sample in samples]),
         student_images=torch.stack([sample.student_image for sample in samples]),
@@ -106,16 +102,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
 def reading(
     photos: MaskedPhotos, order: Order, *, workers: int, pin_memory: bool
 ) -> Iterator[Iterator[Batch]]:
-    """Batches, read ahead by other processes, which end with the block.
+    """Yield an iterator over batches, loaded ahead by worker processes that end with the block.
 
     Args:
         photos: The samples.
-        order: Which of them make a batch.
-        workers: Processes; 0 to read in this one.
-        pin_memory: Where a GPU reads by itself.
+        order: The samples of each batch.
+        workers: Number of worker processes; 0 loads in this process.
+        pin_memory: Whether to pin memory, for a GPU.
 
     Yields:
-        The batches. Getting one raises ImageError where photos cannot be used; see `MaskedPhotos`.
+        The batches. The iterator raises ImageError if photos cannot be used; see `MaskedPhotos`.
     """
     loader = DataLoader(
         _Outcomes(photos),
@@ -129,12 +125,12 @@ def reading(
     try:
         yield map(_raised, outcomes)
     finally:
-        if workers:  # Else Python would end them at its own end, by the signal that they ignore, and wait.
+        if workers:  # Otherwise Python would wait at exit for workers that ignore its signal.
             outcomes._shutdown_workers()
 
 
 class _Outcomes(Dataset["Sample | ImageError"]):
-    """Samples, and errors as values: one that a process raises comes with all its traceback as message."""
+    """Returns errors as values, because the DataLoader puts a worker's traceback into the message."""
 
     def __init__(self, photos: MaskedPhotos) -> None:
         self.photos = photos
@@ -159,25 +155,25 @@ def _raised(outcome: Batch | ImageError) -> Batch:
 
 
 def _ignore_signals(_: int) -> None:
-    """For processes that read photos: a signal to all must not cost the step that is to be saved."""
+    """Let workers ignore signals, so that the main process can finish and save its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def find_pairs(images: Path, masks: Path) -> list[str]:
-    """The photos that have a file of masks: paths under `images`, sorted; the others are counted in the log.
+    """Return the photos with a file of masks, as sorted paths under `images`; log the others.
 
     Raises:
-        ImageError: A folder does not exist, or nothing in them belongs together.
+        ImageError: A folder does not exist, or no photo has masks.
     """
-    for folder, what in ((images, "photos"), (masks, "masks, which training/make_masks.py writes")):
+    for folder, content in ((images, "photos"), (masks, "masks of training/make_masks.py")):
         if not folder.is_dir():
-            raise ImageError(f"{folder} is no folder; expected one with {what}")
+            raise ImageError(f"{folder} is no folder; expected a folder of {content}")
     photos = {path.relative_to(images).as_posix() for path in files_below(images, image_suffixes())}
     masked = {path.relative_to(masks).with_suffix("").as_posix() for path in files_below(masks, {".npz"})}
     pairs = sorted(photo for photo in photos if _stem(photo) in masked)
-    _tell("photos without masks", sorted(photos - set(pairs)))
-    _tell("masks without a photo", sorted(masked - {_stem(photo) for photo in photos}))
+    _log_unpaired("photos without masks", sorted(photos - set(pairs)))
+    _log_unpaired("masks without a photo", sorted(masked - {_stem(photo) for photo in photos}))
     if not pairs:
         raise ImageError(
             f"no photo under {images} ({len(photos)} photos) has masks under {masks} ({len(masked)} files): "
@@ -190,27 +186,28 @@ def _stem(photo: str) -> str:
     return photo.rpartition(".")[0]
 
 
-def _tell(what: str, names: list[str]) -> None:
+def _log_unpaired(kind: str, names: list[str]) -> None:
     if names:
         more = ", …" if len(names) > _SHOWN else ""
-        _log.warning("left out %d %s: %s%s", len(names), what, ", ".join(names[:_SHOWN]), more)
+        _log.warning("ignored %d %s: %s%s", len(names), kind, ", ".join(names[:_SHOWN]), more)
 
 
 class MaskedPhotos(Dataset[Sample]):
-    """Photos and their masks, augmented as in the paper. Its keys are (epoch, index).
+    """Photos and their masks, augmented as in the paper. Keys are (epoch, index).
+
+    Resizing, crop and resizing to the encoder's input are one resampling.
 
     Args:
-        images: The photos' folder.
-        masks: The masks' folder, of the same tree.
-        short_side: Photos are seen as if their short side had this many pixels …
-        crop: … and a square of this many of them, or of the whole short side, is cut out, which is
-        imgsz: … brought to this side, in one resampling.
+        images: Folder of the photos.
+        masks: Folder of their masks, with the same tree.
+        short_side: Short side of a photo after resizing, in pixels.
+        crop: Side of the square crop of the resized photo; at most its short side.
+        imgsz: Side S of the images.
         mask_size: Side R of the masks.
-        long_side: Where the long side would have more pixels than this, the photo is seen that much smaller.
-            None for no bound.
-        seed: Of the augmentation.
-        vary: Light and colours are changed, for teacher and student alike.
-        strong: The student's photo is augmented more than the teacher's.
+        long_side: Upper bound of the long side after resizing; None for no bound.
+        seed: Seed of the augmentation.
+        vary: Colour augmentation, for teacher and student alike.
+        strong: Stronger augmentation of the student's image.
 
     Raises:
         ImageError: See `find_pairs`.
@@ -240,21 +237,21 @@ class MaskedPhotos(Dataset[Sample]):
         return len(self.names)
 
     def digest(self) -> str:
-        """SHA-256 of the list of photos, as hexadecimal digits: what a sample's index stands for."""
+        """Return the SHA-256 of the list of photos, in hexadecimal."""
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """One sample; where a file cannot be read, the next that can.
+        """Return a sample, or the next one if its files cannot be read.
 
         Raises:
-            ImageError: Too many files in a row cannot be read.
+            ImageError: Too many consecutive files cannot be read.
         """
         epoch, index = key
         skipped: list[str] = []
         for attempt in range(min(_TRIES, len(self))):
-            place = (index + attempt) % len(self)
+            candidate = (index + attempt) % len(self)
             try:
-                sample = self._read(epoch, place)
+                sample = self._read(epoch, candidate)
             except ImageError as error:
                 skipped.append(str(error))
             else:
@@ -268,7 +265,7 @@ class MaskedPhotos(Dataset[Sample]):
         words = np.random.SeedSequence([self.seed, epoch, index]).generate_state(2)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(words[0]) << 32 | int(words[1]))
-            short, crop_px = self._seen(image.shape[1], image.shape[2])
+            short, crop_px = self._resized(image.shape[1], image.shape[2])
             crop = random_crop(image.shape[1], image.shape[2], crop_px / short)
             points = _points(crop, image.shape, self.mask_size)
             masks = torch.from_numpy(read_masks(file, at=points, photo=(image.shape[1], image.shape[2])))
@@ -277,15 +274,15 @@ class MaskedPhotos(Dataset[Sample]):
                 image = vary(image)
             student = image
             if self.strong:
-                # The blur's deviation is in pixels of the crop.
+                # The standard deviation of the blur is in pixels of the crop.
                 student, cut = strengthen(image, self.imgsz / crop_px), random_cut()
                 student = cut.of(student, 0)
                 masks = cut.of(masks, False)
-        # A mask of one pixel is noise; one of none has no mean.
+        # Masks of one pixel are noise, and empty masks have no mean.
         return Sample(image, student, masks[masks.sum((1, 2)) > 1], name)
 
-    def _seen(self, height: int, width: int) -> tuple[float, float]:
-        """A photo's short side and the crop's side, in pixels of the photo as it is seen."""
+    def _resized(self, height: int, width: int) -> tuple[float, float]:
+        """Return the short side of the resized photo and the side of the crop, in its pixels."""
         short = float(self.short_side)
         if self.long_side is not None:
             short = min(short, self.long_side * min(height, width) / max(height, width))
@@ -293,25 +290,25 @@ class MaskedPhotos(Dataset[Sample]):
 
 
 def _points(crop: Crop, shape: torch.Size, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the mask's pixels lie in the photo, as fractions of its height and width."""
+    """Return rows and columns of the mask's pixels, as fractions of the photo's height and width."""
     steps = (np.arange(size) + 0.5) / size
     columns = (crop.left + steps * crop.side) / shape[2]
     return (crop.top + steps * crop.side) / shape[1], columns[::-1] if crop.flipped else columns
 
 
 class Order(Sampler[list[tuple[int, int]]]):
-    """Which samples this process reads, batch by batch; endless photos are cut into equal steps.
+    """Keys of this process's samples, batch by batch. Shuffled epochs follow one another without gaps.
 
-    A step's samples are the same however many processes and parts share them.
+    The samples of a step do not depend on the number of processes and parts.
 
     Args:
         length: Number of photos.
-        batch: Photos in a step, over all processes; a multiple of `parts` times `world`.
-        parts: Batches that a process makes of its share in a step (gradient accumulation).
-        first: The step to begin with.
-        last: The step to end before.
-        seed: Of the shuffling.
-        rank: This process.
+        batch: Photos per step, over all processes; a multiple of `parts` times `world`.
+        parts: Batches per step and process (gradient accumulation).
+        first: First step.
+        last: Step to stop before.
+        seed: Seed of the shuffling.
+        rank: Index of this process.
         world: Number of processes.
     """
 
@@ -339,10 +336,10 @@ class Order(Sampler[list[tuple[int, int]]]):
         for step in range(self.first, self.last):
             for part in range(self.parts):
                 start = step * self.batch + (part * self.world + self.rank) * size
-                yield [self._at(place) for place in range(start, start + size)]
+                yield [self._key(position) for position in range(start, start + size)]
 
-    def _at(self, place: int) -> tuple[int, int]:
-        epoch, offset = divmod(place, self.length)
+    def _key(self, position: int) -> tuple[int, int]:
+        epoch, offset = divmod(position, self.length)
         if epoch != self._epoch:
             words = np.random.SeedSequence([self.seed, epoch]).generate_state(1)
             generator = torch.Generator().manual_seed(int(words[0]))

@@ -1,4 +1,1 @@
-"""PixelCLIP, one file for each idea of the paper, with the paper's symbols.
-
-No files, no configuration, no loop over steps: those are in `data`, `runs` and `train.py`.
-"""
+"""PixelCLIP: one module per idea of the paper, with the paper's symbols. Files and settings are elsewhere."""

@@ -1,21 +1,21 @@
-"""The light mask decoder: from a cluster's cosine map to its mask."""
+"""The mask decoder: a small network from a cluster's cosine map to its mask."""
 
 import torch
 from torch import Tensor, nn
 
 __all__ = ["MaskDecoder"]
 
-_GROUP = 16  # channels that GroupNorm norms together
+_GROUP = 16  # channels per group of GroupNorm
 
 
 class MaskDecoder(nn.Module):
-    """One channel in, one out, four times as large. Every cluster's map goes through it alone.
+    """Upsamples each cluster's map by four, one channel in and one out.
 
-    It only exists in training: it takes the work of drawing sharp borders from the encoder, whose cosines
-    then need to say no more than what is where.
+    It is used in training only: it learns sharp borders, so that the encoder need not.
 
     Args:
-        width: Channels at 2×; half of them at 4×. A multiple of 32, or less and even. 64 in PixelCLIP.
+        width: Channels at 2×; half as many at 4×. An even number up to 32, or a multiple of 32. The paper:
+            64.
     """
 
     def __init__(self, width: int = 64) -> None:
@@ -31,7 +31,7 @@ class MaskDecoder(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Mask logits.
+        """Return mask logits.
 
         Args:
             maps: float `[R, h, w]`, cosines in -1…1.
@@ -40,7 +40,7 @@ class MaskDecoder(nn.Module):
             float `[R, 4 h, 4 w]`.
         """
         first, *others = self.layers
-        # With so few channels convolutions run almost twice as fast on a CPU when a pixel's lie together.
+        # On a CPU, convolutions of few channels are almost twice as fast in channels-last order.
         x = first(maps[:, None]).contiguous(memory_format=torch.channels_last)
         for layer in others:
             x = layer(x)
@@ -48,7 +48,7 @@ class MaskDecoder(nn.Module):
 
 
 def _refine(channels: int) -> list[nn.Module]:
-    """Twice a convolution, GroupNorm, ReLU."""
+    """Two blocks of convolution, GroupNorm and ReLU."""
     return [
         layer
         for _ in range(2)

@@ -1,4 +1,4 @@
-"""Binary cross-entropy between predicted masks and targets, where there is a target."""
+"""Binary cross-entropy over the pixels that a mask covers."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,16 +11,17 @@ __all__ = ["covered_bce"]
 def covered_bce(logits: Tensor, targets: Tensor, covered: Tensor) -> Tensor:
     """Mean binary cross-entropy over the covered pixels of all processes.
 
-    A pixel that no mask covers says nothing: it belongs to some cluster, but nobody knows to which.
+    The cluster of an uncovered pixel is unknown, so it is ignored.
 
     Args:
-        logits: float `[R, H, W]`, or with more leading axes.
+        logits: float `[..., H, W]`.
         targets: bool, of the same shape.
-        covered: bool, of a shape that broadcasts to it: True where a mask says what the pixel belongs to.
+        covered: bool, broadcastable to that shape: True where a mask covers the pixel.
 
     Returns:
-        A scalar; 0 where nothing is covered, and then so are its gradients. Data-parallel training averages
-        gradients over processes: over them this is the mean of the whole batch, not a mean of means.
+        A scalar; 0, with zero gradients, if nothing is covered. Data-parallel training averages gradients
+        over
+        processes: their mean is the gradient of the mean over the whole batch.
     """
     weight = covered.to(logits.dtype).expand_as(logits)
     summed = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), weight, reduction="sum")

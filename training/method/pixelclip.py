@@ -1,8 +1,8 @@
-"""PixelCLIP's training step: photos and masks without labels in, a loss out.
+"""PixelCLIP's training step: photos and unlabelled masks in, a loss out.
 
-The paper (arXiv 2409.19846, section 3) in the order of `PixelCLIP.forward`: teacher → one feature a mask;
-class prompts → clusters; clustering; merging; student → cosine maps → mask decoder → masked cross-entropy.
-At inference nothing of this is left but the student and the text tower.
+`PixelCLIP.forward` follows section 3 of the paper (arXiv 2409.19846): the teacher gives one feature per mask,
+class prompts give the clusters, masks are clustered and merged, and the mask decoder learns the merged masks
+from the student's cosine maps. Inference needs only the student and the text tower.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 
 class PixelCLIP(nn.Module):
-    """Everything that a step needs. The student's and the text tower's parameters are the pair's own.
+    """Student, teacher, prompts and mask decoder. Student and text tower share the pair's parameters.
 
     Args:
-        pair: The encoders to start from. Its text tower is frozen here.
-        trainable: Regular expression; the parameters of the image encoder whose name it is found in train.
+        pair: The encoders to start from. The text tower is frozen.
+        trainable: Regular expression; parameters of the image encoder with a matching name are trained.
         clusters: k.
         words: l.
-        templates: What the class prompts are put into.
+        templates: Sentences around the class prompts.
         epsilon: ε of the clustering.
-        classes: What the clusters are: ``"prompts"``, the paper's; ``"words"``, prompts that stay the random
-            words they begin as; ``"vectors"``, free vectors without a text tower, which begin anywhere;
-            ``"names"``, the embeddings of `names`, which stay as they are.
-        names: The classes of ``"names"``, with synonyms; k is their number, and `words` counts for nothing.
-        clustering: False for no clusters at all: every mask is a class of its own, its vector the teacher's
-            feature of it. The paper does not say how its ablation does that; this is our reading.
-        centre: Compare with clusters centred by their own mean.
-        queue: How many masks of earlier batches are balanced along with a batch's. A small batch shows few
-            of the clusters: without a queue equal shares would press its masks into all of them.
+        classes: Kind of clusters: ``"prompts"`` as in the paper; ``"words"``, prompts that keep their random
+            initial words; ``"vectors"``, free vectors without a text tower; ``"names"``, fixed embeddings of
+            `names`.
+        names: Class names for ``"names"``, with synonyms; their number replaces k, and `words` is unused.
+        clustering: False makes every mask its own class, with the teacher's feature as its vector. The paper
+            does not describe this ablation; this is our reading.
+        centre: Centre the clusters by their mean before they are compared.
+        queue: Number of earlier masks that are balanced together with a batch. A small batch shows few
+            clusters, and balancing it alone would spread its masks over all of them.
         decoder_width: Channels of the mask decoder.
-        batch_norm: ``"frozen"`` keeps the image encoder's batch-norm statistics, ``"updated"`` moves them.
-        seed: Picks the prompts' first words, or the first vectors, and the decoder's weights.
+        batch_norm: ``"frozen"`` keeps the image encoder's batch-norm statistics, ``"updated"`` updates them.
+        seed: Seed of the initial prompts or vectors, and of the decoder's weights.
 
     Raises:
-        PixelClipError: `trainable` is no regular expression or names no parameter.
+        PixelClipError: `trainable` is no regular expression or matches no parameter, or names are missing.
         VocabularyError: A template cannot be used.
     """
 
@@ -88,7 +88,7 @@ class PixelCLIP(nn.Module):
         self.vectors: nn.Parameter | None = None
         if classes == "names":
             if not names:
-                raise PixelClipError("clusters of names need names: a list's name, a file, or the words")
+                raise PixelClipError("classes of kind names need names: a list's name, a file, or the words")
             vocabulary = Vocabulary.encode(names, TorchTextEncoder(pair, templates))
             self.vectors = nn.Parameter(torch.tensor(vocabulary.embeddings), requires_grad=False)
         elif classes == "vectors":
@@ -107,20 +107,20 @@ class PixelCLIP(nn.Module):
             )
         self.queue = queue
         if queue:
-            # The teacher's unit features, the newest first. In all processes alike.
+            # The teacher's unit features, newest first, equal in all processes.
             self.register_buffer("bank", torch.zeros(queue, pair.dim))
             self.register_buffer("banked", torch.zeros((), dtype=torch.int64))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.decoder = MaskDecoder(decoder_width)
         self.teacher = Teacher(self.student)
-        for parameter in _named(self.student, trainable):
+        for parameter in _matching(self.student, trainable):
             parameter.requires_grad_(True)
         self.epsilon, self.clustering, self.centre, self.batch_norm = epsilon, clustering, centre, batch_norm
         self.train()
 
     def train(self, mode: bool = True) -> PixelCLIP:
-        """As in torch, but the encoders stay in evaluation mode: no dropout, and batch norm only if asked."""
+        """Set the mode as in torch; the encoders stay in evaluation mode, except updated batch norms."""
         super().train(mode)
         for encoder in (self.student, self.text, self.teacher):
             encoder.eval()
@@ -131,12 +131,11 @@ class PixelCLIP(nn.Module):
         return self
 
     def groups(self) -> list[dict[str, Any]]:
-        """What trains, in groups for an optimiser: each with its `name` and `params`.
+        """Return the trained parameters in groups for an optimiser, each with `name` and `params`.
 
-        The names are decoder, encoder and prompts, each of which may come twice: once without weight decay.
-        As in the official code, norms have none. And the last block of a ViT runs without queries and keys,
-        but they lie in one tensor with its values; weight decay would move them, if by little, although no
-        gradient does. So that they stay CLIP's, that tensor has none either.
+        The names are decoder, encoder and prompts; a name may occur twice, once without weight decay. As in
+        the official code, norms have no weight decay. Nor has the attention of a ViT's last block: its unused
+        queries and keys are in one tensor with the values, and weight decay would change them.
         """
         modules = [*self.decoder.modules(), *self.student.modules()]
         norms = [p for m in modules if isinstance(m, _NORMS) for p in m.parameters(recurse=False)]
@@ -152,7 +151,7 @@ class PixelCLIP(nn.Module):
             ("encoder", [*self.student.parameters()]),
             ("prompts", [words, self.vectors]),
         ):
-            trained = [p for p in parameters if _trains(p)]
+            trained = [p for p in parameters if p is not None and p.requires_grad]
             groups += [
                 {"name": name, "params": [p for p in trained if id(p) not in undecayed]},
                 {"name": name, "params": [p for p in trained if id(p) in undecayed], "weight_decay": 0.0},
@@ -160,34 +159,34 @@ class PixelCLIP(nn.Module):
         return [group for group in groups if group["params"]]
 
     def clusters(self) -> Tensor:
-        """The cluster embeddings: float32 `[k, D]`, unit rows."""
+        """Return the cluster embeddings: float32 `[k, D]`, unit rows."""
         if self.vectors is not None:
-            found = F.normalize(self.vectors, dim=-1)
+            embeddings = F.normalize(self.vectors, dim=-1)
         else:
             assert self.prompts is not None
-            found = self.prompts(self.text)
-        return centred(found) if self.centre else found
+            embeddings = self.prompts(self.text)
+        return centred(embeddings) if self.centre else embeddings
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """One step.
+        """Compute the loss of a batch.
 
         Args:
             batch: Photos and masks.
 
         Returns:
-            The loss, a scalar with a gradient, also where the batch has no mask; and scalars to watch:
-            `masks` in all processes' batches, `clusters` effectively in use (`perplexity`), and `margin`: how
-            much nearer masks are to their cluster than to the clusters on average.
+            The loss, a scalar with a gradient even without masks, and scalars to report: `masks`, their
+            number over all processes; `clusters`, the effective number in use (`perplexity`); and `margin`,
+            the mean cosine of masks to their cluster minus that to all clusters.
         """
         with torch.no_grad():
-            seen = dense_features(self.teacher.encoder, batch.images)
+            teacher_features = dense_features(self.teacher.encoder, batch.images)
         features = dense_features(self.student, batch.student_images)
         clusters = self.clusters() if self.clustering else None
-        # Cosines differ in the second digit: half precision would round the difference away.
+        # Cosines differ in their second digit, which half precision would round.
         with torch.autocast(batch.images.device.type, enabled=False):
             features = F.normalize(features.float(), dim=-1)
             with torch.no_grad():
-                pooled = F.normalize(pool_masks(seen, batch.masks, batch.counts), dim=-1)
+                pooled = F.normalize(pool_masks(teacher_features, batch.masks, batch.counts), dim=-1)
             if clusters is None:
                 owner = torch.repeat_interleave(
                     torch.arange(len(batch.counts), device=pooled.device),
@@ -210,7 +209,7 @@ class PixelCLIP(nn.Module):
 
     @torch.no_grad()
     def assign(self, pooled: Tensor, clusters: Tensor) -> Tensor:
-        """The cluster of each mask, balanced over the masks of all processes and those in the queue.
+        """Assign each mask to a cluster, balanced over the masks of all processes and of the queue.
 
         Args:
             pooled: float32 `[M, D]`, the teacher's unit features of this process's masks.
@@ -220,14 +219,14 @@ class PixelCLIP(nn.Module):
             int64 `[M]`.
         """
         balanced = pooled
-        # Sinkhorn sums over processes: the queue, which all have, counts in one.
+        # Sinkhorn sums over processes, and all have the same queue: only the first adds it.
         if self.queue and distributed.rank() == 0:
             balanced = torch.cat([pooled, self.bank[: int(self.banked)]])
         return sinkhorn(balanced @ clusters.T, self.epsilon)[: len(pooled)].argmax(-1)
 
     @torch.no_grad()
     def _targets(self, pooled: Tensor, clusters: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The merged masks bool `[N, k, R, R]` of features `[M, D]`, and what to watch."""
+        """Return the merged masks, bool `[N, k, R, R]`, of features `[M, D]`, and the scalars to report."""
         similarity = pooled @ clusters.T
         assigned = self.assign(pooled, clusters)
         if self.queue:
@@ -242,34 +241,31 @@ class PixelCLIP(nn.Module):
         return merge(batch.masks, assigned, batch.counts, len(clusters)), stats
 
     def _remember(self, pooled: Tensor) -> None:
-        """Puts the masks of all processes at the head of the queue."""
+        """Put the features of all processes at the head of the queue."""
         both = torch.cat([distributed.gathered(pooled), self.bank[: int(self.banked)]])[: self.queue]
         self.bank[: len(both)] = both
         self.banked.fill_(len(both))
 
 
 def dense_features(encoder: nn.Module, images: Tensor) -> Tensor:
-    """An image encoder's features on its own grid, differentiable.
+    """Return an image encoder's features on its own grid, differentiable.
 
     Args:
         encoder: The image encoder of an `EncoderPair`.
         images: uint8 or float `[N, 3, H, W]`, RGB 0-255; H, W multiples of the encoder's stride.
 
     Returns:
-        float `[N, h, w, D]`. CLIP's are not normalised, so that strong patches count more in a mask's mean.
+        float `[N, h, w, D]`. CLIP's are not normalised, so that patches with a large norm weigh more in a
+        mask's mean.
     """
     if isinstance(encoder, DenseImageEncoder):
-        # Its own `encode_image` goes on to the 64×64 grid of the evaluation protocol.
+        # `encode_image` would resize to the 64×64 grid of the evaluation protocol.
         return encoder.tower((images - encoder.mean) / encoder.std)
     return encoder.encode_image(images.permute(0, 2, 3, 1))
 
 
-def _trains(parameter: nn.Parameter | None) -> bool:
-    return parameter is not None and parameter.requires_grad
-
-
-def _named(encoder: nn.Module, pattern: str) -> list[nn.Parameter]:
-    """The parameters whose name a regular expression is found in."""
+def _matching(encoder: nn.Module, pattern: str) -> list[nn.Parameter]:
+    """Return the parameters with a name that matches a regular expression."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -278,7 +274,7 @@ def _named(encoder: nn.Module, pattern: str) -> list[nn.Parameter]:
     found = [parameter for name, parameter in named.items() if expression.search(name)]
     if not found:
         raise PixelClipError(
-            f"trainable is {pattern!r}, which none of the image encoder's {len(named)} parameters matches; "
-            f"they are named as {next(iter(named))}"
+            f"trainable is {pattern!r}, which matches none of the image encoder's {len(named)} parameters; "
+            f"an example is {next(iter(named))}"
         )
     return found

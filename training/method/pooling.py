@@ -1,4 +1,4 @@
-"""Mask pooling: one feature a mask, the mean of the dense features inside."""
+"""Mask pooling: the mean of the dense features inside each mask."""
 
 from collections.abc import Sequence
 
@@ -10,25 +10,24 @@ __all__ = ["pool_masks"]
 
 
 def pool_masks(features: Tensor, masks: Tensor, counts: Sequence[int]) -> Tensor:
-    """The mean inside every mask of the features interpolated to the masks' size.
+    """Average the features, interpolated to the masks' size, inside each mask (paper: mask pooling).
 
-    Interpolation and mean are both linear, so the masks are brought to the features' grid instead of the
-    features to the masks': the same numbers (not an approximation), without an `[N, D, H, W]` volume, which
-    for one picture of 256×256 at 512 channels is 134 MB.
+    Interpolation (bilinear, align_corners=False) and mean are both linear, so the masks are brought to the
+    grid of the features instead. The result is equal, without an `[N, D, H, W]` volume of 134 MB for one
+    photo of 256×256 with 512 channels.
 
     Args:
         features: float `[N, h, w, D]`, the teacher's.
-        masks: bool `[M, H, W]`, the masks of all pictures, one picture's after the other's; none is empty.
-        counts: How many of them each picture has, `[N]`, their sum M.
+        masks: bool `[M, H, W]`, photo after photo; none is empty.
+        counts: Number of masks of each photo, `[N]`, with sum M.
 
     Returns:
-        float32 `[M, D]`, not normalised: the mean inside the mask (paper: mask pooling of the teacher's dense
-        features, bilinear, align_corners=False).
+        float32 `[M, D]`, not normalised.
     """
     rows = _interpolation(features.shape[1], masks.shape[1], features.device)
     columns = _interpolation(features.shape[2], masks.shape[2], features.device)
     pooled = []
-    # Picture by picture: as floats the masks of a whole batch would be gigabytes.
+    # Photo by photo, because the masks of a batch would take gigabytes as floats.
     for feature, own in zip(features.float(), masks.split(list(counts)), strict=True):
         weights = rows @ own.float() @ columns.T
         area = weights.sum((1, 2)).clamp(min=torch.finfo(weights.dtype).tiny)
@@ -37,6 +36,6 @@ def pool_masks(features: Tensor, masks: Tensor, counts: Sequence[int]) -> Tensor
 
 
 def _interpolation(cells: int, pixels: int, device: torch.device) -> Tensor:
-    """How much of each cell is in each pixel: float32 `[cells, pixels]`, columns sum to 1."""
-    cells_alone = torch.eye(cells, device=device)[:, None]
-    return F.interpolate(cells_alone, size=pixels, mode="linear", align_corners=False)[:, 0]
+    """Return the interpolation weight of each cell for each pixel: float32 `[cells, pixels]`."""
+    identity = torch.eye(cells, device=device)[:, None]
+    return F.interpolate(identity, size=pixels, mode="linear", align_corners=False)[:, 0]

@@ -1,7 +1,7 @@
-"""Learnable class prompts through the frozen text tower: the cluster embeddings (paper: t_1 … t_k).
+"""Learnable class prompts, embedded by the frozen text tower: the cluster embeddings (paper: t_1 … t_k).
 
-Each of k classes has l learnable word embeddings in the place of its name: "A photo of a {} {} {} {} in the
-scene". The text tower turns each sentence into one vector. As it is frozen, clusters stay where language is.
+Each of k classes has l learnable word embeddings in place of its name: "A photo of a {} {} {} {} in the
+scene". The frozen text tower keeps the clusters in the space of language.
 """
 
 from collections.abc import Sequence
@@ -19,31 +19,30 @@ __all__ = ["ClassPrompts", "TextTower", "whole_words"]
 
 TextTower = ClipTextEncoder | LiteTextEncoder
 
-# Two words that each are one token of every tokenizer here. Where a sentence with one differs from the same
-# sentence with the other, there are the slots; no token of a template can be mistaken for one.
+# Each is one token in every tokenizer. The slots are the tokens that differ between a sentence with the one
+# and the same sentence with the other.
 _PLACEHOLDERS = ("dog", "cat")
-_WORD_END = "</w>"  # CLIP's mark of a word's last piece
-_SHORTEST = 3  # letters; shorter tokens are mostly pieces and single letters
+_WORD_END = "</w>"  # marks the last piece of a word in CLIP's vocabulary
+_SHORTEST = 3  # letters; shorter tokens are mostly pieces of words
 
 
 class ClassPrompts(nn.Module):
-    """k classes of l learnable words each. They start as random whole words of the vocabulary.
+    """k prompts of l learnable words, initialised with random whole words of the vocabulary.
 
-    With several templates every class is put into each of them and the class's embedding is the mean of their
-    unit vectors. (The official code embeds its single template in place of every other, with the places of
-    the other's words, so that its training ensemble is none.)
+    With several templates, the embedding of a class is the mean of its unit vectors in each of them. (The
+    official code embeds the first template for all, so that its training ensemble has no effect.)
 
     Args:
-        text: The text tower; used, not kept.
-        tokenizer: The tower's.
+        text: The text tower; the module keeps no reference to it.
+        tokenizer: The tower's tokenizer.
         count: k.
         length: l.
         templates: Sentences with one ``{}`` each.
-        seed: Picks the words.
-        learnable: False leaves the words as they are.
+        seed: Seed of the initial words.
+        learnable: False keeps the initial words.
 
     Raises:
-        VocabularyError: A template has no ``{}`` or several, or is too long for the tower.
+        VocabularyError: A template does not have exactly one ``{}``, or is too long for the tower.
     """
 
     def __init__(
@@ -61,21 +60,14 @@ class ClassPrompts(nn.Module):
         self.frames = [_frame(tokenizer, template, length) for template in templates]
         words = torch.tensor(whole_words(tokenizer))
         picked = torch.randint(len(words), (count, length), generator=torch.Generator().manual_seed(seed))
-        #: int64 `[k, l]`: the token ids that the prompts began as.
+        #: int64 `[k, l]`: token ids of the initial words.
         self.register_buffer("start", words[picked], persistent=False)
         #: float `[k, l, C]`: the learnable words.
         start = _word_table(text)[self.start].detach().clone()
         self.words = nn.Parameter(start, requires_grad=learnable)
 
     def forward(self, text: TextTower) -> Tensor:
-        """The cluster embeddings.
-
-        Args:
-            text: The frozen text tower.
-
-        Returns:
-            float32 `[k, D]`, unit rows.
-        """
+        """Return the cluster embeddings by the frozen text tower: float32 `[k, D]`, unit rows."""
         table = _word_table(text)
         sentences = []
         for ids, slots in self.frames:
@@ -87,10 +79,10 @@ class ClassPrompts(nn.Module):
 
 
 def whole_words(tokenizer: Tokenizer) -> list[int]:
-    """Ids of the tokens that are whole words of three letters or more, in ascending order.
+    """Return the ids of all tokens that are whole words of three letters or more, in ascending order.
 
     Args:
-        tokenizer: CLIP's, whose words end in ``</w>``, or BERT's, whose pieces begin with ``##``.
+        tokenizer: CLIP's (words end in ``</w>``) or BERT's (pieces begin with ``##``).
     """
     vocabulary = tokenizer.get_vocab()
     marked = any(word.endswith(_WORD_END) for word in vocabulary)
@@ -105,7 +97,7 @@ def whole_words(tokenizer: Tokenizer) -> list[int]:
 
 
 def _frame(tokenizer: Tokenizer, template: str, length: int) -> tuple[list[int], list[int]]:
-    """A template's token ids with something in the slots, and where the slots are."""
+    """Return a template's token ids, with placeholders in the slots, and the positions of the slots."""
     if template.count("{}") != 1:
         raise VocabularyError(f"the template {template!r} has {template.count('{}')} {{}}; expected one")
     first, second = (
@@ -114,24 +106,24 @@ def _frame(tokenizer: Tokenizer, template: str, length: int) -> tuple[list[int],
     slots = [place for place, (a, b) in enumerate(zip(first, second, strict=True)) if a != b]
     if len(slots) != length:
         raise VocabularyError(
-            f"the template {template!r} has room for {len(slots)} of {length} words before the text tower's "
-            "limit. Take a shorter template or fewer words."
+            f"the template {template!r} leaves room for {len(slots)} of {length} words within the "
+            "text tower's limit. Use a shorter template or fewer words."
         )
     return first, slots
 
 
 def _word_table(text: TextTower) -> Tensor:
-    """The embedding of every token: float `[V, C]`."""
+    """Return the embeddings of all tokens: float `[V, C]`."""
     return text.tower.words.weight if isinstance(text, LiteTextEncoder) else text.token_embedding.weight
 
 
 def _embed(text: TextTower, tokens: Tensor, ids: Tensor) -> Tensor:
-    """Sentences as word embeddings → unit vectors.
+    """Embed sentences of word embeddings.
 
     Args:
         text: The text tower.
         tokens: float `[B, T, C]`, without padding.
-        ids: int64 `[T]`, the token ids of all of them but for the slots.
+        ids: int64 `[T]`, the token ids of the template.
 
     Returns:
         float32 `[B, D]`, unit rows.

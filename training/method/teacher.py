@@ -1,4 +1,4 @@
-"""The momentum teacher: a slow copy of the student (paper: f̄, γ)."""
+"""The momentum teacher: a moving average of the student (paper: f̄, γ)."""
 
 import copy
 
@@ -9,13 +9,12 @@ __all__ = ["Teacher"]
 
 
 class Teacher(nn.Module):
-    """A copy of the student that follows it: ``teacher = γ · teacher + (1 - γ) · student``.
+    """A frozen copy of the student, updated by ``teacher = γ · teacher + (1 - γ) · student``.
 
-    Buffers follow as well: where the student's batch-norm statistics move, the teacher's weights would not
-    fit frozen ones. Nothing of it is ever trained.
+    Buffers are averaged too, because averaged weights do not fit the first batch-norm statistics.
 
     Args:
-        student: What is copied.
+        student: The encoder to copy.
     """
 
     def __init__(self, student: nn.Module) -> None:
@@ -24,16 +23,16 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def follow(self, student: nn.Module, momentum: float) -> None:
-        """One step towards the student.
+        """Update the teacher once.
 
         Args:
-            student: Of the build that was copied.
-            momentum: γ in 0-1. 0 makes the teacher the student; 1 leaves it as it began.
+            student: The encoder that was copied.
+            momentum: γ in 0-1. 0 copies the student; 1 keeps the teacher unchanged.
         """
-        ours = [*self.encoder.parameters(), *self.encoder.buffers()]
-        theirs = [*student.parameters(), *student.buffers()]
-        for mine, other in zip(ours, theirs, strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(other, 1.0 - momentum)
+        teacher_tensors = [*self.encoder.parameters(), *self.encoder.buffers()]
+        student_tensors = [*student.parameters(), *student.buffers()]
+        for mean, new in zip(teacher_tensors, student_tensors, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(new, 1.0 - momentum)
             else:  # counters
-                mine.copy_(other)
+                mean.copy_(new)
