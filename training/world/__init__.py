@@ -1,4 +1,1 @@
-"""A small world of drawn scenes in which the method's claims can be measured on a CPU in minutes.
-
-Research: nothing in the product imports it.
-"""
+"""A synthetic world of drawn scenes, in which the paper's ablations run on a CPU. No product code uses it."""

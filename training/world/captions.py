@@ -1,7 +1,7 @@
-"""Sentences about a scene, as people write them: of some of what is there, each time in another form.
+"""Captions of scenes: English sentences of varying form that mention some of the visible things.
 
-Most words of real captions name no class. So sentences go on with where, who, when and what for, which no
-picture shows: of all words that are read few name what can be seen, and one chosen at random seldom does.
+Most words of real captions name no class. Captions therefore add places, people, dates and purposes that no
+image shows, so that a random word of the vocabulary seldom names a class.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Mention", "caption"]
 
 @dataclass(frozen=True)
 class Mention:
-    """A thing that can be spoken of: its name and its colour."""
+    """Name and colour of a visible thing."""
 
     name: str
     colour: str
@@ -83,29 +83,30 @@ _ASIDES = (
 
 
 def caption(rng: np.random.Generator, things: Sequence[Mention], stuff: Sequence[str]) -> str:
-    """A sentence.
+    """Return a caption.
 
     Args:
-        rng: Chooses what is named and how.
-        things: Objects that can be seen.
-        stuff: Materials that can be seen, the farthest first. One thing or material at least is needed.
+        rng: Source of all random choices.
+        things: Visible objects.
+        stuff: Visible materials, the farthest first. There must be at least one thing or material.
     """
     named = [thing for thing in things if rng.random() < 0.85]
     around = [name for name in stuff if rng.random() < 0.7]
     if not named and not around:
         named, around = list(things[:1]), list(stuff[-1:]) if not things else []
     counts = Counter(thing.name for thing in named)
-    seen = [_thing(rng, thing, counts[thing.name]) for thing in {t.name: t for t in named}.values()]
-    rng.shuffle(seen)
-    said = " and ".join([", ".join(seen[:-1]), seen[-1]] if len(seen) > 1 else seen)
+    phrases = [_thing(rng, thing, counts[thing.name]) for thing in {t.name: t for t in named}.values()]
+    rng.shuffle(phrases)
+    sentence = " and ".join([", ".join(phrases[:-1]), phrases[-1]] if len(phrases) > 1 else phrases)
     for name in reversed(around):
-        form = str(rng.choice(_PLACES.get(name, _BELOW))) if said else "{}"
-        said = f"{said} {form.format(_stuff(rng, name))}".strip()
-    said = str(rng.choice(_FRAMES)).format(said)
+        form = str(rng.choice(_PLACES.get(name, _BELOW))) if sentence else "{}"
+        sentence = f"{sentence} {form.format(_stuff(rng, name))}".strip()
+    sentence = str(rng.choice(_FRAMES)).format(sentence)
     for forms, words in _ASIDES:
         if rng.random() < 0.5:
-            said = f"{said} {str(rng.choice(forms)).format(rng.choice(words.split()))}".replace(" ,", ",")
-    return said
+            aside = str(rng.choice(forms)).format(rng.choice(words.split()))
+            sentence = f"{sentence} {aside}".replace(" ,", ",")
+    return sentence
 
 
 def _thing(rng: np.random.Generator, thing: Mention, count: int) -> str:

@@ -1,4 +1,4 @@
-"""A small CLIP from images and captions alone, by CLIP's loss (InfoNCE; Radford et al. 2021, figure 3)."""
+"""Trains a small CLIP on images and captions with CLIP's loss (InfoNCE; Radford et al. 2021, figure 3)."""
 
 from __future__ import annotations
 
@@ -42,12 +42,7 @@ class Pairs:
 
 
 def read_pairs(folder: Path, side: int) -> Pairs:
-    """Reads ``FOLDER/images`` and ``FOLDER/captions.json``.
-
-    Args:
-        folder: As `training.world.scenes.write_scenes` writes it.
-        side: Images are brought to this side S, in pixels.
-    """
+    """Read the images and captions of a folder of `write_scenes`; images are resized to `side` pixels."""
     captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
     images = np.empty((len(captions), side, side, 3), np.uint8)
     for row, stem in zip(images, captions, strict=True):
@@ -67,47 +62,47 @@ def train_contrast(
     lr: float = 2e-3,
     weight_decay: float = 0.1,
 ) -> list[float]:
-    """Trains a CLIP from random weights and writes them.
+    """Train a CLIP from random weights and write its weights.
 
     Args:
         model_file: An open_clip configuration, JSON.
-        pairs: What it learns from: nothing else.
-        out: The weights, safetensors; `training.train` takes them as ``checkpoint`` with the same ``model``.
-        steps: Length of the training.
-        seed: Of the first weights and of the order.
-        batch: Pairs a step; every other caption of it is a negative.
-        lr: Peak of the learning rate: linear warm-up over a twentieth of the steps, then a cosine to 0.
-        weight_decay: Of matrices but the table of words; AdamW's.
+        pairs: Training data.
+        out: Output, safetensors; a ``checkpoint`` for `training.train` with the same ``model``.
+        steps: Number of steps.
+        seed: Seed of the initial weights and of the order.
+        batch: Pairs per step; the other captions of a batch are negatives.
+        lr: Peak learning rate: linear warm-up over 5 % of the steps, then a cosine to 0.
+        weight_decay: Weight decay of matrices other than word embeddings (AdamW).
 
     Returns:
         The loss of every step.
 
     Raises:
-        OutputError: The weights cannot be written, e.g. because the disk is full.
+        OutputError: The weights cannot be written, for example to a full disk.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = configured_model(model_file)
     ids = _tokens(clip_tokenizer(), pairs.captions)
-    # Words that no caption has get no gradient: a small table spares the optimiser all others. Ids keep their
-    # order, so that padding stays 0 and the end of a text the largest.
-    read = torch.cat([ids.new_zeros(1), ids.flatten()]).unique()
-    ids = torch.searchsorted(read, ids)
+    # Only words of captions get gradients, so the optimiser sees a small embedding table. Ids keep their
+    # order: padding stays 0, and the end of text stays the largest.
+    used = torch.cat([ids.new_zeros(1), ids.flatten()]).unique()
+    ids = torch.searchsorted(used, ids)
     pair = build_clip(model_file.name, model)
     table = model.token_embedding
-    small = nn.Embedding.from_pretrained(table.weight.detach()[read], freeze=False)
+    small = nn.Embedding.from_pretrained(table.weight.detach()[used], freeze=False)
     model.token_embedding = pair.text.token_embedding = small
     model.train()
-    decayed, others = [], []
+    decayed, not_decayed = [], []
     for name, parameter in model.named_parameters():
         plain = parameter.ndim < 2 or "embedding" in name
-        (others if plain else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        (not_decayed if plain else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": not_decayed, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6, fused=True)
     generator = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.int64)
     losses: list[float] = []
-    began = time.monotonic()
+    start = time.monotonic()
     for step in range(steps):
         rate = lr * min((step + 1) / (0.05 * steps), (1 + math.cos(math.pi * step / steps)) / 2)
         for group in optimiser.param_groups:
@@ -115,10 +110,10 @@ def train_contrast(
         if len(order) < batch:
             order = torch.randperm(len(pairs.images), generator=generator)
         chosen, order = order[:batch], order[batch:]
-        seen = _varied(pairs.images[chosen], generator)
+        batch_images = _augmented(pairs.images[chosen], generator)
         words = ids[chosen]
         words = words[:, : int((words > 0).sum(1).max())]
-        images = model.encode_image((seen - pair.image.mean) / pair.image.std)
+        images = model.encode_image((batch_images - pair.image.mean) / pair.image.std)
         texts = pair.text(words)
         scale = model.logit_scale.exp().clamp(max=100)
         logits = scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
@@ -131,21 +126,21 @@ def train_contrast(
         losses.append(float(loss.detach()))
         if (step + 1) % 100 == 0:
             recent = sum(losses[-100:]) / 100
-            _log.info("CLIP step %d/%d loss %.3f, %.0f s", step + 1, steps, recent, time.monotonic() - began)
+            _log.info("CLIP step %d/%d loss %.3f, %.0f s", step + 1, steps, recent, time.monotonic() - start)
     model.eval()
     with torch.no_grad():
-        table.weight[read] = model.token_embedding.weight
+        table.weight[used] = model.token_embedding.weight
     model.token_embedding = table
-    _name_again(table.weight, read, generator)
+    _copy_used_words(table.weight, used, generator)
     content = save({name: value.contiguous() for name, value in model.state_dict().items()})
     with atomic_write(out) as temporary:
-        temporary.write_bytes(content)  # safetensors' own writer hides why it failed
+        temporary.write_bytes(content)
     return losses
 
 
 @torch.inference_mode()
 def top1(pair: EncoderPair, images: Tensor, texts: np.ndarray) -> np.ndarray:
-    """The nearest text of every whole image, by its one embedding: what CLIP was trained for.
+    """Return the nearest text of every whole image, as CLIP classifies images.
 
     Args:
         pair: The encoders of a CLIP.
@@ -160,21 +155,21 @@ def top1(pair: EncoderPair, images: Tensor, texts: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def _name_again(table: Tensor, read: Tensor, generator: torch.Generator) -> None:
-    """Makes every word that was never read a synonym of a random one that was.
+def _copy_used_words(table: Tensor, used: Tensor, generator: torch.Generator) -> None:
+    """Give every unused word the embedding of a random used word.
 
-    The tokenizer is CLIP's, of 49 408 words; the captions use some four hundred. PixelCLIP's prompts begin as
-    random words of the vocabulary, and CLIP knows all of its own. Here nearly all would be without meaning.
+    The captions use about 400 of the 49 408 words of CLIP's tokenizer. PixelCLIP's prompts start from random
+    words, which CLIP knows; here nearly all of them would be untrained.
     """
-    known = read[1:-2]  # all but padding and the start and the end of a text
-    new = torch.ones(len(table), dtype=torch.bool)
-    new[read] = False
-    unread = new.nonzero()[:, 0]
-    table[unread] = table[known[torch.randint(len(known), (len(unread),), generator=generator)]]
+    known = used[1:-2]  # without padding, start and end of text
+    is_unused = torch.ones(len(table), dtype=torch.bool)
+    is_unused[used] = False
+    unused = is_unused.nonzero()[:, 0]
+    table[unused] = table[known[torch.randint(len(known), (len(unused),), generator=generator)]]
 
 
 def _tokens(tokenizer: Tokenizer, captions: tuple[str, ...]) -> Tensor:
-    """Token ids, padded with zeros: int64 `[N, T]`."""
+    """Return token ids, padded with zeros: int64 `[N, T]`."""
     encodings = [tokenizer.encode(caption).ids for caption in captions]
     ids = torch.zeros(len(encodings), max(map(len, encodings)), dtype=torch.int64)
     for row, encoding in zip(ids, encodings, strict=True):
@@ -182,8 +177,8 @@ def _tokens(tokenizer: Tokenizer, captions: tuple[str, ...]) -> Tensor:
     return ids
 
 
-def _varied(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flips half of them and changes contrast and brightness a little: float `[N, 3, S, S]`."""
+def _augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Flip half of the images and vary contrast and brightness: float `[N, 3, S, S]`."""
     n = len(images)
     gain = 1 + 0.2 * (torch.rand(n, 1, 1, 1, generator=generator) - 0.5)
     shift = 30 * (torch.rand(n, 1, 1, 1, generator=generator) - 0.5)

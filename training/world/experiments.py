@@ -1,9 +1,9 @@
-"""The controlled world from nothing to its tables: ``python training/world/experiments.py --out DIR``.
+"""Ablations in the drawn world: ``python training/world/experiments.py --out DIR``.
 
-Draws the scenes; for every seed trains a small CLIP on pairs of images and captions; fine-tunes it with
-PixelCLIP on other scenes and their unlabelled masks, as the paper does and with one idea left out or one
-number changed; scores all on scenes that nothing was trained on. What is done already is read back, so that
-the same command goes on where it was stopped. It takes about two hours on one core.
+Draws the scenes. For every seed, trains a small CLIP on images with captions, then fine-tunes it with
+PixelCLIP on other scenes with unlabelled masks: as the paper does, and with one idea removed or one number
+changed. Scores all models on held-out scenes. The same command continues where it was stopped. It takes about
+two hours on one core.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from pixelclip_sdk import PixelClipError, Vocabulary
+from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write
 from training.evaluate import Job, evaluate
 from training.evaluation.datasets import load_dataset
@@ -47,8 +48,8 @@ _log = logging.getLogger("training")
 
 _CONFIGS = Path(__file__).parents[1] / "configs"
 MODEL, CONFIG = _CONFIGS / "world.json", _CONFIGS / "world.yaml"
-CLOSE = 0.6  # share of close-ups among the pairs: photos with captions mostly show one thing
-IMGSZ = 64  # what the small CLIP was trained at, and sees whole scenes at
+CLOSE = 0.6  # share of close-ups among the pairs, because captioned photos mostly show one thing
+IMGSZ = 64  # input size of the small CLIP
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "PixelCLIP": (),
@@ -57,26 +58,26 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "without learned prompts": ("classes=words",),
     "without momentum": ("momentum=0",),
 }
-"""What is changed in `CONFIG`, for all seeds; the first is the method whole."""
+"""Changes to `CONFIG`, for all seeds; the first is the complete method."""
 
 SWEEPS: dict[str, tuple[str, ...]] = {
     "k": ("clusters=8", "clusters=16", "clusters=64", "clusters=128"),
     "l": ("words=1", "words=2", "words=8"),
     "γ": ("momentum=0.9", "momentum=0.999", "momentum=1"),
 }
-"""One number changed, for the first seed."""
+"""Changes of one number, for the first seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much is drawn and trained; the tests take less.
+    """Size of the experiments.
 
     Attributes:
         pairs: Scenes with captions, for the small CLIP.
         photos: Scenes with masks, for PixelCLIP.
-        held_out: Scenes of each of the sets ``val``, which settings were chosen on, and ``test``.
-        clip_steps: Of the small CLIP.
-        overrides: Of `CONFIG`, for all runs.
+        held_out: Scenes in each of ``val`` (used to choose settings) and ``test``.
+        clip_steps: Training steps of the small CLIP.
+        overrides: Changes to `CONFIG` for all runs.
     """
 
     pairs: int = 20_000
@@ -89,21 +90,21 @@ class Sizes:
 def experiment(
     out: Path, sizes: Sizes, *, seeds: Sequence[int], runs: Mapping[str, Sequence[str]], split: str = "test"
 ) -> list[dict[str, Any]]:
-    """Trains and scores what has not been yet.
+    """Train and score all models that are not finished.
 
     Args:
-        out: Folder for everything.
-        sizes: How much.
-        seeds: Each has a small CLIP of its own, which its runs start from.
-        runs: Name → settings that differ from `CONFIG`.
+        out: Folder of all files.
+        sizes: Size of the experiments.
+        seeds: One small CLIP is trained per seed.
+        runs: Name → changes to `CONFIG`.
         split: ``test`` or ``val``.
 
     Returns:
-        A score each for the small CLIP and the runs of every seed: ``run``, ``seed``, ``miou``, ….
+        One score for the small CLIP and each run of every seed: ``run``, ``seed``, ``miou``, ….
 
     Raises:
         PixelClipError: The folder holds results of other settings, or cannot be used.
-        KeyboardInterrupt: A signal stopped a run; what is done stays.
+        KeyboardInterrupt: A signal stopped a run; finished parts are kept.
     """
     world = _draw(out / "world", sizes)
     scores = []
@@ -114,7 +115,7 @@ def experiment(
             pairs = read_pairs(world / "pairs", IMGSZ)
             train_contrast(MODEL, pairs, clip, steps=sizes.clip_steps, seed=seed)
         scores.append(
-            {"run": "CLIP", "seed": seed, "settings": [], **_scored(home / "clip", clip, world, split)}
+            {"run": "CLIP", "seed": seed, "settings": [], **_score(home / "clip", clip, world, split)}
         )
         for name, changed in runs.items():
             folder = home / "-".join(changed or ["pixelclip"])
@@ -130,19 +131,19 @@ def experiment(
                     *changed,
                 ],
             )
-            weights = train(config)  # of a finished run it returns the weights at once
+            weights = train(config)  # returns at once if the run is finished
             if weights != weights_file(config.out, config.steps):
-                raise KeyboardInterrupt  # a signal stopped it; half a training has no score
-            result = _scored(folder, weights, world, split)
+                raise KeyboardInterrupt  # stopped by a signal
+            result = _score(folder, weights, world, split)
             last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-            watched = {key: last[key] for key in ("loss", "clusters", "margin") if key in last}
-            scores.append({"run": name, "seed": seed, "settings": list(changed), **result, **watched})
+            logged = {key: last[key] for key in ("loss", "clusters", "margin") if key in last}
+            scores.append({"run": name, "seed": seed, "settings": list(changed), **result, **logged})
             _log.info("seed %d, %s: mIoU %.1f", seed, name, result["miou"])
     return scores
 
 
 def _draw(folder: Path, sizes: Sizes) -> Path:
-    """The scenes and the masks."""
+    """Draw the scenes and make the masks; return their folder."""
     counts = {"pairs": sizes.pairs, "photos": sizes.photos, "val": sizes.held_out, "test": sizes.held_out}
     for seed, (name, count) in enumerate(counts.items(), start=1):
         captions = folder / name / "captions.json"
@@ -156,12 +157,11 @@ def _draw(folder: Path, sizes: Sizes) -> Path:
     return folder
 
 
-def _scored(folder: Path, weights: Path, world: Path, split: str) -> dict[str, Any]:
-    """Scores of a model in percent, from its file if they are there."""
+def _score(folder: Path, weights: Path, world: Path, split: str) -> dict[str, Any]:
+    """Return the scores of a model in percent; they are stored in a file."""
     file = folder / f"{split}.json"
     if file.exists():
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return found
+        return dict(json.loads(file.read_text(encoding="utf-8")))
     data = load_dataset("folder", world / split, classes=list(CLASSES))
     job = Job(source=_source(weights), dataset=data, protocol=Whole(), threads=torch.get_num_threads())
     pixels, _ = evaluate(job, progress=False)
@@ -201,7 +201,7 @@ def _draw_picture(out: Path, seed: int, file: Path) -> None:
 
 
 def _whole_images(weights: Path, folder: Path) -> dict[str, float]:
-    """How often the class nearest to a whole image's embedding is in it; and how often by chance."""
+    """Return how often the class nearest to a whole image is in it, and the same by chance, in percent."""
     pair = load_model(str(MODEL), checkpoint=weights)
     words = Vocabulary.encode({name: (name,) for name in CLASSES}, TorchTextEncoder(pair)).embeddings
     nearest = top1(pair, read_pairs(folder, IMGSZ).images, words)
@@ -214,32 +214,29 @@ def _whole_images(weights: Path, folder: Path) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="experiments.py", description="The controlled world: scenes, CLIP, PixelCLIP, ablations, tables."
-    )
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(prog="experiments.py", description="Ablations in the drawn world.")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="scenes, weights, scores")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
     parser.add_argument(
-        "--split", choices=["test", "val"], default="test", help="what scores (default: test)"
+        "--split", choices=["test", "val"], default="test", help="scored scenes (default: test)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores here")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw some scenes here, PNG")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores to this file")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw some scenes to this PNG file")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return run_command(
+        "experiments", lambda: _run(options), interrupted="the same command continues from here"
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
     sweeps = {setting: (setting,) for values in SWEEPS.values() for setting in values}
-    try:
-        scores = experiment(options.out, Sizes(), seeds=options.seeds, runs=ABLATIONS, split=options.split)
-        swept = experiment(options.out, Sizes(), seeds=options.seeds[:1], runs=sweeps, split=options.split)
-        scores += [score for score in swept if score["run"] != "CLIP"]
-        if options.picture:
-            _draw_picture(options.out, options.seeds[0], options.picture)
-    except (PixelClipError, OSError) as error:
-        print(f"experiments: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("experiments: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    scores = experiment(options.out, Sizes(), seeds=options.seeds, runs=ABLATIONS, split=options.split)
+    swept = experiment(options.out, Sizes(), seeds=options.seeds[:1], runs=sweeps, split=options.split)
+    scores += [score for score in swept if score["run"] != "CLIP"]
+    if options.picture:
+        _draw_picture(options.out, options.seeds[0], options.picture)
     if options.json:
         with atomic_write(options.json) as temporary:
             temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Scenes: a photo, its caption, its regions without labels, and the truth that only scores.
+"""Drawn scenes: a photo, its caption, unlabelled regions, and labels for scoring.
 
-A scene is a function of (seed, number). Stuff fills bands with textures; things stand on the ground, nearer
-ones larger and in front; then come shadow, light, blotches of coloured light and noise. Blotches are about as
-large as a cell of the small CLIP: what a cell shows is then less certain than what its region shows, as in
-photos, where a patch of grass alone could be a tree's. Regions are finer than classes, as SAM's are:
-every part of a thing is one, and stuff falls into pieces.
+A scene is a function of (seed, number). Textured materials fill bands; things stand on the ground, nearer
+ones larger and in front; then shadow, light, blotches of coloured light and noise are added. Blotches are
+about as large as a cell of the small CLIP, so that a cell shows less than its region, as in photos, where a
+patch of grass alone is ambiguous. Regions are finer than classes, as SAM's are: each part of a thing is one,
+and materials are split into pieces.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Floats = npt.NDArray[np.float32]
 SIDE = 96
 """Side of the photos, in pixels."""
 
-_BLOTCHES = 100  # grey levels between the darkest blotch of a colour and the brightest
-_FINE = 4  # polygons are drawn so many times as large, then sampled: no jagged parts in the photo
+_BLOTCHES = 100  # grey levels between the darkest and the brightest blotch of a colour
+_OVERSAMPLING = 4  # of polygons, for smooth edges
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Scene:
 
     Attributes:
         photo: uint8 `[SIDE, SIDE, 3]`, RGB.
-        truth: uint8 `[SIDE, SIDE]`, index into `CLASSES`.
-        regions: uint8 `[SIDE, SIDE]`, numbers that only tell regions apart.
-        caption: An English sentence about some of what is there.
+        truth: uint8 `[SIDE, SIDE]`, indices into `CLASSES`.
+        regions: uint8 `[SIDE, SIDE]`, region numbers without meaning.
+        caption: An English sentence.
     """
 
     photo: npt.NDArray[np.uint8]
@@ -50,26 +50,25 @@ class Scene:
 
 
 def make_scene(seed: int, number: int, *, close: bool = False) -> Scene:
-    """Draws a scene; the same for the same numbers.
+    """Draw a scene, determined by its arguments.
 
     Args:
-        seed: Of the set of scenes.
-        number: Of the scene in it.
-        close: A close-up of one thing, as most photos with captions are.
+        seed: Seed of the set of scenes.
+        number: Number of the scene in the set.
+        close: Draw a close-up of one thing, as most captioned photos are.
     """
     return _Canvas(np.random.default_rng([seed, number]), close).finish()
 
 
 def write_scenes(folder: Path, count: int, seed: int, *, close: float = 0.0) -> None:
-    """Writes scenes as the rest of the project reads them.
+    """Write a set of scenes.
 
     Args:
-        folder: Gets ``images/NNNNN.png``, ``labels/NNNNN.png`` (the set `folder` of
-            `training.evaluation.datasets`),
-            ``regions/NNNNN.png`` (``make_masks.py regions``), ``captions.json`` (stem → sentence) and
-            ``classes.txt``.
-        count: How many.
-        seed: Of the set.
+        folder: Output: ``images/NNNNN.png`` and ``labels/NNNNN.png`` (the data set `folder` of
+            `training.evaluation.datasets`), ``regions/NNNNN.png`` (for ``make_masks.py regions``),
+            ``captions.json`` (stem → sentence) and ``classes.txt``.
+        count: Number of scenes.
+        seed: Seed of the set.
         close: Share of close-ups; they come first.
     """
     captions = {}
@@ -82,13 +81,13 @@ def write_scenes(folder: Path, count: int, seed: int, *, close: float = 0.0) -> 
         captions[stem] = scene.caption
     with atomic_write(folder / "classes.txt") as temporary:
         temporary.write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
-    # Last: where there are captions, the set is whole.
+    # Written last, as the mark of a complete set.
     with atomic_write(folder / "captions.json") as temporary:
         temporary.write_text(json.dumps(captions, indent=0) + "\n", encoding="utf-8")
 
 
 class _Canvas:
-    """A scene while it is drawn."""
+    """A scene that is being drawn."""
 
     def __init__(self, rng: np.random.Generator, close: bool) -> None:
         self.rng, self.close = rng, close
@@ -103,15 +102,15 @@ class _Canvas:
         self._light()
 
     def finish(self) -> Scene:
-        """The scene; its caption speaks of nothing that is hidden."""
-        seen = np.bincount(self.truth.ravel(), minlength=len(CLASSES)) >= 30
-        things = [Mention(n, c) for n, c in self.things if seen[CLASSES.index(n)]]
-        stuff = [name for name in self.stuff if seen[CLASSES.index(name)]]
+        """Return the scene, with a caption of visible things only."""
+        visible = np.bincount(self.truth.ravel(), minlength=len(CLASSES)) >= 30
+        things = [Mention(n, c) for n, c in self.things if visible[CLASSES.index(n)]]
+        stuff = [name for name in self.stuff if visible[CLASSES.index(name)]]
         photo = np.clip(self.photo, 0, 255).astype(np.uint8)
         return Scene(photo, self.truth, self.regions, caption(self.rng, things, stuff))
 
     def _bands(self) -> None:
-        """Something upright behind, the ground before it, at times two kinds of each."""
+        """Draw an upright material behind and a ground in front, sometimes two of each."""
         rng = self.rng
         self.horizon = rng.uniform(0.3, 0.6) * SIDE
         ground = str(rng.choice(GROUNDS))
@@ -132,12 +131,12 @@ class _Canvas:
             self._fill(other, side & self._below(self.horizon, 1.5))
 
     def _below(self, level: float, rough: float) -> npt.NDArray[np.bool_]:
-        """What is below a wavy line."""
+        """Return the pixels below a wavy line."""
         line = level + rough * (self._noise(1, 8)[0] - 0.5) * 2
         return np.arange(SIDE)[:, None] > line[None]
 
     def _fill(self, name: str, where: npt.NDArray[np.bool_]) -> None:
-        """Texture, in pieces that stay regions of their own."""
+        """Fill pixels with a texture and split them into regions."""
         rng, stuff = self.rng, STUFF[name]
         low, high = (np.array(c, np.float32) for c in stuff.colours[rng.integers(len(stuff.colours))])
         tint = rng.normal(0, 7, 3).astype(np.float32)
@@ -154,7 +153,7 @@ class _Canvas:
         self.photo[where] = texture[where]
         self.truth[where] = CLASSES.index(name)
         self.stuff.append(name)
-        # Pieces: the nearest of a few points, with frayed borders.
+        # Regions are Voronoi cells of a few points, with frayed borders.
         points = rng.uniform(0, SIDE, (rng.integers(2, 6), 2))
         fray = 10 * (np.stack([self._noise(8, 8), self._noise(8, 8)]) - 0.5)
         spots = np.stack([rows, columns]) + fray
@@ -167,12 +166,12 @@ class _Canvas:
         self.regions[where] = self.count
 
     def _noise(self, rows: int, columns: int) -> Floats:
-        """Smooth noise in 0-1 with so many cells: `[SIDE, SIDE]`."""
+        """Return smooth noise in 0-1 with this many cells: `[SIDE, SIDE]`."""
         small = Image.fromarray(self.rng.random((rows + 1, columns + 1), np.float32))
         return np.clip(np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC)), 0, 1)
 
     def _place(self) -> None:
-        """One to three things, the farthest first; in a close-up one."""
+        """Draw one to three things, the farthest first; one in a close-up."""
         rng = self.rng
         if self.close:
             name = str(rng.choice(tuple(THINGS)))
@@ -192,7 +191,7 @@ class _Canvas:
             self._thing(name, x, foot, 0.8 + 0.6 * nearness, shadow=not flies)
 
     def _thing(self, name: str, x: float, foot: float, scale: float, *, shadow: bool) -> None:
-        """A thing, standing at (x, foot)."""
+        """Draw a thing that stands at (x, foot)."""
         rng, thing = self.rng, THINGS[name]
         colour = str(rng.choice(thing.colours))
         height = thing.size * SIDE * scale * rng.uniform(0.85, 1.15)
@@ -221,7 +220,7 @@ class _Canvas:
         self.things.append((name, colour))
 
     def _light(self) -> None:
-        """The light's colour and direction, its blotches, and the camera's noise."""
+        """Apply the light's colour and direction, blotches, and camera noise."""
         rng = self.rng
         colour = rng.uniform(0.65, 1.1) * (1 + rng.normal(0, 0.05, 3))
         fall = 1 + rng.uniform(-0.2, 0.2) * np.linspace(-1, 1, SIDE)
@@ -232,10 +231,10 @@ class _Canvas:
 
 
 def _coverage(corners: list[tuple[float, float]]) -> Floats:
-    """The share of every pixel that lies in a polygon: `[SIDE, SIDE]`."""
-    mask = Image.new("L", (SIDE * _FINE, SIDE * _FINE))
-    ImageDraw.Draw(mask).polygon([(x * _FINE, y * _FINE) for x, y in corners], fill=255)
-    return np.asarray(mask.reduce(_FINE), np.float32) / 255
+    """Return the share of each pixel that lies in a polygon: `[SIDE, SIDE]`."""
+    mask = Image.new("L", (SIDE * _OVERSAMPLING, SIDE * _OVERSAMPLING))
+    ImageDraw.Draw(mask).polygon([(x * _OVERSAMPLING, y * _OVERSAMPLING) for x, y in corners], fill=255)
+    return np.asarray(mask.reduce(_OVERSAMPLING), np.float32) / 255
 
 
 def _paint(part: Part, own: npt.NDArray[np.floating]) -> Floats:

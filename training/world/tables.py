@@ -1,4 +1,4 @@
-"""Scores of the experiments as the tables of docs/results.md."""
+"""Formats the scores of the experiments as the tables of docs/results.md."""
 
 from __future__ import annotations
 
@@ -21,20 +21,16 @@ _GAINS = {"miou": "gain of the mean", "single_miou": "gain of the mean, one temp
 
 
 def markdown(scores: Sequence[dict[str, Any]]) -> str:
-    """Three tables: runs of all seeds with mean and deviation, these seed by seed, and runs of fewer seeds.
-
-    Args:
-        scores: As `training.world.experiments.experiment` returns them.
-    """
+    """Return tables of the scores of `experiment`: over all seeds, by seed, and of runs with fewer seeds."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for score in scores:
         groups.setdefault(score["run"], []).append(score)
     start = {score["seed"]: score for score in groups["CLIP"]}
     most = max(map(len, groups.values()))
-    of_all = {run: found for run, found in groups.items() if len(found) == most}
+    complete = {run: found for run, found in groups.items() if len(found) == most}
     others = {run: found for run, found in groups.items() if len(found) < most}
-    tables = [_table(of_all, start), _by_seed(of_all)]
-    return "\n\n".join([*tables, *([_table(others, start)] if others else [])])
+    tables = [_table(complete, start), _by_seed(complete), *([_table(others, start)] if others else [])]
+    return "\n\n".join(tables)
 
 
 def _table(groups: dict[str, list[dict[str, Any]]], start: dict[int, dict[str, Any]]) -> str:
@@ -43,7 +39,7 @@ def _table(groups: dict[str, list[dict[str, Any]]], start: dict[int, dict[str, A
     for run, found in groups.items():
         cells = [_mean([score[key] for score in found]) for key in _COLUMNS]
         for key in _GAINS:
-            # Of the means: a mean of the seeds' gains would be that of the seed whose CLIP is worst.
+            # The gain of the means, because the mean of gains would be dominated by the worst CLIP.
             tuned, clip = (
                 statistics.fmean(score[key] for score in scores)
                 for scores in (found, [start[score["seed"]] for score in found])
@@ -54,7 +50,7 @@ def _table(groups: dict[str, list[dict[str, Any]]], start: dict[int, dict[str, A
 
 
 def _by_seed(groups: dict[str, list[dict[str, Any]]]) -> str:
-    """Every seed's mIoU, by either set of templates, and PixelCLIP's gain over the seed's own CLIP."""
+    """Return each seed's mIoU with both sets of templates, and PixelCLIP's gain over the seed's CLIP."""
     first, *_ = runs = [run for run in groups if run != "CLIP"]
     lines = [f"| seed | CLIP | {first} | gain | {' | '.join(runs[1:])} |"]
     lines.append("|---" * (len(runs) + 3) + "|")
@@ -71,6 +67,6 @@ def _by_seed(groups: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _mean(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation."""
+    """Return mean and sample standard deviation as text."""
     mean = f"{statistics.fmean(values):.1f}"
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean

@@ -70,7 +70,7 @@ def test_workers_change_nothing(folders):
 def test_the_long_side_is_bounded(folders, size, expected):
     """detectron2's ResizeShortestEdge(1024, 1333), then a crop of 640 pixels or what there is."""
     photos = MaskedPhotos(*folders, short_side=1024, long_side=1333, crop=640, imgsz=64, mask_size=32)
-    assert photos._seen(*size) == pytest.approx(expected)
+    assert photos._resized(*size) == pytest.approx(expected)
     free = MaskedPhotos(*folders, short_side=1024, crop=640, imgsz=64, mask_size=32)
     assert free._seen(*size) == (1024, 640)
 

@@ -160,7 +160,7 @@ def test_a_signal_in_a_run_stops_the_command_and_half_a_run_has_no_score(tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "report_step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         assert experiments.main(command) == 130
-    assert "stopped; the same command goes on" in capsys.readouterr().err
+    assert "interrupted; the same command continues" in capsys.readouterr().err
     score = tmp_path / "seed-0" / "pixelclip" / "test.json"
     assert (score.parent / "step-00000001.json").exists()
     assert not score.exists()
