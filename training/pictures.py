@@ -53,29 +53,21 @@ __all__ = ["main"]
 _NEAREST = 4  # words per cluster
 _WORDS = "everyday-nouns"
 
-_PHOTOS = (
-    "Each pixel has the class with the nearest text embedding, by the official protocol of "
-    "training/evaluate.py and with the model's own templates."
-)
-_SCORES = (
-    "mIoU is in percent and over these few photos only. It helps to read the figure and does not measure "
-    "the model; training/evaluate.py scores a whole data set."
-)
+_PHOTOS = "Each pixel has the class with the nearest text embedding, by the official protocol."
+_SCORES = "mIoU is in percent, over these few photos only. training/evaluate.py scores a whole data set."
 _CLUSTERS = (
-    "Each mask has the colour of its cluster. Clusters are assigned as in a training step: the teacher's "
-    "features, the run's ε, balanced over as many photos as a step takes and over the queue. Unlike in "
-    "training, photos are whole and not augmented. Where masks overlap, the smallest is on top; pixels "
-    "without a mask are grey. The legend lists the clusters that cover most of a photo, with their "
-    "nearest word. A colour means a different cluster in each run."
+    "Clusters are assigned as in a training step, but photos are whole and not augmented. Where masks "
+    "overlap, the smallest is on top; pixels without a mask are grey. The legend lists the clusters that "
+    "cover most of a photo, with their nearest word. Colours are not comparable between runs."
 )
 _NAMES = (
     "Nearest by cosine among {count} words: the list {words} and the classes above, in the run's "
-    "templates. In a run with centre: true, clusters and words are each centred by their own mean."
+    "templates. With centre: true, clusters and words are each centred by their mean."
 )
 _TSNE = (
-    "t-SNE of the same vectors. Near points are similar; long distances, axes and orientation have no "
-    "meaning. Grey dots are words, diamonds are classes, discs are clusters in the colours from above; a "
-    "larger disc has more masks, a ring has none. Labels that found no room are left out."
+    "t-SNE: near points are similar; long distances, axes and orientation have no meaning. Grey dots are "
+    "words, diamonds classes, discs clusters in the colours from above, larger with more masks; rings are "
+    "clusters without a mask. Labels without room are left out."
 )
 
 

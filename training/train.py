@@ -121,15 +121,31 @@ def _train(config: Config, device: torch.device, saved: checkpoint.Saved | None)
     trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
     def save(step: int) -> None:
-        notes = {"config": resume.plain_settings(config), "photos": listed, "start": start}
-        _save_once(
-            config,
-            step,
-            weights=pair.network.state_dict(),
-            state=resume.state_of(model, optimiser),
-            notes={**notes, "scaler": scaler.state_dict()},
-            device=device,
-        )
+        failure: Exception | None = None
+        if distributed.rank() == 0:
+            settings = resume.plain_settings(config)
+            try:
+                checkpoint.save(
+                    config.out,
+                    step,
+                    weights=pair.network.state_dict(),
+                    state=resume.state_of(model, optimiser),
+                    notes={
+                        "config": settings,
+                        "photos": listed,
+                        "start": start,
+                        "scaler": scaler.state_dict(),
+                    },
+                    keep=config.keep,
+                )
+            except (PixelClipError, OSError) as error:
+                failure = error
+        # All must know: the other processes would wait for the first one forever.
+        if _any_process(failure is not None, device):
+            last_saved = last_checkpoint(config.out)
+            raise failure or TrainingError(
+                f"the first process could not save step {step}; see its message. {last_saved}"
+            )
 
     # Steps
     order = Order(
@@ -163,7 +179,15 @@ def _train(config: Config, device: torch.device, saved: checkpoint.Saved | None)
             loss = values.pop("loss")
             scaler.unscale_(optimiser)
             norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
-            _check_finite(config, step, loss, norm, names, scaler)
+            # In fp16 a gradient may overflow: the scaler then skips the step and lowers the scale.
+            usable = bool(loss.isfinite() & (norm.isfinite() | scaler.is_enabled()))
+            if _any_process(not usable, device):
+                raise TrainingError(
+                    f"step {step + 1}: the loss is {float(loss)}, the gradient norm {float(norm)}. Photos of "
+                    f"this process's batch: {', '.join(names)}. No weight was changed. "
+                    f"{last_checkpoint(config.out)} Check the photos, lower the learning rates, or use "
+                    "precision=fp32."
+                )
             scaler.step(optimiser)
             scaler.update()
             if scaler.get_scale() < 1:  # It starts at 65 536, so no gradient has ever fitted.
@@ -226,51 +250,6 @@ def _combine(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return a step's scalars from those of its parts: the sum of `masks`, the mean of all others."""
     stacked = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
     return {name: values.sum() if name == "masks" else values.mean() for name, values in stacked.items()}
-
-
-def _check_finite(
-    config: Config,
-    step: int,
-    loss: Tensor,
-    norm: Tensor,
-    names: Sequence[str],
-    scaler: torch.amp.GradScaler,
-) -> None:
-    """Raise TrainingError, in all processes, if the loss or the gradient of one is not finite."""
-    # In fp16 a gradient may overflow: the scaler then skips the step and lowers the scale.
-    usable = loss.isfinite() & (norm.isfinite() | scaler.is_enabled())
-    if distributed.total((~usable).float()) > 0:
-        raise TrainingError(
-            f"step {step + 1}: the loss is {float(loss)}, the gradient norm {float(norm)}. Photos of this "
-            f"process's batch: {', '.join(names)}. No weight was changed. {last_checkpoint(config.out)} "
-            "Check the photos, lower the learning rates, or use precision=fp32."
-        )
-
-
-def _save_once(
-    config: Config,
-    step: int,
-    *,
-    weights: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    notes: Mapping[str, object],
-    device: torch.device,
-) -> None:
-    """Save a checkpoint in the first process; raise in all processes if that fails."""
-    failure: Exception | None = None
-    if distributed.rank() == 0:
-        try:
-            checkpoint.save(config.out, step, weights=weights, state=state, notes=notes, keep=config.keep)
-        except (PixelClipError, OSError) as error:
-            failure = error
-    # All must know: the others would wait for the first process forever.
-    failed = _any_process(failure is not None, device)
-    if failure is not None:
-        raise failure
-    if failed:
-        raise TrainingError(
-            f"the first process could not save step {step}; see its message. {last_checkpoint(config.out)}"
-        )
 
 
 def _any_process(value: bool, device: torch.device) -> bool:

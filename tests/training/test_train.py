@@ -133,16 +133,6 @@ def test_tensorboard_gets_what_the_log_gets(whole):
     assert log[3]["lr_prompts"] == pytest.approx(2e-3 * 0.75)
 
 
-def test_without_tensorboard_it_trains_and_says_so_once(photos, tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
-        monkeypatch.delitem(sys.modules, name)
-    train(load_config(TINY, [*photos, f"out={tmp_path}", "steps=2"]))
-    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
-    assert not (tmp_path / "tensorboard").exists()
-    assert caplog.text.count("Install it: pip install tensorboard") == 1
-
-
 def test_killed_anywhere_and_resumed_it_ends_the_same(photos, whole, tmp_path):
     at = random.randint(1, 4)
     process = start(photos, tmp_path)

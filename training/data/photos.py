@@ -114,44 +114,27 @@ def reading(
         The batches. The iterator raises ImageError if photos cannot be used; see `MaskedPhotos`.
     """
     loader = DataLoader(
-        _Outcomes(photos),
+        photos,
         batch_sampler=order,
-        collate_fn=_collate_outcomes,
+        collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_ignore_signals,
         pin_memory=pin_memory,
     )
-    outcomes = iter(loader)
+    batches = iter(loader)
     try:
-        yield map(_raised, outcomes)
+        yield _raise_plainly(batches)
     finally:
         if workers:  # Otherwise Python would wait at exit for workers that ignore its signal.
-            outcomes._shutdown_workers()
+            batches._shutdown_workers()
 
 
-class _Outcomes(Dataset["Sample | ImageError"]):
-    """Returns errors as values, because the DataLoader puts a worker's traceback into the message."""
-
-    def __init__(self, photos: MaskedPhotos) -> None:
-        self.photos = photos
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample | ImageError:
-        try:
-            return self.photos[key]
-        except ImageError as error:
-            return error
-
-
-def _collate_outcomes(outcomes: Sequence[Sample | ImageError]) -> Batch | ImageError:
-    samples = [outcome for outcome in outcomes if isinstance(outcome, Sample)]
-    errors = [outcome for outcome in outcomes if isinstance(outcome, ImageError)]
-    return errors[0] if errors else collate(samples)
-
-
-def _raised(outcome: Batch | ImageError) -> Batch:
-    if isinstance(outcome, ImageError):
-        raise outcome
-    return outcome
+def _raise_plainly(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the batches; remove a worker's traceback, which torch puts before the message of its error."""
+    try:
+        yield from batches
+    except ImageError as error:
+        raise ImageError(str(error).strip().rpartition("ImageError: ")[2]) from None
 
 
 def _ignore_signals(_: int) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pixelclip_sdk.support.files import atomic_write
+from pixelclip_sdk.support.packages import imported
 from training.data.photos import Batch
 from training.runs.config import Config
 from training.support import distributed
@@ -43,7 +44,8 @@ class Progress:
         self.file = config.out / "log.jsonl"
         if self.is_first:
             self._drop_lines_after(first)
-            self.tensorboard = self._open_tensorboard()
+            writer = imported("torch.utils.tensorboard").SummaryWriter
+            self.tensorboard = writer(str(config.out / "tensorboard"), purge_step=first)
 
     def report_skipped(self, batch: Batch) -> None:
         """Log each file that could not be used, once."""
@@ -92,15 +94,3 @@ class Progress:
                     kept.append(line + "\n")
         with atomic_write(self.file) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
-
-    def _open_tensorboard(self) -> Any:
-        """Return TensorBoard's writer; None, with a warning, if TensorBoard is not installed."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ModuleNotFoundError as error:
-            _log.warning(
-                "no TensorBoard curves: %s. Install it: pip install tensorboard. log.jsonl has all numbers.",
-                error,
-            )
-            return None
-        return SummaryWriter(str(self.config.out / "tensorboard"), purge_step=self.first)
