@@ -72,7 +72,7 @@ def test_the_long_side_is_bounded(folders, size, expected):
     photos = MaskedPhotos(*folders, short_side=1024, long_side=1333, crop=640, imgsz=64, mask_size=32)
     assert photos._resized(*size) == pytest.approx(expected)
     free = MaskedPhotos(*folders, short_side=1024, crop=640, imgsz=64, mask_size=32)
-    assert free._seen(*size) == (1024, 640)
+    assert free._resized(*size) == (1024, 640)
 
 
 def test_a_bounded_photo_is_cropped_to_a_larger_share(folders, monkeypatch):
