@@ -7,9 +7,10 @@ continues where it was stopped; photos that have masks are skipped.
 import argparse
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pixelclip_sdk import PixelClipError
 from pixelclip_sdk.support.arguments import not_negative, positive, positive_float
@@ -29,64 +30,18 @@ _SHOWN = 10  # skipped photos printed
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _Source:
     """A source of masks on the command line.
 
     Attributes:
         help: One line.
-        arguments: Adds the source's own arguments to its parser.
         build: Makes the source from the parsed arguments.
+        arguments: Flags of the source, with the keyword arguments of `add_argument`.
     """
 
     help: str
-    arguments: Callable[[argparse.ArgumentParser], None]
     build: Callable[[argparse.Namespace], MaskSource]
-
-
-def _sa1b(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--annotations", type=Path, metavar="DIR", help="the JSON files, if not beside the photos"
-    )
-
-
-def _regions(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--maps",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="REL/PATH.png for each photo, or REL/PATH/*.png, one file per mask",
-    )
-    parser.add_argument("--background", type=int, metavar="VALUE", help="value of pixels without a region")
-
-
-def _slic(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--segments", type=positive, default=Slic.segments, help="about this many per photo")
-    parser.add_argument(
-        "--compactness", type=positive_float, default=Slic.compactness, help="higher is squarer"
-    )
-    parser.add_argument("--sigma", type=not_negative, default=Slic.sigma, help="blur first, in pixels")
-
-
-def _felzenszwalb(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scale", type=positive_float, default=Felzenszwalb.scale, help="higher is larger")
-    parser.add_argument("--sigma", type=not_negative, default=Felzenszwalb.sigma, help="blur, in pixels")
-    parser.add_argument(
-        "--min-size", type=positive, default=Felzenszwalb.min_size, help="smallest region, in pixels"
-    )
-
-
-def _dino(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clusters", type=positive, default=16, help="clusters per photo")
-    parser.add_argument("--image-side", type=positive, default=640, metavar="PX", help="short side DINO sees")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights, if not timm's download")
-
-
-def _sam(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", required=True, help="vit_h, vit_l, vit_b, or a configuration of SAM 2 (.yaml)"
-    )
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="its weights")
+    arguments: Mapping[str, dict[str, Any]]
 
 
 def _build_dino(options: argparse.Namespace) -> MaskSource:
@@ -113,28 +68,64 @@ def _digest(weights: Path | None) -> str:
 
 # A new source needs a class with the methods of `MaskSource` and an entry here.
 SOURCES = {
-    "sa1b": _Entry(
+    "sa1b": _Source(
         "JSON files of SA-1B or of segment-anything's amg.py",
-        _sa1b,
         lambda options: SA1B(options.annotations or options.images),
+        {"--annotations": {"type": Path, "metavar": "DIR", "help": "JSON files, if not beside the photos"}},
     ),
-    "regions": _Entry(
+    "regions": _Source(
         "PNG region maps or instances of any kind",
-        _regions,
         lambda options: RegionMaps(options.maps, options.background),
+        {
+            "--maps": {
+                "required": True,
+                "type": Path,
+                "metavar": "DIR",
+                "help": "REL/PATH.png for each photo, or REL/PATH/*.png, one file per mask",
+            },
+            "--background": {"type": int, "metavar": "VALUE", "help": "value of pixels without a region"},
+        },
     ),
-    "slic": _Entry(
+    "slic": _Source(
         "compact superpixels (SLIC); no weights",
-        _slic,
         lambda options: Slic(options.segments, options.compactness, options.sigma),
+        {
+            "--segments": {"type": positive, "default": Slic.segments, "help": "about this many per photo"},
+            "--compactness": {"type": positive_float, "default": Slic.compactness, "help": "higher: squarer"},
+            "--sigma": {"type": not_negative, "default": Slic.sigma, "help": "blur, in pixels"},
+        },
     ),
-    "felzenszwalb": _Entry(
+    "felzenszwalb": _Source(
         "regions that follow edges (Felzenszwalb); no weights",
-        _felzenszwalb,
         lambda options: Felzenszwalb(options.scale, options.sigma, options.min_size),
+        {
+            "--scale": {"type": positive_float, "default": Felzenszwalb.scale, "help": "higher: larger"},
+            "--sigma": {"type": not_negative, "default": Felzenszwalb.sigma, "help": "blur, in pixels"},
+            "--min-size": {"type": positive, "default": Felzenszwalb.min_size, "help": "smallest, in pixels"},
+        },
     ),
-    "dino": _Entry("k-means over DINO's patch features, as in the paper", _dino, _build_dino),
-    "sam": _Entry("the automatic generator of SAM or SAM 2, if installed", _sam, _build_sam),
+    "dino": _Source(
+        "k-means over DINO's patch features, as in the paper",
+        _build_dino,
+        {
+            "--clusters": {"type": positive, "default": 16, "help": "clusters per photo"},
+            "--image-side": {
+                "type": positive,
+                "default": 640,
+                "metavar": "PX",
+                "help": "short side DINO sees",
+            },
+            "--checkpoint": {"type": Path, "metavar": "FILE", "help": "weights, if not timm's download"},
+        },
+    ),
+    "sam": _Source(
+        "the automatic generator of SAM or SAM 2, if installed",
+        _build_sam,
+        {
+            "--model": {"required": True, "help": "vit_h, vit_l, vit_b, or a SAM 2 configuration (.yaml)"},
+            "--checkpoint": {"required": True, "type": Path, "metavar": "FILE", "help": "its weights"},
+        },
+    ),
 }
 
 
@@ -195,8 +186,10 @@ def _parser() -> argparse.ArgumentParser:
         help="processes (default: one per core; for dino and sam one per GPU, or one)",
     )
     sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE", parser_class=parser_class)
-    for name, entry in SOURCES.items():
-        entry.arguments(sources.add_parser(name, help=entry.help, description=entry.help, parents=[common]))
+    for name, source in SOURCES.items():
+        command = sources.add_parser(name, help=source.help, description=source.help, parents=[common])
+        for flag, settings in source.arguments.items():
+            command.add_argument(flag, **settings)
     return parser
 
 

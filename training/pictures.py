@@ -192,12 +192,12 @@ def _clusters(
     shown = [pairs[i] for i in _evenly(len(pairs), count)]
     vocabulary = merge_classes(class_list(_WORDS), classes)
     embeddings: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}
-    found: dict[str, Clustered] = {}
+    clustered: dict[str, Clustered] = {}
     words: dict[str, WordVectors] = {}
     for title, run in runs.items():
         others = [pairs[i] for i in _evenly(len(pairs), run.config.batch) if pairs[i] not in shown]
         batch = [*shown, *others][: max(run.config.batch, len(shown))]
-        found[title] = assign(run, config.images, config.masks, batch, len(shown), device)
+        clustered[title] = assign(run, config.images, config.masks, batch, len(shown), device)
         templates = run.config.templates
         if templates not in embeddings:
             embeddings[templates] = embed_words(run, vocabulary)
@@ -205,7 +205,9 @@ def _clusters(
     names = {title: nearest_words(words[title], _NEAREST) for title in runs}
     nearest = {title: [near[0][0] for near in names[title]] for title in runs}
 
-    columns = [(f"{title}, k = {len(found[title].rank)}", found[title], nearest[title]) for title in runs]
+    columns = [
+        (f"{title}, k = {len(clustered[title].rank)}", clustered[title], nearest[title]) for title in runs
+    ]
     photos = [load_image(config.images / name) for name in shown]
     save_png(draw_clusters(photos, columns), out / "clusters.png")
     parts = [
@@ -214,36 +216,42 @@ def _clusters(
         page.section(
             "Nearest words of the learned prompts", _NAMES.format(count=len(vocabulary), words=_WORDS)
         ),
-        *(_table(title, run, found[title], names[title], out) for title, run in runs.items()),
+        *(_table(title, run, clustered[title], names[title], out) for title, run in runs.items()),
         page.section("Prompts among words", _TSNE),
     ]
     for title in runs:
-        figure = draw_tsne(words[title], found[title], list(classes), nearest[title])
+        figure = draw_tsne(words[title], clustered[title], list(classes), nearest[title])
         save_png(figure, out / f"tsne-{title}.png")
         parts.append(page.figure(f"tsne-{title}.png", f"Clusters of {title} among words"))
     return parts
 
 
 def _table(
-    title: str, run: Run, found: Clustered, names: Sequence[Sequence[tuple[str, float]]], out: Path
+    title: str, run: Run, clustered: Clustered, names: Sequence[Sequence[tuple[str, float]]], out: Path
 ) -> str:
     """Write one run's clusters as CSV and return them as an HTML table, the most used first."""
     initial, file = initial_words(run), f"names-{title}.csv"
-    write_names(out / file, found, names, initial)
+    write_names(out / file, clustered, names, initial)
     columns = [
         "cluster",
-        f"of {found.shown.sum()} masks shown",
-        f"of {found.used.sum()} in the batch",
+        f"of {clustered.shown.sum()} masks shown",
+        f"of {clustered.used.sum()} in the batch",
         "nearest words (cosine)",
         "began as",
     ]
     rows = []
-    for cluster in np.argsort(found.rank):
+    for cluster in np.argsort(clustered.rank):
         near = ", ".join(f"{name} ({cosine:.2f})" for name, cosine in names[cluster])
-        cells = [str(cluster), str(found.shown[cluster]), str(found.used[cluster]), near, initial[cluster]]
-        rows.append(("#{:02x}{:02x}{:02x}".format(*found.colours[cluster]), cells))
+        cells = [
+            str(cluster),
+            str(clustered.shown[cluster]),
+            str(clustered.used[cluster]),
+            near,
+            initial[cluster],
+        ]
+        rows.append(("#{:02x}{:02x}{:02x}".format(*clustered.colours[cluster]), cells))
     centred = ", centred" if run.config.centre else ""
-    heading = f"{title}: {int((found.used > 0).sum())} of {len(found.rank)} clusters in use{centred}"
+    heading = f"{title}: {int((clustered.used > 0).sum())} of {len(clustered.rank)} clusters in use{centred}"
     return page.table(heading, file, columns, rows)
 
 

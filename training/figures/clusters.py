@@ -112,18 +112,18 @@ def draw_clusters(
     """
     headings = ["photo", "masks\none colour per mask"]
     headings += [
-        f"{title}\n{int((found.shown > 0).sum())} of {len(found.rank)} clusters in use here"
-        for title, found, _ in columns
+        f"{title}\n{int((clustered.shown > 0).sum())} of {len(clustered.rank)} clusters in use here"
+        for title, clustered, _ in columns
     ]
     figure, axes = photo_grid(headings, photos)
     for index, (row, photo) in enumerate(zip(axes, photos, strict=True)):
         masks = columns[0][1].masks[index]
         show(row[0], photo)
         show(row[1], overlay(photo, _label_map(masks, np.arange(len(masks))), max(len(masks), 1)))
-        for tile, (_, found, names) in zip(row[2:], columns, strict=True):
-            labels = _label_map(found.masks[index], found.rank[found.clusters[index]])
-            show(tile, overlay(photo, labels, len(found.rank), opacity=0.75))
-            add_legend(tile, _largest(labels, found, names))
+        for tile, (_, clustered, names) in zip(row[2:], columns, strict=True):
+            labels = _label_map(clustered.masks[index], clustered.rank[clustered.clusters[index]])
+            show(tile, overlay(photo, labels, len(clustered.rank), opacity=0.75))
+            add_legend(tile, _largest(labels, clustered, names))
     return figure
 
 
@@ -136,9 +136,9 @@ def _label_map(masks: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]) -> n
 
 
 def _largest(
-    labels: npt.NDArray[np.int64], found: Clustered, names: Sequence[str]
+    labels: npt.NDArray[np.int64], clustered: Clustered, names: Sequence[str]
 ) -> list[tuple[str, npt.NDArray[np.uint8]]]:
     """Return name and colour of the clusters that cover most of a label map of ranks."""
-    areas = np.bincount(labels[labels >= 0], minlength=len(found.rank))
-    clusters = np.argsort(found.rank)[np.argsort(-areas, kind="stable")[: min(_NAMED, (areas > 0).sum())]]
-    return [(f"{cluster} {names[cluster]}", found.colours[cluster]) for cluster in clusters]
+    areas = np.bincount(labels[labels >= 0], minlength=len(clustered.rank))
+    clusters = np.argsort(clustered.rank)[np.argsort(-areas, kind="stable")[: min(_NAMED, (areas > 0).sum())]]
+    return [(f"{cluster} {names[cluster]}", clustered.colours[cluster]) for cluster in clusters]

@@ -45,7 +45,7 @@ def draw_grid(
         for title, maps in predictions.items()
         if truths is not None
     }
-    scores = {title: sum(found, Confusion.empty(count)).miou for title, found in confusions.items()}
+    scores = {title: sum(parts, Confusion.empty(count)).miou for title, parts in confusions.items()}
     every_map = [labels for maps in [*predictions.values(), truths or ()] for labels in maps]
     shares = np.max([_shares(labels, count) for labels in every_map], axis=0)
     shown = np.flatnonzero(shares > (_LEAST_SHARE if count > _MANY else 0))

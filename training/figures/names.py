@@ -104,13 +104,13 @@ def initial_words(run: Run) -> list[str]:
 
 
 def write_names(
-    path: Path, found: Clustered, names: Sequence[Sequence[tuple[str, float]]], initial: Sequence[str]
+    path: Path, clustered: Clustered, names: Sequence[Sequence[tuple[str, float]]], initial: Sequence[str]
 ) -> None:
     """Write all clusters as CSV, the most used first.
 
     Args:
         path: The file.
-        found: Use of each cluster.
+        clustered: Use of each cluster.
         names: Nearest words of each cluster.
         initial: Initial words of each cluster.
 
@@ -121,6 +121,8 @@ def write_names(
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["cluster", "masks_shown", "masks_in_batch", "began_as", *columns])
-        for cluster in np.argsort(found.rank):
+        for cluster in np.argsort(clustered.rank):
             cells = [cell for name, cosine in names[cluster] for cell in (name, f"{cosine:.4f}")]
-            writer.writerow([cluster, found.shown[cluster], found.used[cluster], initial[cluster], *cells])
+            writer.writerow(
+                [cluster, clustered.shown[cluster], clustered.used[cluster], initial[cluster], *cells]
+            )

@@ -56,7 +56,9 @@ def project(points: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.fl
     return tsne.fit_transform(points)
 
 
-def draw_tsne(words: WordVectors, found: Clustered, classes: Sequence[str], nearest: Sequence[str]) -> Any:
+def draw_tsne(
+    words: WordVectors, clustered: Clustered, classes: Sequence[str], nearest: Sequence[str]
+) -> Any:
     """Draw a map of a run's clusters among words.
 
     Words are grey dots, classes black diamonds with their names, clusters discs in their colour; the area of
@@ -65,7 +67,7 @@ def draw_tsne(words: WordVectors, found: Clustered, classes: Sequence[str], near
 
     Args:
         words: The words and clusters.
-        found: Use and colour of each cluster.
+        clustered: Use and colour of each cluster.
         classes: The words that are drawn as classes.
         nearest: Nearest name of each cluster.
 
@@ -83,10 +85,10 @@ def draw_tsne(words: WordVectors, found: Clustered, classes: Sequence[str], near
     axes.set_axis_off()
     axes.scatter(*points[~is_class].T, s=8, color="0.78", linewidth=0)
     # Large discs first, so that small ones stay visible.
-    order = np.argsort(-found.used, kind="stable")
-    used, unused = order[found.used[order] > 0], order[found.used[order] == 0]
-    colours = found.colours / 255
-    areas = 40 + 300 * found.used[used] / max(int(found.used.max()), 1)
+    order = np.argsort(-clustered.used, kind="stable")
+    used, unused = order[clustered.used[order] > 0], order[clustered.used[order] == 0]
+    colours = clustered.colours / 255
+    areas = 40 + 300 * clustered.used[used] / max(int(clustered.used.max()), 1)
     axes.scatter(*clusters[used].T, s=areas, c=colours[used], edgecolor="white")
     axes.scatter(*clusters[unused].T, s=40, facecolor="none", edgecolor=colours[unused])
     axes.scatter(*points[is_class].T, s=70, marker="D", color="black")
