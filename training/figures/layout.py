@@ -37,6 +37,7 @@ def new_figure(width: float, height: float) -> Any:
         BackendUnavailableError: matplotlib is not installed.
     """
     figure = imported("matplotlib.figure").Figure((width, height), dpi=110, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.08)
     imported("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     return figure
 

@@ -49,6 +49,7 @@ _log = logging.getLogger("training")
 _CONFIGS = Path(__file__).parents[1] / "configs"
 MODEL, CONFIG = _CONFIGS / "world.json", _CONFIGS / "world.yaml"
 CLOSE = 0.6  # share of close-ups among the pairs, because captioned photos mostly show one thing
+_DRAWN = 6  # scenes in the picture
 IMGSZ = 64  # input size of the small CLIP
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -191,7 +192,7 @@ def _draw_picture(out: Path, seed: int, file: Path) -> None:
     home = out / f"seed-{seed}"
     tuned = max((home / "pixelclip").glob("step-*.weights.safetensors"))
     data = load_dataset("folder", out / "world" / "test", classes=list(CLASSES))
-    photos, truths = zip(*(data.pair(index) for index in range(6)), strict=True)
+    photos, truths = zip(*(data.pair(index) for index in range(min(len(data), _DRAWN))), strict=True)
     predictions = {}
     for name, weights in {"CLIP": home / "clip.safetensors", "PixelCLIP": tuned}.items():
         model = open_model(_source(weights), data.classes)

@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pixelclip_sdk.errors import OutputError
 from pixelclip_sdk.words.vocabulary import read_classes
@@ -150,6 +151,11 @@ def test_the_experiments_run_from_nothing_and_go_on(tmp_path):
     assert json.loads(json.dumps(experiment(tmp_path, TOY, seeds=[0], runs=runs))) == scores
     kept = (".safetensors", ".png", ".npz")
     assert all(file.stat().st_mtime_ns == time for file, time in written.items() if file.suffix in kept)
+
+    pytest.importorskip("matplotlib")
+    experiments._draw_picture(tmp_path, 0, tmp_path / "scenes.png")
+    with Image.open(tmp_path / "scenes.png") as picture:
+        assert picture.width > 4 * 300  # photo, CLIP, PixelCLIP, ground truth
 
 
 def test_a_signal_in_a_run_stops_the_command_and_half_a_run_has_no_score(tmp_path, monkeypatch, capsys):
