@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import operator
 import os
 import zipfile
 from collections.abc import Iterator
@@ -150,11 +151,7 @@ def _run(tasks: list[_Task], workers: int) -> Iterator[tuple[_Task, _Outcome]]:
     for rank in range(workers):
         ranks.put(rank)
     with pool_of(workers, _start, (ranks, tasks[0].source.on_gpus)) as pool:
-        yield from zip(tasks, pool.map(_call, tasks, chunksize=4), strict=True)
-
-
-def _call(task: _Task) -> _Outcome:
-    return task()
+        yield from zip(tasks, pool.map(operator.call, tasks, chunksize=4), strict=True)
 
 
 def _start(ranks: multiprocessing.Queue[int], on_gpus: bool) -> None:
