@@ -1,3 +1,3 @@
-"""Weights → bundles: ONNX graphs with dynamic words, verified against their source."""
+"""Weights → bundles: ONNX graphs that take any words, verified against their PyTorch source."""
 
-import pixelclip_sdk  # noqa: F401 - switches off the telemetry of onnxruntime, so it comes first
+import pixelclip_sdk  # noqa: F401 - before onnxruntime: it switches off onnxruntime's telemetry

@@ -1,83 +1,85 @@
 """Embed classes into a bundle: ``python export/embed_text.py --bundle BUNDLE --classes voc-20``.
 
-A vocabulary in a bundle goes by its name (``set_classes("voc-20")``) and needs no text encoder at run time:
-a robot may carry a bundle without one. For a file of its own there is ``pixelclip vocab build``.
+A program selects a vocabulary in a bundle by its name (``set_classes("voc-20")``). It needs no text encoder
+for that, so a robot can carry a bundle without one. To write a vocabulary to a file instead, use
+``pixelclip vocab build``.
 
-The vocabulary is written to a place that the bundle's manifest does not list, then the manifest is replaced
-in one step. Interrupted anywhere, or on a full disk, the bundle is the old one or the new one, whole. A kill
-may leave a file that no manifest lists; nothing reads it, and embedding that name again overwrites it.
+New files are written under names that the manifest does not list yet. Then the manifest is replaced in one
+step. So the bundle is always either the old or the new one, also after an interrupt, a kill or a full disk.
 """
 
 import argparse
 import contextlib
 import dataclasses
-import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixelclip_sdk import Bundle, OutputError, PixelClipError, Vocabulary, VocabularyError
+from export.staging import bundle_lock
+from pixelclip_sdk import Bundle, OutputError, Vocabulary, VocabularyError
 from pixelclip_sdk.bundle import MANIFEST, VOCABULARIES
 from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write, sha256
+from pixelclip_sdk.support.signals import sigterm_interrupts
 from pixelclip_sdk.words.classes import Classes, class_lists
 from pixelclip_sdk.words.text_encoder import TextEncoder
 from pixelclip_sdk.words.vocabulary import read_classes
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None
-
-__all__ = ["add_vocabularies", "check_name", "main", "named_classes", "write_vocabularies"]
+__all__ = ["add_vocabularies", "check_name", "file_entry", "main", "named_classes", "write_vocabularies"]
 
 
 def check_name(name: str) -> None:
-    """Check what a vocabulary is to be called.
+    """Check the name of a vocabulary.
 
     Raises:
-        VocabularyError: It cannot be.
+        VocabularyError: The name has characters that are not allowed, or is too long.
     """
-    # No dot: in a file's name it ends the vocabulary's name.
+    # No dot: the name ends at the first dot of the file's name.
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
         raise VocabularyError(
             f"a vocabulary cannot be named {name!r}; "
-            "expected at most 64 small letters, digits, '-' and '_', e.g. 'rooms'"
+            "expected at most 64 lower-case letters, digits, '-' and '_', e.g. 'rooms'"
         )
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """Size and hash of a file, as `Bundle.files` lists them."""
+    return {"size": path.stat().st_size, "sha256": sha256(path)}
 
 
 def write_vocabularies(
     folder: Path, encoder: TextEncoder, classes: Mapping[str, Classes], *, listed: Collection[str] = ()
 ) -> dict[str, dict[str, Any]]:
-    """Embed classes and write them into a bundle's folder, for its manifest to list.
+    """Embed classes and write them into a bundle's folder. The caller lists the files in the manifest.
 
     Args:
-        folder: The bundle's folder; a manifest need not be there yet.
+        folder: The bundle's folder; it need not have a manifest yet.
         encoder: The bundle's text encoder.
-        classes: Name of each vocabulary → its words, e.g. ``{"voc-20": "voc-20"}`` for a list of the SDK.
-        listed: Files that a manifest lists and that are not touched. A vocabulary goes to
+        classes: Vocabulary name → its classes, e.g. ``{"voc-20": "voc-20"}`` for a class list of the SDK.
+        listed: Files that a manifest lists; they are not overwritten. A vocabulary goes to
             ``vocabularies/NAME.npz``, or to ``vocabularies/NAME.2.npz`` if the first is listed.
 
     Returns:
         Relative path → ``{"size": bytes, "sha256": hex}`` of each file: entries for ``Bundle.files``.
 
     Raises:
-        VocabularyError: A name or words cannot be used; nothing was written.
+        VocabularyError: A name or the classes are invalid; nothing was written.
         BackendError: The text encoder failed; nothing was written.
         OutputError: A file cannot be written.
     """
     for name in classes:
         check_name(name)
-    made = {name: Vocabulary.encode(words, encoder) for name, words in classes.items()}
+    vocabularies = {name: Vocabulary.encode(words, encoder) for name, words in classes.items()}
     files: dict[str, dict[str, Any]] = {}
     try:
-        for name, vocabulary in made.items():
-            places = f"{VOCABULARIES}/{name}.npz", f"{VOCABULARIES}/{name}.2.npz"
-            path = next(place for place in places if place not in listed)
+        for name, vocabulary in vocabularies.items():
+            candidates = f"{VOCABULARIES}/{name}.npz", f"{VOCABULARIES}/{name}.2.npz"
+            path = next(candidate for candidate in candidates if candidate not in listed)
             vocabulary.save(folder / path)
-            files[path] = {"size": (folder / path).stat().st_size, "sha256": sha256(folder / path)}
+            files[path] = file_entry(folder / path)
     except BaseException:
         _remove(folder, files)
         raise
@@ -85,113 +87,91 @@ def write_vocabularies(
 
 
 def add_vocabularies(bundle: Bundle, classes: Mapping[str, Classes]) -> Bundle:
-    """Embed classes into a bundle with its own text encoder; vocabularies of these names are replaced.
+    """Embed classes into a bundle with its own text encoder; vocabularies with the same names are replaced.
 
     Args:
-        bundle: The bundle. If another process adds to it as well, one waits for the other (not on Windows).
-        classes: Name of each vocabulary → its words.
+        bundle: The bundle. While another process writes to its folder, this function waits.
+        classes: Vocabulary name → its classes.
 
     Returns:
-        The bundle as it is now.
+        The changed bundle.
 
     Raises:
         BundleError: The bundle has no text encoder, or is damaged.
-        VocabularyError: A name or words cannot be used.
+        VocabularyError: A name or the classes are invalid.
         BackendError: The text encoder failed.
-        OutputError: The bundle cannot be written. It is as it was before.
+        OutputError: The bundle cannot be written; it is unchanged.
     """
-    with _alone(bundle.path):
-        return _add(Bundle.open(bundle.path), classes)
-
-
-def _add(bundle: Bundle, classes: Mapping[str, Classes]) -> Bundle:
-    encoder = TextEncoder(bundle)
-    added = write_vocabularies(bundle.path, encoder, classes, listed=bundle.files)
-    replaced = {bundle.vocabularies[name] for name in classes if name in bundle.vocabularies}
-    kept = {name: entry for name, entry in bundle.files.items() if name not in replaced}
-    changed = dataclasses.replace(bundle, files={**kept, **added})
-    try:
-        with atomic_write(bundle.path / MANIFEST) as temporary:
-            temporary.write_text(changed.to_json(), encoding="utf-8")
-    except OutputError:
-        _remove(bundle.path, added)
-        raise
-    # Only now: until the manifest was replaced, these were in use.
-    _remove(bundle.path, replaced)
-    return Bundle.open(bundle.path)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Lets one process at a time change a folder: each reads what the one before it wrote."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    with bundle_lock(bundle.path):
+        bundle = Bundle.open(bundle.path)  # Another process may have replaced it.
+        added = write_vocabularies(bundle.path, TextEncoder(bundle), classes, listed=bundle.files)
+        replaced = {bundle.vocabularies[name] for name in classes if name in bundle.vocabularies}
+        kept = {name: entry for name, entry in bundle.files.items() if name not in replaced}
+        changed = dataclasses.replace(bundle, files={**kept, **added})
+        try:
+            with atomic_write(bundle.path / MANIFEST) as temporary:
+                temporary.write_text(changed.to_json(), encoding="utf-8")
+        except OutputError:
+            _remove(bundle.path, added)
+            raise
+        _remove(bundle.path, replaced)  # Last: the old manifest lists these.
+        return Bundle.open(bundle.path)
 
 
 def _remove(folder: Path, files: Collection[str]) -> None:
+    """Remove files that no manifest lists; one that stays is harmless."""
     for name in files:
-        with contextlib.suppress(OSError):  # Nothing lists it any more: harmless.
+        with contextlib.suppress(OSError):
             (folder / name).unlink()
 
 
-def named_classes(text: str, name: str | None = None, *, otherwise: str | None = None) -> tuple[str, Classes]:
-    """Words as a command line gives them, and what to call them in a bundle.
+def named_classes(text: str, name: str | None = None, *, default: str | None = None) -> tuple[str, Classes]:
+    """Classes from the command line, and the name of their vocabulary.
 
     Args:
-        text: A list such as ``"voc-20"``, a ``.txt`` or ``.json`` file, or ``"cat, sofa"``.
-        name: What to call them; None for the list's or the file's name.
-        otherwise: What to call them if nothing else gives them a name.
+        text: A class list such as ``"voc-20"``, a ``.txt`` or ``.json`` file, or ``"cat, sofa"``.
+        name: The vocabulary's name; None for the name of the list or file.
+        default: The name if neither `name` nor `text` gives one.
 
     Raises:
-        VocabularyError: The words cannot be read, are embedded already, or have no name.
+        VocabularyError: The classes cannot be read, are embedded already, or have no name.
     """
     words = read_classes(text)
     if isinstance(words, Vocabulary):
         raise VocabularyError(
-            f"{text} is embedded already; expected words to embed with the bundle's encoder"
+            f"{text} is embedded already; expected classes to embed with the bundle's text encoder"
         )
     if name is None and Path(text).suffix.lower() in (".txt", ".json"):
         name = Path(text).stem.lower()
-    if name is None and text.strip() in class_lists():
-        name = text.strip()
-    if name is None:
-        name = otherwise
+    elif name is None:
+        name = text.strip() if text.strip() in class_lists() else default
     if name is None:
         raise VocabularyError(
-            f"the words {text[:40]!r} have no name to call them by; put them into a file, whose name they "
-            "get, or give one with embed_text.py --name"
+            f"the classes {text[:40]!r} need a name in the bundle; give one with --name, or put them into a "
+            "file: its name is used"
         )
     return name, words
 
 
+@sigterm_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0 done, 1 it cannot be done, 130 interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--bundle", required=True, help="the bundle's folder, or its name on this machine")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--classes", help='a list such as voc-20, a .txt or .json file, or "cat, sofa"')
-    what.add_argument("--all", action="store_true", help="every list that comes with the SDK")
-    parser.add_argument("--name", help="what to call it in the bundle (default: the list's or file's name)")
+    """Run the command and return its exit code; see `run_command`."""
+    parser = argparse.ArgumentParser(prog="embed_text.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("--bundle", required=True, help="the bundle's folder, or a model's name")
+    words = parser.add_mutually_exclusive_group(required=True)
+    words.add_argument("--classes", help='a class list such as voc-20, a .txt or .json file, or "cat, sofa"')
+    words.add_argument("--all", action="store_true", help="every class list of the SDK")
+    parser.add_argument("--name", help="name of the vocabulary (default: the name of the list or file)")
     options = parser.parse_args(arguments)
     if options.all and options.name:
-        parser.error("--name goes with --classes")
-    try:
-        lists = class_lists() if options.all else [options.classes]
-        requested = dict(named_classes(words, options.name) for words in lists)
-        bundle = add_vocabularies(find_bundle(options.bundle), requested)
-    except PixelClipError as error:
-        print(f"embed_text: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("embed_text: interrupted; the bundle is whole, as it was or as it was to be", file=sys.stderr)
-        return 130
+        parser.error("--name works with --classes only")
+    return run_command("embed_text", lambda: _run(options), interrupted="the bundle is unchanged or complete")
+
+
+def _run(options: argparse.Namespace) -> int:
+    texts = class_lists() if options.all else [options.classes]
+    requested = dict(named_classes(text, options.name) for text in texts)
+    bundle = add_vocabularies(find_bundle(options.bundle), requested)
     for name in requested:
         file = bundle.vocabularies[name]
         print(f"{name} → {bundle.path / file} ({bundle.files[file]['size'] / 1e3:.0f} kB)")

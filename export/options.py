@@ -1,4 +1,4 @@
-"""What the export commands are given, checked before any weights are fetched."""
+"""Checks of the options of `to_onnx.py` that need no weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,20 +13,20 @@ from training.models.registry import LITES
 
 __all__ = ["DEFAULT_NAME", "check_weights", "photos_to_verify_on", "vocabularies"]
 
-# What words typed on the command line are called in the bundle.
 DEFAULT_NAME = "classes"
-# Protocol buffers, and ONNX files with them, end at 2 GiB; the graph wants some of it.
-_LARGEST_FILE = (1 << 31) - (16 << 20)
+"""Name of the vocabulary of classes that are typed on the command line."""
+# Protocol buffers, and so ONNX files, hold 2 GiB; 16 MiB are left for the graph.
+_MAX_WEIGHT_BYTES = (1 << 31) - (16 << 20)
 
 
 def photos_to_verify_on(
     precision: str, photos: Sequence[Path], calibration: Sequence[Path]
 ) -> Sequence[Path]:
-    """The photos that were not calibrated on.
+    """The photos that are not among the calibration photos, compared by content.
 
     Raises:
-        VerificationError: There is none.
-        PixelClipError: ``"int8"`` has no photos to calibrate on.
+        VerificationError: No photo is left.
+        PixelClipError: ``"int8"`` has no calibration photos.
     """
     if precision == "int8" and not calibration:
         raise PixelClipError(
@@ -42,41 +42,41 @@ def photos_to_verify_on(
 
 
 def check_weights(name: str) -> None:
-    """Refuse a model whose encoders do not fit into ONNX files.
+    """Check that the encoders of a model fit into ONNX files.
 
     Raises:
         PixelClipError: An encoder is too large.
-        ModelNotFoundError: There is no model of that name.
+        ModelNotFoundError: No model has this name.
     """
     if name in LITES or name.endswith(".json"):
         return
     for tower, size in weight_bytes(name).items():
-        if size > _LARGEST_FILE:
+        if size > _MAX_WEIGHT_BYTES:
             raise PixelClipError(
-                f"the {tower} encoder of {name} has {size / 1e9:.1f} GB of weights in fp32, in which each "
-                f"export starts; an ONNX file holds {_LARGEST_FILE / 1e9:.1f} GB. Take a smaller model: "
+                f"the {tower} encoder of {name} has {size / 1e9:.1f} GB of fp32 weights, and every export "
+                f"starts in fp32; an ONNX file holds {_MAX_WEIGHT_BYTES / 1e9:.1f} GB. Take a smaller model: "
                 "ViT-L-14 and convnext_large_d are the largest that fit."
             )
 
 
-def vocabularies(given: Sequence[str], name: str | None) -> dict[str, Classes]:
-    """What `--classes` and `--name` ask to embed: name → words.
+def vocabularies(texts: Sequence[str], name: str | None) -> dict[str, Classes]:
+    """Vocabulary name → classes, from the options --classes and --name.
 
     Raises:
-        VocabularyError: The words cannot be read, or a name cannot be used or would be used twice.
+        VocabularyError: The classes cannot be read, or a name is invalid or used twice.
     """
-    if name is not None and len(given) != 1:
+    if name is not None and len(texts) != 1:
         raise VocabularyError(
-            f"--name {name} goes with one --classes, but there are {len(given)}; put the words into files, "
-            "whose names they get"
+            f"--name {name} works with one --classes, but there are {len(texts)}; put the classes into "
+            "files: their names are used"
         )
-    found: dict[str, Classes] = {}
-    for text in given:
-        key, words = named_classes(text, name, otherwise=DEFAULT_NAME)
-        if key in found:
+    result: dict[str, Classes] = {}
+    for text in texts:
+        key, words = named_classes(text, name, default=DEFAULT_NAME)
+        if key in result:
             raise VocabularyError(
-                f"two vocabularies would be called {key!r}; put the words into files, whose names they get"
+                f"two vocabularies would be named {key!r}; put the classes into files: their names are used"
             )
         check_name(key)
-        found[key] = parse_classes(words)  # Or it would fail when all is done but this.
-    return found
+        result[key] = parse_classes(words)  # Now, since otherwise it would fail after the whole export.
+    return result

@@ -4,12 +4,13 @@ import importlib.util
 from pathlib import Path
 
 from pixelclip_sdk import PixelClipError
+from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.support.images import find_images
 
-__all__ = ["default_photos", "pictures"]
+__all__ = ["default_photos", "photos_in"]
 
-_ROOT = Path(__file__).resolve().parents[1]
-_SUFFIXES = (".jpg", ".jpeg", ".png")
-# Colour photos in packages that the extra `export` installs, beside those in the repository.
+_OWN = Path(__file__).resolve().parents[1] / "examples" / "photos"
+# Colour photos inside packages that the extra `export` installs.
 _IN_PACKAGES = {
     "skimage": ("data/astronaut.png", "data/motorcycle_left.png", "data/rocket.jpg"),
     "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
@@ -17,27 +18,22 @@ _IN_PACKAGES = {
 
 
 def default_photos() -> list[Path]:
-    """Real photos that are on every machine that exports: ours, scikit-image's and scikit-learn's."""
-    found = pictures("examples", _ROOT / "examples" / "photos")
+    """Real photos from this repository, scikit-image and scikit-learn."""
+    photos = find_images(_OWN)
     for package, files in _IN_PACKAGES.items():
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.origin is not None:
-            places = [Path(spec.origin).parent / file for file in files]
-            found += [place for place in places if place.is_file()]
-    return found
+            photos += [path for file in files if (path := Path(spec.origin).parent / file).is_file()]
+    return photos
 
 
-def pictures(option: str, folder: Path | None) -> list[Path]:
-    """The photos in a folder, by name; of no folder, none.
+def photos_in(option: str, folder: Path | None) -> list[Path]:
+    """The photos in the folder that a command-line option names; empty if the option is not given.
 
     Raises:
-        PixelClipError: It is no folder, or has no photos; the message names the option.
+        PixelClipError: The folder does not exist or has no photos; the message starts with the option.
     """
-    if folder is None:
-        return []
-    if not folder.is_dir():
-        raise PixelClipError(f"{option}: {folder} is no folder; expected one with JPEG or PNG photos")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-    if not found:
-        raise PixelClipError(f"{option}: there are no photos in {folder}; expected JPEG or PNG files")
-    return found
+    try:
+        return [] if folder is None else find_images(folder)
+    except ImageError as error:
+        raise PixelClipError(f"{option}: {error}") from error

@@ -1,83 +1,152 @@
-"""A folder that is there whole or not at all."""
+"""Write a bundle's folder safely: one writer at a time, and the new folder replaces the old one in one step.
+
+Beside a bundle ``NAME`` a writer may use ``.NAME.lock``, ``.NAME.new`` (the folder being written) and
+``.NAME.old`` (the previous bundle, while the new one is moved into place). A finished writer removes all
+three. After a killed one, the next writer does.
+"""
 
 import contextlib
 import ctypes
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pixelclip_sdk import PixelClipError
+from filelock import FileLock, Timeout
+
+from pixelclip_sdk import OutputError, PixelClipError
 from pixelclip_sdk.bundle import MANIFEST
-from pixelclip_sdk.support.files import restore, set_aside
+from pixelclip_sdk.support.files import fsync_folder
 
-__all__ = ["check_target", "staged_folder"]
+__all__ = ["bundle_lock", "check_target", "staged_folder"]
 
-# Of Linux' renameat2: paths are relative to the working directory; both names change places.
+# Arguments of Linux's renameat2: relative paths start at the working directory; swap the two names.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextlib.contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target`; on success it takes the place of `target`, whole.
+    """Yield an empty folder that replaces `target` when the block ends.
 
-    If the body raises or is interrupted, `target` stays as it was and nothing is left behind. On Linux the
-    two folders change places in one step. Where that cannot be, the old one is set aside for a moment; if
-    the process is killed in that moment, opening the bundle or exporting again brings it back.
+    If the block raises or is interrupted, `target` is unchanged and the new folder is removed. The new files
+    are flushed to the disk before the replacement. On Linux the two folders are swapped in one step.
+    Elsewhere the old folder is first renamed; if the process is killed then, the next writer restores it.
+
+    Raises:
+        PixelClipError: `target` exists and is not a bundle.
+        OutputError: The folder cannot be locked.
     """
     target = target.resolve()
-    restore(target, MANIFEST)
     check_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        fresh = Path(scratch) / "new"
-        fresh.mkdir()
-        yield fresh
-        if not target.exists():
-            fresh.rename(target)
-        elif not _exchange(fresh, target):
-            _replace(fresh, target)
+    with bundle_lock(target):
+        fresh = _beside(target, "new")
+        try:
+            fresh.mkdir()
+            yield fresh
+            _flush(fresh)
+            if not target.exists():
+                fresh.rename(target)
+            elif not _exchange(fresh, target):
+                _replace(fresh, target)
+            fsync_folder(target.parent)
+        finally:
+            _remove(fresh)
+
+
+@contextlib.contextmanager
+def bundle_lock(folder: Path) -> Iterator[None]:
+    """Lock a bundle's folder for writing; wait while another process has the lock.
+
+    Then clean up after a killed writer: restore the old bundle if the folder is missing, and remove
+    half-written folders beside it.
+
+    Raises:
+        OutputError: The lock file cannot be written.
+    """
+    folder = folder.resolve()
+    # Without write access to the parent nobody can replace the folder, only add files to it.
+    file = _beside(folder, "lock") if os.access(folder.parent, os.W_OK) else folder / ".lock"
+    lock = FileLock(file)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another process that writes to {folder}", file=sys.stderr, flush=True)
+            lock.acquire()
+    except OSError as error:
+        raise OutputError(
+            f"cannot lock {folder}: {error.strerror or error}. Choose a folder that can be written."
+        ) from error
+    try:
+        _clean_up(folder)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows does not remove an open file; release does.
+            file.unlink()
+        lock.release()
 
 
 def check_target(target: Path) -> None:
-    """Check that a bundle may be put there.
+    """Check that a bundle may be written to this place.
 
     Raises:
-        PixelClipError: Something else is there.
+        PixelClipError: Something other than a bundle or an empty folder is there.
     """
-    bundle, empty = (target / MANIFEST).is_file(), target.is_dir() and not any(target.iterdir())
-    if target.exists() and not bundle and not empty:
-        raise PixelClipError(f"{target} exists and is no bundle; choose another place, or remove it")
+    is_bundle = (target / MANIFEST).is_file()
+    is_empty = target.is_dir() and not any(target.iterdir())
+    if target.exists() and not is_bundle and not is_empty:
+        raise PixelClipError(f"{target} exists and is not a bundle; choose another place, or remove it")
+
+
+def _beside(folder: Path, role: str) -> Path:
+    """The hidden path beside a bundle with this role: "lock", "new" or "old"."""
+    return folder.with_name(f".{folder.name}.{role}")
+
+
+def _clean_up(target: Path) -> None:
+    """Finish or undo a replacement that a killed process left half-done."""
+    old = _beside(target, "old")
+    if not target.exists() and (old / MANIFEST).is_file():
+        old.rename(target)
+    _remove(old)
+    _remove(_beside(target, "new"))
+
+
+def _flush(folder: Path) -> None:
+    """Flush a folder and everything in it to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        else:
+            fsync_folder(path)
+    fsync_folder(folder)
 
 
 def _exchange(fresh: Path, target: Path) -> bool:
-    """Let two folders change places in one step; False if the system or the file system cannot."""
-    if sys.platform != "linux":
-        return False
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    """Swap two folders in one step; False if the system or the file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     if renameat2 is None:
         return False
     paths = os.fsencode(fresh), os.fsencode(target)
-    return renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0
+    return bool(renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0)
 
 
 def _replace(fresh: Path, target: Path) -> None:
-    """Put `fresh` in the place of `target` in two steps, the old one set aside between them."""
-    old = set_aside(target)
-    _remove(old)
+    """Replace `target` with `fresh` in two renames; the old folder comes back if the second one fails."""
+    old = _beside(target, "old")
     try:
         target.rename(old)
         fresh.rename(target)
     finally:
-        if target.exists():
-            _remove(old)
-        else:
+        if not target.exists():
             old.rename(target)
+        _remove(old)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a bundle, its manifest first: what is left if this is interrupted is none, and not restored."""
+    """Remove a bundle, manifest first: a folder without one is never restored."""
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Write a model as a bundle: ``python export/to_onnx.py --model pixelclip-vit-b16 --out DIR``.
+"""Export a model as a bundle: ``python export/to_onnx.py --model pixelclip-vit-b16 --out DIR``.
 
-The bundle is built beside its place, run against its PyTorch source on real photos, and only then moved
-there. If anything fails, an older bundle at that place stays as it was.
+The bundle is built in a folder beside `DIR`, compared with its PyTorch source on real photos, and moved into
+place at the end. If anything fails, an older bundle in `DIR` stays unchanged.
 """
 
 import argparse
@@ -17,16 +17,16 @@ import onnx
 import torch
 from torch.export import Dim
 
-from export.embed_text import write_vocabularies
+from export.embed_text import file_entry, write_vocabularies
 from export.graph.lean import LeanImageEncoder
 from export.graph.lean_lite import LeanLiteEncoder
 from export.graph.trace import trace
 from export.options import DEFAULT_NAME, check_weights, photos_to_verify_on, vocabularies
-from export.photos import default_photos, pictures
+from export.photos import default_photos, photos_in
 from export.precision.calibration import Batch
 from export.precision.fp16 import to_fp16
 from export.precision.int8 import to_int8
-from export.precision.layers import Layers
+from export.precision.layers import LayerReport
 from export.precision.storage import store_fp16, store_int8
 from export.staging import check_target, staged_folder
 from export.verify import GATES, WORDS, VerificationError, check_gate, verify
@@ -34,7 +34,7 @@ from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
 from pixelclip_sdk.image import load_image
 from pixelclip_sdk.preprocess import fit
-from pixelclip_sdk.support.files import sha256
+from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.signals import sigterm_interrupts
 from pixelclip_sdk.words.classes import Classes
 from pixelclip_sdk.words.text_encoder import TextEncoder
@@ -48,9 +48,8 @@ from training.models.runtime import TorchTextEncoder
 
 __all__ = ["GATES", "export_bundle", "main", "photo_batches", "trace_image_encoder"]
 
-# What int8 has to keep beyond its gate on the photos that it is calibrated on: others may do a little worse.
+# Added to the int8 gate on the calibration photos, since other photos may agree a little less.
 _INT8_MARGIN = 0.005
-_log = logging.getLogger(__name__)
 
 
 def export_bundle(
@@ -65,35 +64,36 @@ def export_bundle(
     text_encoder: bool = True,
     gate: float | None = None,
 ) -> Bundle:
-    """Export both encoders, verify them against their source, and put the bundle in its place.
+    """Export both encoders, verify them against their source, and write the bundle.
 
     Args:
         pair: The model.
-        out: The bundle's folder; an older bundle there is replaced in the end.
-        precision: One of `GATES`.
+        out: The bundle's folder. An older bundle there is replaced at the end.
+        precision: A key of `GATES`.
         photos: Real photos to verify on.
-        calibration: Real photos to calibrate ``"int8"`` on; those among `photos` are not verified on.
-        batch: The only number of pictures at once; None for any.
-        classes: Vocabularies to embed: name → words.
-        text_encoder: Whether it stays in the bundle; without it these vocabularies are all that it knows.
-        gate: Least label agreement with the source, 0–1; None for the precision's own.
+        calibration: Real photos to calibrate ``"int8"`` on; they are not used to verify.
+        batch: Fixed batch size; None for any batch size.
+        classes: Vocabularies to embed: name → classes.
+        text_encoder: Whether the bundle keeps its text encoder. Without it only `classes` can be selected.
+        gate: Minimum label agreement with the source, 0–1; None for the precision's value in `GATES`.
 
     Raises:
-        VerificationError: The written files do not compute what the source does.
-        PixelClipError: The input cannot be used.
+        VerificationError: The exported files do not compute the same as the source.
+        PixelClipError: An argument is invalid.
         OSError: The folder cannot be written.
     """
     photos = photos_to_verify_on(precision, photos, calibration)
     pair = dataclasses.replace(pair, input=dataclasses.replace(pair.input, batch=batch))
+    gate = GATES[precision] if gate is None else gate
     with staged_folder(out) as folder:
         graph = trace_image_encoder(pair, for_cpu=precision in ("fp32", "int8-weights"))
-        _say(f"image encoder traced, {len(graph.graph.node)} nodes; now {precision}")
-        # fp16 needs to see photos too, to find tensors beyond its range; it learns nothing from them.
-        gate = GATES[precision] if gate is None else gate
-        layers: list[Layers] = []
+        _log(f"image encoder traced, {len(graph.graph.node)} nodes; converting to {precision}")
+        # fp16 also looks at photos, to find tensors beyond its range. It fits nothing to them, so the photos
+        # to verify on may serve.
+        layers: list[LayerReport] = []
         image_encoder = _in_precision(graph, precision, pair, calibration or photos, gate, layers.append)
-        for told in layers:
-            _say(told.text())
+        for report in layers:
+            _log(report.text())
         onnx.save(image_encoder, folder / IMAGE_ENCODER)
         onnx.save(_text_in_precision(_trace_text_encoder(pair), precision), folder / TEXT_ENCODER)
         pair.tokenizer.save(str(folder / TOKENIZER), pretty=False)
@@ -108,12 +108,14 @@ def export_bundle(
             templates=pair.templates,
             precision=precision,
             verification={},
-            files={name: _entry(folder / name) for name in (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER)},
+            files={name: file_entry(folder / name) for name in (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER)},
         )
-        report = verify(bundle, pair, photos, gate)
-        embedded = write_vocabularies(folder, TextEncoder(bundle), classes) if classes else {}
-        verification = report.to_json() | ({"layers": layers[0].to_json()} if layers else {})
-        files = {**bundle.files, **embedded}
+        verification = verify(bundle, pair, photos, gate).to_json()
+        if layers:
+            verification["layers"] = layers[0].to_json()
+        files = dict(bundle.files)
+        if classes:
+            files |= write_vocabularies(folder, TextEncoder(bundle), classes)
         if not text_encoder:
             for name in (TEXT_ENCODER, TOKENIZER):
                 (folder / name).unlink()
@@ -124,14 +126,14 @@ def export_bundle(
 
 
 def trace_image_encoder(pair: EncoderPair, *, for_cpu: bool = False) -> onnx.ModelProto:
-    """The image encoder's graph in fp32, for the sizes and the batch of `pair.input`.
+    """Export the image encoder as an fp32 graph for the input sizes and the batch size of `pair.input`.
 
     Args:
         pair: The model.
         for_cpu: See `LeanImageEncoder`.
     """
     spec = pair.input
-    free: dict[int, Any] = {} if spec.batch else {0: Dim("batch")}
+    dynamic: dict[int, Any] = {} if spec.batch else {0: Dim("batch")}
     module, size = pair.image, (2 * spec.multiple, 3 * spec.multiple)
     if isinstance(module, DenseImageEncoder):
         size = spec.height, spec.width
@@ -140,13 +142,13 @@ def trace_image_encoder(pair: EncoderPair, *, for_cpu: bool = False) -> onnx.Mod
         if isinstance(module, LiteImageEncoder):
             module = LeanLiteEncoder(module).eval()
         rows, columns = Dim("rows", min=1, max=128), Dim("columns", min=1, max=128)
-        free |= {1: spec.multiple * rows, 2: spec.multiple * columns}
+        dynamic |= {1: spec.multiple * rows, 2: spec.multiple * columns}
     return trace(
         module,
         [torch.zeros(spec.batch or 2, *size, 3, dtype=torch.uint8), torch.zeros(5, pair.dim)],
         inputs=["image", "text"],
         outputs=["logits", "features"],
-        dynamic={"image": free, "text": {0: Dim("classes")}},
+        dynamic={"image": dynamic, "text": {0: Dim("classes")}},
     )
 
 
@@ -154,7 +156,7 @@ def _trace_text_encoder(pair: EncoderPair) -> onnx.ModelProto:
     sizes = {0: Dim("batch"), 1: Dim("tokens", max=pair.max_tokens)}
     return trace(
         pair.text,
-        # One tensor each: the exporter takes equal objects for one input.
+        # A separate tensor for each input: the exporter merges inputs that are the same object.
         [torch.ones(2, 7, dtype=torch.int64) for _ in pair.text_inputs],
         inputs=pair.text_inputs,
         outputs=["embedding"],
@@ -168,25 +170,25 @@ def _in_precision(
     pair: EncoderPair,
     photos: Sequence[Path],
     gate: float,
-    tell: Callable[[Layers], None],
+    report: Callable[[LayerReport], None],
 ) -> onnx.ModelProto:
-    """The image encoder's graph in the precision that was asked for."""
-    if precision in ("fp16", "int8"):
-        batches = photo_batches(pair, photos)
-        try:
-            if precision == "fp16":
-                return to_fp16(graph, batches, tell=tell)
-            return to_int8(graph, batches, gate=min(gate + _INT8_MARGIN, 1.0), tell=tell)
-        except ValueError as error:  # A weight or a layer that the precision cannot hold.
-            raise VerificationError(f"{pair.name} cannot be exported in {precision}: {error}") from error
+    """Convert the image encoder's fp32 graph to a precision."""
     if precision == "int8-weights":
-        # Smaller tensors gain little in int8 and cost precision.
+        # Smaller tensors gain little in int8 and lose accuracy.
         return store_fp16(store_int8(graph, min_elements=200_000))
-    return graph
+    if precision == "fp32":
+        return graph
+    batches = photo_batches(pair, photos)
+    try:
+        if precision == "fp16":
+            return to_fp16(graph, batches, report=report)
+        return to_int8(graph, batches, gate=min(gate + _INT8_MARGIN, 1.0), report=report)
+    except ValueError as error:  # The precision cannot represent a weight, or no layer meets the gate.
+        raise VerificationError(f"{pair.name} cannot be exported in {precision}: {error}") from error
 
 
 def photo_batches(pair: EncoderPair, photos: Sequence[Path]) -> Iterator[Batch]:
-    """Photos as the image encoder takes them, with some everyday words."""
+    """Inputs of the image encoder: each photo at the model's input size, with the embeddings of `WORDS`."""
     text = Vocabulary.encode(WORDS, TorchTextEncoder(pair)).embeddings
     for photo in photos:
         image = fit(load_image(photo), pair.input)
@@ -194,136 +196,119 @@ def photo_batches(pair: EncoderPair, photos: Sequence[Path]) -> Iterator[Batch]:
 
 
 def _text_in_precision(graph: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-    """The text encoder's graph: small where the image encoder is, always computed in fp32."""
+    """Store the text encoder's weights in the precision; it always computes in fp32."""
     if precision.startswith("int8"):
-        # Whitening divides by small numbers and so multiplies rounding: int8 there would cost more than all
-        # of MiniLM's layers together (mean cosine of 500 names 0.9958, against 0.9970; measured by hand).
+        # Whitening divides by small numbers, which amplifies rounding: int8 there would cost more than in all
+        # of MiniLM's layers together (mean cosine of 500 names 0.9958 instead of 0.9970).
         names = {weight.name for weight in graph.graph.initializer}
         graph = store_int8(graph, keep=names & {"whiten"})
     return graph if precision == "fp32" else store_fp16(graph)
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": sha256(path)}
+def _named_after(pair: EncoderPair, model: str, checkpoint: Path | None) -> EncoderPair:
+    """Add the checkpoint to the model's name, and warn: its weights are not those that the name stands for.
+
+    A model's own file, downloaded by hand, and a model described by a ``.json`` file keep their names.
+    """
+    if checkpoint is None or model.endswith(".json"):
+        return pair
+    own = [] if model in LITES else registry.find(model).files
+    if checkpoint.name in (Path(file).name for file in own):
+        return pair
+    name = f"{pair.name}+{checkpoint.stem}"
+    _log(f"warning: the weights are those of {checkpoint}, not of {model}; the bundle is named {name!r}")
+    return dataclasses.replace(pair, name=name)
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 @sigterm_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+    """Run the command and return its exit code; see `run_command`."""
     parser = argparse.ArgumentParser(
         prog="to_onnx.py",
-        description="Export a model as a bundle that the SDK runs: ONNX files, checked against their source.",
+        description="Export a model as a bundle for the SDK: ONNX files, verified against their source.",
     )
-    parser.add_argument(
-        "--model", required=True, help=f"{', '.join(registry.names())}, or open_clip:NAME/TAG"
-    )
-    parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="weights to take instead of the download"
-    )
-    parser.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="the bundle's folder")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--model", required=True, help=f"{', '.join(registry.names())}, or open_clip:NAME/TAG")
+    add("--checkpoint", type=Path, metavar="FILE", help="use these weights instead of downloading them")
+    add("--out", required=True, type=Path, metavar="BUNDLE", help="the bundle's folder")
+    add(
+        "--input-size",
         "--imgsz",
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="input size (default: the model's own); unless it is square, pictures keep their aspect ratio",
+        help="input size (default: the model's); if not square, images keep their aspect ratio",
     )
-    parser.add_argument("--batch", type=int, help="the only number of pictures at once (default: any)")
-    parser.add_argument(
+    add("--batch", type=int, help="fixed batch size (default: any)")
+    add(
         "--precision",
         choices=list(GATES),
-        help=f"default: int8-weights for {', '.join(LITES)}, fp32 for others",
+        help=f"(default: int8-weights for {', '.join(LITES)}, fp32 for the others)",
     )
-    parser.add_argument(
-        "--calibration", type=Path, metavar="DIR", help="real photos for int8; some dozens are enough"
-    )
-    parser.add_argument(
+    add("--calibration", type=Path, metavar="DIR", help="some dozen real photos to calibrate int8 on")
+    add(
         "--classes",
         action="append",
         default=[],
         metavar='NAME|FILE|"a, b"',
-        help="words to embed into the bundle; may be given several times",
+        help="classes to embed into the bundle; may be given several times",
     )
-    parser.add_argument(
+    add(
         "--name",
-        help="what to call the words of --classes in the bundle (default: the list's or the file's name, "
-        f"{DEFAULT_NAME!r} for words given here)",
+        help="name of the vocabulary of --classes in the bundle (default: the name of the list or file, "
+        f"{DEFAULT_NAME!r} for classes typed here)",
     )
-    parser.add_argument(
+    add(
         "--no-text-encoder",
         dest="text_encoder",
         action="store_false",
-        help="leave it out: the bundle is smaller, and knows the words of --classes alone",
+        help="leave the text encoder out: the bundle is smaller and has only the classes of --classes",
     )
-    parser.add_argument(
-        "--photos",
-        type=Path,
-        metavar="DIR",
-        help="real photos to verify on (default: ours, scikit-image's and scikit-learn's)",
-    )
-    parser.add_argument(
-        "--gate",
-        type=float,
-        help="least share of pixels that keep their label (default: "
-        + ", ".join(f"{gate} for {precision}" for precision, gate in GATES.items())
-        + ")",
-    )
-    parser.add_argument("--offline", action="store_true", help="take weights from the cache, never download")
+    add("--photos", type=Path, metavar="DIR", help="real photos to verify on (default: built in)")
+    gates = ", ".join(f"{gate} for {precision}" for precision, gate in GATES.items())
+    add("--gate", type=float, help=f"minimum share of pixels with the source's label (default: {gates})")
+    add("--offline", action="store_true", help="use cached weights, never download")
     options = parser.parse_args(arguments)
     if not options.text_encoder and not options.classes:
-        parser.error("--no-text-encoder: without it the bundle needs words to know; give --classes")
+        parser.error("--no-text-encoder: such a bundle needs classes; give --classes")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("training").setLevel(logging.INFO)
-    try:
-        # All that can be wrong with the options, before weights are downloaded.
-        classes = vocabularies(options.classes, options.name)
-        precision = options.precision or ("int8-weights" if options.model in LITES else "fp32")
-        calibration = pictures("--calibration", options.calibration)
-        photos = pictures("--photos", options.photos) or default_photos()
-        photos = photos_to_verify_on(precision, photos, calibration)
-        if options.batch is not None and options.batch < 1:
-            raise PixelClipError(
-                f"--batch is {options.batch}; expected at least 1, or nothing for any number"
-            )
-        check_gate(options.gate)
-        check_target(options.out)
-        check_weights(options.model)
-        pair = load_model(
-            options.model,
-            checkpoint=options.checkpoint,
-            input_size=tuple(options.imgsz) if options.imgsz else None,
-            offline=options.offline,
-        )
-        bundle = export_bundle(
-            pair,
-            options.out,
-            precision=precision,
-            photos=photos,
-            calibration=calibration,
-            batch=options.batch,
-            classes=classes,
-            text_encoder=options.text_encoder,
-            gate=options.gate,
-        )
-    except (PixelClipError, OSError) as error:
-        _say(f"to_onnx: {error}")
-        return 1
-    except KeyboardInterrupt:
-        _say("to_onnx: interrupted; an older bundle is as it was")
-        return 130
-    except Exception as error:  # Of torch, onnx and ONNX Runtime, which have no common parent.
-        if type(error).__module__.startswith("builtins") and not isinstance(
-            error, (RuntimeError, ValueError)
-        ):
-            raise  # A mistake of ours.
-        _log.debug("the whole error", exc_info=error)
-        said = " ".join(str(error).split())[:400]
-        _say(f"to_onnx: {options.model} cannot be exported: {type(error).__name__}: {said}")
-        return 1
+    return run_command("to_onnx", lambda: _run(options), interrupted="an older bundle is unchanged")
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Check every option before weights are downloaded.
+    classes = vocabularies(options.classes, options.name)
+    precision = options.precision or ("int8-weights" if options.model in LITES else "fp32")
+    calibration = photos_in("--calibration", options.calibration)
+    photos = photos_in("--photos", options.photos) or default_photos()
+    photos = photos_to_verify_on(precision, photos, calibration)
+    if options.batch is not None and options.batch < 1:
+        raise PixelClipError(f"--batch is {options.batch}; expected at least 1, or no --batch for any size")
+    check_gate(options.gate)
+    check_target(options.out)
+    check_weights(options.model)
+    pair = load_model(
+        options.model,
+        checkpoint=options.checkpoint,
+        input_size=tuple(options.input_size) if options.input_size else None,
+        offline=options.offline,
+    )
+    bundle = export_bundle(
+        _named_after(pair, options.model, options.checkpoint),
+        options.out,
+        precision=precision,
+        photos=photos,
+        calibration=calibration,
+        batch=options.batch,
+        classes=classes,
+        text_encoder=options.text_encoder,
+        gate=options.gate,
+    )
     print(f"{bundle.name} ({bundle.precision}) → {options.out} ({bundle.size / 1e6:.1f} MB)")
     return 0
 

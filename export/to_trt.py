@@ -1,8 +1,8 @@
 """Compile a bundle for TensorRT: ``python export/to_trt.py --bundle BUNDLE``.
 
-Writes a plain plan and a sidecar that says what it is (docs/tensorrt.md). Precision is the ONNX file's: the
-network is strongly typed, and what it computes in is read off it, printed and written down. A failed or
-interrupted build leaves an older engine whole.
+Writes a plan and its sidecar (docs/tensorrt.md). The ONNX file sets the precision: the network is strongly
+typed, and the precision of its layers is printed and written to the sidecar. If a build fails or is
+interrupted, an older engine stays unchanged.
 """
 
 import argparse
@@ -17,15 +17,15 @@ from typing import Any
 import onnx
 
 from export.trt import (
-    Progress,
     describe_tensors,
     fold_storage,
     make_symmetric,
     parse,
     precisions,
     profiles,
+    progress_monitor,
 )
-from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, PixelClipError, Vocabulary
+from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, Vocabulary
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.backends.engine import ENGINES, FLAVORS, EngineInfo, system
 from pixelclip_sdk.backends.limits import Limits
@@ -33,36 +33,38 @@ from pixelclip_sdk.backends.trt import load_tensorrt, make_logger
 from pixelclip_sdk.bundle import IMAGE_ENCODER, InputSpec, misfit
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.preprocess import input_size
+from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.signals import sigterm_interrupts, stop_signal
 
 __all__ = ["DEFAULT_BATCH", "DEFAULT_CLASSES", "Options", "compile_engine", "main", "pick_flavor"]
 
-# Tuned for the frame of a camera; predict_batch may send some at once.
+# The optimum is one camera frame; predict_batch may send a few at once.
 DEFAULT_BATCH = (1, 1, 4)
-# K is a dimension of one small matrix product, so a wide range costs no time, but memory: logits of 512
-# classes and 4 pictures are 34 MB on the GPU and as much on the host.
+# K is a dimension of one small matrix product, so a wide range costs no time. It costs memory: the logits of
+# 512 classes and 4 images take 34 MB on the GPU and as much on the host.
 DEFAULT_CLASSES = (1, 32, 512)
-_MOST_WORKSPACE_MB = 1 << 23  # 8 TiB
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
-# GPUs that a TensorRT-RTX engine runs on where it was told no more: Ampere and everything after.
-_RTX_CAPABILITY = "8.0+"
+_MAX_WORKSPACE_MB = 1 << 23  # 8 TiB
+# The GPUs that TensorRT-RTX supports, as its runtime lists them. Orin (8.7), Hopper (9.0), Blackwell B200
+# (10.x) and Thor (11.0) are not among them: they need TensorRT.
+_RTX_CAPABILITIES = "8.0, 8.6, 8.9, 12.0+"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to compile.
+    """Options of a build.
 
     Attributes:
-        batch: Pictures at once: least, usual, most; None for the bundle's only number of them, or where any
-            goes for `DEFAULT_BATCH`.
-        classes: Texts K: least, usual, most; None for `DEFAULT_CLASSES`, or more where the bundle has a
-            larger vocabulary.
-        imgsz: The only input size `(H, W)`; None for the bundle's own, or for all
-            that a bundle takes whose size follows the picture.
-        precision: Refuse to compile a network that computes in another; None for whatever it is.
-        workspace_mb: Most scratch memory for a layer, in MiB; None for TensorRT's own limit.
-        timing_cache: File of measured kernels to start from and add to (TensorRT; RTX measures none).
+        batch: Batch size: minimum, optimum, maximum. None for the bundle's fixed batch size, or for
+            `DEFAULT_BATCH` if it takes any.
+        classes: Number of texts K: minimum, optimum, maximum. None for `DEFAULT_CLASSES`, with a larger
+            maximum if a vocabulary in the bundle has more.
+        imgsz: Fixed input size `(H, W)`. None for the bundle's fixed size, or for all sizes of a bundle whose
+            input size follows the image.
+        precision: Required precision of the network; None to accept any.
+        workspace_mb: Maximum scratch memory of a layer, in MiB; None for TensorRT's own limit.
+        timing_cache: File of kernel timings to read and extend (TensorRT; RTX measures none).
     """
 
     batch: tuple[int, int, int] | None = None
@@ -73,17 +75,11 @@ class Options:
     timing_cache: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch", "classes"):
-            values = getattr(self, name)
-            if values is None:
-                continue
-            least, usual, most = values
-            if not 1 <= least <= usual <= most < 2**31:
+        for name, values in (("batch", self.batch), ("classes", self.classes)):
+            if values is not None and not 1 <= values[0] <= values[1] <= values[2] < 2**31:
                 raise BackendError(f"--{name} is {values}; expected 1 ≤ min ≤ opt ≤ max < 2³¹")
-        if self.workspace_mb is not None and not 1 <= self.workspace_mb <= _MOST_WORKSPACE_MB:
-            raise BackendError(
-                f"--workspace is {self.workspace_mb}; expected 1 to {_MOST_WORKSPACE_MB} (MiB)"
-            )
+        if self.workspace_mb is not None and not 1 <= self.workspace_mb <= _MAX_WORKSPACE_MB:
+            raise BackendError(f"--workspace is {self.workspace_mb}; expected 1 to {_MAX_WORKSPACE_MB} (MiB)")
 
 
 def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> Path:
@@ -91,17 +87,17 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
 
     Args:
         bundle: The model.
-        flavor: ``"tensorrt"`` (needs the GPU it is for) or ``"tensorrt-rtx"`` (needs none).
+        flavor: ``"tensorrt"`` (needs the GPU that will run the engine) or ``"tensorrt-rtx"`` (needs no GPU).
         out: Folder for the plan and its sidecar.
-        options: How.
+        options: Shapes, precision and limits.
 
     Returns:
-        The plan.
+        The plan's path.
 
     Raises:
-        BackendUnavailableError: TensorRT, or the GPU it needs to compile, is not there.
-        BackendError: TensorRT refuses the model, or its precision is not the one that was asked for.
-        BundleError: The ONNX file is not the one that was exported.
+        BackendUnavailableError: TensorRT, or the GPU that it needs to compile, is missing.
+        BackendError: TensorRT refuses the model, or the network has another precision than required.
+        BundleError: The ONNX file is not the exported one.
         OutputError: The files cannot be written.
     """
     source = bundle.file(IMAGE_ENCODER)
@@ -109,23 +105,23 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
     classes = options.classes or _default_classes(bundle)
     sizes = _sizes(bundle.input, options.imgsz)
     trt = load_tensorrt(flavor)
-    gpu, capability = "", _RTX_CAPABILITY
+    gpu, capability = "", _RTX_CAPABILITIES
     if flavor == "tensorrt":
-        found = Cuda().gpu
-        gpu, capability = found.name, found.compute_capability
+        device = Cuda().gpu
+        gpu, capability = device.name, device.compute_capability
     model = onnx.load(source)
-    expanded = fold_storage(model)
+    stored_small = fold_storage(model)
     make_symmetric(model)
+    content = model.SerializeToString()
+    del model  # Frees memory before the build.
     logger = make_logger(trt)
     builder = trt.Builder(logger)
-    # TensorRT 11 and RTX know nothing else; TensorRT 10 would choose precisions of its own.
+    # TensorRT 11 and RTX have no other mode; TensorRT 10 would otherwise choose precisions itself.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    content = model.SerializeToString()
-    del model
     parse(trt, network, logger, content, source)
     layers = precisions(network)
     precision = next(iter(layers))
-    _check_precision(precision, layers, options.precision, bundle, expanded)
+    _check_precision(precision, layers, options.precision, bundle, stored_small)
     inputs = {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
     shapes = profiles(inputs, batch=batch, classes=classes, sizes=sizes)
     tensors = describe_tensors(network, shapes)
@@ -153,9 +149,9 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
             **settings,
         },
     )
-    Limits.of(info, bundle.embedding_dim)  # What the SDK checks when it loads the engine.
+    Limits.of(info, bundle.embedding_dim)  # Fails if the SDK could not load the engine.
     target = out / f"{_name(info)}.plan"
-    # Both are whole before either takes its place.
+    # Neither file is replaced before both are complete.
     with atomic_write(target.with_suffix(".json")) as sidecar, atomic_write(target) as temporary:
         sidecar.write_text(info.to_json(), encoding="utf-8")
         temporary.write_bytes(plan)
@@ -163,7 +159,7 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
 
 
 def pick_flavor(flavor: str) -> str:
-    """The flavour that ``"auto"`` means: TensorRT if it and a GPU are there, else TensorRT-RTX.
+    """Resolve ``"auto"``: TensorRT if it and a GPU are there, else TensorRT-RTX.
 
     Raises:
         BackendUnavailableError: Neither is installed.
@@ -183,96 +179,93 @@ def pick_flavor(flavor: str) -> str:
 
 
 def _default_classes(bundle: Bundle) -> tuple[int, int, int]:
-    """As many texts as usual, and no fewer than any vocabulary in the bundle has."""
-    least, usual, most = DEFAULT_CLASSES
+    """`DEFAULT_CLASSES` with room for the largest vocabulary in the bundle."""
+    minimum, optimum, maximum = DEFAULT_CLASSES
     sizes = [len(Vocabulary.load(bundle.file(file))) for file in bundle.vocabularies.values()]
-    return least, usual, max([most, *sizes])
+    return minimum, optimum, max([maximum, *sizes])
 
 
 def _sizes(spec: InputSpec, imgsz: tuple[int, int] | None) -> Any:
-    """Least, usual and largest input size `(H, W)`."""
+    """Minimum, optimum and maximum input size `(H, W)`."""
     nominal = spec.height, spec.width
-    if imgsz is not None:
-        if problem := misfit(imgsz, spec.multiple):
-            raise BackendError(f"--imgsz: {problem}")
-        if spec.fixed and imgsz != nominal:
-            raise BackendError(
-                f"--imgsz is {imgsz}; this bundle takes {nominal} only. Export another for another size."
-            )
-        return imgsz, imgsz, imgsz
-    if spec.fixed:
-        return nominal, nominal, nominal
-    # Everything that a picture's shape can lead to: the flattest and the tallest.
-    (low, wide), (high, narrow) = input_size(1, 1000, spec), input_size(1000, 1, spec)
-    return (low, narrow), nominal, (high, wide)
+    if imgsz is None and not spec.fixed:
+        # The input sizes of the widest and the tallest image.
+        (low, wide), (high, narrow) = input_size(1, 1000, spec), input_size(1000, 1, spec)
+        return (low, narrow), nominal, (high, wide)
+    size = imgsz or nominal
+    if problem := misfit(size, spec.multiple):
+        raise BackendError(f"--input-size: {problem}")
+    if spec.fixed and size != nominal:
+        raise BackendError(
+            f"--input-size is {size}; this bundle takes {nominal} only. Export another one for this size."
+        )
+    return size, size, size
 
 
 def _check_precision(
-    found: str, layers: dict[str, int], wanted: str | None, bundle: Bundle, expanded: bool
+    found: str, layers: dict[str, int], required: str | None, bundle: Bundle, stored_small: bool
 ) -> None:
-    """Refuse an engine of another precision than was asked for.
+    """Refuse a network whose precision is not `required`, or not the manifest's if nothing is required.
 
-    Where nothing was asked for, the manifest's word counts; weights that are merely stored small excuse
-    nothing, unless the manifest says so (``"int8-weights"``).
+    A manifest that says ``"int8-weights"`` requires nothing: such weights are only stored in int8.
     """
-    if wanted is None and bundle.precision in PRECISIONS:
-        wanted = bundle.precision
-        said = f"{bundle.name}'s manifest says {wanted}"
+    if required is None and bundle.precision in PRECISIONS:
+        required = bundle.precision
+        reason = f"{bundle.name}'s manifest says {required}"
     else:
-        said = f"asked for {wanted}"
-    if wanted is None or wanted == found:
+        reason = f"--precision is {required}"
+    if required is None or required == found:
         return
-    share = f"{layers.get(wanted, 0)} of {sum(layers.values())} convolutions and matrix products in {wanted}"
-    stored = f" (its weights are only stored as {_stored_as(bundle)})" if expanded else ""
+    share = f"{layers.get(required, 0)} of {sum(layers.values())} convolutions and matrix products"
+    stored = f" (its weights are only stored as {_stored_as(bundle)})" if stored_small else ""
     raise BackendError(
-        f"{said}, but the ONNX file computes in {found}{stored}: {share}. TensorRT takes precision from the "
-        "file: export the bundle in the precision you want (int8 with a lower --gate has more int8 layers), "
-        f"or take it as it is with --precision {found}."
+        f"{reason}, but the ONNX file computes in {found}{stored}: {share} in {required}. TensorRT takes the "
+        "precision from the file: export the bundle in the precision you want (int8 with a lower --gate has "
+        f"more int8 layers), or accept the file's with --precision {found}."
     )
 
 
 def _stored_as(bundle: Bundle) -> str:
-    """Precision of the weights in the file: ``"int8"`` of an ``"int8-weights"`` bundle."""
+    """Precision of the weights in the file, e.g. ``"int8"`` for an ``"int8-weights"`` bundle."""
     return bundle.precision.removesuffix("-weights")
 
 
 def _build(
     trt: Any, builder: Any, network: Any, logger: Any, shapes: dict[str, Any], options: Options
 ) -> tuple[memoryview, dict[str, Any]]:
-    """The plan, and the builder's settings that matter for it."""
+    """Build the plan; returns it with the builder's settings for the sidecar."""
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
-    for name, (least, usual, most) in shapes.items():
-        profile.set_shape(name, least, usual, most)
+    for name, shape in shapes.items():
+        profile.set_shape(name, *shape)
     if config.add_optimization_profile(profile) < 0:
         raise BackendError(f"TensorRT refuses the shapes {shapes}: {' '.join(logger.errors)}")
     if options.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
     cache = _timing_cache(config, options.timing_cache)
     with stop_signal() as stopped:
-        progress = Progress(stopped)
-        if (monitor := progress.monitor(trt)) is not None:
+        if (monitor := progress_monitor(trt, stopped)) is not None:
             config.progress_monitor = monitor
         plan = builder.build_serialized_network(network, config)
-    progress.clear()
     if stopped():
         raise KeyboardInterrupt
     if plan is None:
         raise BackendError(
-            f"TensorRT cannot compile the network: {' '.join(logger.errors) or 'it gave no reason'}"
+            f"TensorRT cannot compile the network: {' '.join(logger.errors) or 'no reason given'}"
         )
     if cache is not None and options.timing_cache is not None:
         with atomic_write(options.timing_cache) as temporary:
             temporary.write_bytes(memoryview(cache.serialize()))
     settings = {
         "optimization_level": config.builder_optimization_level,
-        # fp32 products may use TF32's 10 bits of mantissa, TensorRT's default.
+        # By default, TensorRT lets fp32 products use TF32, with 10 bits of mantissa.
         "tf32": bool(config.get_flag(trt.BuilderFlag.TF32)),
     }
     return memoryview(plan), settings
 
 
 def _timing_cache(config: Any, file: Path | None) -> Any:
+    """Load a timing cache into the configuration; a new one if the file does not exist."""
     if file is None:
         return None
     try:
@@ -281,15 +274,16 @@ def _timing_cache(config: Any, file: Path | None) -> Any:
         raise BackendError(f"--timing-cache {file} cannot be read: {error.strerror}") from error
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):
-        raise BackendError(f"{file} is no timing cache of this TensorRT and GPU; name another file")
+        raise BackendError(f"{file} is not a timing cache of this TensorRT and GPU; name another file")
     return cache
 
 
 def _name(info: EngineInfo) -> str:
-    """A file name that keeps engines for different machines and sizes apart."""
-    where = "portable" if info.capability_is_minimum else f"sm{info.compute_capability.replace('.', '')}"
-    # open_clip's models have names with what file names cannot have.
-    parts = [re.sub(r"[^\w.-]+", "-", info.model), info.flavor, info.tensorrt_version, where, info.precision]
+    """A file name that differs between GPUs, versions, precisions and sizes."""
+    gpu = f"sm{info.compute_capability.replace('.', '')}" if info.gpu else "portable"
+    # Names of open_clip's models have characters that file names cannot have.
+    model = re.sub(r"[^\w.+-]+", "-", info.model)
+    parts = [model, info.flavor, info.tensorrt_version, gpu, info.precision]
     if imgsz := info.options["imgsz"]:
         parts.append(f"{imgsz[0]}x{imgsz[1]}")
     return "-".join(parts)
@@ -297,75 +291,63 @@ def _name(info: EngineInfo) -> str:
 
 @sigterm_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0 done, 1 it cannot be done, 130 interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--bundle", required=True, help="the bundle's folder, or a model's name")
-    parser.add_argument("--flavor", default="auto", choices=["auto", *FLAVORS], help="(default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help=f"(default: BUNDLE/{ENGINES})")
-    for name, default, what, unless in (
-        ("batch", DEFAULT_BATCH, "pictures at once", "; the bundle's if it has one"),
-        ("classes", DEFAULT_CLASSES, "classes K", ", or more if a vocabulary in the bundle has more"),
+    """Run the command and return its exit code; see `run_command`."""
+    parser = argparse.ArgumentParser(prog="to_trt.py", description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--bundle", required=True, help="the bundle's folder, or a model's name")
+    add("--flavor", default="auto", choices=["auto", *FLAVORS], help="(default: %(default)s)")
+    add("--out", type=Path, metavar="DIR", help=f"(default: BUNDLE/{ENGINES})")
+    for name, default, title, exception in (
+        ("batch", DEFAULT_BATCH, "batch size", "; the bundle's, if that is fixed"),
+        ("classes", DEFAULT_CLASSES, "number of classes", ", or more if a vocabulary in the bundle has more"),
     ):
-        parser.add_argument(
+        add(
             f"--{name}",
             type=int,
             nargs="+",
             metavar="N",
-            help=f"{what}: MIN OPT MAX or one number (default: {' '.join(map(str, default))}{unless})",
+            help=f"{title}: MIN OPT MAX or one number (default: {' '.join(map(str, default))}{exception})",
         )
-    parser.add_argument(
+    add(
+        "--input-size",
         "--imgsz",
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="the only input size (default: the bundle's; of one that follows the picture's shape, all)",
+        help="fixed input size (default: the bundle's; all sizes if it follows the image)",
     )
-    parser.add_argument("--precision", choices=PRECISIONS, help="fail unless the ONNX file computes in it")
-    parser.add_argument("--workspace", type=int, metavar="MB", help="most scratch memory for a layer")
-    parser.add_argument(
-        "--timing-cache", type=Path, metavar="FILE", help="keep kernel timings here (TensorRT; RTX has none)"
+    add("--precision", choices=PRECISIONS, help="fail unless the ONNX file computes in it")
+    add("--workspace", type=int, metavar="MB", help="maximum scratch memory of a layer")
+    add("--timing-cache", type=Path, metavar="FILE", help="keep kernel timings here (TensorRT; RTX has none)")
+    options = parser.parse_args(arguments)
+    return run_command("to_trt", lambda: _run(options))
+
+
+def _run(given: argparse.Namespace) -> int:
+    flavor = pick_flavor(given.flavor)
+    if flavor == "tensorrt-rtx" and given.timing_cache:
+        raise BackendError("--timing-cache: TensorRT-RTX measures no kernels at build time. Leave it out.")
+    options = Options(
+        batch=_three("batch", given.batch),
+        classes=_three("classes", given.classes),
+        imgsz=tuple(given.input_size) if given.input_size else None,
+        precision=given.precision,
+        workspace_mb=given.workspace,
+        timing_cache=given.timing_cache,
     )
-    given = parser.parse_args(arguments)
-    try:
-        flavor = pick_flavor(given.flavor)
-        if flavor == "tensorrt-rtx" and given.timing_cache:
-            raise BackendError(
-                "--timing-cache: TensorRT-RTX times no kernels when it compiles. Leave it out."
-            )
-        options = Options(
-            batch=_three("batch", given.batch),
-            classes=_three("classes", given.classes),
-            imgsz=tuple(given.imgsz) if given.imgsz else None,
-            precision=given.precision,
-            workspace_mb=given.workspace,
-            timing_cache=given.timing_cache,
-        )
-        bundle = find_bundle(given.bundle)
-        plan = compile_engine(bundle, flavor, given.out or bundle.path / ENGINES, options)
-    except KeyboardInterrupt:
-        print("to_trt: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except (
-        PixelClipError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:  # The last three are TensorRT's and onnx's.
-        print(f"to_trt: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    bundle = find_bundle(given.bundle)
+    plan = compile_engine(bundle, flavor, given.out or bundle.path / ENGINES, options)
     print(_summary(plan, EngineInfo.read(plan)))
     return 0
 
 
 def _three(name: str, values: Sequence[int] | None) -> tuple[int, int, int] | None:
+    """Minimum, optimum and maximum from one or three numbers."""
     if values is None:
         return None
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    if len(values) != 3:
+    if len(values) not in (1, 3):
         raise BackendError(f"--{name} has {len(values)} numbers; expected MIN OPT MAX, or one for all three")
-    return values[0], values[1], values[2]
+    return values[0], values[len(values) // 2], values[-1]
 
 
 def _summary(plan: Path, info: EngineInfo) -> str:

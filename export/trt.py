@@ -1,4 +1,4 @@
-"""What TensorRT has to be told, and what can be learnt from the network it read."""
+"""Prepare an ONNX graph for TensorRT, and describe the network that TensorRT reads from it."""
 
 import collections
 import sys
@@ -15,34 +15,34 @@ from pixelclip_sdk.backends.trt import one_line
 from pixelclip_sdk.errors import BackendError
 
 __all__ = [
-    "Progress",
     "describe_tensors",
     "fold_storage",
     "make_symmetric",
     "parse",
     "precisions",
     "profiles",
+    "progress_monitor",
 ]
 
 Shape = tuple[int, ...]
 Profile = tuple[Shape, Shape, Shape]
 
 _NUMPY_NAMES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "UINT8": "uint8", "INT32": "int32"}
-# A constant of fewer elements is no weight, but a shape or a scale.
-_WEIGHT = 1024
-# Where nearly all arithmetic is.
+# Smaller constants are shapes and scales, not weights.
+_MIN_WEIGHT_ELEMENTS = 1024
+# Nearly all arithmetic is in these layers.
 _HEAVY = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "ATTENTION")
 
 
 def fold_storage(model: onnx.ModelProto) -> bool:
-    """Expand stored weights, in place: Cast and Mul of nothing but constants become constants.
+    """Compute Cast and Mul of constants, in place, so that stored weights become plain weights.
 
-    `export/precision/storage.py` stores weights small and lets ONNX Runtime expand them. TensorRT takes an
-    int8 constant for a quantised tensor and refuses it. No arithmetic on data changes: afterwards
-    a weight has the type in which it is used.
+    `export/precision/storage.py` stores weights in fewer bits, and ONNX Runtime expands them when it loads
+    the graph. TensorRT does not: it takes an int8 constant for a quantised tensor and refuses it. Arithmetic
+    on data does not change.
 
     Returns:
-        Whether weights were stored smaller than they are used.
+        Whether weights were stored in fewer bits than they are used in.
     """
     graph = model.graph
     constants = {weight.name: weight for weight in graph.initializer}
@@ -56,7 +56,7 @@ def fold_storage(model: onnx.ModelProto) -> bool:
         if node.op_type == "Cast":
             to = next(attribute.i for attribute in node.attribute if attribute.name == "to")
             result = values[0].astype(onnx.helper.tensor_dtype_to_np_dtype(to))
-            stored_small |= result.size >= _WEIGHT and result.itemsize > values[0].itemsize
+            stored_small |= result.size >= _MIN_WEIGHT_ELEMENTS and result.itemsize > values[0].itemsize
         else:
             result = np.multiply(*values)
         constants[node.output[0]] = numpy_helper.from_array(result, node.output[0])
@@ -68,10 +68,10 @@ def fold_storage(model: onnx.ModelProto) -> bool:
 
 
 def make_symmetric(model: onnx.ModelProto) -> None:
-    """Quantised tensors of uint8 with a zero point become int8 ones with zero point 0, in place.
+    """Replace uint8 quantisation with a zero point by int8 with zero point 0, in place: TensorRT needs that.
 
-    TensorRT takes no others. The new range holds the old one; half of it stays unused where the old one began
-    at zero, which costs one of eight bits.
+    The new range contains the old one. If the old one starts at zero, half of the new one stays unused, which
+    costs one of eight bits.
     """
     constants = {weight.name: weight for weight in model.graph.initializer}
     pairs = {
@@ -93,26 +93,29 @@ def parse(trt: Any, network: Any, logger: Any, content: bytes, path: Path) -> No
     """Read an ONNX graph into a network.
 
     Raises:
-        BackendError: TensorRT refuses it; the message names the nodes.
+        BackendError: TensorRT cannot read it; the message names the nodes.
     """
     parser = trt.OnnxParser(network, logger)
     if parser.parse(content, str(path)):
         return
-    found = []
+    reasons = []
     for i in range(min(parser.num_errors, 3)):
         error = parser.get_error(i)
-        where = f"{error.node_operator()} {error.node_name()!r}: " if error.node_name() else ""
-        found.append(where + one_line(error.desc()))
-    said = "; ".join(found) or " ".join(logger.errors) or "it gave no reason"
+        node = f"{error.node_operator()} {error.node_name()!r}: " if error.node_name() else ""
+        reasons.append(node + one_line(error.desc()))
+    reason = "; ".join(reasons) or " ".join(logger.errors) or "no reason given"
     raise BackendError(
-        f"TensorRT cannot read {path.name}: {said}. Export the model with operators that TensorRT has."
+        f"TensorRT cannot read {path.name}: {reason}. Export the model with operators that TensorRT supports."
     )
 
 
 def precisions(network: Any) -> dict[str, int]:
-    """Precision → number of convolutions and matrix products that compute in it, most first.
+    """Count the convolutions and matrix products by precision, the most frequent precision first.
 
-    int8 and fp8 are those whose input comes from a DequantizeLinear; TensorRT fuses the two.
+    A layer is int8 or fp8 if its input is the output of a DequantizeLinear; TensorRT fuses the two.
+
+    Raises:
+        BackendError: There are none.
     """
     names = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
     quantised: dict[str, str] = {}
@@ -127,7 +130,7 @@ def precisions(network: Any) -> dict[str, int]:
         elif kind in _HEAVY and first is not None:
             counts[quantised.get(first.name) or names.get(first.dtype.name, first.dtype.name.lower())] += 1
     if not counts:
-        raise BackendError("the network has no convolution and no matrix product; expected an image encoder")
+        raise BackendError("the network has no convolution or matrix product; expected an image encoder")
     return dict(counts.most_common())
 
 
@@ -138,16 +141,16 @@ def profiles(
     classes: Sequence[int],
     sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
 ) -> dict[str, Profile]:
-    """Least, usual and largest shape of each input.
+    """The optimisation profile of each input: minimum, optimum and maximum shape.
 
     Args:
-        inputs: Name → shape in the graph, −1 where it varies.
-        batch: Pictures at once: least, usual, most.
-        classes: Texts: least, usual, most.
-        sizes: Input sizes `(H, W)`: least, usual, largest.
+        inputs: Name → shape in the graph, −1 for a dynamic dimension.
+        batch: Batch size: minimum, optimum, maximum.
+        classes: Number of texts: minimum, optimum, maximum.
+        sizes: Input sizes `(H, W)`: minimum, optimum, maximum.
 
     Raises:
-        BackendError: The graph has other inputs, or a dimension that cannot vary so.
+        BackendError: The graph has other inputs, or a fixed dimension of another size.
     """
     if set(inputs) != {"image", "text"} or len(inputs["image"]) != 4 or len(inputs["text"]) != 2:
         raise BackendError(
@@ -160,80 +163,66 @@ def profiles(
     }
     for name, shapes in wanted.items():
         for axis, fixed in enumerate(inputs[name]):
-            given = sorted({shape[axis] for shape in shapes})
-            if fixed != -1 and given != [fixed]:
+            requested = sorted({shape[axis] for shape in shapes})
+            if fixed != -1 and requested != [fixed]:
                 raise BackendError(
-                    f"dimension {axis} of {name} is always {fixed} in this graph; asked for {given}. "
-                    "Ask for that, or export the model with this dimension dynamic."
+                    f"dimension {axis} of {name} is fixed to {fixed} in this graph, but {requested} was "
+                    "requested. Request the fixed size, or export the model with this dimension dynamic."
                 )
     return {name: (shapes[0], shapes[1], shapes[2]) for name, shapes in wanted.items()}
 
 
 def describe_tensors(network: Any, shapes: dict[str, Profile]) -> tuple[TensorInfo, ...]:
     """The network's inputs and outputs, for the sidecar."""
-    found = []
-    for mode, count, get in (
-        ("input", network.num_inputs, network.get_input),
-        ("output", network.num_outputs, network.get_output),
-    ):
-        for i in range(count):
-            tensor = get(i)
-            found.append(
-                TensorInfo(
-                    name=tensor.name,
-                    mode=mode,
-                    dtype=_NUMPY_NAMES.get(tensor.dtype.name, tensor.dtype.name.lower()),
-                    shape=tuple(tensor.shape),
-                    profile=shapes.get(tensor.name) if mode == "input" else None,
-                )
-            )
-    return tuple(found)
+    inputs = [("input", network.get_input(i)) for i in range(network.num_inputs)]
+    outputs = [("output", network.get_output(i)) for i in range(network.num_outputs)]
+    return tuple(
+        TensorInfo(
+            name=tensor.name,
+            mode=mode,
+            dtype=_NUMPY_NAMES.get(tensor.dtype.name, tensor.dtype.name.lower()),
+            shape=tuple(tensor.shape),
+            profile=shapes.get(tensor.name) if mode == "input" else None,
+        )
+        for mode, tensor in inputs + outputs
+    )
 
 
-class Progress:
-    """One line on a terminal that says what TensorRT is at; nothing where stderr is a file.
+def progress_monitor(trt: Any, stopped: Callable[[], bool]) -> Any:
+    """An ``IProgressMonitor`` that ends a build on request and shows its progress on a terminal.
 
     Args:
-        stopped: Whether the build is to end. It is asked, because exceptions do not cross TensorRT: it
-            swallows those that Python code raises which it calls.
+        trt: The TensorRT module.
+        stopped: Whether the build has to end. An exception would not do: TensorRT swallows exceptions of the
+            Python code that it calls.
+
+    Returns:
+        The monitor, or None if this TensorRT has none.
     """
+    if not hasattr(trt, "IProgressMonitor"):
+        return None
 
-    def __init__(self, stopped: Callable[[], bool]) -> None:
-        self._stopped = stopped
-        self._show = sys.stderr.isatty()
-        self._phases: dict[str, tuple[int, int]] = {}
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.phases: dict[str, tuple[int, int]] = {}
 
-    def monitor(self, trt: Any) -> Any:
-        """An ``IProgressMonitor``, or None if this TensorRT has none. The build ends through it."""
-        if not hasattr(trt, "IProgressMonitor"):
-            return None
-        progress = self
+        def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:  # noqa: ARG002
+            self.phases[phase_name] = (0, num_steps)
+            self.show()
 
-        class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-            def __init__(self) -> None:
-                trt.IProgressMonitor.__init__(self)
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self.phases[phase_name] = (step + 1, self.phases.get(phase_name, (0, 0))[1])
+            self.show()
+            return not stopped()
 
-            def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:  # noqa: ARG002
-                progress._step(phase_name, 0, num_steps)
+        def phase_finish(self, phase_name: str) -> None:
+            self.phases.pop(phase_name, None)
+            self.show()  # Clears the line after the last phase.
 
-            def step_complete(self, phase_name: str, step: int) -> bool:
-                return progress._step(phase_name, step + 1, None)
+        def show(self) -> None:
+            if sys.stderr.isatty():
+                line = " › ".join(f"{name} {step}/{steps}" for name, (step, steps) in self.phases.items())
+                print(f"\r\033[K{line[:100]}", end="", file=sys.stderr, flush=True)
 
-            def phase_finish(self, phase_name: str) -> None:
-                progress._phases.pop(phase_name, None)
-
-        return Monitor()
-
-    def clear(self) -> None:
-        """Wipe the line."""
-        if self._show:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-    def _step(self, phase: str, step: int, steps: int | None) -> bool:
-        """Whether to go on."""
-        total = steps if steps is not None else self._phases.get(phase, (0, 0))[1]
-        self._phases[phase] = (step, total)
-        if self._show:
-            done = " › ".join(f"{name} {at}/{of}" for name, (at, of) in self._phases.items())
-            print(f"\r\033[K{done[:100]}", end="", file=sys.stderr, flush=True)
-        return not self._stopped()
+    return Monitor()

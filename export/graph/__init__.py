@@ -1,4 +1,1 @@
-"""PyTorch modules to lean ONNX graphs: tracing, and folding what is constant at one input size.
-
-Precision is in `export/precision`.
-"""
+"""Export PyTorch modules as ONNX graphs, with constant parts computed ahead of time for the input size."""

@@ -1,6 +1,8 @@
-"""PyTorch module → lean ONNX file."""
+"""Export a PyTorch module as an ONNX model without notes of the exporter."""
 
+import ast
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 __all__ = ["OPSET", "trace"]
 
 OPSET = 20
-# The exporter also names inner values, after their operators (`embedding`, say), and does not see a clash.
+# The exporter names inner values after their operators, such as `embedding`, which may be an output's name.
 _OUTPUT_MARK = "output/"
 
 
@@ -22,23 +24,24 @@ def trace(
     outputs: Sequence[str],
     dynamic: Mapping[str, Mapping[int, Any]],
 ) -> onnx.ModelProto:
-    """Export a module.
+    """Export a module as an ONNX model.
 
     Args:
-        module: In evaluation mode.
-        arguments: Example inputs; their sizes in dynamic dimensions do not matter.
+        module: The module, in evaluation mode.
+        arguments: Example inputs. Their sizes in dynamic dimensions do not matter.
         inputs: Names of the inputs, in the order of `arguments`.
         outputs: Names of the outputs.
         dynamic: Input → dimension → ``torch.export.Dim``.
 
     Returns:
-        A checked model with all weights inside and nothing else: no traces of the machine it was made on.
+        A checked model with all weights inside. Nodes are named ``MODULE/OPERATOR``, for example
+        ``tower.blocks.0.expand.0/MatMul``. The model holds no trace of the machine it was exported on.
 
     Raises:
-        RuntimeError: A dynamic dimension did not survive the export.
+        RuntimeError: A dynamic dimension became fixed in the export.
     """
     with warnings.catch_warnings():
-        # Inputs that share a dynamic dimension share its name; that is meant.
+        # Inputs share a dynamic dimension and so its name, on purpose.
         warnings.filterwarnings("ignore", message=".*axis name.*will not be used", category=UserWarning)
         program = torch.onnx.export(
             module,
@@ -51,8 +54,9 @@ def trace(
             optimize=True,
             verbose=False,
         )
-    assert program is not None  # None only with a file name
+    assert program is not None  # It is None only when a file name is given.
     model = program.model_proto
+    _name_nodes(model.graph)
     _strip(model)
     _rename_outputs(model.graph)
     _check_dynamic(model.graph, dynamic)
@@ -61,35 +65,44 @@ def trace(
 
 
 def _check_dynamic(graph: onnx.GraphProto, dynamic: Mapping[str, Mapping[int, Any]]) -> None:
-    """Refuse a graph in which a dimension that was to be free became the example's."""
+    """Check that every dynamic dimension is still dynamic.
+
+    Raises:
+        RuntimeError: One has the size of the example input.
+    """
     for value in graph.input:
         for dimension in dynamic.get(value.name, {}):
             size = value.type.tensor_type.shape.dim[dimension]
             if not size.dim_param:
                 raise RuntimeError(
-                    f"dimension {dimension} of {value.name} was to be dynamic and was exported as "
-                    f"{size.dim_value}: something in the module reads it as a number"
+                    f"dimension {dimension} of {value.name} should be dynamic, but was exported as "
+                    f"{size.dim_value}: the module uses it as a Python number"
                 )
 
 
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Name each node after the module that it was exported from."""
+    seen: Counter[str] = Counter()
+    for node in graph.node:
+        notes = {note.key: note.value for note in node.metadata_props}
+        # The last two scopes are the module and the operation: ['', 'tower', 'tower.ln_pre', 'layer_norm'].
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
+        name = f"{scopes[-2]}/{node.op_type}" if len(scopes) > 2 else node.op_type
+        node.name = f"{name}_{seen[name]}" if seen[name] else name
+        seen[name] += 1
+
+
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop stack traces and other notes: they hold paths, and make equal exports differ."""
-    model.doc_string = ""
-    del model.metadata_props[:]
+    """Remove stack traces and other notes: they hold paths, and differ between equal exports."""
     graphs = [model.graph, *model.functions]
-    for graph in graphs:
-        del graph.metadata_props[:]
-        graph.doc_string = ""
-        for node in graph.node:
-            del node.metadata_props[:]
-            node.doc_string = ""
-    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer]:
-        del value.metadata_props[:]
-        value.doc_string = ""
+    values = [*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer]
+    for part in (model, *graphs, *values, *(node for graph in graphs for node in graph.node)):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def _rename_outputs(graph: onnx.GraphProto) -> None:
-    """Give the outputs their names; an inner value of that name makes way."""
+    """Give the outputs their names, and rename inner values that have the same name."""
     final = {value.name: value.name.removeprefix(_OUTPUT_MARK) for value in graph.output}
     rename = {name: f"{name}/inner" for name in final.values()} | final
     for node in graph.node:

@@ -1,4 +1,4 @@
-"""What a graph's tensors hold on real photos: the ranges that fp16 and int8 have to cover."""
+"""Measure the value range of a graph's tensors on real photos."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -7,54 +7,54 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-__all__ = ["Batch", "checked", "largest_values"]
+__all__ = ["Batch", "largest_values", "not_empty"]
 
 Batch = Mapping[str, np.ndarray]
-"""One photo for an image encoder: ``{"image": uint8 [1, H, W, 3], "text": float32 [K, D]}``."""
+"""Inputs of an image encoder for one photo: ``{"image": uint8 [1, H, W, 3], "text": float32 [K, D]}``."""
 
-_MARK = "/largest"
+_SUFFIX = "/largest"
 
 
-def checked(calibration: Iterable[Batch]) -> Iterator[Batch]:
-    """The same batches; at least one.
+def not_empty(calibration: Iterable[Batch]) -> Iterator[Batch]:
+    """Pass the batches on.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There are none.
     """
     empty = True
     for batch in calibration:
         empty = False
         yield batch
     if empty:
-        raise ValueError("no calibration photos; give some real photos of the kind the model will see")
+        raise ValueError("no calibration photos; expected real photos similar to those in use")
 
 
 def largest_values(model: onnx.ModelProto, calibration: Iterable[Batch]) -> dict[str, float]:
-    """Run a model on photos; the largest absolute value of each float32 tensor that it computes.
+    """Run a model on photos and return the largest absolute value of each tensor.
 
     Args:
         model: An fp32 model.
-        calibration: Its inputs, one dictionary a photo.
+        calibration: Inputs of the model, one mapping per photo.
 
     Returns:
-        Tensor name → largest absolute value.
+        Name of each float32 tensor that a node computes → largest absolute value.
 
     Raises:
-        ValueError: There is no photo.
+        ValueError: There are no photos.
     """
-    inferred = onnx.shape_inference.infer_shapes(model)
-    values = [*inferred.graph.value_info, *inferred.graph.output]
-    floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    probe = onnx.shape_inference.infer_shapes(model)
+    values = [*probe.graph.value_info, *probe.graph.output]
+    floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     names = sorted(name for node in model.graph.node for name in node.output if name in floats)
     for name in names:
-        inferred.graph.node.append(helper.make_node("Abs", [name], [f"{name}/abs"]))
-        inferred.graph.node.append(helper.make_node("ReduceMax", [f"{name}/abs"], [name + _MARK], keepdims=0))
-    del inferred.graph.output[:]
-    inferred.graph.output.extend(
-        helper.make_tensor_value_info(name + _MARK, TensorProto.FLOAT, []) for name in names
+        probe.graph.node.append(helper.make_node("Abs", [name], [f"{name}/abs"]))
+        probe.graph.node.append(helper.make_node("ReduceMax", [f"{name}/abs"], [name + _SUFFIX], keepdims=0))
+    del probe.graph.output[:]
+    probe.graph.output.extend(
+        helper.make_tensor_value_info(name + _SUFFIX, TensorProto.FLOAT, []) for name in names
     )
-    session = onnxruntime.InferenceSession(inferred.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
     largest = np.zeros(len(names))
-    for batch in checked(calibration):
+    for batch in not_empty(calibration):
         largest = np.maximum(largest, session.run(None, dict(batch)))
     return dict(zip(names, largest.tolist(), strict=True))

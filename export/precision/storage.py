@@ -1,9 +1,10 @@
-"""Smaller files for CPU bundles: weights stored in fewer bits, arithmetic left in fp32.
+"""Store weights in fewer bits and compute in fp32, for smaller bundles on CPUs.
 
-The runtime expands the stored weights once, when it loads the graph (they are constants, and it folds
-constants), so that speed is that of fp32 and only the rounding of the weights can change a result.
+ONNX Runtime expands the stored weights once, when it loads the graph, since it folds constants. So the graph
+runs as fast as in fp32, and only the rounding of the weights changes results.
 """
 
+import copy
 import math
 from collections.abc import Collection
 
@@ -13,64 +14,52 @@ from onnx import TensorProto, helper, numpy_helper
 
 __all__ = ["quantise", "store_fp16", "store_int8"]
 
-# Below this many elements a tensor is biases, norms or constants: nothing to gain, precision to lose.
+# Smaller tensors are biases, norms and constants: little to gain, accuracy to lose.
 _MIN_ELEMENTS = 1024
 
 
 def store_fp16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """Store large fp32 weights as fp16, each followed by a Cast.
+    """Store large fp32 weights as fp16, each with a Cast after it.
 
     Args:
         model: An fp32 model; it is not changed.
-        keep: Names of weights that stay as they are.
-
-    Raises:
-        ValueError: A weight does not fit into fp16's range.
+        keep: Names of weights that stay fp32. Weights with values beyond fp16's range stay fp32 too.
     """
-    result = _copy(model)
+    result = copy.deepcopy(model)
     casts = []
-    for weight in _large_weights(result):
-        if weight.name in keep:
-            continue
-        values = numpy_helper.to_array(weight)
-        with np.errstate(over="ignore"):  # Said below, with the weight's name.
-            small = values.astype(np.float16)
-        if not np.isfinite(small).all():
-            raise ValueError(
-                f"{weight.name} has values up to {np.abs(values).max():.3g}, beyond fp16; store it in fp32"
-            )
-        name = weight.name
-        weight.CopyFrom(numpy_helper.from_array(small, f"{name}.fp16"))
-        casts.append(helper.make_node("Cast", [f"{name}.fp16"], [name], to=TensorProto.FLOAT))
+    for weight in _large_weights(result, _MIN_ELEMENTS, keep):
+        name, values = weight.name, numpy_helper.to_array(weight)
+        if np.abs(values).max() <= np.finfo(np.float16).max:
+            weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.fp16"))
+            casts.append(helper.make_node("Cast", [f"{name}.fp16"], [name], to=TensorProto.FLOAT))
     return _with_nodes_in_front(result, casts)
 
 
 def store_int8(
     model: onnx.ModelProto, *, min_elements: int = _MIN_ELEMENTS, keep: Collection[str] = ()
 ) -> onnx.ModelProto:
-    """Store fp32 weights as int8 with a scale for each channel, each followed by Cast and Mul.
+    """Store fp32 weights as int8 with a scale per channel, each with a Cast and a Mul after it.
 
-    A table read by Gather has a scale for each row, and only the rows that were read are expanded. Other
-    weights have one for each slice along their first or (matrices) second dimension, whichever rounds less.
+    A table that Gather reads has a scale per row, and only the rows that are read are expanded. Other weights
+    have a scale per slice along their first dimension, or for matrices along the second if that rounds less.
 
     Args:
         model: An fp32 model; it is not changed.
-        min_elements: Weights with fewer elements stay as they are.
-        keep: Names of weights that stay as they are.
+        min_elements: Weights with fewer elements stay fp32.
+        keep: Names of weights that stay fp32.
 
     Raises:
-        ValueError: A name in `keep` is no weight.
+        ValueError: A name in `keep` is not a weight.
     """
-    result = _copy(model)
+    result = copy.deepcopy(model)
     if unknown := set(keep) - {weight.name for weight in result.graph.initializer}:
-        raise ValueError(f"no weights of the names {sorted(unknown)} to keep")
+        raise ValueError(f"the graph has no weights named {sorted(unknown)}")
     tables = {node.input[0]: node for node in result.graph.node if node.op_type == "Gather"}
     nodes = []
-    for weight in _large_weights(result, min_elements):
-        values = numpy_helper.to_array(weight)
-        if values.ndim < 2 or weight.name in keep:
+    for weight in _large_weights(result, min_elements, keep):
+        name, values = weight.name, numpy_helper.to_array(weight)
+        if values.ndim < 2:
             continue
-        name = weight.name
         gather = tables.get(name)
         quantised, scale = quantise(values, 0)
         if gather is None and values.ndim == 2:
@@ -87,10 +76,10 @@ def store_int8(
 
 
 def quantise(values: np.ndarray, channel: int) -> tuple[np.ndarray, np.ndarray]:
-    """int8 values from -127 to 127 and fp32 scales, one for each slice along the dimension `channel`.
+    """Quantise to int8 values in -127–127 and fp32 scales, one per slice along the dimension `channel`.
 
-    Of several clipping points, each channel takes the one with the least squared error: a single large
-    weight does not coarsen all others.
+    For each channel, the clipping point with the least squared error is taken, so a single large weight does
+    not make all others coarse.
     """
     axes = tuple(axis for axis in range(values.ndim) if axis != channel)
     largest = np.maximum(np.abs(values).max(axis=axes, keepdims=True), 1e-12)
@@ -118,38 +107,35 @@ def _expand(stored: str, scale: str, name: str) -> list[onnx.NodeProto]:
 
 
 def _expand_after(graph: onnx.GraphProto, gather: onnx.NodeProto, name: str) -> None:
-    """Gather from the int8 table and from its scales, then multiply."""
-    position = list(graph.node).index(gather)
-    output = gather.output[0]
-    indices = gather.input[1]
+    """Replace a Gather from an fp32 table by one from the int8 table and one from its scales."""
+    output, indices = gather.output[0], gather.input[1]
     rows, scales = f"{output}.int8", f"{output}.scale"
-    replaced = [
-        helper.make_node("Gather", [f"{name}.int8", indices], [rows], axis=0),
-        helper.make_node("Gather", [f"{name}.scale", indices], [scales], axis=0),
-        *_expand(rows, scales, output),
-    ]
-    nodes = list(graph.node)
-    del graph.node[:]
-    graph.node.extend(nodes[:position] + replaced + nodes[position + 1 :])
+    position = list(graph.node).index(gather)
+    graph.node.remove(gather)
+    for offset, node in enumerate(
+        [
+            helper.make_node("Gather", [f"{name}.int8", indices], [rows], axis=0),
+            helper.make_node("Gather", [f"{name}.scale", indices], [scales], axis=0),
+            *_expand(rows, scales, output),
+        ]
+    ):
+        graph.node.insert(position + offset, node)
 
 
-def _large_weights(model: onnx.ModelProto, min_elements: int = _MIN_ELEMENTS) -> list[onnx.TensorProto]:
+def _large_weights(
+    model: onnx.ModelProto, min_elements: int, keep: Collection[str]
+) -> list[onnx.TensorProto]:
     return [
         tensor
         for tensor in model.graph.initializer
-        if tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) >= min_elements
+        if tensor.data_type == TensorProto.FLOAT
+        and math.prod(tensor.dims) >= min_elements
+        and tensor.name not in keep
     ]
 
 
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    return result
-
-
 def _with_nodes_in_front(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
-    rest = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*nodes, *rest])
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -79,7 +79,8 @@ class EngineInfo:
         model: The bundle's name.
         flavor: ``"tensorrt"`` or ``"tensorrt-rtx"``.
         tensorrt_version: The version that built the plan, which is the only one that runs it.
-        compute_capability: ``"8.6"``: GPUs of exactly this one; ``"8.0+"``: of this one or a newer one.
+        compute_capability: The GPUs that run it: ``"8.6"`` for one compute capability, or a list such as
+            ``"8.0, 8.6, 12.0+"``, in which ``+`` adds all newer ones.
         gpu: Name of the GPU that it was tuned on; empty if it was built without one.
         system: Operating system and processor it was built on, e.g. ``"Linux x86_64"``.
         precision: What most convolutions and matrix products compute in: ``"fp32"``, ``"fp16"``, ``"bf16"``
@@ -113,7 +114,8 @@ class EngineInfo:
     def __post_init__(self) -> None:
         if self.flavor not in FLAVORS:
             raise BackendError(f"flavor is {self.flavor!r}; expected one of {', '.join(FLAVORS)}")
-        _capability(self.compute_capability)
+        for capability in self.compute_capability.split(", "):
+            _capability(capability)
 
     @classmethod
     def read(cls, plan: Path) -> "EngineInfo":
@@ -166,10 +168,13 @@ class EngineInfo:
             "Expected the contract of a bundle's image encoder."
         )
 
-    @property
-    def capability_is_minimum(self) -> bool:
-        """Whether newer GPUs than `compute_capability` run it too."""
-        return self.compute_capability.endswith("+")
+    def runs_on(self, compute_capability: str) -> bool:
+        """Whether GPUs of this compute capability, e.g. ``"8.6"``, run the engine."""
+        found = _capability(compute_capability)
+        return any(
+            found == _capability(one) or (one.endswith("+") and found > _capability(one))
+            for one in self.compute_capability.split(", ")
+        )
 
     def rebuild_command(self, plan: Path, bundle: Path) -> str:
         """The command that compiles this engine again, into the same folder and with the same shapes."""
@@ -238,9 +243,9 @@ class EngineInfo:
         Raises:
             BackendError: It is not; the message says what differs and how to compile it again.
         """
-        wanted, found = _capability(self.compute_capability), _capability(compute_capability)
-        if not (found == wanted or (self.capability_is_minimum and found > wanted)):
-            raise self._differs(
+        if not self.runs_on(compute_capability):
+            # Another build of TensorRT-RTX would not run either.
+            raise dataclasses.replace(self, flavor="tensorrt")._differs(
                 plan, bundle, "the GPU's compute capability", self.compute_capability, compute_capability
             )
 
@@ -274,7 +279,7 @@ def system() -> str:
 def _capability(text: str) -> tuple[int, int]:
     major, dot, minor = text.removesuffix("+").partition(".")
     if not (dot and major.isdecimal() and minor.isdecimal()):
-        raise BackendError(f'compute capability is {text!r}; expected e.g. "8.6" or "8.0+"')
+        raise BackendError(f'compute capability is {text!r}; expected e.g. "8.6" or "8.0, 8.6, 12.0+"')
     return int(major), int(minor)
 
 

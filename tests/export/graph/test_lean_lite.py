@@ -1,4 +1,4 @@
-"""The graph of pixelclip-lite that ships computes what the encoder that is trained does."""
+"""The exported graph of pixelclip-lite computes the same as the trained encoder."""
 
 from collections import Counter
 
@@ -10,19 +10,7 @@ import torch
 from torch import nn
 
 from export.graph.lean_lite import LeanLiteEncoder
-from export.to_onnx import trace_image_encoder
-from training.models.lite.build import build_lite
 from training.models.pair import EncoderPair
-
-
-@pytest.fixture(scope="module")
-def pair() -> EncoderPair:
-    return build_lite()
-
-
-@pytest.fixture(scope="module")
-def graph(pair) -> onnx.ModelProto:
-    return trace_image_encoder(pair)
 
 
 def batch(pair: EncoderPair, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,38 +21,38 @@ def batch(pair: EncoderPair, size: tuple[int, int]) -> tuple[torch.Tensor, torch
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(32, 32), (64, 160), (352, 448)])
-def test_nothing_but_rounding_differs(pair, graph, size):
-    image, text = batch(pair, size)
-    expected = pair.image(image, text)
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+def test_nothing_but_rounding_differs(lite_pair, lite_onnx, size):
+    image, text = batch(lite_pair, size)
+    expected = lite_pair.image(image, text)
+    session = onnxruntime.InferenceSession(lite_onnx.SerializeToString(), providers=["CPUExecutionProvider"])
     exported = session.run(["logits", "features"], {"image": image.numpy(), "text": text.numpy()})
-    for found in (LeanLiteEncoder(pair.image)(image, text), exported):
+    for found in (LeanLiteEncoder(lite_pair.image)(image, text), exported):
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other, atol=3e-6)
 
 
-def test_the_encoder_is_not_changed(pair):
-    before = {name: value.clone() for name, value in pair.image.state_dict().items()}
-    LeanLiteEncoder(pair.image)
-    after = pair.image.state_dict()
+def test_the_encoder_is_not_changed(lite_pair):
+    before = {name: value.clone() for name, value in lite_pair.image.state_dict().items()}
+    LeanLiteEncoder(lite_pair.image)
+    after = lite_pair.image.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_the_graph_is_lean(graph):
-    kinds = Counter(node.op_type for node in graph.graph.node)
+def test_the_graph_is_lean(lite_onnx):
+    kinds = Counter(node.op_type for node in lite_onnx.graph.node)
     assert not {"Shape", "Concat", "Expand", "BatchNormalization"} & kinds.keys()
     # One of the scales is a cell's; the others would be of whole maps.
     assert (kinds["Mul"], kinds["Div"], kinds["Transpose"]) == (1, 3, 4)
-    readers = [node.op_type for node in graph.graph.node if "image" in node.input]
+    readers = [node.op_type for node in lite_onnx.graph.node if "image" in node.input]
     assert readers == ["Cast"]  # TensorRT refuses others.
 
 
-def test_every_convolution_takes_in_its_relu(graph, tmp_path):
+def test_every_convolution_takes_in_its_relu(lite_onnx, tmp_path):
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
-    onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(lite_onnx.SerializeToString(), options, providers=["CPUExecutionProvider"])
     kinds = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
     assert not {"Clip", "BatchNormalization"} & kinds.keys()
     assert kinds["Conv"] == 49
