@@ -81,6 +81,7 @@ bundle: $(VENV)/installed
 	@test -n "$(TUNED)" || { echo "make bundle needs TUNED=FILE; see docs/training.md"; exit 2; }
 	$(VENV)/bin/python export/to_onnx.py --model pixelclip-lite --checkpoint $(TUNED) \
 		--out pixelclip_sdk/assets/pixelclip-lite
+	sed -i 's/"name": "pixelclip-lite+[^"]*"/"name": "pixelclip-lite"/' pixelclip_sdk/assets/pixelclip-lite/bundle.json
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist demo *.egg-info

@@ -13,11 +13,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from export.lock import locked
 from pixelclip_sdk import OutputError, PixelClipError
 from pixelclip_sdk.bundle import MANIFEST
-from pixelclip_sdk.support.files import fsync_folder
+from pixelclip_sdk.support.files import fsync_folder, restore, set_aside
 
 __all__ = ["bundle_lock", "check_target", "staged_folder"]
 
@@ -68,24 +67,15 @@ def bundle_lock(folder: Path) -> Iterator[None]:
     folder = folder.resolve()
     # Without write access to the parent nobody can replace the folder, only add files to it.
     file = _beside(folder, "lock") if os.access(folder.parent, os.W_OK) else folder / ".lock"
-    lock = FileLock(file)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"waiting for another process that writes to {folder}", file=sys.stderr, flush=True)
-            lock.acquire()
-    except OSError as error:
-        raise OutputError(
-            f"cannot lock {folder}: {error.strerror or error}. Choose a folder that can be written."
-        ) from error
-    try:
+            stack.enter_context(locked(file, f"waiting for another process that writes to {folder}"))
+        except OSError as error:
+            raise OutputError(
+                f"cannot lock {folder}: {error.strerror or error}. Choose a folder that can be written."
+            ) from error
         _clean_up(folder)
         yield
-    finally:
-        with contextlib.suppress(OSError):  # Windows does not remove an open file; release does.
-            file.unlink()
-        lock.release()
 
 
 def check_target(target: Path) -> None:
@@ -101,16 +91,14 @@ def check_target(target: Path) -> None:
 
 
 def _beside(folder: Path, role: str) -> Path:
-    """The hidden path beside a bundle with this role: "lock", "new" or "old"."""
+    """The hidden path beside a bundle with this role: "lock" or "new"."""
     return folder.with_name(f".{folder.name}.{role}")
 
 
 def _clean_up(target: Path) -> None:
     """Finish or undo a replacement that a killed process left half-done."""
-    old = _beside(target, "old")
-    if not target.exists() and (old / MANIFEST).is_file():
-        old.rename(target)
-    _remove(old)
+    restore(target, MANIFEST)
+    _remove(set_aside(target))
     _remove(_beside(target, "new"))
 
 
@@ -136,7 +124,7 @@ def _exchange(fresh: Path, target: Path) -> bool:
 
 def _replace(fresh: Path, target: Path) -> None:
     """Replace `target` with `fresh` in two renames; the old folder comes back if the second one fails."""
-    old = _beside(target, "old")
+    old = set_aside(target)
     try:
         target.rename(old)
         fresh.rename(target)

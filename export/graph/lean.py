@@ -1,10 +1,9 @@
-"""A dense encoder for one input size, with everything folded that can be folded exactly.
+"""A dense encoder for one input size, with all constant computation done ahead of time.
 
-What an engine need not compute again for each frame is computed once here: the pixels' normalisation goes
-into the first convolution (it has no padding, so this is exact), positions are resized, the last block's
-value path becomes one matrix (nothing stands between V and `out_proj` there), layer scales go into the
-matrices before them, and bilinear interpolation becomes two products with constant matrices.
-`verify` compares the result with the encoder as it was.
+The normalisation of the pixels moves into the first convolution (exact, since it has no padding). Position
+embeddings are resized once. In the last block only the value path is used, so V and `out_proj` become one
+matrix. Layer scales move into the matrices before them. Bilinear interpolation becomes two products with
+constant matrices. `verify` compares the result with the original encoder.
 """
 
 import copy
@@ -22,14 +21,14 @@ __all__ = ["LeanImageEncoder"]
 
 
 class LeanImageEncoder(nn.Module):
-    """The same function as a `DenseImageEncoder`, for pictures of one size.
+    """Computes the same as a `DenseImageEncoder`, for images of one size.
 
     Args:
         encoder: The encoder; it is not changed.
         size: Input `(H, W)`, multiples of the tower's stride.
-        for_cpu: Cut the hidden layer of a ViT's MLPs into pieces as wide as the layers around it. Products
-            over 3072 numbers ran at two thirds of the rate of those over 768 in ONNX Runtime, and a piece
-            stays in the cache. GPUs rather have one large product.
+        for_cpu: Split the hidden layer of a ViT's MLPs into parts as wide as the residual stream. In ONNX
+            Runtime, products over 3072 numbers ran at two thirds of the rate of those over 768, and a part
+            fits into the cache. GPUs are faster with one large product.
     """
 
     def __init__(self, encoder: DenseImageEncoder, size: tuple[int, int], *, for_cpu: bool = False) -> None:
@@ -43,12 +42,12 @@ class LeanImageEncoder(nn.Module):
         elif isinstance(tower, DenseConvNeXt):
             self.tower = _lean_convnext(tower, *normalise)
         else:
-            raise TypeError(f"no lean form of {type(tower).__name__}")
+            raise TypeError(f"expected a DenseViT or a DenseConvNeXt, got a {type(tower).__name__}")
         self.register_buffer("up_rows", _bilinear(rows, self.grid[0]))
         self.register_buffer("up_columns", _bilinear(columns, self.grid[1]))
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Same as `DenseImageEncoder.forward`, at the one size."""
+        """See `DenseImageEncoder.forward`; the image has the size given at construction."""
         # Cast before the transpose: TensorRT refuses to transpose uint8.
         features = self.tower(image.to(self.up_rows.dtype).permute(0, 3, 1, 2))
         columns, dim = features.shape[2:]
@@ -59,7 +58,7 @@ class LeanImageEncoder(nn.Module):
 
 
 class _LeanViT(nn.Module):
-    """`DenseViT` for a grid of `rows` × `columns` patches, on raw pixels."""
+    """`DenseViT` for `rows` × `columns` patches; takes pixels in 0–255."""
 
     def __init__(
         self, vit: DenseViT, rows: int, columns: int, mean: Tensor, std: Tensor, for_cpu: bool
@@ -89,7 +88,7 @@ class _LeanViT(nn.Module):
 
 
 class _LeanBlock(nn.Module):
-    """A transformer's block, its layer scales folded; the attention's residual is given apart."""
+    """A transformer block with its layer scales folded in; takes the residual as a second input."""
 
     def __init__(self, block: ResidualAttentionBlock, attention: nn.Module, for_cpu: bool) -> None:
         super().__init__()
@@ -113,10 +112,10 @@ class _LeanBlock(nn.Module):
 
 
 class _LeanAttention(nn.Module):
-    """Self-attention whose scale is in the queries' weights.
+    """Self-attention with the scale folded into the queries' weights, and without two biases.
 
-    Two biases go: that of the keys adds the same to all scores of a query, which softmax does not see; that
-    of the values passes through, since the weights of a query sum to one, and is added after `out_proj`.
+    The keys' bias adds the same number to all scores of a query, so softmax cancels it. The values' bias
+    passes through, since the weights of a query sum to one; it moves into the bias of `out_proj`.
     """
 
     def __init__(self, block: ResidualAttentionBlock) -> None:
@@ -133,7 +132,7 @@ class _LeanAttention(nn.Module):
         self.out = _scaled(_linear(out.weight.double(), bias), block.ls_1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Sizes as numbers: the exporter then writes constant shapes and leaves the batch free.
+        # Python numbers become constants in the graph; -1 keeps the batch dynamic.
         shape = -1, x.shape[1], self.heads, self.channels
         query = self.query(x).reshape(shape).transpose(1, 2)
         key = self.key(x).reshape(shape).permute(0, 2, 3, 1)
@@ -143,7 +142,7 @@ class _LeanAttention(nn.Module):
 
 
 def _value_path(block: ResidualAttentionBlock) -> nn.Linear:
-    """``out_proj(V(x))`` as one matrix."""
+    """``out_proj(V(x))`` as one linear layer."""
     attention = block.attn
     weight = attention.in_proj_weight.detach().double().chunk(3)[2]
     bias = attention.in_proj_bias.detach().double().chunk(3)[2]
@@ -153,7 +152,7 @@ def _value_path(block: ResidualAttentionBlock) -> nn.Linear:
 
 
 def _lean_convnext(tower: DenseConvNeXt, mean: Tensor, std: Tensor) -> DenseConvNeXt:
-    """The tower on raw pixels, without layer scales; changes its argument."""
+    """Fold normalisation and layer scales into the tower, in place; it then takes pixels in 0–255."""
     trunk = tower.visual.trunk
     trunk.stem[0] = _on_raw_pixels(trunk.stem[0], mean, std)
     for stage in trunk.stages:
@@ -167,7 +166,7 @@ def _lean_convnext(tower: DenseConvNeXt, mean: Tensor, std: Tensor) -> DenseConv
 
 
 def _on_raw_pixels(conv: nn.Conv2d, mean: Tensor, std: Tensor) -> nn.Conv2d:
-    """A convolution without padding that takes pixels in 0-255 where `conv` takes normalised ones."""
+    """A convolution for pixels in 0–255 that equals `conv` on normalised pixels; it has no padding."""
     weight = conv.weight.detach().double() / std.double().view(1, 3, 1, 1)
     bias = -(weight * mean.double().view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
     if conv.bias is not None:
@@ -178,7 +177,7 @@ def _on_raw_pixels(conv: nn.Conv2d, mean: Tensor, std: Tensor) -> nn.Conv2d:
 
 
 def _scaled(linear: nn.Linear, scale: nn.Module) -> nn.Linear:
-    """A linear layer with the layer scale that follows it."""
+    """A linear layer with the layer scale after it folded in."""
     if isinstance(scale, nn.Identity):
         return linear
     gamma = scale.gamma.detach().double()
@@ -193,6 +192,6 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def _bilinear(points: int, size: int) -> Tensor:
-    """Matrix `[size, points]` of bilinear interpolation along one axis, half-pixel centres."""
+    """The matrix `[size, points]` of linear interpolation along one axis, with half-pixel centres."""
     identity = torch.eye(points)[None]
     return F.interpolate(identity, size=size, mode="linear", align_corners=False)[0].T.contiguous()

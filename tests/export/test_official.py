@@ -1,4 +1,4 @@
-"""Seeded random weights in the official layout, the whole way to a bundle, against the plain reference."""
+"""Export of seeded random weights in the official layout, compared with the reference implementation."""
 
 import subprocess
 import sys
@@ -106,7 +106,8 @@ def picture(size: int) -> np.ndarray:
 @pytest.fixture
 def checkpoint(tmp_path) -> Iterator[Path]:
     yield tmp_path / "official.pth"
-    (tmp_path / "official.pth").unlink(missing_ok=True)  # Hundreds of megabytes.
+    for file in tmp_path.glob("*.pth"):
+        file.unlink()  # Hundreds of megabytes.
 
 
 @pytest.mark.parametrize(
@@ -119,13 +120,16 @@ def checkpoint(tmp_path) -> Iterator[Path]:
 def test_an_official_checkpoint_becomes_a_bundle_that_agrees_with_the_protocol(
     tmp_path, checkpoint, model, size
 ):
-    """The whole way, at full size: file → command → bundle → words and logits, against the reference."""
+    """At full size: file → command → bundle → words and logits."""
+    (official,) = (Path(file).name for file in registry.find(model).files)
+    checkpoint = checkpoint.with_name(official)
     state = official_checkpoint(checkpoint, seeded(model))
     command = [sys.executable, str(ROOT / "export" / "to_onnx.py"), "--model", model]
     command += ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "bundle")]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.name == model
     assert bundle.input.only_size == (size, size)
     assert bundle.grid == (64, 64)
     assert not bundle.input.keep_aspect
@@ -148,8 +152,8 @@ def test_an_official_checkpoint_becomes_a_bundle_that_agrees_with_the_protocol(
     info.check_bundle(plan, onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"], bundle=bundle.path)
 
 
-def test_the_official_convnext_s_layout(tmp_path, checkpoint, monkeypatch):
-    """The same for the ConvNeXt with fewer blocks, which takes seconds: names, widths, head, protocol."""
+def test_the_official_convnext_s_layout(tmp_path, checkpoint, monkeypatch, capsys):
+    """The ConvNeXt with fewer blocks, which takes seconds: names, widths, head, protocol."""
     monkeypatch.setattr(clip, "empty_model", shortened)
     name = "pixelclip-convnext-b"
     state = official_checkpoint(checkpoint, seeded(name))
@@ -161,6 +165,12 @@ def test_the_official_convnext_s_layout(tmp_path, checkpoint, monkeypatch):
     out = tmp_path / "bundle"
     assert main(["--model", name, "--checkpoint", str(checkpoint), "--out", str(out)]) == 0
     bundle = Bundle.open(out)
+    # The file does not have the official name, so it may hold other weights.
+    assert bundle.name == f"{name}+official"
+    assert [source["file"] for source in bundle.sources] == ["official.pth"]
+    error = capsys.readouterr().err
+    assert f"the weights are those of {checkpoint}, not of {name}" in error
+    assert f"verified {name}+official (fp32) against its source" in error
     assert (bundle.input.only_size, bundle.grid, bundle.embedding_dim) == ((640, 640), (64, 64), 640)
     text, image = check_texts(bundle, state, 2, quick=False), picture(640)
     with torch.no_grad():

@@ -1,11 +1,9 @@
-"""What to_onnx.py refuses, and that it does so before it fetches a model."""
+"""Invalid options of to_onnx.py are refused before a model is downloaded."""
 
 from pathlib import Path
 
-import onnx
 import open_clip
 import pytest
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
 
 from export.options import check_weights
 from export.to_onnx import main
@@ -17,9 +15,9 @@ PHOTOS = ROOT / "examples" / "photos"
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--classes", "cat", "--classes", "dog"], "two vocabularies would be called 'classes'"),
-        (["--classes", "cat", "--classes", "voc-20", "--name", "pets"], "goes with one --classes"),
-        (["--name", "pets"], "goes with one --classes"),
+        (["--classes", "cat", "--classes", "dog"], "two vocabularies would be named 'classes'"),
+        (["--classes", "cat", "--classes", "voc-20", "--name", "pets"], "works with one --classes"),
+        (["--name", "pets"], "works with one --classes"),
     ],
 )
 def test_words_that_would_share_a_name_are_refused(tmp_path, capsys, arguments, said):
@@ -68,29 +66,12 @@ def test_models_that_fit_are_not_refused(architecture):
     check_weights(f"open_clip:{architecture}/{tag}")
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("torch is\nunhappy"),
-        ValueError("onnx is\nunhappy"),
-        onnx.checker.ValidationError("no"),
-        InvalidGraph("no"),
-    ],
-)
-def test_errors_of_other_libraries_are_said_in_one_line(tmp_path, capsys, monkeypatch, error):
+def test_an_unexpected_error_keeps_its_traceback(tmp_path, monkeypatch):
     def fail(*_, **__):
-        raise error
+        raise RuntimeError("torch failed")
 
     monkeypatch.setattr("export.to_onnx.load_model", fail)
-    assert main(["--model", "pixelclip-lite", "--out", str(tmp_path / "b")]) == 1
-    said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1
-    assert "pixelclip-lite cannot be exported: " + type(error).__name__ in said
-
-
-def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
-    monkeypatch.setattr("export.to_onnx.load_model", None)
-    with pytest.raises(TypeError):
+    with pytest.raises(RuntimeError, match="torch failed"):
         main(["--model", "pixelclip-lite", "--out", str(tmp_path / "b")])
 
 
@@ -98,12 +79,12 @@ def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--imgsz", "350", "449"], "height is 350; expected a positive multiple of "),
+        (["--input-size", "350", "449"], "height is 350; expected a positive multiple of "),
         (["--imgsz", "350", "449"], ", and width is 449; expected a positive multiple of "),
-        (["--imgsz", "0", "448"], "height is 0"),
-        (["--photos", "nowhere"], "--photos: nowhere is no folder"),
-        (["--calibration", "nowhere"], "--calibration: nowhere is no folder"),
-        (["--calibration", str(ROOT / "export")], "--calibration: there are no photos in"),
+        (["--input-size", "0", "448"], "height is 0"),
+        (["--photos", "nowhere"], "--photos: the folder nowhere cannot be read"),
+        (["--calibration", "nowhere"], "--calibration: the folder nowhere cannot be read"),
+        (["--calibration", str(ROOT / "export")], "--calibration: the folder"),
         (["--precision", "int8"], "--calibration DIR"),
         (
             ["--precision", "int8", "--calibration", str(PHOTOS), "--photos", str(PHOTOS)],
@@ -115,7 +96,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
         (["--batch", "0"], "--batch is 0"),
         (["--gate", "99.5"], "--gate is 99.5; expected a share"),
         (["--gate", "nan"], "--gate is nan"),
-        (["--out", str(PHOTOS)], "exists and is no bundle"),
+        (["--out", str(PHOTOS)], "exists and is not a bundle"),
     ],
 )
 def test_options_are_checked_before_the_model_is_fetched(

@@ -1,5 +1,7 @@
-"""A bundle is the old one or the new one, whole, whatever happens and whenever."""
+"""After a failure, an interrupt or a kill, the folder holds the old bundle or the new one, complete."""
 
+import dataclasses
+import os
 import shutil
 import signal
 import subprocess
@@ -9,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from export import staging
+from export.embed_text import add_vocabularies
 from export.staging import staged_folder
-from pixelclip_sdk import BundleError, PixelClipError
+from pixelclip_sdk import PixelClipError
 from pixelclip_sdk.bundle import Bundle
 from pixelclip_sdk.models import available_models, find_bundle
-from pixelclip_sdk.support.files import set_aside
 from pixelclip_sdk.support.signals import sigterm_interrupts
 
 SHIPPED = Path(find_bundle("pixelclip-lite").path)
@@ -21,10 +23,10 @@ SHIPPED = Path(find_bundle("pixelclip-lite").path)
 
 @pytest.fixture(params=["one step", "two steps"])
 def way(request, monkeypatch):
-    """How the new bundle takes its place."""
+    """How the new folder replaces the old one."""
     if request.param == "one step":
         if sys.platform != "linux":
-            pytest.skip("Linux alone exchanges folders")
+            pytest.skip("only Linux swaps folders")
     else:
         monkeypatch.setattr(staging, "_exchange", lambda *_: False)
     return request.param
@@ -53,9 +55,9 @@ def test_a_staged_folder_replaces_a_bundle_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_linux_exchanges_folders_in_one_step(target, monkeypatch):
+def test_linux_swaps_folders_in_one_step(target, monkeypatch):
     if sys.platform != "linux":
-        pytest.skip("Linux alone exchanges folders")
+        pytest.skip("only Linux swaps folders")
     monkeypatch.delattr(staging, "_replace")
     stage(target)
     assert (target / "bundle.json").read_text() == "new"
@@ -82,9 +84,9 @@ def test_a_service_that_is_stopped_leaves_nothing_behind(tmp_path, target):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
+def test_a_folder_that_is_not_a_bundle_is_not_replaced(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"precious")
-    with pytest.raises(PixelClipError, match="is no bundle"), staged_folder(tmp_path):
+    with pytest.raises(PixelClipError, match="is not a bundle"), staged_folder(tmp_path):
         pass
     assert (tmp_path / "holiday.jpg").exists()
 
@@ -112,8 +114,8 @@ def test_an_interrupt_at_either_step_leaves_a_whole_bundle(tmp_path, target, mon
 
 
 @pytest.mark.parametrize("exchange", [False, True])
-def test_an_interrupt_beside_the_exchange_leaves_a_whole_bundle(tmp_path, target, monkeypatch, exchange):
-    """Before it or, where this system can do it, behind it."""
+def test_an_interrupt_around_the_swap_leaves_a_whole_bundle(tmp_path, target, monkeypatch, exchange):
+    """Before the swap or, on Linux, after it."""
     real = staging._exchange
 
     def interrupted(fresh, target):
@@ -133,49 +135,110 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from export import staging
-staging._exchange = lambda *_: False
-rename = Path.rename
-def killed(self, to):
-    rename(self, to)
-    os.kill(os.getpid(), signal.SIGKILL)
-Path.rename = killed
+if sys.argv[2] == "renames":
+    staging._exchange = lambda *_: False
+    rename = Path.rename
+    def killed(self, to):
+        rename(self, to)
+        os.kill(os.getpid(), signal.SIGKILL)
+    Path.rename = killed
 with staging.staged_folder(Path(sys.argv[1])) as folder:
     (folder / "bundle.json").write_text("new")
+    if sys.argv[2] == "writing":
+        os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.fixture
-def killed(tmp_path) -> Path:
-    """A real bundle whose next export was killed between the two steps."""
+def killed(tmp_path, request) -> Path:
+    """A real bundle whose next export was killed while it wrote, or between the two renames."""
     target = Path(shutil.copytree(SHIPPED, tmp_path / "models" / "bundle"))
-    result = subprocess.run([sys.executable, "-c", KILLED, str(target)])
+    result = subprocess.run([sys.executable, "-c", KILLED, str(target), request.param])
     assert result.returncode == -signal.SIGKILL
-    assert not target.exists()
+    assert target.exists() == (request.param == "writing")
+    assert {".bundle.new", ".bundle.lock"} <= {path.name for path in target.parent.iterdir()}
     return target
 
 
+def embed(target: Path) -> None:
+    bundle = dataclasses.replace(Bundle.open(SHIPPED), path=target)  # `target` itself may be missing.
+    add_vocabularies(bundle, {"pets": "cat, dog"})
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_a_bundle_set_aside_by_a_killed_export_comes_back(killed, monkeypatch):
+@pytest.mark.parametrize("killed", ["writing", "renames"], indirect=True)
+@pytest.mark.parametrize("write", [stage, embed])
+def test_the_next_writer_cleans_up_after_a_killed_export(killed, monkeypatch, write):
     monkeypatch.setenv("PIXELCLIP_HOME", str(killed.parent))
-    assert "bundle" not in available_models()
     assert not any(name.startswith(".") for name in available_models())
-    aside = set_aside(killed)
-    for read in (lambda: Bundle.open(killed), lambda: find_bundle(killed), lambda: find_bundle("bundle")):
-        with pytest.raises(BundleError, match="Run the export again"):
-            read()
-    assert not killed.exists()  # Reading changes nothing; the next writer restores the bundle.
     with pytest.raises(RuntimeError), staged_folder(killed):
         raise RuntimeError
     Bundle.open(killed).verify()
-    assert not aside.exists()
-    stage(killed)
-    assert (killed / "bundle.json").read_text() == "new"
+    write(killed)
+    assert [path.name for path in killed.parent.iterdir()] == ["bundle"]
+    if write is embed:
+        assert Bundle.open(killed).vocabularies == {"pets": "vocabularies/pets.npz"}
 
 
-def test_what_was_only_half_removed_does_not_come_back(target):
-    aside = set_aside(target)
-    shutil.copytree(target, aside)
-    staging._remove(target)
-    (aside / "bundle.json").unlink()  # As `_remove` does first.
+def test_a_half_removed_bundle_is_not_restored(target):
+    old = shutil.copytree(target, target.with_name(".bundle.old"))
+    (old / "bundle.json").unlink()  # As `_remove` does first.
+    shutil.rmtree(target)
     stage(target)
     assert (target / "bundle.json").read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == ["bundle"]
+
+
+EMBED = """
+import sys
+from export.embed_text import add_vocabularies
+from pixelclip_sdk import Bundle
+add_vocabularies(Bundle.open(sys.argv[1]), {"pets": ["cat", "dog"]})
+"""
+
+
+def test_embedding_waits_for_an_export_and_adds_to_the_new_bundle(tmp_path):
+    """Without a common lock, the old bundle's manifest would end up over the new bundle's files."""
+    target = Path(shutil.copytree(SHIPPED, tmp_path / "bundle"))
+    with staged_folder(target) as folder:
+        shutil.copytree(SHIPPED, folder, dirs_exist_ok=True)
+        manifest = (folder / "bundle.json").read_text()
+        (folder / "bundle.json").write_text(manifest.replace('"pixelclip-lite"', '"exported again"', 1))
+        process = subprocess.Popen(
+            [sys.executable, "-c", EMBED, str(target)], stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr.readline() == f"waiting for another process that writes to {target}\n"
+    with process:
+        assert process.wait(120) == 0, process.stderr.read()
+    bundle = Bundle.open(target)
+    bundle.verify()
+    assert bundle.name == "exported again"
+    assert list(bundle.vocabularies) == ["pets"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.usefixtures("way")
+def test_files_are_on_the_disk_before_they_replace_the_old_ones(target, monkeypatch):
+    events = []
+    fsync, exchange, rename = os.fsync, staging._exchange, Path.rename
+
+    def log_fsync(handle):
+        events.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    def log_swap(function):
+        def swap(*paths):
+            events.append("swap")
+            return function(*paths)
+
+        return swap
+
+    if sys.platform != "linux":
+        pytest.skip("reads the names of open files from /proc")
+    monkeypatch.setattr(os, "fsync", log_fsync)
+    monkeypatch.setattr(staging, "_exchange", log_swap(exchange))
+    monkeypatch.setattr(Path, "rename", log_swap(rename))
+    stage(target)
+    first, last = events.index("swap"), len(events) - events[::-1].index("swap")
+    assert set(events[:first]) == {"bundle.json", ".bundle.new"}
+    assert events[last:] == [target.parent.name]

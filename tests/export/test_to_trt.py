@@ -1,4 +1,4 @@
-"""Compiling for real, with TensorRT-RTX, which needs no GPU for it."""
+"""Compilation with TensorRT-RTX, which needs no GPU for that."""
 
 import json
 import shutil
@@ -14,7 +14,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export import to_trt
-from export import trt as _trt
 from export.to_trt import main
 from export.trt import fold_storage
 from pixelclip_sdk import Bundle, Vocabulary
@@ -175,7 +174,7 @@ def test_the_documented_command_compiles_the_bundled_model(lite, tmp_path):
         "fp32",
         "int8",
     )
-    assert (info.compute_capability, info.gpu) == ("8.0+", "")
+    assert (info.compute_capability, info.gpu) == ("8.0, 8.6, 8.9, 12.0+", "")
     # All shapes that a picture of any shape can lead to; tests/…/test_preprocess.py has their limits.
     limits = Limits.of(info, bundle.embedding_dim)
     assert limits == Limits((1, 4), (192, 800), (192, 800), (1, 512))
@@ -196,7 +195,7 @@ def test_the_plan_is_plain(lite):
 
 
 def test_one_size_batch_and_number_of_classes(lite):
-    assert compile_rtx("--bundle", lite, "--imgsz", 320, 416, "--batch", 2, "--classes", 1, 8, 16) == 0
+    assert compile_rtx("--bundle", lite, "--input-size", 320, 416, "--batch", 2, "--classes", 1, 8, 16) == 0
     (plan,) = engine_files(lite)
     assert "320x416" in plan.name
     limits = Limits.of(EngineInfo.read(plan), 384)
@@ -351,11 +350,11 @@ def test_a_stop_signal_ends_the_build_and_leaves_the_older_engine(tmp_path, monk
     assert compile_rtx("--bundle", folder) == 0
     before = content(folder)
     armed = []
-    monitor, make = _trt.Progress.monitor, to_trt.make_logger
+    monitor, make = to_trt.progress_monitor, to_trt.make_logger
 
-    def begun(progress, trt):
+    def begun(trt, stopped):
         armed.append(True)
-        return monitor(progress, trt)
+        return monitor(trt, stopped)
 
     def logger_that_is_interrupted(trt):
         logger = make(trt)  # Its class is its own.
@@ -369,7 +368,7 @@ def test_a_stop_signal_ends_the_build_and_leaves_the_older_engine(tmp_path, monk
         type(logger).log = log
         return logger
 
-    monkeypatch.setattr(_trt.Progress, "monitor", begun)
+    monkeypatch.setattr(to_trt, "progress_monitor", begun)
     monkeypatch.setattr(to_trt, "make_logger", logger_that_is_interrupted)
     assert compile_rtx("--bundle", folder, "--classes", 7) == 130
     assert not armed
@@ -393,7 +392,7 @@ def test_a_stop_signal_ends_the_build_and_leaves_the_older_engine(tmp_path, monk
             "32 or 40, and width is 31; expected a positive multiple of 8, for example 24 or",
         ),
         (["--imgsz", 64, 64], "takes (32, 32) only"),
-        (["--timing-cache", "cache"], "TensorRT-RTX times no kernels"),
+        (["--timing-cache", "cache"], "TensorRT-RTX measures no kernels"),
         (["--out", "bundle.json"], "cannot write"),
     ],
 )
@@ -412,7 +411,7 @@ def test_a_graph_of_fixed_batch_says_so(tmp_path, capsys):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     folder = bundle_of(model, tmp_path / "tiny", "fp32")
     assert compile_rtx("--bundle", folder) == 1
-    assert "dimension 0 of image is always 1" in capsys.readouterr().err
+    assert "dimension 0 of image is fixed to 1" in capsys.readouterr().err
     assert compile_rtx("--bundle", folder, "--batch", 1) == 0
 
 
