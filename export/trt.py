@@ -81,8 +81,8 @@ def make_symmetric(model: onnx.ModelProto) -> None:
     }
     pairs = {pair for pair in pairs if constants[pair[1]].data_type == onnx.TensorProto.UINT8}
     for scale, zero in pairs:
-        least = numpy_helper.to_array(constants[zero]).astype(np.float32)
-        wider = numpy_helper.to_array(constants[scale]) * np.maximum(least, 255 - least) / 127
+        zero_points = numpy_helper.to_array(constants[zero]).astype(np.float32)
+        wider = numpy_helper.to_array(constants[scale]) * np.maximum(zero_points, 255 - zero_points) / 127
         constants[scale].CopyFrom(numpy_helper.from_array(wider.astype(np.float32), scale))
     for zero in {zero for _, zero in pairs}:
         shape = tuple(constants[zero].dims)

@@ -80,15 +80,15 @@ def test_vocabularies_are_embedded_with_the_templates(wide, tiny):
 
 
 @pytest.mark.parametrize(
-    ("size", "said"),
+    ("size", "message"),
     [
         ((90, 160), "height is 90; expected a positive multiple of 16, for example 80 or 96"),
         ((96, 161), "width is 161; expected a positive multiple of 16, for example 160 or 176"),
         ((90, 161), "80 or 96, and width is 161; expected a positive multiple of 16, for example 160 or 176"),
     ],
 )
-def test_odd_sizes_are_refused_with_the_nearest(tiny, size, said):
-    with pytest.raises(BundleError, match=said):
+def test_odd_sizes_are_refused_with_the_nearest(tiny, size, message):
+    with pytest.raises(BundleError, match=message):
         build_clip("tiny", tiny, input_size=size)
 
 

@@ -190,12 +190,12 @@ def test_without_a_text_encoder_a_bundle_works_end_to_end(stripped, photo, tmp_p
     with Segmenter.from_pretrained(stripped.path, classes="voc-20") as segmenter:
         assert segmenter.predict(photo).names == tuple(class_list("voc-20"))
         assert segmenter.set_classes("rooms").synonyms["bed"] == ("bed", "bunk")
-        for name, said in {
+        for name, message in {
             "voc-21": "Did you mean 'voc-20'.*rooms, voc-20",
             "room": "Did you mean 'rooms'",
             "cityscapes-19": "no vocabulary 'cityscapes-19'. It has: rooms, voc-20",
         }.items():
-            with pytest.raises(VocabularyError, match=said):
+            with pytest.raises(VocabularyError, match=message):
                 segmenter.set_classes(name)
         for words in (["cat"], "cat, dog"):
             with pytest.raises(BundleError, match=r"no text encoder.*rooms, voc-20"):
@@ -256,18 +256,18 @@ def test_the_command_names_lists_and_files_and_asks_for_a_name_of_words(bundle, 
     assert main(["--bundle", folder, "--classes", "cat, dog", "--name", "pets"]) == 0
     assert set(Bundle.open(bundle.path).vocabularies) == {"camvid-11", "pets", "rooms"}
     capsys.readouterr()
-    for arguments, said in {
+    for arguments, message in {
         ("--classes", "cat, dog"): "--name",
         ("--classes", "camvid-12"): "Did you mean 'camvid-11'",
         ("--classes", str(bundle.path / "vocabularies" / "pets.npz")): "embedded already",
         ("--classes", "cat", "--name", "My Pets"): "cannot be named",
     }.items():
         assert main(["--bundle", folder, *arguments]) == 1
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert main(["--bundle", "pixelclip-light", "--classes", "voc-20"]) == 1
 
 
-def test_an_interrupt_is_said_and_leaves_the_bundle(bundle, monkeypatch, capsys):
+def test_an_interrupt_is_reported_and_leaves_the_bundle(bundle, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 

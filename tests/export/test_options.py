@@ -13,21 +13,21 @@ PHOTOS = ROOT / "examples" / "photos"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--classes", "cat", "--classes", "dog"], "two vocabularies would be named 'classes'"),
         (["--classes", "cat", "--classes", "voc-20", "--name", "pets"], "works with one --classes"),
         (["--name", "pets"], "works with one --classes"),
     ],
 )
-def test_words_that_would_share_a_name_are_refused(tmp_path, capsys, arguments, said):
+def test_words_that_would_share_a_name_are_refused(tmp_path, capsys, arguments, message):
     assert main(["--model", "pixelclip-lite", *arguments, "--out", str(tmp_path / "b")]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--model", "pixelclip-vit-b61"], "pixelclip-vit-b16"),
         (["--model", "pixelclip-light"], "pixelclip-lite"),
@@ -35,14 +35,14 @@ def test_words_that_would_share_a_name_are_refused(tmp_path, capsys, arguments, 
         (["--model", "pixelclip-vit-b16", "--checkpoint", "nowhere.pth"], "nowhere.pth"),
     ],
 )
-def test_models_that_are_not_there_are_refused(tmp_path, capsys, arguments, said):
+def test_models_that_are_not_there_are_refused(tmp_path, capsys, arguments, message):
     assert main([*arguments, "--out", str(tmp_path / "b")]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("ViT-H-14/laion2b_s32b_b79k", "image encoder of open_clip:ViT-H-14/laion2b_s32b_b79k has 2.5 GB"),
         ("ViT-bigG-14/laion2b_s39b_b160k", "7.4 GB"),
@@ -50,12 +50,12 @@ def test_models_that_are_not_there_are_refused(tmp_path, capsys, arguments, said
     ],
 )
 def test_models_too_large_for_a_file_are_refused_before_they_are_fetched(
-    tmp_path, capsys, monkeypatch, model, said
+    tmp_path, capsys, monkeypatch, model, message
 ):
     monkeypatch.setattr("training.models.weights.hub.fetch", None)
     assert main(["--model", f"open_clip:{model}", "--out", str(tmp_path / "b")]) == 1
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert "Take a smaller model" in error
     assert list(tmp_path.iterdir()) == []
 
@@ -77,7 +77,7 @@ def test_an_unexpected_error_keeps_its_traceback(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("model", ["pixelclip-lite", "pixelclip-vit-b16", "openclip-convnext-b"])
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--input-size", "350", "449"], "height is 350; expected a positive multiple of "),
         (["--imgsz", "350", "449"], ", and width is 449; expected a positive multiple of "),
@@ -100,7 +100,7 @@ def test_an_unexpected_error_keeps_its_traceback(tmp_path, monkeypatch):
     ],
 )
 def test_options_are_checked_before_the_model_is_fetched(
-    tmp_path, capsys, monkeypatch, model, arguments, said
+    tmp_path, capsys, monkeypatch, model, arguments, message
 ):
     def fetched(*_, **__):
         raise AssertionError("the model was fetched")
@@ -108,5 +108,5 @@ def test_options_are_checked_before_the_model_is_fetched(
     monkeypatch.setattr("training.models.weights.hub.fetch", fetched)
     monkeypatch.setattr("training.models.lite.build.build_lite", fetched)
     assert main(["--model", model, "--out", str(tmp_path / "b"), *arguments]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -38,11 +38,11 @@ def lite(tmp_path) -> Path:
 
 
 def tiny_graph(kind: str = "fp32", *, first: str = "Cast") -> onnx.ModelProto:
-    """The contract in a few nodes: patches of 8 pixels, one linear layer, cosines; fixed 32×32 pixels.
+    """A minimal image encoder: patches of 8 pixels, one linear layer, cosines; fixed 32×32 pixels.
 
     Args:
-        kind: What the patch layer computes in.
-        first: Operator that meets the uint8 image.
+        kind: Precision of the patch layer.
+        first: First operator on the uint8 image.
     """
     nodes, weights = [], []
 
@@ -142,7 +142,7 @@ def compile_rtx(*arguments: str | Path) -> int:
     return main(["--flavor", "tensorrt-rtx", *map(str, arguments)])
 
 
-def test_a_model_with_a_name_of_open_clip_s_has_its_engine_in_its_folder(tmp_path):
+def test_the_name_of_an_open_clip_model_becomes_a_file_name(tmp_path):
     folder = bundle_of(tiny_graph(), tmp_path / "tiny", "fp32")
     manifest = json.loads((folder / "bundle.json").read_text()) | {"name": "open_clip:ViT-B-32/openai"}
     (folder / "bundle.json").write_text(json.dumps(manifest))
@@ -182,7 +182,7 @@ def test_the_documented_command_compiles_the_bundled_model(lite, tmp_path):
 
 
 def test_the_plan_is_plain(lite):
-    """TensorRT knows its version from the first bytes: nothing of ours is in front."""
+    """Nothing comes before TensorRT's own header."""
     import tensorrt_rtx as trt
 
     assert compile_rtx("--bundle", lite) == 0
@@ -230,18 +230,18 @@ def test_the_precision_is_read_off_the_network(tmp_path, kind, capsys):
     assert info.layers == expected[kind]
 
 
-@pytest.mark.parametrize(("said", "asked"), [("fp16", []), ("fp32", ["--precision", "fp16"])])
-def test_an_fp32_engine_is_never_made_where_fp16_was_promised(tmp_path, said, asked, capsys):
-    folder = bundle_of(tiny_graph("fp32"), tmp_path / "tiny", said)
-    assert compile_rtx("--bundle", folder, *asked) == 1
+@pytest.mark.parametrize(("manifest", "options"), [("fp16", []), ("fp32", ["--precision", "fp16"])])
+def test_an_fp32_engine_is_refused_where_fp16_was_promised(tmp_path, manifest, options, capsys):
+    folder = bundle_of(tiny_graph("fp32"), tmp_path / "tiny", manifest)
+    assert compile_rtx("--bundle", folder, *options) == 1
     error = capsys.readouterr().err
     assert "computes in fp32" in error
     assert len(error.splitlines()) == 1
     assert not engine_files(folder)
 
 
-def test_an_int8_bundle_that_is_mostly_fp32_is_no_silent_fp32_engine(tmp_path, capsys):
-    """Its weights are stored in int8 and fp16, which must not excuse it."""
+def test_an_int8_bundle_that_is_mostly_fp32_is_refused(tmp_path, capsys):
+    """Weights that are only stored in int8 and fp16 do not count."""
     model = tiny_graph("fp32")
     (patch,) = (weight for weight in model.graph.initializer if weight.name == "patch")
     half = numpy_helper.from_array(numpy_helper.to_array(patch).astype(np.float16), "patch.half")
@@ -261,7 +261,7 @@ def test_an_int8_bundle_that_is_mostly_fp32_is_no_silent_fp32_engine(tmp_path, c
 
 
 def test_the_profile_follows_the_bundle(tmp_path):
-    """Its only number of pictures at once, and its largest vocabulary."""
+    """Its fixed batch size, and its largest vocabulary."""
     model = tiny_graph()
     for value in [*model.graph.input[:1], *model.graph.output]:
         value.type.tensor_type.shape.dim[0].dim_value = 2
@@ -285,7 +285,7 @@ def test_the_profile_follows_the_bundle(tmp_path):
     assert "--classes 1 32 700" in info.rebuild_command(plan, folder)
 
 
-def test_a_small_constant_behind_a_cast_excuses_no_fp32_engine(tmp_path, capsys):
+def test_a_small_constant_after_a_cast_does_not_count_as_fp16(tmp_path, capsys):
     model = tiny_graph("fp32")
     for weight in model.graph.initializer:
         if weight.name == "epsilon":
@@ -296,12 +296,12 @@ def test_a_small_constant_behind_a_cast_excuses_no_fp32_engine(tmp_path, capsys)
     assert "manifest says fp16, but the ONNX file computes in fp32" in capsys.readouterr().err
 
 
-def test_weights_stored_in_int8_are_no_int8_engine(lite, capsys):
+def test_weights_stored_in_int8_do_not_make_an_int8_engine(lite, capsys):
     assert compile_rtx("--bundle", lite, "--precision", "int8") == 1
     assert "computes in fp32 (its weights are only stored as int8)" in capsys.readouterr().err
 
 
-def test_what_tensorrt_cannot_compile_is_said_in_one_line(tmp_path, capsys):
+def test_a_graph_that_tensorrt_cannot_compile_gives_one_line(tmp_path, capsys):
     folder = bundle_of(tiny_graph(first="Transpose"), tmp_path / "tiny", "fp32")
     assert compile_rtx("--bundle", folder) == 1
     error = capsys.readouterr().err
@@ -357,13 +357,13 @@ def test_a_stop_signal_ends_the_build_and_leaves_the_older_engine(tmp_path, monk
         return monitor(trt, stopped)
 
     def logger_that_is_interrupted(trt):
-        logger = make(trt)  # Its class is its own.
-        spoken = type(logger).log
+        logger = make(trt)  # A new class at every call.
+        original = type(logger).log
 
         def log(self, severity, message):
-            spoken(self, severity, message)
+            original(self, severity, message)
             if armed and armed.pop():
-                signal.raise_signal(number)  # TensorRT swallows what Python code raises that it calls.
+                signal.raise_signal(number)  # TensorRT swallows exceptions of the Python code it calls.
 
         type(logger).log = log
         return logger
@@ -379,7 +379,7 @@ def test_a_stop_signal_ends_the_build_and_leaves_the_older_engine(tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--batch", 4, 2, 1], "1 ≤ min ≤ opt ≤ max"),
         (["--batch", 1, 2], "2 numbers"),
@@ -396,16 +396,16 @@ def test_a_stop_signal_ends_the_build_and_leaves_the_older_engine(tmp_path, monk
         (["--out", "bundle.json"], "cannot write"),
     ],
 )
-def test_wrong_options_are_refused_in_one_line(tmp_path, monkeypatch, arguments, said, capsys):
+def test_wrong_options_are_refused_in_one_line(tmp_path, monkeypatch, arguments, message, capsys):
     folder = bundle_of(tiny_graph(), tmp_path / "tiny", "fp32")
     monkeypatch.chdir(folder)
     assert compile_rtx("--bundle", folder, *arguments) == 1
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert len(error.splitlines()) == 1
 
 
-def test_a_graph_of_fixed_batch_says_so(tmp_path, capsys):
+def test_a_fixed_batch_size_is_named(tmp_path, capsys):
     model = tiny_graph()
     for value in (model.graph.input[0], *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
@@ -416,14 +416,14 @@ def test_a_graph_of_fixed_batch_says_so(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flavor", "said"),
+    ("flavor", "message"),
     [
         ("tensorrt", "pip install tensorrt"),
         ("tensorrt-rtx", "pip install tensorrt-rtx-cu12"),
         ("auto", "pip install tensorrt-rtx-cu12"),
     ],
 )
-def test_without_tensorrt_the_package_is_named(lite, flavor, said):
+def test_without_tensorrt_the_package_is_named(lite, flavor, message):
     code = (
         "import sys\n"
         "sys.modules.update(tensorrt=None, tensorrt_rtx=None)\n"
@@ -432,5 +432,5 @@ def test_without_tensorrt_the_package_is_named(lite, flavor, said):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
-    assert said in result.stderr
+    assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""What the exported graph no longer has: counted in its nodes and weights."""
+"""The exported graph has fewer nodes and weights than the encoder; they are counted here."""
 
 from collections import Counter
 
@@ -25,7 +25,7 @@ def vit() -> onnx.GraphProto:
 
 @pytest.fixture(scope="module")
 def convnext() -> onnx.GraphProto:
-    """As the official one is built, but small: the smallest ones of timm are built differently."""
+    """The official architecture, but small; timm's smallest ones have other layers."""
     model = open_clip.CLIP(DIM, CONVNEXT, TEXT)
     for stage in model.visual.trunk.stages:
         stage.blocks = stage.blocks[:1]
@@ -52,8 +52,8 @@ def test_the_last_block_has_no_queries_and_keys(vit):
     assert ops["MatMul"] == 8 * (LAYERS - 1) + 3 + 4
 
 
-def test_of_attention_s_biases_the_queries_and_the_output_s_are_left(vit):
-    """Those of keys and values are folded away: two and one in a whole block, none of them in the last."""
+def test_attention_keeps_the_biases_of_queries_and_output_only(vit):
+    """Two in a whole block, one in the last, which has no queries."""
     vectors = shapes(vit)[(WIDTH,)]
     norms = 2 * (2 + 2 * LAYERS)  # ln_pre, ln_post and two a block, each with weight and bias
     patches, attention, mlp = 1, 2 * (LAYERS - 1) + 1, LAYERS
@@ -61,8 +61,8 @@ def test_of_attention_s_biases_the_queries_and_the_output_s_are_left(vit):
 
 
 @pytest.mark.parametrize("family", ["vit", "convnext"])
-def test_the_pixels_go_into_the_first_convolution_as_they_are(request, family):
-    """Cast and Transpose alone stand before it: mean and deviation are in its weights."""
+def test_the_first_convolution_reads_raw_pixels(request, family):
+    """Only Cast and Transpose come before it: mean and standard deviation are in its weights."""
     graph = request.getfixturevalue(family)
     made = {name: node for node in graph.node for name in node.output}
     node = next(node for node in graph.node if node.op_type == "Conv")
@@ -92,7 +92,7 @@ def test_interpolation_is_two_products(request, family):
 
 
 def test_layer_scales_are_in_the_matrices(vit, convnext):
-    """Each would be a multiplication by a vector; those that are left belong to GELU."""
+    """Each would be a Mul by a vector; the remaining Mul nodes belong to GELU."""
     assert operators(vit)["Mul"] == 2 * LAYERS
     weights = {weight.name: weight for weight in convnext.initializer}
     for node in convnext.node:
