@@ -61,10 +61,11 @@ def test_from_weights_to_an_engine(tiny_options, photos, tmp_path, capsys, model
     with Segmenter.from_pretrained(out, classes="voc-20") as segmenter:
         assert len(segmenter.predict(next(unseen.iterdir())).names) == 20
 
-    again = ["--bundle", str(out), *source[:4], "--photos", str(unseen), *options]
-    assert verify.main(again) == 0
-    assert verify.main([*again, "--gate", "1.1"]) == 1
-    assert "expected a share" in capsys.readouterr().err
+    if model == "tiny":  # Building the others again takes long.
+        again = ["--bundle", str(out), *source[:4], "--photos", str(unseen), *options]
+        assert verify.main(again) == 0
+        assert verify.main([*again, "--gate", "1.1"]) == 1
+        assert "expected a share" in capsys.readouterr().err
 
     pytest.importorskip("tensorrt_rtx", reason="no wheels for this machine")
     assert compile_engine(["--bundle", str(out), "--flavor", "tensorrt-rtx"]) == 0

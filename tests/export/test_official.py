@@ -57,10 +57,13 @@ def seeded(name: str) -> torch.nn.Module:
 
 
 def shortened(spec: registry.Spec) -> torch.nn.Module:
-    """The official ConvNeXt, every width and name as it is, of 5 blocks instead of 36 and 2 layers of 12."""
+    """The official model with all its widths and names, but few layers."""
     model = EMPTY_MODEL(spec)
-    for stage, depth in zip(model.visual.trunk.stages, SHORT, strict=True):
-        stage.blocks = stage.blocks[:depth]
+    if spec.family == "vit":
+        model.visual.transformer.resblocks = model.visual.transformer.resblocks[:2]
+    else:
+        for stage, depth in zip(model.visual.trunk.stages, SHORT, strict=True):
+            stage.blocks = stage.blocks[:depth]
     model.transformer.resblocks = model.transformer.resblocks[:2]
     return model
 
@@ -110,17 +113,23 @@ def checkpoint(tmp_path) -> Iterator[Path]:
         file.unlink()  # Hundreds of megabytes.
 
 
+@torch.no_grad()
+def reference_features(name: str, state: State, image: np.ndarray, depths: tuple[int, ...]) -> torch.Tensor:
+    pixels = torch.from_numpy(image)
+    if "vit" in name:
+        return reference_vit(state, pixels, 16, *depths)
+    return reference_convnext(state, pixels, depths)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "size"),
-    [
-        ("pixelclip-vit-b16", 320),
-        pytest.param("pixelclip-convnext-b", 640, marks=pytest.mark.slow),
-    ],
+    ("model", "size", "depths"),
+    [("pixelclip-vit-b16", 320, (12,)), ("pixelclip-convnext-b", 640, (3, 3, 27, 3))],
 )
 def test_an_official_checkpoint_becomes_a_bundle_that_agrees_with_the_protocol(
-    tmp_path, checkpoint, model, size
+    tmp_path, checkpoint, model, size, depths
 ):
-    """At full size: file → command → bundle → words and logits."""
+    """At full size: file → command → bundle → words and logits → engine."""
     (official,) = (Path(file).name for file in registry.find(model).files)
     checkpoint = checkpoint.with_name(official)
     state = official_checkpoint(checkpoint, seeded(model))
@@ -129,21 +138,12 @@ def test_an_official_checkpoint_becomes_a_bundle_that_agrees_with_the_protocol(
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     bundle = Bundle.open(tmp_path / "bundle")
-    assert bundle.name == model
-    assert bundle.input.only_size == (size, size)
-    assert bundle.grid == (64, 64)
+    assert (bundle.name, bundle.input.only_size, bundle.grid) == (model, (size, size), (64, 64))
     assert not bundle.input.keep_aspect
-    vit, image = "vit" in model, picture(size)
-    text = check_texts(bundle, state, 12, quick=vit)
-    with torch.no_grad():
-        pixels = torch.from_numpy(image)
-        if vit:
-            features = reference_vit(state, pixels, 16, 12)
-        else:
-            features = reference_convnext(state, pixels, (3, 3, 27, 3))
-    check_pictures(model, checkpoint, bundle, features, image, text)
+    image = picture(size)
+    text = check_texts(bundle, state, 12, quick="vit" in model)
+    check_pictures(model, checkpoint, bundle, reference_features(model, state, image, depths), image, text)
 
-    # And on to an engine, which needs no GPU to be compiled.
     pytest.importorskip("tensorrt_rtx", reason="no wheels for this machine")
     assert compile_engine(["--bundle", str(bundle.path), "--flavor", "tensorrt-rtx"]) == 0
     (plan,) = engine_files(bundle.path)
@@ -152,27 +152,27 @@ def test_an_official_checkpoint_becomes_a_bundle_that_agrees_with_the_protocol(
     info.check_bundle(plan, onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"], bundle=bundle.path)
 
 
-def test_the_official_convnext_s_layout(tmp_path, checkpoint, monkeypatch, capsys):
-    """The ConvNeXt with fewer blocks, which takes seconds: names, widths, head, protocol."""
+@pytest.mark.parametrize(
+    ("model", "size", "depths", "dim", "key"),
+    [
+        ("pixelclip-vit-b16", 320, (2,), 512, "visual.transformer.resblocks.1.attn.in_proj_weight"),
+        ("pixelclip-convnext-b", 640, SHORT, 640, "visual.trunk.stages.2.blocks.1.gamma"),
+    ],
+)
+def test_the_official_layout(tmp_path, checkpoint, monkeypatch, capsys, model, size, depths, dim, key):
+    """The same with few layers, which takes seconds: names, widths, head, protocol."""
     monkeypatch.setattr(clip, "empty_model", shortened)
-    name = "pixelclip-convnext-b"
-    state = official_checkpoint(checkpoint, seeded(name))
-    assert {
-        "visual.trunk.stages.3.downsample.1.weight",
-        "visual.trunk.stages.2.blocks.1.gamma",
-        "visual.head.proj.weight",
-    } <= state.keys()
+    state = official_checkpoint(checkpoint, seeded(model))
+    assert key in state
     out = tmp_path / "bundle"
-    assert main(["--model", name, "--checkpoint", str(checkpoint), "--out", str(out)]) == 0
+    assert main(["--model", model, "--checkpoint", str(checkpoint), "--out", str(out)]) == 0
     bundle = Bundle.open(out)
     # The file does not have the official name, so it may hold other weights.
-    assert bundle.name == f"{name}+official"
+    assert bundle.name == f"{model}+official"
     assert [source["file"] for source in bundle.sources] == ["official.pth"]
     error = capsys.readouterr().err
-    assert f"the weights are those of {checkpoint}, not of {name}" in error
-    assert f"verified {name}+official (fp32) against its source" in error
-    assert (bundle.input.only_size, bundle.grid, bundle.embedding_dim) == ((640, 640), (64, 64), 640)
-    text, image = check_texts(bundle, state, 2, quick=False), picture(640)
-    with torch.no_grad():
-        features = reference_convnext(state, torch.from_numpy(image), SHORT)
-    check_pictures(name, checkpoint, bundle, features, image, text)
+    assert f"the weights are those of {checkpoint}, not of {model}" in error
+    assert f"verified {model}+official (fp32) against its source" in error
+    assert (bundle.input.only_size, bundle.grid, bundle.embedding_dim) == ((size, size), (64, 64), dim)
+    text, image = check_texts(bundle, state, 2, quick="vit" in model), picture(size)
+    check_pictures(model, checkpoint, bundle, reference_features(model, state, image, depths), image, text)
