@@ -165,7 +165,8 @@ def test_the_official_layout(tmp_path, checkpoint, monkeypatch, capsys, model, s
     state = official_checkpoint(checkpoint, seeded(model))
     assert key in state
     out = tmp_path / "bundle"
-    assert main(["--model", model, "--checkpoint", str(checkpoint), "--out", str(out)]) == 0
+    photos = ["--photos", str(ROOT / "examples" / "photos")]  # Fewer than by default, to save time.
+    assert main(["--model", model, "--checkpoint", str(checkpoint), "--out", str(out), *photos]) == 0
     bundle = Bundle.open(out)
     # The file does not have the official name, so it may hold other weights.
     assert bundle.name == f"{model}+official"
