@@ -19,7 +19,7 @@ def test_words_typed_on_the_command_line_are_embedded(tiny_options, tmp_path, na
     assert main([*tiny_options, "--classes", "cat, sofa", *name, "--out", str(out)]) == 0
     assert list(Bundle.open(out).vocabularies) == [expected]
     with Segmenter.from_pretrained(out, classes=expected) as segmenter:
-        assert segmenter.vocabulary.names == ["cat", "sofa"]
+        assert list(segmenter.vocabulary.names) == ["cat", "sofa"]
 
 
 @pytest.fixture(scope="module")
