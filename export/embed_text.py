@@ -23,7 +23,6 @@ from pixelclip_sdk.bundle import MANIFEST, VOCABULARIES
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write, sha256
-from pixelclip_sdk.support.signals import sigterm_interrupts
 from pixelclip_sdk.words.classes import Classes, class_lists
 from pixelclip_sdk.words.text_encoder import TextEncoder
 from pixelclip_sdk.words.vocabulary import read_classes
@@ -153,7 +152,6 @@ def named_classes(text: str, name: str | None = None, *, default: str | None = N
     return name, words
 
 
-@sigterm_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; see `run_command`."""
     parser = argparse.ArgumentParser(prog="embed_text.py", description=__doc__.partition("\n")[0])

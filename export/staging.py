@@ -16,7 +16,7 @@ from pathlib import Path
 from export.lock import locked
 from pixelclip_sdk import OutputError, PixelClipError
 from pixelclip_sdk.bundle import MANIFEST
-from pixelclip_sdk.support.files import fsync_folder, restore, set_aside
+from pixelclip_sdk.support.files import fsync_file, fsync_folder, restore, set_aside
 
 __all__ = ["bundle_lock", "check_target", "staged_folder"]
 
@@ -106,8 +106,7 @@ def _flush(folder: Path) -> None:
     """Flush a folder and everything in it to the disk."""
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
+            fsync_file(path)
         else:
             fsync_folder(path)
     fsync_folder(folder)

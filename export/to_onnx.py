@@ -34,8 +34,8 @@ from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
 from pixelclip_sdk.image import load_image
 from pixelclip_sdk.preprocess import fit
+from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.command import run_command
-from pixelclip_sdk.support.signals import sigterm_interrupts
 from pixelclip_sdk.words.classes import Classes
 from pixelclip_sdk.words.text_encoder import TextEncoder
 from training.models import registry
@@ -224,7 +224,6 @@ def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-@sigterm_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; see `run_command`."""
     parser = argparse.ArgumentParser(
@@ -233,8 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--model", required=True, help=f"{', '.join(registry.names())}, or open_clip:NAME/TAG")
-    add("--checkpoint", type=Path, metavar="FILE", help="use these weights instead of downloading them")
-    add("--out", required=True, type=Path, metavar="BUNDLE", help="the bundle's folder")
+    add("--checkpoint", type=path, metavar="FILE", help="use these weights instead of downloading them")
+    add("--out", required=True, type=path, metavar="BUNDLE", help="the bundle's folder")
     add(
         "--input-size",
         "--imgsz",
@@ -249,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=list(GATES),
         help=f"(default: int8-weights for {', '.join(LITES)}, fp32 for the others)",
     )
-    add("--calibration", type=Path, metavar="DIR", help="some dozen real photos to calibrate int8 on")
+    add("--calibration", type=path, metavar="DIR", help="some dozen real photos to calibrate int8 on")
     add(
         "--classes",
         action="append",
@@ -268,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_false",
         help="leave the text encoder out: the bundle is smaller and has only the classes of --classes",
     )
-    add("--photos", type=Path, metavar="DIR", help="real photos to verify on (default: built in)")
+    add("--photos", type=path, metavar="DIR", help="real photos to verify on (default: built in)")
     gates = ", ".join(f"{gate} for {precision}" for precision, gate in GATES.items())
     add("--gate", type=float, help=f"minimum share of pixels with the source's label (default: {gates})")
     add("--offline", action="store_true", help="use cached weights, never download")

@@ -33,9 +33,10 @@ from pixelclip_sdk.backends.trt import load_tensorrt, make_logger
 from pixelclip_sdk.bundle import IMAGE_ENCODER, InputSpec, misfit
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.preprocess import input_size
+from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write
-from pixelclip_sdk.support.signals import sigterm_interrupts, stop_signal
+from pixelclip_sdk.support.signals import stop_signal
 
 __all__ = ["DEFAULT_BATCH", "DEFAULT_CLASSES", "Options", "compile_engine", "main", "pick_flavor"]
 
@@ -289,14 +290,13 @@ def _name(info: EngineInfo) -> str:
     return "-".join(parts)
 
 
-@sigterm_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; see `run_command`."""
     parser = argparse.ArgumentParser(prog="to_trt.py", description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--bundle", required=True, help="the bundle's folder, or a model's name")
     add("--flavor", default="auto", choices=["auto", *FLAVORS], help="(default: %(default)s)")
-    add("--out", type=Path, metavar="DIR", help=f"(default: BUNDLE/{ENGINES})")
+    add("--out", type=path, metavar="DIR", help=f"(default: BUNDLE/{ENGINES})")
     for name, default, title, exception in (
         ("batch", DEFAULT_BATCH, "batch size", "; the bundle's, if that is fixed"),
         ("classes", DEFAULT_CLASSES, "number of classes", ", or more if a vocabulary in the bundle has more"),
@@ -318,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add("--precision", choices=PRECISIONS, help="fail unless the ONNX file computes in it")
     add("--workspace", type=int, metavar="MB", help="maximum scratch memory of a layer")
-    add("--timing-cache", type=Path, metavar="FILE", help="keep kernel timings here (TensorRT; RTX has none)")
+    add("--timing-cache", type=path, metavar="FILE", help="keep kernel timings here (TensorRT; RTX has none)")
     options = parser.parse_args(arguments)
     return run_command("to_trt", lambda: _run(options))
 

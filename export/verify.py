@@ -28,8 +28,8 @@ from pixelclip_sdk.image import load_image
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import covered, fit
+from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.command import run_command
-from pixelclip_sdk.support.signals import sigterm_interrupts
 from pixelclip_sdk.words.text_encoder import TextEncoder
 from training.models.load import load_model
 from training.models.pair import EncoderPair
@@ -176,18 +176,17 @@ def check_gate(gate: float | None) -> None:
         raise PixelClipError(f"--gate is {gate:g}; expected a share of the pixels, 0 to 1, e.g. 0.99")
 
 
-@sigterm_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; see `run_command`."""
     parser = argparse.ArgumentParser(prog="verify.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--bundle", required=True, help="the bundle's folder, or a model's name")
     parser.add_argument("--model", required=True, help="the exported model, as for to_onnx.py")
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="the exported weights, if from a file"
+        "--checkpoint", type=path, metavar="FILE", help="the exported weights, if from a file"
     )
     parser.add_argument(
         "--photos",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="real photos, not the calibration's (default: built in)",
     )
