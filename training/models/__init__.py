@@ -1,4 +1,5 @@
-"""Encoders that can be trained and exported: one registry of names, one way to load them.
+"""Image and text encoders for training and export.
 
-`clip/` and `lite/` are the two families; `weights/` finds, downloads and reads checkpoint files.
+`load.load_model` loads a model by a name from `registry`. `clip/` and `lite/` hold the networks; `weights/`
+downloads and reads checkpoint files; `runtime` runs a PyTorch model with the SDK's pre- and postprocessing.
 """

@@ -1,4 +1,4 @@
-"""Dense image encoder: uint8 pixels and word embeddings in, cosines of every grid cell out."""
+"""Dense image encoder: uint8 pixels and word embeddings → cosine similarities of each grid cell."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,15 +9,15 @@ from torch.nn import functional as F
 
 __all__ = ["CLIP_MEAN", "CLIP_STD", "GRID_SIDE", "DenseImageEncoder", "Tower", "grid_size"]
 
-# CLIP's pixel statistics, RGB, of pixels in 0-255.
+# CLIP's mean and deviation of RGB pixels, 0-255.
 CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
 CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
-# PixelCLIP's protocol brings every feature map to 64×64 before it compares.
+# PixelCLIP's protocol resizes feature maps to 64×64.
 GRID_SIDE = 64
 
 
 class Tower(Protocol):
-    """What `DenseImageEncoder` wraps: `DenseViT`, `DenseConvNeXt`."""
+    """Interface of `DenseViT` and `DenseConvNeXt`."""
 
     stride: int
     dim: int
@@ -27,12 +27,12 @@ class Tower(Protocol):
 
 
 class DenseImageEncoder(nn.Module):
-    """What the `image_encoder.onnx` of an official model computes, by the letter of the protocol.
+    """Normalisation, dense tower, resizing to the grid and comparison with words: PixelCLIP's protocol.
 
     Args:
         tower: The dense tower.
-        mean: What the pixels are normalised by, RGB, of pixels in 0-255.
-        std: Their deviation.
+        mean: Mean of RGB pixels in 0-255, to normalise the input.
+        std: Deviation of the pixels.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class DenseImageEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Dense features on the protocol's grid: interpolated first, then normalised.
+        """Computes dense features on the protocol's grid: interpolated, then normalised.
 
         Args:
             image: uint8 `[N, H, W, 3]`, RGB 0-255; H, W multiples of the tower's stride.
 
         Returns:
-            float32 `[N, h, w, D]`, unit rows; (h, w) is `grid_size` of the feature map.
+            float32 `[N, h, w, D]`, unit rows; (h, w) is the `grid_size` of the feature map.
         """
         features = self.tower((image.permute(0, 3, 1, 2) - self.mean) / self.std)
         size = grid_size(features.shape[1], features.shape[2])
@@ -60,23 +60,23 @@ class DenseImageEncoder(nn.Module):
         return F.normalize(features.permute(0, 2, 3, 1), dim=-1)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines of every cell with every word.
+        """Computes the cosine similarity of each cell and each word.
 
         Args:
             image: uint8 `[N, H, W, 3]`, RGB 0-255; H, W multiples of the tower's stride.
             text: float32 `[K, D]`, unit rows.
 
         Returns:
-            logits float32 `[N, K, h, w]` in -1…1 and features float32 `[N, h, w, D]`, unit rows.
+            Logits float32 `[N, K, h, w]` in -1..1 and features float32 `[N, h, w, D]`, unit rows.
         """
         features = self.encode_image(image)
         return (features @ text.T).permute(0, 3, 1, 2), features
 
 
 def grid_size(rows: int, columns: int) -> tuple[int, int]:
-    """The grid on which a feature map is compared with words: short side 64, the map's aspect.
+    """Returns the grid `(h, w)` for a feature map: short side 64, same aspect ratio.
 
-    For a square map that is PixelCLIP's 64×64.
+    A square map gets PixelCLIP's 64×64.
     """
     short = min(rows, columns)
     return round(rows * GRID_SIDE / short), round(columns * GRID_SIDE / short)

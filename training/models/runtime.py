@@ -1,4 +1,4 @@
-"""A PyTorch pair as the SDK's parts: what runs a bundle runs it too, and results compare."""
+"""Runs a PyTorch model with the SDK's pre- and postprocessing: a backend and a text encoder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _BATCH = 64
 
 
 class TorchBackend(Backend):
-    """The pair's image encoder as a backend of `pixelclip_sdk.Segmenter`.
+    """Backend of `pixelclip_sdk.Segmenter` that runs a PyTorch image encoder.
 
     Args:
         pair: The model; its image encoder is moved to `device`.
-        device: As torch names it, e.g. ``"cuda:1"``.
+        device: A torch device, e.g. ``"cuda:1"``.
     """
 
     def __init__(self, pair: EncoderPair, device: str = "cpu") -> None:
@@ -32,7 +32,7 @@ class TorchBackend(Backend):
 
     @property
     def description(self) -> str:
-        """What runs the model, for people."""
+        """Human-readable engine and device."""
         return f"PyTorch {torch.__version__}, {self._device}"
 
     def _logits(
@@ -47,18 +47,18 @@ class TorchBackend(Backend):
     def _run(
         self, images: npt.NDArray[np.uint8], text: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        # Copied: torch warns of arrays that it must not write to.
+        # Copied, because torch warns about read-only arrays.
         inputs = (torch.from_numpy(array.copy()).to(self._device) for array in (images, text))
         logits, features = self._image(*inputs)
         return logits.float().cpu().numpy(), features.float().cpu().numpy()
 
 
 class TorchTextEncoder:
-    """The pair's text encoder, as `pixelclip_sdk.Vocabulary.encode` takes it.
+    """Text encoder for `pixelclip_sdk.Vocabulary.encode` that runs a PyTorch model.
 
     Args:
         pair: The model.
-        templates: Prompts to take instead of the pair's own.
+        templates: Prompt templates; None for the model's own.
     """
 
     text_hash = ""
@@ -68,11 +68,11 @@ class TorchTextEncoder:
         self._pair = pair
 
     def check_words(self, words: Sequence[str]) -> None:
-        """Every word will do."""
+        """Accepts every word."""
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Texts → `(N, D)` float32 unit rows."""
+        """Embeds texts: `(N, D)` float32 unit rows."""
         self._pair.tokenizer.enable_padding()
         device = next(self._pair.text.parameters()).device
         rows = []

@@ -1,8 +1,8 @@
-"""PixelCLIP's prompts, for models of torch and for bundles alike: no torch here."""
+"""PixelCLIP's prompt templates. Importing them does not import torch."""
 
 __all__ = ["TEMPLATES"]
 
-# The prompt ensemble of PixelCLIP's evaluation. The last, its single prompt, has no full stop, there as here.
+# The prompt ensemble of PixelCLIP's evaluation. The last one is its single prompt, without a full stop.
 TEMPLATES = (
     "itap of a {}.",
     "a bad photo of the {}.",

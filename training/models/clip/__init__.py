@@ -1,4 +1,1 @@
-"""CLIP's ViT and ConvNeXt as dense image encoders, with CLIP's text encoder and tokenizer.
-
-Reading weights is in `weights/`, names are in `registry`.
-"""
+"""CLIP's ViT and ConvNeXt as dense image encoders, with CLIP's text encoder and tokenizer."""

@@ -1,4 +1,4 @@
-"""CLIP's ConvNeXt made dense: its feature map, not pooled, in the text space."""
+"""CLIP's ConvNeXt as a dense encoder: the feature map is projected, not pooled."""
 
 from open_clip.timm_model import TimmModel
 from timm.models.convnext import ConvNeXt
@@ -8,13 +8,13 @@ __all__ = ["DenseConvNeXt"]
 
 
 class DenseConvNeXt(nn.Module):
-    """An open_clip ConvNeXt without its pooling: trunk, the head's norm, projection.
+    """An open_clip ConvNeXt without pooling: trunk, norm of the head, projection.
 
     Args:
-        visual: The image tower; its parameters are used, not copied.
+        visual: The image tower. Its parameters are shared, not copied.
 
     Raises:
-        ValueError: The tower is no ConvNeXt.
+        ValueError: The tower is not a ConvNeXt.
     """
 
     stride = 32
@@ -22,7 +22,7 @@ class DenseConvNeXt(nn.Module):
     def __init__(self, visual: TimmModel) -> None:
         super().__init__()
         if not isinstance(visual, TimmModel) or not isinstance(visual.trunk, ConvNeXt):
-            raise ValueError("expected a ConvNeXt of timm")
+            raise ValueError("expected a timm ConvNeXt")
         self.visual = visual
 
     @property
@@ -32,10 +32,10 @@ class DenseConvNeXt(nn.Module):
         return int(last.out_features)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Dense features.
+        """Computes dense features.
 
         Args:
-            pixels: float `[N, 3, H, W]`, normalised by CLIP's mean and deviation; H, W multiples of 32.
+            pixels: float `[N, 3, H, W]`, normalised with CLIP's mean and deviation; H, W multiples of 32.
 
         Returns:
             float `[N, H / 32, W / 32, D]`, not normalised.

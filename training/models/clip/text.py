@@ -1,4 +1,4 @@
-"""CLIP's text tower, as a module of its own."""
+"""CLIP's text encoder as a separate module."""
 
 import open_clip
 import torch
@@ -12,13 +12,13 @@ __all__ = ["ClipTextEncoder"]
 
 
 class ClipTextEncoder(nn.Module):
-    """Token ids in, one unit vector a text out.
+    """Text encoder: token ids → one unit vector per text.
 
     Args:
-        model: An open_clip model; the parameters of its text tower are used, not copied.
+        model: An open_clip model. The parameters of its text tower are shared, not copied.
 
     Raises:
-        ValueError: The text tower is of another make than CLIP's.
+        ValueError: The text tower does not have CLIP's architecture.
     """
 
     def __init__(self, model: open_clip.CLIP | open_clip.CustomTextCLIP) -> None:
@@ -26,7 +26,7 @@ class ClipTextEncoder(nn.Module):
         tower = getattr(model, "text", model)
         pooling = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
         if not isinstance(tower, TextTransformer | open_clip.CLIP) or pooling != "argmax":
-            raise ValueError("expected a text transformer as CLIP's, read at its end-of-text token")
+            raise ValueError("expected CLIP's text transformer, with pooling at the end-of-text token")
         self.token_embedding = tower.token_embedding
         self.positional_embedding = tower.positional_embedding
         self.transformer = tower.transformer
@@ -42,14 +42,13 @@ class ClipTextEncoder(nn.Module):
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens a text may have."""
+        """Longest text, in tokens."""
         return len(self.positional_embedding)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Embeddings of tokenized texts.
+        """Embeds tokenized texts.
 
-        Attention is causal and only the end-of-text token is read, so that what stands behind it (padding)
-        does not matter, nor how much of it there is.
+        Attention is causal and only the end-of-text token is read, so padding after it has no effect.
 
         Args:
             input_ids: int64 `[B, T]`, T at most `max_tokens`; the end-of-text token has the largest id.
@@ -60,11 +59,11 @@ class ClipTextEncoder(nn.Module):
         return F.normalize(self.project(self.token_embedding(input_ids), input_ids.argmax(dim=-1)), dim=-1)
 
     def project(self, tokens: Tensor, end: Tensor) -> Tensor:
-        """From word embeddings, which may be learned ones, to the text space.
+        """Embeds texts given as word embeddings, which may be learned.
 
         Args:
             tokens: float `[B, T, C]`.
-            end: int64 `[B]`, where each text's end-of-text token stands.
+            end: int64 `[B]`, position of each text's end-of-text token.
 
         Returns:
             float `[B, D]`, not normalised.

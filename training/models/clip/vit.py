@@ -1,4 +1,4 @@
-"""CLIP's vision transformer made dense: one embedding of the text space for every patch."""
+"""CLIP's vision transformer as a dense encoder: one embedding per patch."""
 
 import math
 
@@ -11,18 +11,18 @@ __all__ = ["DenseViT", "attend", "run_block"]
 
 
 class DenseViT(nn.Module):
-    """An open_clip vision transformer whose last block keeps only its value path.
+    """An open_clip vision transformer with only the value path of the last block.
 
-    In the last block attention mixes patches until each tells of the whole image. As in PixelCLIP, its
-    place is taken by ``out_proj(V)`` of the patch itself plus the residual of the class token, the same for
-    all patches; then come the block's MLP, `ln_post` and the projection. A tower that averages its patches
-    reads no class token (``pool_type: avg``): there every patch keeps its own residual.
+    Attention in the last block mixes information over the whole image. As in PixelCLIP, it is replaced by
+    ``out_proj(V)`` of each patch plus the residual of the class token, which is the same for all patches. The
+    block's MLP, `ln_post` and the projection follow. A tower that averages its patches instead of reading the
+    class token (``pool_type: avg``) keeps the residual of each patch.
 
     Args:
-        visual: The image tower; its parameters are used, not copied.
+        visual: The image tower. Its parameters are shared, not copied.
 
     Raises:
-        ValueError: The tower is of another make than CLIP's.
+        ValueError: The tower does not have CLIP's architecture.
     """
 
     def __init__(self, visual: VisionTransformer) -> None:
@@ -34,7 +34,7 @@ class DenseViT(nn.Module):
             or visual.patch_size[0] != visual.patch_size[1]
             or not all(type(block) is ResidualAttentionBlock for block in blocks)
         ):
-            raise ValueError("expected a vision transformer as CLIP's: class token, plain blocks, projection")
+            raise ValueError("expected CLIP's vision transformer: class token, plain blocks, projection")
         self.visual = visual
 
     @property
@@ -48,10 +48,11 @@ class DenseViT(nn.Module):
         return int(self.visual.proj.shape[1])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Dense features.
+        """Computes dense features.
 
         Args:
-            pixels: float `[N, 3, H, W]`, normalised by CLIP's mean and deviation; H, W multiples of `stride`.
+            pixels: float `[N, 3, H, W]`, normalised with CLIP's mean and deviation; H, W are multiples of
+                `stride`.
 
         Returns:
             float `[N, H / stride, W / stride, D]`, not normalised.
@@ -71,18 +72,18 @@ class DenseViT(nn.Module):
         return x.unflatten(1, (height, width))
 
     def residual(self, x: Tensor) -> Tensor:
-        """What stands beside the last block's value path: `[N, 1, C]` or `[N, P, C]` of `[N, 1 + P, C]`."""
+        """Returns the residual of the last block, `[N, 1, C]` or `[N, P, C]`, for tokens `[N, 1 + P, C]`."""
         return x[:, 1:] if self.visual.pool_type == "avg" else x[:, :1]
 
     def positions(self, height: int, width: int) -> Tensor:
-        """Position embeddings of the class token and of a grid: bicubic, half-pixel centres, no antialias.
+        """Interpolates the position embeddings to a grid: bicubic, half-pixel centres, no antialiasing.
 
         Args:
             height: Rows of patches.
             width: Columns of patches.
 
         Returns:
-            float `[1 + height * width, C]`.
+            float `[1 + height * width, C]`, the class token first.
         """
         positions = self.visual.positional_embedding
         side = math.isqrt(len(positions) - 1)
@@ -94,12 +95,12 @@ class DenseViT(nn.Module):
 
 
 def last_block(block: ResidualAttentionBlock, x: Tensor, residual: Tensor) -> Tensor:
-    """The value path of a block, for the patches alone.
+    """Computes the value path of the last block for the patches.
 
     Args:
         block: The transformer's last block.
         x: float `[N, P, C]`, the patches.
-        residual: What it is added to, see `DenseViT.residual`.
+        residual: Added to the value path, see `DenseViT.residual`.
 
     Returns:
         float `[N, P, C]`.
@@ -113,7 +114,7 @@ def last_block(block: ResidualAttentionBlock, x: Tensor, residual: Tensor) -> Te
 
 
 def run_block(block: ResidualAttentionBlock, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """A whole block; the same as calling it, in operations that export well.
+    """Computes a transformer block, like calling it, in operations that export well.
 
     Args:
         block: A transformer's block.
@@ -128,7 +129,7 @@ def run_block(block: ResidualAttentionBlock, x: Tensor, mask: Tensor | None = No
 
 
 def attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Self-attention.
+    """Computes self-attention.
 
     Args:
         attention: The weights.
@@ -138,7 +139,7 @@ def attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None = No
     Returns:
         float `[N, T, C]`.
     """
-    # Sizes first, as numbers: an exporter then writes constant shapes and leaves the batch free.
+    # Sizes as numbers, so the exporter writes constant shapes and keeps only the batch dynamic.
     tokens, heads, channels = x.shape[1], attention.num_heads, attention.head_dim
     qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
     qkv = qkv.reshape(-1, tokens, 3, heads, channels).permute(2, 0, 3, 1, 4)

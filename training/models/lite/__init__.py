@@ -1,4 +1,4 @@
-"""pixelclip-lite: EfficientNet-Lite0 and MiniLM, joined by an alignment in closed form.
+"""pixelclip-lite: EfficientNet-Lite0 and MiniLM with a closed-form alignment.
 
-Its fine-tuning is PixelCLIP's, in `training/method`.
+Fine-tuning it is in `training/method`.
 """

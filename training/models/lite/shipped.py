@@ -1,4 +1,4 @@
-"""What fine-tuning moved in pixelclip-lite, read back from the bundle that ships: it is nowhere else."""
+"""Reads the fine-tuned weights of pixelclip-lite from the bundled model, the only copy of them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["shipped_ridge"]
 
 
 def shipped_ridge() -> tuple[dict[str, Tensor], tuple[dict[str, Any], ...]]:
-    """The ridge map of the bundle that ships (docs/adr/0009), as its graph computes with it.
+    """Reads the ridge map of the bundled model (docs/adr/0009).
 
-    It is stored in int8 with a scale a row; stored so again it is the same to the byte.
+    The map is stored in int8 with one scale per row. Quantising the returned weights gives the same bytes.
 
     Returns:
-        State of `LiteImageEncoder.ridge`: ``weight`` float32 `[384, 1280]`, ``bias`` float32 `[384]`; and
-        the bundle's sources beyond the packages.
+        The state of `LiteImageEncoder.ridge`, ``weight`` float32 `[384, 1280]` and ``bias`` float32 `[384]`;
+        and the bundle's sources other than the packages.
 
     Raises:
-        BundleError: The bundle that ships is damaged.
+        BundleError: The bundled model is damaged.
         BackendUnavailableError: onnx is not installed.
     """
     onnx, numpy_helper = imported("onnx"), imported("onnx.numpy_helper")
@@ -35,7 +35,7 @@ def shipped_ridge() -> tuple[dict[str, Tensor], tuple[dict[str, Any], ...]]:
     graph = onnx.load(bundle.file(IMAGE_ENCODER)).graph
     stored = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
     weight = stored["ridge.int8"] * stored["ridge.scale.fp16"].astype(np.float32)
-    # The graph's is for the sum of a cell and its surroundings, not their mean (export/graph/lean_lite.py).
+    # The graph applies the map before the factor 1 - NEIGHBOURS (export/graph/lean_lite.py).
     state = {"weight": torch.from_numpy(weight.T / (1 - NEIGHBOURS))}
     state["bias"] = torch.from_numpy(stored["ridge_bias"].copy())
     return state, tuple(source for source in bundle.sources if "package" not in source)

@@ -1,8 +1,7 @@
-"""The two pretrained networks pixelclip-lite is made of, as plain torch modules.
+"""The two pretrained networks of pixelclip-lite, as plain torch modules.
 
-Both are written out here, not imported from timm or transformers, so that the
-exported graph is ours to the last node: fixed padding, no shape-dependent
-Python, and nothing but convolutions, matrix products and pointwise functions.
+They are not imported from timm or transformers, to control every node of the exported graph: fixed padding,
+no shape-dependent Python, only convolutions, matrix products and pointwise functions.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from torch.nn import functional as F
 
 __all__ = ["EfficientNetLite0", "MiniLM"]
 
-# (expansion, kernel, stride, channels, repeats) of each stage; EfficientNet
-# (Tan & Le 2019, table 1) without squeeze-and-excitation is "Lite0".
+# (expansion, kernel, stride, channels, repeats) of each stage: EfficientNet-B0 (Tan & Le 2019, table 1)
+# without squeeze-and-excitation.
 _LITE0_STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -26,15 +25,14 @@ _LITE0_STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-_LITE0_BN_EPS = 1e-3  # TensorFlow's default, which the weights were trained with
+_LITE0_BN_EPS = 1e-3  # TensorFlow's default, used in training
 _LITE0_HEAD_CHANNELS = 1280
 
 
 class _ConvBnRelu6(nn.Module):
     """Convolution, batch norm (inference statistics) and, unless linear, ReLU6.
 
-    The weights come from TensorFlow, whose "SAME" padding of a stride-2
-    convolution on an even-sized map puts the odd pixel at the end.
+    TensorFlow's "SAME" padding of a stride-2 convolution on an even-sized map pads the end by one pixel more.
     """
 
     def __init__(
@@ -62,7 +60,7 @@ class _ConvBnRelu6(nn.Module):
 
 
 class _InvertedResidual(nn.Module):
-    """Expand, depthwise, project; the input is added back where shapes allow."""
+    """Expansion, depthwise convolution, projection; with a residual connection if the shapes match."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -100,7 +98,7 @@ class EfficientNetLite0(nn.Module):
         self.head = _ConvBnRelu6(inputs, self.channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Dense features.
+        """Computes dense features.
 
         Args:
             x: float32 `[N, 3, H, W]`, `(pixel - 127) / 128`; H, W multiples of 32.
@@ -111,17 +109,17 @@ class EfficientNetLite0(nn.Module):
         return self.head(self.blocks(self.stem(x)))
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loads the published weights, which follow this module's order.
+        """Loads the published weights, which are in the order of this module's parameters.
 
         Args:
-            tensors: The package's state dict: 294 tensors of the trunk, then
-                the classifier's weight and bias.
+            tensors: The package's state dict: 294 tensors of the trunk, then weight and bias of the
+                classifier.
 
         Returns:
             The classifier: weight float32 `[1000, 1280]`, bias float32 `[1000]`.
 
         Raises:
-            ValueError: The tensors are not EfficientNet-Lite0's.
+            ValueError: The number or a shape of the tensors is wrong.
         """
         values = list(tensors.values())
         own = self.state_dict()
@@ -166,7 +164,7 @@ class MiniLM(nn.Module):
     """all-MiniLM-L6-v2: token ids to one sentence embedding (mean-pooled, unit norm)."""
 
     width = 384
-    # The published file's name of each part of a layer.
+    # Name of each part of a layer: here, in the published file.
     _NAMES = (
         ("query", "attention.self.query"),
         ("key", "attention.self.key"),
@@ -194,7 +192,7 @@ class MiniLM(nn.Module):
         self.layers = nn.ModuleList(_MiniLMLayer(self.width, heads, hidden, eps) for _ in range(layers))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Sentence embeddings.
+        """Embeds sentences.
 
         Args:
             input_ids: int64 `[B, T]`, T at most 512.
@@ -204,12 +202,11 @@ class MiniLM(nn.Module):
             float32 `[B, 384]`, unit rows.
         """
         mask = attention_mask.to(self.norm.weight.dtype)
-        # Plain indexing: F.embedding would call its ONNX value "embedding", the
-        # name of the graph's output.
+        # Plain indexing, because F.embedding names its ONNX value "embedding", like the graph's output.
         return self.embed_words(self.words.weight[input_ids], mask)
 
     def embed_words(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Sentence embeddings from word embeddings, which may be learned ones.
+        """Embeds sentences given as word embeddings, which may be learned.
 
         Args:
             words: float32 `[B, T, 384]`, T at most 512.
@@ -220,7 +217,7 @@ class MiniLM(nn.Module):
         """
         x = words + self.positions.weight[: words.shape[1]]
         x = self.norm(x)
-        # -1e4 is small enough for exp() to give 0 and still a number in fp16.
+        # exp(-1e4) is 0, and -1e4 is representable in fp16.
         bias = (1.0 - mask)[:, None, None, :] * -1e4
         for layer in self.layers:
             x = layer(x, bias)
@@ -236,16 +233,16 @@ class MiniLM(nn.Module):
         """
         state: dict[str, Tensor] = {}
         try:
-            # Sentences are always of token type 0: its row folds into the positions.
-            kind = tensors["embeddings.token_type_embeddings.weight"][0]
+            # Sentences only use token type 0, so its embedding is added to the positions.
+            token_type = tensors["embeddings.token_type_embeddings.weight"][0]
             state["words.weight"] = tensors["embeddings.word_embeddings.weight"]
-            state["positions.weight"] = tensors["embeddings.position_embeddings.weight"] + kind
+            state["positions.weight"] = tensors["embeddings.position_embeddings.weight"] + token_type
             for part in ("weight", "bias"):
                 state[f"norm.{part}"] = tensors[f"embeddings.LayerNorm.{part}"]
                 for index in range(len(self.layers)):
-                    for ours, theirs in self._NAMES:
-                        state[f"layers.{index}.{ours}.{part}"] = tensors[
-                            f"encoder.layer.{index}.{theirs}.{part}"
+                    for name, published in self._NAMES:
+                        state[f"layers.{index}.{name}.{part}"] = tensors[
+                            f"encoder.layer.{index}.{published}.{part}"
                         ]
         except KeyError as error:
             raise ValueError(f"the MiniLM weights have no tensor {error}") from error

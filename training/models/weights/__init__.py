@@ -1,4 +1,1 @@
-"""Weight files: download, safe reading, and fitting state dicts to a model.
-
-Nothing here builds a model.
-"""
+"""Downloads checkpoint files, reads them safely and loads them into a model."""

@@ -1,8 +1,7 @@
-"""Weights from files that strangers made, read without running anything.
+"""Reads checkpoint files from untrusted sources without running code in them.
 
-A `.pth` is a pickle, and a pickle is a program. It is only ever read by torch's restricted reader
-(`weights_only=True`), which builds tensors and plain containers and refuses every other name. TorchScript
-archives are programs too and are refused.
+A `.pth` file is a pickle, and a pickle is a program. torch's restricted reader (`weights_only=True`) builds only
+tensors and plain containers and refuses every other name. TorchScript archives are programs too and are refused.
 """
 
 from __future__ import annotations
@@ -23,15 +22,14 @@ from pixelclip_sdk.errors import CheckpointError
 
 __all__ = ["read_checkpoint"]
 
-# Keys that checkpoints keep their weights under: detectron2, open_clip, common habit.
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
+# Keys that hold the weights: detectron2 (official PixelCLIP) and open_clip.
+_WRAPPERS = ("model", "state_dict")
 
 
 class _Discarded:
-    """Stands in for numpy's scalars and arrays, which trainers leave in the state of optimisers and hooks.
+    """Replaces numpy scalars and arrays, which trainers leave in the state of optimisers and hooks.
 
-    Safe because nothing of numpy is called: under numpy's names the reader gets this class, and all it does
-    is to forget what it is given. Weights are tensors, so nothing that is needed gets lost.
+    The restricted reader calls this class instead of numpy. It ignores its arguments, so nothing of numpy runs.
     """
 
     def __init__(self, *_: object) -> None:
@@ -41,7 +39,7 @@ class _Discarded:
         pass
 
 
-# By both names of numpy's private module, before and since version 2.
+# Names of numpy's private module before and since version 2.
 _NUMPY = [
     (_Discarded, name)
     for core in ("numpy.core", "numpy._core")
@@ -50,20 +48,20 @@ _NUMPY = [
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Reads the tensors of a `.safetensors` file or of a torch checkpoint; runs nothing that is in it.
+    """Reads the tensors of a `.safetensors` file or a torch checkpoint.
 
-    The kind of the file is told by its content. Weights may lie under `model` or `state_dict`; whatever lies
-    beside them (optimiser, iteration, …) is left out, and so are entries that are no tensors.
+    The content decides the format, not the file name. The weights may be under `model` or `state_dict`. Other
+    content (optimiser, iteration, …) is ignored.
 
     Args:
-        path: The file. Its tensors may stay mapped to it: do not change it while they are in use.
+        path: The file. The tensors may stay mapped to it: do not change it while they are in use.
 
     Returns:
         Key → tensor on the CPU, dtypes as in the file.
 
     Raises:
-        CheckpointError: There is no such file, it is damaged, it is something else (a web page, a pointer of
-            Git LFS, a TorchScript archive, …), it asks for code to run, or no tensors are in it.
+        CheckpointError: The file is missing, damaged or another kind of file, contains code, contains tensors
+            larger than the file, or contains no tensors.
     """
     file = Path(path)
     try:
@@ -72,32 +70,42 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             head = stream.read(1024)
     except OSError as error:
         raise CheckpointError(
-            f"cannot read the checkpoint {file}: {error.strerror or error}. Name a .safetensors or .pth file."
+            f"cannot read the checkpoint {file}: {error.strerror or error}. Give a .safetensors or .pth file."
         ) from error
     if _is_safetensors(head):
         content: Any = _read_safetensors(file)
     elif head.startswith(b"PK\x03\x04"):
-        _check_archive(file)
+        _check_archive(file, size)
         content = _read_torch(file, mmap=True)
     elif head[:1] == b"\x80":  # a pickle: torch's format before version 1.6
         content = _read_torch(file, mmap=False)
     else:
-        raise CheckpointError(f"{file} is no checkpoint: {_what_else(head, size)}")
+        raise CheckpointError(f"{file} is not a checkpoint: {_describe(head, size)}")
     state = {
         key: value
         for key, value in _unwrapped(content).items()
-        if isinstance(key, str) and isinstance(value, Tensor) and _is_plain(value)
+        if isinstance(key, str) and isinstance(value, Tensor) and _is_dense(value)
     }
     if not state:
+        found = type(content).__name__
+        if isinstance(content, dict):
+            found = f"dict with {', '.join(map(repr, list(content)[:5])) or 'no keys'}"
         raise CheckpointError(
-            f"{file} holds no tensors by name ({_outline(content)}). Expected a state dict, bare or under "
+            f"{file} contains no named tensors (found a {found}). Expected a state dict, bare or under "
             f"{' or '.join(map(repr, _WRAPPERS))}."
         )
+    for key, value in state.items():
+        # A stride of 0 repeats one number for free, until the tensor is copied.
+        if (claimed := value.numel() * value.element_size()) > size:
+            raise CheckpointError(
+                f"{file} has {size} bytes, but its tensor {key} claims {claimed}. "
+                "The file is damaged or malicious; download it again."
+            )
     return state
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Eight bytes with the header's length, at most 100 MB by the format, then the header, which is JSON."""
+    """Checks for the header: its length in 8 bytes, at most 100 MB by the format, then JSON."""
     return head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= 100_000_000
 
 
@@ -111,80 +119,79 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is damaged ({error}). Download or copy it again.") from error
 
 
-def _check_archive(file: Path) -> None:
-    """Tells torch's checkpoints from the other things that are ZIP archives."""
+def _check_archive(file: Path, size: int) -> None:
+    """Raises CheckpointError for a ZIP archive that is not a torch checkpoint."""
     try:
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-    except Exception as error:  # zipfile has many for a damaged directory
+            entries = archive.infolist()
+    except Exception as error:  # zipfile raises many kinds of errors for a damaged directory
         raise CheckpointError(
-            f"{file} is cut off or damaged: its ZIP directory cannot be read ({error}). "
+            f"{file} is truncated or damaged: cannot read its ZIP directory ({error}). "
             "Download or copy it again."
         ) from error
-    parts = {name.partition("/")[2] for name in names}
+    parts = {entry.filename.partition("/")[2] for entry in entries}
     if "constants.pkl" in parts or any(part.startswith("code/") for part in parts):
         raise CheckpointError(
-            f"{file} is a TorchScript archive: a program, not only weights, so it is not opened. OpenAI's "
-            "original CLIP files are such; the same weights are the model clip-vit-b16. Others: on a machine "
-            "that may run it, save torch.jit.load(FILE).state_dict() with safetensors.torch.save_file."
+            f"{file} is a TorchScript archive, which contains a program, so it is not opened. OpenAI's "
+            "original CLIP files are TorchScript; use the model clip-vit-b16 for the same weights. Convert "
+            "others on a machine that may run them: save torch.jit.load(FILE).state_dict() with "
+            "safetensors.torch.save_file."
         )
     if "data.pkl" not in parts:
+        names = ", ".join(entry.filename for entry in entries[:3]) or "empty"
         raise CheckpointError(
-            f"{file} is a ZIP archive without a torch checkpoint in it ({', '.join(names[:3]) or 'empty'}). "
-            "If it is a packed folder, unpack it first."
+            f"{file} is a ZIP archive, but not a torch checkpoint ({names}). Unpack it first if it is a "
+            "packed folder."
+        )
+    # torch stores entries uncompressed, so together they are smaller than the file.
+    if (unpacked := sum(entry.file_size for entry in entries)) > size:
+        raise CheckpointError(
+            f"{file} has {size} bytes but unpacks to {unpacked}; torch writes uncompressed archives. "
+            "The file is damaged or malicious; download it again."
         )
 
 
 def _read_torch(file: Path, *, mmap: bool) -> Any:
-    """The content of a torch file, by the restricted reader."""
+    """Reads a torch file with the restricted reader."""
     try:
         with torch.serialization.safe_globals(_NUMPY):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # a damaged pickle may fail in any way
+    except Exception as error:  # a damaged pickle may raise any error
         refused = re.search(r"GLOBAL (\S+)|unrecognized function (.+)", str(error))
         if refused is None:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise CheckpointError(
-                f"{file} is cut off or damaged ({reason}). Download or copy it again."
+                f"{file} is truncated or damaged ({reason}). Download or copy it again."
             ) from error
         raise CheckpointError(
-            f"{file} asks for {refused[1] or refused[2]}, which is more than tensors; nothing of it was run. "
-            "If you trust the file, strip it on a machine that may run it: "
+            f"{file} contains code ({refused[1] or refused[2]}), which was not run. "
+            "If you trust the file, extract its weights on a machine that may run it: "
             'torch.save(torch.load(FILE, weights_only=False)["model"], NEW), with the key of its weights.'
         ) from error
 
 
-def _what_else(head: bytes, size: int) -> str:
-    """Says what a file is that is no checkpoint, and what to do."""
+def _describe(head: bytes, size: int) -> str:
+    """Returns what a file that is not a checkpoint looks like, and what to do."""
     if size == 0:
         return "it is empty. Download or copy it again."
     text = head.lstrip().lower()
     if text.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, not the file it points to. Run `git lfs pull` where it came from."
+        return "it is a Git LFS pointer. Run `git lfs pull` in its repository."
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return (
-            "it is a web page, perhaps a login or an error saved under this name. Download the file itself."
-        )
+        return "it is a web page, perhaps a login or error page. Download the file itself."
     if not set(head) - set(string.printable.encode()):
         return f"it is text that begins with {head[:40].decode()!r}. Download the file again."
     return f"its first bytes are {head[:8].hex(' ')}. Expected a .safetensors file or a torch checkpoint."
 
 
 def _unwrapped(content: Any) -> Mapping[Any, Any]:
-    """Goes down to the weights, through the wrappers around them."""
-    for _ in range(3):  # not for ever: a pickle may hold itself
+    """Returns the innermost dict under `_WRAPPERS`."""
+    for _ in range(3):  # bounded, because a pickle may contain itself
         inner = [content[key] for key in _WRAPPERS if key in content] if isinstance(content, dict) else []
         content = next((value for value in inner if isinstance(value, dict)), content)
     return content if isinstance(content, dict) else {}
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    """Not sparse, quantised or without data: a file may ask for such, no CLIP is made of them."""
+def _is_dense(tensor: Tensor) -> bool:
+    """Returns False for sparse, quantised and meta tensors, which are not CLIP weights."""
     return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
-
-
-def _outline(content: Any) -> str:
-    """What came, in a few words."""
-    if isinstance(content, dict):
-        return f"a dict with {', '.join(map(repr, list(content)[:5])) or 'nothing in it'}"
-    return f"a {type(content).__name__}"

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pixelclip_sdk.preprocess import fit
-from training.models.lite.alignment import mean_relu6, word_classes
+from training.models.lite.alignment import mean_relu6, read_common_words
 from training.models.lite.build import build_lite
 from training.models.lite.towers import EfficientNetLite0
 from training.models.load import load_model
@@ -91,9 +91,9 @@ def test_the_mean_of_relu6_is_that_of_a_sample():
     np.testing.assert_allclose(mean_relu6(mean, deviation), sample.clamp(0, 6).mean(0), atol=0.02)
 
 
-def test_a_table_with_an_unknown_class_is_refused():
-    with pytest.raises(ValueError, match="no ImageNet classes"):
-        word_classes(["tench", "goldfish"])
+def test_an_unknown_class_among_the_common_words_is_refused():
+    with pytest.raises(ValueError, match="is not an ImageNet class"):
+        read_common_words(["tench", "goldfish"])
 
 
 def test_weights_of_another_network_are_refused():

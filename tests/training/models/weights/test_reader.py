@@ -2,6 +2,7 @@ import os
 import pickle
 import random
 import shutil
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -96,9 +97,7 @@ def test_code_in_a_pickle_does_not_run(tmp_path, kind, place, way):
 def test_the_message_names_what_a_pickle_asks_for(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"model": {"a": torch.ones(2)}, "config": Path("x")}, path)
-    with pytest.raises(
-        CheckpointError, match=r"asks for pathlib\.\S+, which is more .* nothing of it was run"
-    ):
+    with pytest.raises(CheckpointError, match=r"contains code \(pathlib\.\S+\), which was not run"):
         read_checkpoint(path)
 
 
@@ -118,8 +117,8 @@ def test_torchscript_is_refused(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n", "git lfs pull"),
         (b"Access denied\r\n", "it is text that begins with 'Access denied"),
         (bytes(range(3, 40)), "its first bytes are 03 04 05"),
-        (b"\x80\x02", "is cut off or damaged"),
-        (b"PK\x03\x04 and no more", "is cut off or damaged"),
+        (b"\x80\x02", "is truncated or damaged"),
+        (b"PK\x03\x04 and no more", "is truncated or damaged"),
         (b"\x10\0\0\0\0\0\0\0{not a header", "is damaged"),
     ],
 )
@@ -140,22 +139,47 @@ def test_a_path_that_cannot_be_read(tmp_path):
 @pytest.mark.filterwarnings("ignore:Validating sparse")
 def test_other_archives_and_other_contents(tmp_path):
     np.savez(tmp_path / "arrays.npz", a=np.ones(2))
-    with pytest.raises(CheckpointError, match=r"ZIP archive without a torch checkpoint in it \(a\.npy\)"):
+    with pytest.raises(CheckpointError, match=r"ZIP archive, but not a torch checkpoint \(a\.npy\)"):
         read_checkpoint(tmp_path / "arrays.npz")
     looped: dict[str, object] = {}
     looped["model"] = looped
     sparse = {"a": torch.eye(3).to_sparse()}
     for content, outline in [
-        ([1, 2], "a list"),
-        ({"epoch": 3}, "a dict with 'epoch'"),
-        ({}, "nothing in it"),
-        (torch.ones(2), "a Tensor"),
+        ([1, 2], "list"),
+        ({"epoch": 3}, "dict with 'epoch'"),
+        ({}, "no keys"),
+        (torch.ones(2), "Tensor"),
         (looped, "'model'"),
         (sparse, "'a'"),
     ]:
         torch.save(content, tmp_path / "weights.pth")
-        with pytest.raises(CheckpointError, match=rf"holds no tensors by name \(.*{outline}"):
+        with pytest.raises(CheckpointError, match=rf"contains no named tensors \(found a .*{outline}"):
             read_checkpoint(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_small_file_cannot_claim_gigabytes(tmp_path, legacy):
+    """A stride of 0: 2 kB for a tensor of 2.6 GB, which a copy or a check of its values would allocate."""
+    path = tmp_path / "weights.pth"
+    huge = torch.zeros(1).expand(1 + 920**2, 768)
+    torch.save({"visual.positional_embedding": huge}, path, _use_new_zipfile_serialization=not legacy)
+    assert path.stat().st_size < 3000
+    with pytest.raises(CheckpointError, match=r"visual\.positional_embedding claims 2600143872\."):
+        read_checkpoint(path)
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
+    path, packed = tmp_path / "weights.pth", tmp_path / "packed.pth"
+    torch.save({"a": torch.zeros(1_000_000)}, path)
+    with (
+        zipfile.ZipFile(path) as source,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert packed.stat().st_size < 10_000
+    with pytest.raises(CheckpointError, match=r"but unpacks to 4\d{6}; torch writes uncompressed archives"):
+        read_checkpoint(packed)
 
 
 @pytest.mark.parametrize("kind", ["zip", "safetensors"])
