@@ -157,7 +157,7 @@ def test_towers_of_another_make_are_refused(vit):
     with pytest.raises(ValueError, match="ConvNeXt"):
         DenseConvNeXt(vit.visual)
     pooled = open_clip.CLIP(32, {**VIT, "attentional_pool": True}, TEXT)
-    with pytest.raises(ValueError, match="as CLIP's"):
+    with pytest.raises(ValueError, match="expected CLIP's vision"):
         DenseViT(pooled.visual)
     last = open_clip.CustomTextCLIP(32, VIT, {**TEXT, "pool_type": "last"})
     with pytest.raises(ValueError, match="end-of-text"):
