@@ -1,22 +1,23 @@
-"""CLIP's tokenizer as one `tokenizers.Tokenizer`, so that ``tokenizer.json`` alone gives CLIP's token ids.
+"""CLIP's tokenizer as a `tokenizers.Tokenizer`, which the SDK loads from ``tokenizer.json``.
 
-open_clip's ``SimpleTokenizer`` is Python: ftfy repairs the text, ``html.unescape`` runs twice, white space
-collapses, letters become lower case, a regular expression splits, byte pairs merge. Here each step is a
-part of the file that the `tokenizers` library reads:
+open_clip's ``SimpleTokenizer`` is Python code: ftfy repairs the text, ``html.unescape`` runs twice, whitespace
+is collapsed, letters are lowercased, a regular expression splits the text, byte pairs are merged. Here each
+step is a component of the `tokenizers` library:
 
 - ftfy and HTML: replacements (character widths, entities, Windows-1252 characters in the C1 range, Latin
   ligatures, quotes, terminal escapes, control characters), then NFC;
-- lower case as Python does it, the Greek final sigma included;
-- CLIP's split, byte-level letters, merges with ``</w>``, start and end of text, 77 tokens at most.
+- Python's lowercasing, including the Greek final sigma;
+- CLIP's split, byte-level characters, merges with ``</w>``, start and end of text, at most 77 tokens.
 
-Replacements cannot compute, so these differ from open_clip (the test holds the first three):
+Some texts get other ids than in open_clip, because replacements are fixed patterns (a test covers the first
+three):
 
 - **Mojibake** (``sofÃ¡`` for ``sofá``) is not repaired: ftfy guesses encodings of the whole text.
 - **Numeric entities** beyond U+00FF are decoded only for characters that have a named entity as well.
-- **A text with a literal** ``<`` **and entities**: ftfy then leaves entities alone and what ``html.unescape``
-  makes of them later is not cleaned again (curly quotes stay curly). Here they are cleaned all the same.
-- **A capital sigma** after a letter and more than three accents or apostrophes is not seen as a final one.
-- **Letters newer than a library's Unicode tables** may split otherwise.
+- **A text with a literal** ``<`` **and entities**: ftfy leaves the entities, and ``html.unescape`` decodes them
+  later without cleaning the result (curly quotes stay curly). Here the result is cleaned.
+- **A capital sigma** after a letter and more than three accents or apostrophes does not become a final sigma.
+- **Letters newer than a library's Unicode tables** may split differently.
 """
 
 import gzip
@@ -41,16 +42,16 @@ _BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 _MERGES = 48894
 _WORD_END = "</w>"
 _SPECIAL = ("<start_of_text>", "<end_of_text>")
-# Only the special texts and the contractions ignore case, as in CLIP: on a character class Oniguruma's flag
-# would take combining marks for the letters they fold to.
-# U+0345 is the one character that CLIP's own flag takes out of every class: it splits and is gone.
+# Only the special texts and the contractions ignore case. Oniguruma's flag on a character class would match
+# combining marks by their case-folded letters. U+0345 splits and is dropped, as in CLIP, where the flag removes
+# it from every class.
 _SPLIT = r"(?i:<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}\x{345}]+"
-# What Python's str.split() takes for white space.
+# Whitespace of Python's str.split().
 _SPACES = (
     r"[\x{9}-\x{d}\x{1c}-\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}"
     r"\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
 )
-# ftfy drops these. It also drops \v and the separators \x1c–\x1f, which Python counts as white space.
+# ftfy drops these, including \v and the separators \x1c-\x1f, which Python counts as whitespace.
 _CONTROLS = r"[\x{0}-\x{8}\x{b}\x{e}-\x{1f}\x{7f}\x{206a}-\x{206f}\x{feff}\x{fff9}-\x{fffc}]"
 _LIGATURES = {
     **{"ŉ": "'n", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "ſt", "ﬆ": "st"},
@@ -62,14 +63,14 @@ _CLEANED = re.compile("|".join([*_LIGATURES, *_QUOTES]))
 
 
 def clip_tokenizer() -> Tokenizer:
-    """Build CLIP's tokenizer from open_clip's table of byte pairs.
+    """Builds CLIP's tokenizer from open_clip's table of byte pairs.
 
     Returns:
-        A tokenizer that frames a text with 49406 and 49407 and cuts it to 77 ids, the last of which is then
-        49407. Its bytes (``to_str()``) are the same every time. CLIP pads with 0 on the right.
+        A tokenizer that adds 49406 and 49407 around a text and truncates it to 77 ids, ending in 49407.
+        ``to_str()`` is deterministic. CLIP pads with 0 on the right.
 
     Raises:
-        BackendUnavailableError: open_clip is not installed, or its table is not CLIP's.
+        BackendUnavailableError: open_clip is not installed, or its table is not as expected.
     """
     merges = _merges()
     letters = [*_byte_letters()]
@@ -95,7 +96,7 @@ def clip_tokenizer() -> Tokenizer:
 
 
 def _merges() -> list[tuple[str, str]]:
-    """CLIP's byte pairs, most frequent first, without importing open_clip (and torch with it)."""
+    """Reads CLIP's byte pairs, most frequent first, without importing open_clip (which imports torch)."""
     path = folder_of("open_clip") / _BPE_FILE
     try:
         lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
@@ -103,7 +104,7 @@ def _merges() -> list[tuple[str, str]]:
         raise BackendUnavailableError(
             f"{path} cannot be read: {error}. Install open_clip_torch again."
         ) from error
-    # The first line is a header; beyond these lines the table has pairs that CLIP does not use.
+    # The first line is a header. CLIP does not use the pairs after these lines.
     merges = [tuple(line.split(" ")) for line in lines[1 : _MERGES + 1]]
     if len(merges) != _MERGES or any(len(pair) != 2 for pair in merges):
         raise BackendUnavailableError(
@@ -113,7 +114,7 @@ def _merges() -> list[tuple[str, str]]:
 
 
 def _byte_letters() -> Iterator[str]:
-    """A printable character for each byte, in CLIP's order: printable bytes first, as themselves."""
+    """Yields a printable character for each byte, in CLIP's order: printable bytes first, unchanged."""
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),
@@ -126,11 +127,11 @@ def _byte_letters() -> Iterator[str]:
 def _merge_whole(
     text: str, vocabulary: dict[str, int], merges: list[tuple[str, str]]
 ) -> list[tuple[str, str]]:
-    """Last merges that join the split text ``<start_of_text>`` into its one id.
+    """Returns the merges that join the pieces of ``<start_of_text>`` into one id.
 
-    CLIP gives the literal text the id of the special token, but only where its own split finds it whole
-    (not in ``!<start_of_text>``), which a special token of `tokenizers` would not respect. Steps on the way
-    get ids beyond CLIP's; they never come out, because every split that has them is joined to the end.
+    CLIP gives the literal text the id of the special token, but only if its split finds it whole (not in
+    ``!<start_of_text>``). A special token of `tokenizers` would ignore the split, so merges are used instead.
+    Intermediate pieces get ids above CLIP's, which never appear in the output.
     """
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     pieces = [*text[:-1], text[-1] + _WORD_END]
@@ -147,16 +148,16 @@ def _merge_whole(
 
 
 def _normalizers() -> Iterator[normalizers.Normalizer]:
-    """The cleaning, in ftfy's order; the steps whose order does not matter are where they are cheapest."""
+    """Yields the cleaning steps in ftfy's order; independent steps are placed where they are cheapest."""
     for form, content in _widths().items():
         yield normalizers.Replace(form, content)
-    # Escaped several times, "&amp;amp;lt;": all ampersands first.
+    # Texts may be escaped several times, "&amp;amp;lt;": decode all ampersands first.
     yield normalizers.Replace(Regex(r"&(?:(?:amp|AMP);?|#0*38(?![0-9]);?|#[xX]0*26(?![0-9a-fA-F]);?)+"), "&")
     for content, pattern in _entities().items():
         yield normalizers.Replace(Regex(pattern), content)
     for content, pattern in _short_entities().items():
         yield normalizers.Replace(Regex(pattern), content)
-    for byte in range(0x80, 0xA0):  # Windows-1252 has no character for five of these bytes.
+    for byte in range(0x80, 0xA0):  # Five of these bytes are undefined in Windows-1252.
         if content := bytes([byte]).decode("cp1252", errors="ignore"):
             yield normalizers.Replace(chr(byte), content)
     for pattern, content in {**_LIGATURES, **_QUOTES}.items():
@@ -168,29 +169,29 @@ def _normalizers() -> Iterator[normalizers.Normalizer]:
         yield normalizers.Replace(Regex(pattern), content)
     yield normalizers.Replace(Regex(_SPACES), " ")
     yield normalizers.Strip()
-    # Python's lower() writes a capital sigma at a word's end as a final one; Rust's works letter by letter.
-    # A look-behind has a fixed length, so up to three accents and apostrophes may stand between.
+    # Python's lower() turns a capital sigma at the end of a word into a final sigma; Rust's does not.
+    # A look-behind has a fixed length, so at most three accents and apostrophes are skipped.
     before = "|".join(r"\p{Cased}" + r"\p{Case_Ignorable}" * count for count in range(4))
     yield normalizers.Replace(Regex(rf"(?<={before})Σ(?!\p{{Case_Ignorable}}*\p{{Cased}})"), "ς")
     yield normalizers.Lowercase()
 
 
 def _widths() -> dict[str, str]:
-    """Fullwidth or halfwidth form → standard character (ftfy's ``fix_character_width``)."""
+    """Returns fullwidth or halfwidth form → standard character (ftfy's ``fix_character_width``)."""
     forms = {chr(code): unicodedata.normalize("NFKC", chr(code)) for code in range(0xFF01, 0xFFF0)}
     return {"\u3000": " ", **{form: content for form, content in forms.items() if form != content}}
 
 
 def _entities() -> dict[str, str]:
-    """Character → pattern of the entities that stand for it, named (with ``;``) and numeric."""
+    """Returns character → pattern of its entities, named (with ``;``) and numeric."""
     patterns: dict[str, list[str]] = {}
     for name, content in html5.items():
         if name.endswith(";"):
             patterns.setdefault(content, []).append(re.escape(name))
-            shout = name.upper()
-            # ftfy also reads names in capitals where HTML gives them no meaning: &EACUTE;
-            if name == name.lower() and html.unescape(f"&{shout}") == f"&{shout}":
-                patterns.setdefault(content.upper(), []).append(re.escape(shout))
+            upper = name.upper()
+            # ftfy also decodes upper-case names that HTML does not define: &EACUTE;
+            if name == name.lower() and html.unescape(f"&{upper}") == f"&{upper}":
+                patterns.setdefault(content.upper(), []).append(re.escape(upper))
     for code, content in _numbered().items():
         end = ";" if _CLEANED.search(content) else ";?"
         patterns.setdefault(content, []).extend(f"{digits}{end}" for digits in _digits(code))
@@ -198,7 +199,7 @@ def _entities() -> dict[str, str]:
 
 
 def _late_entities() -> dict[str, str]:
-    """As `_entities`: numbers without ``;`` of quotes and ligatures, which ftfy does not decode and clean."""
+    """Like `_entities`, for numbers without ``;`` of quotes and ligatures, which ftfy does not clean."""
     patterns: dict[str, list[str]] = {}
     for code, content in _numbered().items():
         if _CLEANED.search(content):
@@ -207,7 +208,7 @@ def _late_entities() -> dict[str, str]:
 
 
 def _numbered() -> dict[int, str]:
-    """Number → character: Latin-1 (with HTML's own 128–159) and the characters that have a name as well."""
+    """Returns number → character: Latin-1 (with HTML's 128-159) and all characters with a named entity."""
     named = {ord(content) for content in html5.values() if len(content) == 1}
     return {code: html.unescape(f"&#{code};") for code in sorted({*range(256), *named})}
 
@@ -218,7 +219,7 @@ def _digits(code: int) -> list[str]:
 
 
 def _short_entities() -> dict[str, str]:
-    """Character → pattern of the old names that need no ``;``, longest first: ``&notit`` is ``¬it``."""
+    """Returns character → pattern of the names that need no ``;``, longest first: ``&notit`` is ``¬it``."""
     patterns: dict[str, list[str]] = {}
     for name in sorted((name for name in html5 if not name.endswith(";")), key=len, reverse=True):
         patterns.setdefault(html5[name], []).append(name)

@@ -195,7 +195,7 @@ def _compared(
 
 
 def _is_other_grid(own: Tensor | None, other: Tensor | None) -> bool:
-    """Returns True if two position embeddings, class token first, have one width and different square grids."""
+    """Returns True if two position embeddings have the same width and different square grids."""
     return (
         own is not None
         and other is not None

@@ -1,7 +1,8 @@
 """Reads checkpoint files from untrusted sources without running code in them.
 
-A `.pth` file is a pickle, and a pickle is a program. torch's restricted reader (`weights_only=True`) builds only
-tensors and plain containers and refuses every other name. TorchScript archives are programs too and are refused.
+A `.pth` file is a pickle, and a pickle is a program. torch's restricted reader (`weights_only=True`) builds
+only tensors and plain containers and refuses every other name. TorchScript archives are programs too and are
+refused.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _WRAPPERS = ("model", "state_dict")
 class _Discarded:
     """Replaces numpy scalars and arrays, which trainers leave in the state of optimisers and hooks.
 
-    The restricted reader calls this class instead of numpy. It ignores its arguments, so nothing of numpy runs.
+    The restricted reader calls this class instead of numpy, and it ignores its arguments.
     """
 
     def __init__(self, *_: object) -> None:
