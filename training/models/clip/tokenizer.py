@@ -1,8 +1,8 @@
 """CLIP's tokenizer as a `tokenizers.Tokenizer`, which the SDK loads from ``tokenizer.json``.
 
-open_clip's ``SimpleTokenizer`` is Python code: ftfy repairs the text, ``html.unescape`` runs twice, whitespace
-is collapsed, letters are lowercased, a regular expression splits the text, byte pairs are merged. Here each
-step is a component of the `tokenizers` library:
+open_clip's ``SimpleTokenizer`` is Python code: ftfy repairs the text, ``html.unescape`` runs twice,
+whitespace is collapsed, letters are lowercased, a regular expression splits the text, byte pairs are merged.
+Here each step is a component of the `tokenizers` library:
 
 - ftfy and HTML: replacements (character widths, entities, Windows-1252 characters in the C1 range, Latin
   ligatures, quotes, terminal escapes, control characters), then NFC;
@@ -14,8 +14,8 @@ three):
 
 - **Mojibake** (``sofÃ¡`` for ``sofá``) is not repaired: ftfy guesses encodings of the whole text.
 - **Numeric entities** beyond U+00FF are decoded only for characters that have a named entity as well.
-- **A text with a literal** ``<`` **and entities**: ftfy leaves the entities, and ``html.unescape`` decodes them
-  later without cleaning the result (curly quotes stay curly). Here the result is cleaned.
+- **A text with a literal** ``<`` **and entities**: ftfy leaves the entities, and ``html.unescape`` decodes
+  them later without cleaning the result (curly quotes stay curly). Here the result is cleaned.
 - **A capital sigma** after a letter and more than three accents or apostrophes does not become a final sigma.
 - **Letters newer than a library's Unicode tables** may split differently.
 """
@@ -43,8 +43,8 @@ _MERGES = 48894
 _WORD_END = "</w>"
 _SPECIAL = ("<start_of_text>", "<end_of_text>")
 # Only the special texts and the contractions ignore case. Oniguruma's flag on a character class would match
-# combining marks by their case-folded letters. U+0345 splits and is dropped, as in CLIP, where the flag removes
-# it from every class.
+# combining marks by their case-folded letters. U+0345 splits and is dropped, as in CLIP, where the flag
+# removes it from every class.
 _SPLIT = r"(?i:<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}\x{345}]+"
 # Whitespace of Python's str.split().
 _SPACES = (
