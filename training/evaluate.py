@@ -1,8 +1,7 @@
-"""mIoU on labelled photos: ``python training/evaluate.py --bundle BUNDLE --dataset camvid-11 --root DIR``.
+"""Computes mIoU on labelled photos: ``evaluate.py --bundle BUNDLE --dataset camvid-11 --root DIR``.
 
-Evaluates a PyTorch model (``--model NAME``, with ``--checkpoint FILE`` for weights of one's own) or an
-exported bundle. Both go through the same code, the SDK's; only what computes the features differs. Labels
-score, nothing learns from them.
+Evaluates a PyTorch model (``--model NAME``, optionally with ``--checkpoint FILE``) or an exported bundle.
+Both use the SDK's pre- and postprocessing; only the backend differs.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.packages import imported
 from training.evaluation.datasets import DATASETS, Dataset, load_dataset
@@ -45,19 +45,19 @@ from training.support.processes import SPAWN, pool_of
 
 __all__ = ["Job", "evaluate", "main"]
 
-_CHUNK = 4  # photos that a process takes at a time
+_CHUNK = 4  # photos per task of a process
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to evaluate, and how.
+    """An evaluation.
 
     Attributes:
         source: The model.
-        dataset: The photos.
-        protocol: How a photo is seen.
+        dataset: The photos and labels.
+        protocol: The evaluation protocol.
         masks: Classify the ground-truth masks instead of segmenting.
-        threads: CPU threads of a process; None for all.
+        threads: CPU threads per process; None for all.
     """
 
     source: Source
@@ -69,32 +69,37 @@ class Job:
     def __post_init__(self) -> None:
         if self.masks and isinstance(self.protocol, Windows):
             raise PixelClipError(
-                "masks pool the features of one pass; expected the protocol official or whole"
+                "masks need the features of a single pass; use the protocol official or whole"
             )
 
 
 def evaluate(job: Job, *, workers: int = 1, progress: bool = True) -> tuple[Confusion, dict[str, Any]]:
-    """Score a model on all photos of a set.
+    """Scores a model on all photos of a data set.
+
+    All labels are checked before the first photo is segmented.
 
     Args:
-        job: What to evaluate.
-        workers: Processes; where several GPUs may be used, they take turns over them.
-        progress: Show a bar on stderr.
+        job: The evaluation.
+        workers: Number of processes. They are distributed over the GPUs.
+        progress: Show progress bars on stderr, if it is a terminal.
 
     Returns:
-        The confusion matrix over the whole set, and the report, JSON-ready.
+        The confusion matrix of the data set, and the report as JSON values.
 
     Raises:
-        PixelClipError: The model, a photo or its labels cannot be used. Nothing is skipped: a score over
-            fewer photos would be another score.
+        PixelClipError: The model, a photo or its labels cannot be used. No photo is skipped, because the
+            score would not be comparable.
     """
-    confusion = Confusion.empty(len(job.dataset.classes))
+    data = job.dataset
+    disable = None if progress else True  # None: disabled if stderr is not a terminal
+    for _ in tqdm(data.check_labels(), desc="labels", total=len(data), unit="file", disable=disable):
+        pass
+    confusion = Confusion.empty(len(data.classes))
     about: dict[str, Any] = {}
-    with tqdm(total=len(job.dataset), unit="photo", disable=not progress) as bar:
-        for part, count, about in _parts(job, workers):  # noqa: B007 - the same from all
+    with tqdm(total=len(data), unit="photo", disable=disable) as bar:
+        for part, count, about in _parts(job, workers):  # noqa: B007 - the same for all parts
             confusion += part
             bar.update(count)
-    data = job.dataset
     report = {
         "task": "classification of ground-truth masks" if job.masks else "segmentation",
         **about,
@@ -116,12 +121,10 @@ _Part = tuple[Confusion, int, dict[str, Any]]
 
 
 def _parts(job: Job, workers: int) -> Iterator[_Part]:
-    """Scores of a few photos at a time, in any number of processes."""
+    """Yields the scores of a few photos at a time, from one or several processes."""
     chunks = [range(i, min(i + _CHUNK, len(job.dataset))) for i in range(0, len(job.dataset), _CHUNK)]
     if workers == 1:
-        runner = _Runner(job)
-        for chunk in chunks:
-            yield runner(chunk)
+        yield from map(_Runner(job), chunks)
         return
     ranks = SPAWN.Queue()
     for rank in range(workers):
@@ -131,7 +134,7 @@ def _parts(job: Job, workers: int) -> Iterator[_Part]:
 
 
 class _Runner:
-    """A process's share: its model, and what it does to photos."""
+    """The open model of a process, which scores photos."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -149,26 +152,26 @@ class _Runner:
         photo, truth = data.pair(index)
         text, backend, spec = self.model.vocabulary.embeddings, self.model.backend, self.model.spec
         if self.job.masks:
-            assert not isinstance(protocol, Windows)  # Job has checked
+            assert not isinstance(protocol, Windows)  # checked by Job
             predicted = classify_masks(protocol, photo, truth, text, backend, spec)
         else:
             predicted = segment(protocol, photo, text, backend, spec)
         return Confusion.of(truth, predicted, len(data.classes))
 
 
-_share: tuple[Job, int] | None = None  # of a process that `_parts` started, and the process's number
+_assignment: tuple[Job, int] | None = None  # job and rank of this worker process
 
 
 def _start(job: Job, ranks: multiprocessing.Queue[int]) -> None:
-    """Make this process one that evaluates."""
-    global _share
-    _share = job, ranks.get()
+    """Initialises a worker process."""
+    global _assignment
+    _assignment = job, ranks.get()
 
 
 def _placed(source: Source, rank: int) -> Source:
-    """The source for the n-th of several processes: on a GPU of its own, where there are several."""
+    """Returns the source for a worker process: with several GPUs, on one of them in turn."""
     kind = source.device
-    if source.bundle and kind == "auto":  # which takes the first GPU for engines, else the CPU
+    if source.bundle and kind == "auto":  # the first GPU if there are engines, else the CPU
         kind = "gpu" if engine_files(find_bundle(source.name).path) else "cpu"
     if kind in ("auto", "cuda", "gpu") and (count := imported("torch").cuda.device_count()) > 1:
         return dataclasses.replace(source, device=f"{'gpu' if source.bundle else 'cuda'}:{rank % count}")
@@ -176,105 +179,119 @@ def _placed(source: Source, rank: int) -> Source:
 
 
 @functools.cache
-def _opened() -> _Runner:
-    # Not in `_start`: an error there would break the pool, and nobody would read it.
-    assert _share is not None
-    job, rank = _share
+def _runner() -> _Runner:
+    # Not in `_start`: an error there breaks the pool and is not reported.
+    assert _assignment is not None
+    job, rank = _assignment
     return _Runner(dataclasses.replace(job, source=_placed(job.source, rank)))
 
 
 def _run(chunk: range) -> _Part:
-    return _opened()(chunk)
+    return _runner()(chunk)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+    """Runs the command and returns its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.bundle and (options.checkpoint or options.imgsz or options.offline):
-        parser.error(
-            "--checkpoint, --imgsz and --offline are for --model; a bundle has its weights and its size"
-        )
+    if options.bundle and (options.checkpoint or options.input_size or options.offline):
+        parser.error("--checkpoint, --input-size and --offline require --model")
     if (options.short_side or options.stride) and options.protocol != "windows":
-        parser.error("--short-side and --stride are for --protocol windows")
+        parser.error("--short-side and --stride require --protocol windows")
     if options.split and options.dataset == "folder":
-        parser.error("--split is a part of a set that --dataset names; a folder has none")
-    try:
-        classes = read_words(options.classes)
-        job = Job(
-            source=Source(
-                name=options.bundle or options.model,
-                bundle=options.bundle is not None,
-                checkpoint=options.checkpoint,
-                imgsz=tuple(options.imgsz) if options.imgsz else None,
-                prompts=options.prompts,
-                device=options.device,
-                offline=options.offline,
-            ),
-            dataset=load_dataset(options.dataset, options.root, split=options.split, classes=classes),
-            protocol=_protocol(options),
-            masks=options.masks,
-            threads=max(default_threads() // options.workers, 1) if options.workers > 1 else None,
-        )
-        confusion, report = evaluate(job, workers=options.workers)
-        print(f"{job.source.name} on {job.dataset.name} {job.dataset.split}, {len(job.dataset)} photos")
-        print(f"protocol {report['protocol']['name']}, templates {report['templates']}")
-        print(confusion.table(list(job.dataset.classes)))
-        if options.json:
-            with atomic_write(options.json) as temporary:
-                temporary.write_text(json.dumps(report, indent=1) + "\n")
-    except (PixelClipError, OSError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("evaluate: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        parser.error("--split requires a named data set; a folder has no splits")
+    return run_command("evaluate", lambda: _evaluate(options))
 
 
-def _protocol(options: argparse.Namespace) -> Protocol:
+def _evaluate(options: argparse.Namespace) -> int:
     if options.protocol == "windows":
-        return Windows(options.short_side or 480, options.stride or 160)
-    return Official() if options.protocol == "official" else Whole()
+        protocol: Protocol = Windows(options.short_side or 480, options.stride or 160)
+    else:
+        protocol = Official() if options.protocol == "official" else Whole()
+    job = Job(
+        source=Source(
+            name=options.bundle or options.model,
+            bundle=options.bundle is not None,
+            checkpoint=options.checkpoint,
+            input_size=tuple(options.input_size) if options.input_size else None,
+            prompts=options.prompts,
+            device=options.device,
+            offline=options.offline,
+        ),
+        dataset=load_dataset(
+            options.dataset,
+            options.root,
+            split=options.split,
+            classes=read_words(options.classes),
+            ignore=options.ignore,
+        ),
+        protocol=protocol,
+        masks=options.masks,
+        threads=max(default_threads() // options.workers, 1) if options.workers > 1 else None,
+    )
+    confusion, report = evaluate(job, workers=options.workers)
+    data = job.dataset
+    print(f"{job.source} on {data.name}{data.split and ' ' + data.split}, {len(data)} photos")
+    print(f"protocol {report['protocol']['name']}, templates {report['templates']}")
+    print(confusion.table(list(data.classes)))
+    if options.json:
+        with atomic_write(options.json) as temporary:
+            temporary.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="evaluate.py", description="mIoU of a model or a bundle on labelled photos."
+        prog="evaluate.py", description="Compute the mIoU of a model or a bundle on labelled photos."
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", metavar="NAME", help="PyTorch model, as in export/to_onnx.py")
-    what.add_argument("--bundle", metavar="BUNDLE", help="exported bundle: its name or folder")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights instead of the model's own")
-    parser.add_argument("--imgsz", type=positive, nargs=2, metavar=("H", "W"), help="input of the model")
-    parser.add_argument("--offline", action="store_true", help="take weights from the cache, never download")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model", metavar="NAME", help="PyTorch model, as for export/to_onnx.py")
+    model.add_argument("--bundle", metavar="BUNDLE", help="exported bundle: name or folder")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights to use with --model")
+    parser.add_argument(
+        *("--input-size", "--imgsz"),
+        type=positive,
+        nargs=2,
+        metavar=("H", "W"),
+        help="input size to use with --model, in pixels",
+    )
+    parser.add_argument("--offline", action="store_true", help="use downloaded weights only")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; for a bundle cpu, gpu, gpu:1")
+    parser.add_argument("--dataset", required=True, choices=DATASETS, help="see docs/evaluation.md")
+    parser.add_argument("--root", required=True, type=Path, metavar="DIR", help="folder of the data set")
+    parser.add_argument("--split", help="split of the data set (default: its validation split)")
     parser.add_argument(
-        "--dataset", required=True, choices=DATASETS, help="see training/evaluation/datasets.py"
+        "--classes", metavar='FILE|"a, b"', help="class names, in label order; required for `folder`"
     )
-    parser.add_argument("--root", required=True, type=Path, metavar="DIR", help="where it lies")
-    parser.add_argument("--split", help="default: the one that is usually scored")
     parser.add_argument(
-        "--classes", metavar='FILE|"a, b"', help="other names for the classes; needed for `folder`"
+        "--ignore",
+        type=int,
+        nargs="+",
+        default=(),
+        metavar="ID",
+        help="label ids that are not scored; in a `folder` the classes have the other ids, in order",
     )
     parser.add_argument(
         "--protocol",
         choices=["official", "windows", "whole"],
         default="official",
-        help="the paper's (default), sliding windows of the model's size, or what the SDK does",
+        help="the paper's protocol (default), sliding windows, or the SDK's predict",
     )
     parser.add_argument(
-        "--short-side", type=positive, metavar="PX", help="windows: the photo's (default: 480)"
+        "--short-side", type=positive, metavar="PX", help="windows: short side of the photo (default: 480)"
     )
     parser.add_argument(
-        "--stride", type=positive, metavar="PX", help="windows: from one to the next (default: 160)"
+        "--stride", type=positive, metavar="PX", help="windows: distance between windows (default: 160)"
     )
     parser.add_argument(
-        "--prompts", choices=PROMPTS, default="model", help="the model's templates (default), or the paper's"
+        "--prompts",
+        choices=PROMPTS,
+        default="model",
+        help="prompt templates: the model's (default), none, the paper's single one or its ensemble",
     )
     parser.add_argument("--masks", action="store_true", help="classify the ground-truth masks")
-    parser.add_argument("--workers", type=positive, default=1, help="processes (default: 1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
+    parser.add_argument("--workers", type=positive, default=1, help="number of processes (default: 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report to this file")
     return parser
 
 

@@ -1,6 +1,7 @@
 """The command, with the bundled model, its PyTorch source and weights of one's own."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pixelclip_sdk import Vocabulary
+from pixelclip_sdk.backends.onnx import OnnxBackend
 from pixelclip_sdk.image import load_image
 from training.evaluate import Job, _placed, evaluate, main
 from training.evaluation.datasets import load_dataset
@@ -188,7 +190,9 @@ def test_weights_of_ones_own(pair, data, command, tmp_path, capsys):
     assert len(report["checkpoint"]["sha256"]) == 64
     job = Job(source=BUNDLE, dataset=data, protocol=Whole())
     assert report["miou"] < evaluate(job, progress=False)[0].miou - 0.2
-    assert "mIoU" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"pixelclip-lite with {tmp_path / 'mine.safetensors'} on folder, 2 photos\n")
+    assert "mIoU" in printed
 
 
 def test_the_command_reports_everything(command, tmp_path):
@@ -196,7 +200,8 @@ def test_the_command_reports_everything(command, tmp_path):
     script = [sys.executable, "-W", "error", str(ROOT / "training/evaluate.py"), "--bundle", "pixelclip-lite"]
     script += [*command, "--workers", "2", "--json", str(out)]
     result = subprocess.run(script, capture_output=True, text=True, check=True)
-    assert "pixelclip-lite on folder" in result.stdout
+    assert "pixelclip-lite on folder, 2 photos" in result.stdout
+    assert result.stderr == ""  # no progress bar, because stderr is not a terminal
     assert "coffee" in result.stdout
     report = json.loads(out.read_text())
     assert report["protocol"] == {
@@ -251,12 +256,13 @@ def test_labels_of_another_size_are_an_error(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--checkpoint", "x.pth"], "are for --model"),
-        (["--imgsz", "32", "64"], "are for --model"),
-        (["--offline"], "are for --model"),
-        (["--short-side", "480"], "are for --protocol windows"),
-        (["--stride", "160"], "are for --protocol windows"),
-        (["--split", "val"], "a folder has none"),
+        (["--checkpoint", "x.pth"], "require --model"),
+        (["--input-size", "32", "64"], "require --model"),
+        (["--imgsz", "32", "64"], "require --model"),
+        (["--offline"], "require --model"),
+        (["--short-side", "480"], "require --protocol windows"),
+        (["--stride", "160"], "require --protocol windows"),
+        (["--split", "val"], "a folder has no splits"),
     ],
 )
 def test_what_does_not_go_together(command, capsys, arguments, message):
@@ -293,7 +299,40 @@ def test_what_cannot_be_found(command, capsys):
     assert main(["--bundle", "nothing", *command, "--workers", "2"]) == 1  # found out in another process
     assert "no model 'nothing'" in capsys.readouterr().err
     assert run(["--split", "val"], ["--dataset", "camvid-11", "--root", "nowhere"]) == 1
-    assert "nothing at" in capsys.readouterr().err
+    assert "no photos at" in capsys.readouterr().err
+
+
+def test_wrong_labels_are_found_before_the_model_is_opened(labelled, tmp_path, capsys, monkeypatch):
+    """Ids of VOC, 0 for the background: two photos, and the wrong id is in the second."""
+    shutil.copytree(labelled / "images", tmp_path / "images")
+    (tmp_path / "labels").mkdir()
+    for name, ids in (("chelsea", [0, 1]), ("coffee", [0, 1, 2, 3])):
+        truth = np.zeros((240, 320), np.uint8)
+        truth[:, : len(ids)] = ids
+        Image.fromarray(truth).save(tmp_path / f"labels/{name}.png")
+    command = ["--dataset", "folder", "--root", str(tmp_path), "--classes", "cat, coffee, grass"]
+    monkeypatch.setattr("training.evaluate.open_model", None)
+    assert run([], command) == 1
+    error = capsys.readouterr().err
+    assert (
+        "coffee.png has the label ids 3; folder has 0-2, 255. If 0 is the background, give --ignore 0"
+        in error
+    )
+    monkeypatch.undo()
+    assert run(["--ignore", "0"], command) == 0
+    assert "coffee" in capsys.readouterr().out
+
+
+def test_an_engine_of_one_size_gets_that_size(monkeypatch, lite, data):
+    """ONNX Runtime restricted to one size, as an engine is: the nominal size of the bundle is another."""
+    size = (256, 320)
+    backend = OnnxBackend(
+        lite.bundle.file("image_encoder.onnx"), embedding_dim=384, multiple=32, fixed_size=size, threads=1
+    )
+    monkeypatch.setattr("pixelclip_sdk.backends.choose.open_backend", lambda *_: backend)
+    found, report = evaluate(Job(source=BUNDLE, dataset=data, protocol=Official()))
+    assert (report["input"]["height"], report["input"]["width"], report["input"]["fixed"]) == (*size, True)
+    assert found.matrix.sum() == 2 * 200 * 280
 
 
 def test_embeddings_are_no_words(command, lite, tmp_path, capsys):
@@ -308,4 +347,4 @@ def test_windows_of_the_bundle(command, capsys):
     assert run(["--protocol", "windows", "--short-side", "300"], command) == 1
     assert "does not fit" in capsys.readouterr().err
     assert run(["--protocol", "windows", "--masks"], command) == 1
-    assert "masks pool the features of one pass" in capsys.readouterr().err
+    assert "masks need the features of a single pass" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from pixelclip_sdk.image import load_image
 from pixelclip_sdk.visualize import palette
 from pixelclip_sdk.words.classes import class_list
 from training import pictures
-from training.evaluation.metrics import IGNORED
+from training.evaluation.metrics import IGNORE_INDEX
 from training.figures.clusters import Clustered, assign, draw_clusters
 from training.figures.grid import draw_grid
 from training.figures.layout import overlay, save_png
@@ -61,7 +61,7 @@ def data(tmp_path_factory):
         photo = rng.integers(0, 256, (60 + 20 * index, 80, 3), np.uint8)
         Image.fromarray(photo).save(scenes / f"images/{index}.png")
         truth = np.full(photo.shape[:2], index, np.uint8)
-        truth[:9] = IGNORED
+        truth[:9] = IGNORE_INDEX
         Image.fromarray(truth).save(scenes / f"labels/{index}.png")
     return folder
 
@@ -145,7 +145,7 @@ def test_the_overlay_tints_every_class_with_its_colour():
 def test_the_grid_has_the_photo_the_labels_and_the_truth():
     photo = np.full((90, 120, 3), (200, 100, 0), np.uint8)
     truth = np.zeros((90, 120), np.uint8)
-    truth[:, 60:], truth[:10] = 1, IGNORED
+    truth[:, 60:], truth[:10] = 1, IGNORE_INDEX
     wrong = np.zeros((90, 120), np.int64)
     figure, scores = draw_grid([photo], {"right": [truth % 255], "wrong": [wrong]}, ["$a$", "b"], [truth])
     # By hand: half of the pixels predicted as a are a, and no b is found.

@@ -1,4 +1,4 @@
-"""The field's score: mIoU from one confusion matrix over a whole set."""
+"""Mean intersection over union (mIoU), from one confusion matrix over a data set."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["IGNORED", "Confusion"]
+__all__ = ["IGNORE_INDEX", "Confusion"]
 
-IGNORED = 255
-"""The truth of pixels that do not score."""
+IGNORE_INDEX = 255
+"""Ground-truth value of pixels that are not scored."""
 
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Pixel counts; adds up over photos and over processes.
+    """Confusion matrix of pixels. Matrices of several photos can be added.
 
     Attributes:
-        matrix: int64 `(K, K)`: row the true class, column the predicted one.
+        matrix: int64 `(K, K)`: pixels by true class (row) and predicted class (column).
     """
 
     matrix: npt.NDArray[np.int64]
 
     @classmethod
     def empty(cls, classes: int) -> Confusion:
-        """Of no pixels."""
+        """Returns a matrix of zeros."""
         return cls(np.zeros((classes, classes), np.int64))
 
     @classmethod
     def of(cls, truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.integer], classes: int) -> Confusion:
-        """Of one photo.
+        """Counts the pixels of one photo.
 
         Args:
-            truth: `[H, W]`, a class or `IGNORED`.
-            predicted: `[H, W]`, a class wherever the truth is not ignored.
-            classes: Their number K, at most 255.
+            truth: `[H, W]`, a class index or `IGNORE_INDEX`.
+            predicted: `[H, W]`, a class index; ignored where the truth is `IGNORE_INDEX`.
+            classes: Number of classes K, at most 255.
 
         Raises:
-            ValueError: The shapes differ, or there is a value that is no class.
+            ValueError: The shapes differ, or a value is not a class index.
         """
         if truth.shape != predicted.shape:
             raise ValueError(f"predictions are {predicted.shape}, the truth is {truth.shape}")
-        scored = truth != IGNORED
+        scored = truth != IGNORE_INDEX
         rows, columns = truth[scored].astype(np.int64), predicted[scored].astype(np.int64)
         if rows.size and not (rows.max() < classes and columns.min() >= 0 and columns.max() < classes):
             raise ValueError(
-                f"classes go to {classes - 1}; got {rows.max()} as true, {columns.max()} as found"
+                f"expected classes up to {classes - 1}; got {rows.max()} (truth), {columns.max()} (predicted)"
             )
         pairs = np.bincount(rows * classes + columns, minlength=classes * classes)
         return cls(pairs.reshape(classes, classes))
@@ -66,17 +66,17 @@ class Confusion:
 
     @property
     def miou(self) -> float:
-        """Mean IoU over the classes that have ground truth; NaN if none has."""
+        """Mean IoU over the classes with ground truth; NaN if there are none."""
         ious = self.ious
         return float(np.nanmean(ious)) if np.isfinite(ious).any() else math.nan
 
     @property
     def accuracy(self) -> float:
-        """Share of the scored pixels that are right; NaN if there are none."""
+        """Share of scored pixels with the correct class; NaN if there are none."""
         return float(np.trace(self.matrix) / self.matrix.sum()) if self.matrix.any() else math.nan
 
     def to_json(self, names: Sequence[str]) -> dict[str, Any]:
-        """All scores, JSON-ready; None where there is no ground truth."""
+        """Returns all scores as JSON values; None for classes without ground truth."""
         return {
             "miou": _plain(self.miou),
             "pixel_accuracy": _plain(self.accuracy),
@@ -85,9 +85,9 @@ class Confusion:
         }
 
     def table(self, names: Sequence[str]) -> str:
-        """The scores for people, in percent: each class, what it is taken for most, and the means."""
+        """Returns a human-readable table in percent: each class, its most frequent confusion, the means."""
         width = max(map(len, [*names, "pixel accuracy"])) + 2
-        lines = [f"{'class':<{width}}{'IoU':>7}{'share':>8}  taken for"]
+        lines = [f"{'class':<{width}}{'IoU':>7}{'share':>8}  confused with"]
         total = max(self.matrix.sum(), 1)
         for i, (name, iou) in enumerate(zip(names, self.ious, strict=True)):
             row = self.matrix[i].astype(float)

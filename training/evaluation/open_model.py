@@ -1,4 +1,4 @@
-"""A model to evaluate: a PyTorch pair or an exported bundle, opened as the SDK's parts."""
+"""Opens the model to evaluate, a PyTorch model or a bundle, with the SDK's backend and vocabulary."""
 
 from __future__ import annotations
 
@@ -18,44 +18,46 @@ from training.models.templates import TEMPLATES
 
 __all__ = ["PROMPTS", "Model", "Source", "open_model"]
 
-PROMPTS = ("model", "none", "single", "ensemble")
-"""The model's own templates; the bare name; the paper's one template; its ensemble of eight."""
+_TEMPLATES = {"model": None, "none": ("{}",), "single": TEMPLATES[-1:], "ensemble": TEMPLATES}
+PROMPTS = tuple(_TEMPLATES)
+"""Prompt templates: the model's own, the bare class name, the paper's single one, the paper's ensemble."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Which model to open; small, so that every process can open its own.
+    """The model to open, in a form that can be sent to another process.
 
     Attributes:
-        name: A model's name for `training.models.load.load_model`, or with `bundle` that of a bundle or
-            its folder.
-        bundle: It is an exported bundle, run by the SDK.
-        checkpoint: Weights to take instead of those that the name stands for.
-        imgsz: Input `(H, W)`; None for the model's own.
-        prompts: One of `PROMPTS`: the model's own templates, the bare name, the paper's one, its eight.
-        device: ``"auto"``; else of a pair as torch names it, ``"cuda:1"``, of a bundle as the SDK does,
-            ``"gpu:1"``.
-        offline: Take weights from the hub's cache.
+        name: Name of a model for `training.models.load.load_model`; or name or folder of a bundle.
+        bundle: True for a bundle.
+        checkpoint: Weights file to use instead of the model's own weights.
+        input_size: Input `(H, W)` of a PyTorch model; None for its default.
+        prompts: One of `PROMPTS`.
+        device: ``"auto"``, or a device such as ``"cpu"``, ``"cuda:1"`` (``"gpu:1"`` for a bundle).
+        offline: Use the local download cache only.
     """
 
     name: str
     bundle: bool = False
     checkpoint: Path | None = None
-    imgsz: tuple[int, int] | None = None
+    input_size: tuple[int, int] | None = None
     prompts: str = "model"
     device: str = "auto"
     offline: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.name} with {self.checkpoint}" if self.checkpoint else self.name
+
 
 @dataclass(frozen=True)
 class Model:
-    """An opened model.
+    """An open model.
 
     Attributes:
-        backend: Its image encoder.
-        spec: The sizes it takes.
-        vocabulary: The classes, embedded.
-        about: What has to be reported of it, JSON-ready.
+        backend: The image encoder.
+        spec: Its input sizes.
+        vocabulary: The embedded classes.
+        about: Description for the report, JSON values.
     """
 
     backend: Backend
@@ -65,15 +67,15 @@ class Model:
 
 
 def open_model(source: Source, classes: Mapping[str, tuple[str, ...]], threads: int | None = None) -> Model:
-    """Load a model and embed the classes.
+    """Loads a model and embeds the classes.
 
     Args:
-        source: Which.
+        source: The model.
         classes: Name → synonyms, in label order.
-        threads: CPU threads; None for all that this process may use.
+        threads: CPU threads; None for all available.
 
     Raises:
-        PixelClipError: There is no such model, or it cannot be used.
+        PixelClipError: The model cannot be found or loaded.
     """
     backend, encoder, spec, about = (_open_bundle if source.bundle else _open_pair)(source, threads)
     vocabulary = Vocabulary.encode(dict(classes), encoder)
@@ -96,15 +98,19 @@ def _open_bundle(source: Source, threads: int | None) -> _Parts:
 
     bundle = find_bundle(source.name)
     encoder = TextEncoder(bundle, threads=threads)
-    if (templates := _templates(source.prompts)) is not None:
-        encoder.templates = templates
+    encoder.templates = _TEMPLATES[source.prompts] or encoder.templates
     about: dict[str, Any] = {
         "bundle": bundle.name,
         "precision": bundle.precision,
         "sources": [dict(entry) for entry in bundle.sources],
         "files": {name: entry["sha256"] for name, entry in bundle.files.items()},
     }
-    return open_backend(bundle, "auto", source.device, threads), encoder, bundle.input, about
+    backend = open_backend(bundle, "auto", source.device, threads)
+    spec = bundle.input
+    if backend.fixed_size is not None:  # An engine may be compiled for one size of a model that takes many.
+        height, width = backend.fixed_size
+        spec = dataclasses.replace(spec, height=height, width=width, fixed=True)
+    return backend, encoder, spec, about
 
 
 def _open_pair(source: Source, threads: int | None) -> _Parts:
@@ -116,9 +122,8 @@ def _open_pair(source: Source, threads: int | None) -> _Parts:
     if threads is not None:
         torch.set_num_threads(threads)
     pair = load_model(
-        source.name, checkpoint=source.checkpoint, input_size=source.imgsz, offline=source.offline
+        source.name, checkpoint=source.checkpoint, input_size=source.input_size, offline=source.offline
     )
-    device = str(torch_device(source.device))
     about: dict[str, Any] = {
         "model": pair.name,
         "precision": "fp32",
@@ -126,14 +131,5 @@ def _open_pair(source: Source, threads: int | None) -> _Parts:
     }
     if source.checkpoint is not None:
         about["checkpoint"] = {"file": source.checkpoint.name, "sha256": sha256(source.checkpoint)}
-    encoder = TorchTextEncoder(pair, _templates(source.prompts))
-    return TorchBackend(pair, device), encoder, pair.input, about
-
-
-def _templates(prompts: str) -> tuple[str, ...] | None:
-    """The templates of a switch; None for the model's own."""
-    if prompts == "model":
-        return None
-    if prompts == "none":
-        return ("{}",)
-    return TEMPLATES if prompts == "ensemble" else TEMPLATES[-1:]
+    encoder = TorchTextEncoder(pair, _TEMPLATES[source.prompts])
+    return TorchBackend(pair, str(torch_device(source.device))), encoder, pair.input, about

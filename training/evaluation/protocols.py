@@ -1,7 +1,7 @@
-"""How a photo becomes labels: by the paper's protocol, by sliding windows, or as the SDK does it.
+"""Evaluation protocols: the paper's, sliding windows, and the SDK's `Segmenter.predict`.
 
-All end alike: the cosines are interpolated bilinearly to the photo's own size (half-pixel centres, PyTorch's
-``align_corners=False``), then the largest wins. Nothing else is done to them.
+Each protocol interpolates the cosine similarities bilinearly to the photo's size (half-pixel centres,
+PyTorch's ``align_corners=False``) and takes the class with the largest one. There is no other postprocessing.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import covered, fit
-from training.evaluation.metrics import IGNORED
+from training.evaluation.metrics import IGNORE_INDEX
 
 __all__ = ["Official", "Protocol", "Whole", "Windows", "classify_masks", "describe", "segment"]
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
-_BATCH = 16  # windows that go through the model together
+_BATCH = 16  # windows per call of the model
 
 
 @dataclass(frozen=True)
 class Official:
-    """PixelCLIP's: scaled by the short side, squashed to the model's size, one pass.
+    """PixelCLIP's protocol: scale to a short side, stretch to the model's input size, one pass.
 
-    The official models' encoders compare on a grid of 64×64, as the protocol asks; pixelclip-lite compares on
-    its own grid.
+    The official models compare on the protocol's 64×64 grid; pixelclip-lite compares on its own grid.
 
     Attributes:
-        short_side: Of the scaled photo, in pixels.
-        longest: Its long side is at most this, in pixels.
+        short_side: Short side of the scaled photo, in pixels.
+        longest: Maximum long side of the scaled photo, in pixels.
     """
 
     short_side: int = 640
@@ -46,29 +45,29 @@ class Official:
     name = "official"
 
     def view(self, photo: UInt8Array, spec: InputSpec) -> tuple[UInt8Array, tuple[float, float]]:
-        """The model's input `(h, w, 3)`, and the share of it that the photo covers."""
+        """Returns the model's input `(h, w, 3)` and the share of it that the photo covers."""
         scaled = _resized(photo, _scaled_size(photo.shape, self.short_side, self.longest))
-        return _squashed(scaled, (spec.height, spec.width)), (1.0, 1.0)
+        return _stretched(scaled, (spec.height, spec.width)), (1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Whole:
-    """What `Segmenter.predict` does: one pass over the whole photo, at the size that the model likes."""
+    """The protocol of `Segmenter.predict`: one pass over the whole photo at the model's input size."""
 
     name = "whole"
 
     def view(self, photo: UInt8Array, spec: InputSpec) -> tuple[UInt8Array, tuple[float, float]]:
-        """The model's input `(h, w, 3)`, and the share of it that the photo covers."""
+        """Returns the model's input `(h, w, 3)` and the share of it that the photo covers."""
         return fit(photo, spec), covered((photo.shape[0], photo.shape[1]), spec)
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Sliding windows of the model's size over the scaled photo; cosines averaged where they overlap.
+    """Sliding windows of the model's input size; similarities are averaged where windows overlap.
 
     Attributes:
-        short_side: Of the scaled photo, in pixels.
-        stride: Pixels from one window to the next.
+        short_side: Short side of the scaled photo, in pixels.
+        stride: Distance between windows, in pixels.
     """
 
     short_side: int
@@ -80,33 +79,33 @@ Protocol = Official | Whole | Windows
 
 
 def describe(protocol: Protocol, spec: InputSpec) -> dict[str, Any]:
-    """All that a reader needs to do it again, JSON-ready."""
+    """Returns the settings of a protocol as JSON values, to repeat an evaluation."""
     window = [spec.height, spec.width] if isinstance(protocol, Windows) else None
     return {
         "name": protocol.name,
         **dataclasses.asdict(protocol),
         "window": window,
-        "postprocessing": "bilinear interpolation of the cosines to the photo's size, argmax; nothing else",
+        "postprocessing": "bilinear interpolation of the cosine similarities to the photo's size, argmax",
     }
 
 
 def segment(
     protocol: Protocol, photo: UInt8Array, text: Float32Array, backend: Backend, spec: InputSpec
 ) -> npt.NDArray[np.integer]:
-    """Class of every pixel.
+    """Predicts the class of each pixel.
 
     Args:
-        protocol: How.
+        protocol: The evaluation protocol.
         photo: `(H, W, 3)`, RGB.
         text: `(K, D)`, unit rows.
         backend: The image encoder.
-        spec: The sizes it takes.
+        spec: Its input sizes.
 
     Returns:
         `(H, W)`.
 
     Raises:
-        PixelClipError: The windows are larger than the scaled photo or leave gaps, or the engine failed.
+        PixelClipError: The windows are larger than the scaled photo or leave gaps, or the backend failed.
     """
     if isinstance(protocol, Windows):
         logits, share = _slide(protocol, photo, text, backend, spec), (1.0, 1.0)
@@ -124,18 +123,18 @@ def classify_masks(
     backend: Backend,
     spec: InputSpec,
 ) -> UInt8Array:
-    """Class of every ground-truth mask: what the embeddings know when the borders are given (paper, table 2).
+    """Predicts the class of each ground-truth mask (paper, table 2), to score embeddings without borders.
 
-    The features inside each mask are averaged; a cell counts by the share of it that the mask covers, so that
-    no mask is too small. Its nearest class takes all the mask's pixels.
+    The features inside a mask are averaged, weighted by the share of each cell that the mask covers. The
+    whole mask gets the class with the most similar embedding.
 
     Args:
-        protocol: How the photo is seen.
+        protocol: The evaluation protocol.
         photo: `(H, W, 3)`, RGB.
-        truth: `(H, W)`; the pixels of one value are one mask.
+        truth: `(H, W)`; all pixels of a value are one mask.
         text: `(K, D)`, unit rows.
         backend: The image encoder.
-        spec: The sizes it takes.
+        spec: Its input sizes.
 
     Returns:
         `(H, W)` uint8.
@@ -147,7 +146,7 @@ def classify_masks(
         for axis in (0, 1)
     )
     predicted = truth.copy()
-    for value in np.setdiff1d(truth, IGNORED):
+    for value in np.setdiff1d(truth, IGNORE_INDEX):
         mask = truth == value
         weights = down @ mask.astype(np.float32) @ across.T
         embedding = np.tensordot(weights, features, axes=2)
@@ -158,7 +157,7 @@ def classify_masks(
 def _slide(
     protocol: Windows, photo: UInt8Array, text: Float32Array, backend: Backend, spec: InputSpec
 ) -> Float32Array:
-    """Mean cosines of all windows, at the scaled photo's size: `(K, H, W)`."""
+    """Returns the mean similarities of all windows at the scaled photo's size: `(K, H, W)`."""
     image = _resized(photo, _scaled_size(photo.shape, protocol.short_side))
     size, window = image.shape[:2], (spec.height, spec.width)
     if window[0] > size[0] or window[1] > size[1]:
@@ -178,7 +177,7 @@ def _slide(
     ]
     total = np.zeros((len(text), *size), np.float32)
     count = np.zeros(size, np.float32)
-    batch = spec.batch or _BATCH  # a backend of a fixed batch fills up the last one itself
+    batch = spec.batch or _BATCH  # a backend with a fixed batch pads the last one
     for first in range(0, len(corners), batch):
         places = [np.s_[r : r + window[0], c : c + window[1]] for r, c in corners[first : first + batch]]
         crops = np.stack([image[place] for place in places])
@@ -192,12 +191,12 @@ def _slide(
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:
-    """Where the windows along one side begin; the last ends at the edge."""
+    """Returns the first pixel of each window along one side; the last window ends at the edge."""
     return [*range(0, length - window, stride), length - window]
 
 
 def _scaled_size(shape: tuple[int, ...], short_side: int, longest: int | None = None) -> tuple[int, int]:
-    """`(H, W)` of a photo whose short side becomes `short_side`, as detectron2 rounds it."""
+    """Returns the scaled size `(H, W)`, rounded like detectron2."""
     scale = short_side / min(shape[:2])
     if longest is not None and max(shape[:2]) * scale > longest:
         scale = longest / max(shape[:2])
@@ -205,14 +204,14 @@ def _scaled_size(shape: tuple[int, ...], short_side: int, longest: int | None = 
 
 
 def _resized(photo: UInt8Array, size: tuple[int, int]) -> UInt8Array:
-    """Bilinear, antialiased where it shrinks."""
+    """Resizes bilinearly, with antialiasing when shrinking."""
     return np.asarray(Image.fromarray(photo).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def _squashed(photo: UInt8Array, size: tuple[int, int]) -> UInt8Array:
-    """Bilinear without antialiasing: what `torch.nn.functional.interpolate` does, which the protocol uses.
+def _stretched(photo: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    """Resizes bilinearly without antialiasing, like `torch.nn.functional.interpolate` in the official code.
 
-    The official code interpolates floats; here they are rounded to whole pixel values.
+    The official code keeps floats; here the result is rounded to 8 bits.
     """
     rows, columns = _bilinear(photo.shape[0], size[0]), _bilinear(photo.shape[1], size[1])
     channels = rows @ photo.transpose(2, 0, 1).astype(np.float32) @ columns.T
@@ -220,13 +219,13 @@ def _squashed(photo: UInt8Array, size: tuple[int, int]) -> UInt8Array:
 
 
 def _bilinear(points: int, pixels: int) -> Float32Array:
-    """`(pixels, points)` matrix that interpolates along one side, half-pixel centres, edges repeated."""
+    """Returns the `(pixels, points)` matrix of a linear interpolation: half-pixel centres, edges repeated."""
     position = np.clip((np.arange(pixels) + 0.5) * points / pixels - 0.5, 0, points - 1)
     return np.maximum(1 - np.abs(position[:, None] - np.arange(points)), 0).astype(np.float32)
 
 
 def _shares(cells: int, span: float, pixels: int) -> Float32Array:
-    """`(cells, pixels)` share of every pixel that lies in every cell; the photo covers `span` cells."""
+    """Returns the `(cells, pixels)` share of each pixel in each cell; the photo covers `span` cells."""
     edges = np.linspace(0, span, pixels + 1)
     low, high = np.arange(cells)[:, None], np.arange(1, cells + 1)[:, None]
     overlap = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)

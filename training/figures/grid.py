@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.visualize import palette
-from training.evaluation.metrics import IGNORED, Confusion
+from training.evaluation.metrics import IGNORE_INDEX, Confusion
 from training.figures.layout import add_legend, overlay, photo_grid, show
 
 __all__ = ["draw_grid"]
@@ -33,7 +33,7 @@ def draw_grid(
         photos: `(H, W, 3)` each, RGB.
         predictions: Model title → class of each pixel `(H, W)`, one map per photo.
         names: The classes.
-        truths: `(H, W)` each, a class or `IGNORED`; None for photos without labels.
+        truths: `(H, W)` each, a class or `IGNORE_INDEX`; None for photos without labels.
 
     Returns:
         The figure, and each model's mIoU over these photos (NaN where nothing is scored; empty without
@@ -71,7 +71,7 @@ def draw_grid(
 
 def _shares(labels: Labels, count: int) -> npt.NDArray[np.float64]:
     """Return each class's share of the pixels."""
-    return np.bincount(labels[labels != IGNORED].ravel(), minlength=count)[:count] / labels.size
+    return np.bincount(labels[labels != IGNORE_INDEX].ravel(), minlength=count)[:count] / labels.size
 
 
 def _percent(share: float) -> str:

@@ -184,7 +184,9 @@ def _score(folder: Path, weights: Path, world: Path, split: str) -> dict[str, An
 
 
 def _source(weights: Path, prompts: str = "ensemble") -> Source:
-    return Source(name=str(MODEL), checkpoint=weights, imgsz=(IMGSZ, IMGSZ), prompts=prompts, device="cpu")
+    return Source(
+        name=str(MODEL), checkpoint=weights, input_size=(IMGSZ, IMGSZ), prompts=prompts, device="cpu"
+    )
 
 
 def _draw_picture(out: Path, seed: int, file: Path) -> None:

@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 
 from pixelclip_sdk.words.classes import class_list
 from training.evaluation.datasets import DATASETS, DatasetError, load_dataset
-from training.evaluation.metrics import IGNORED
+from training.evaluation.metrics import IGNORE_INDEX
 
 
 def put(path, pixels, mode=None):
@@ -131,11 +131,11 @@ def test_ids_become_the_classes_they_mean(tmp_path, name):
     assert len(data) == 1
     assert data.classes == class_list(name)
     names = list(data.classes)
-    expected = [IGNORED if word is None else names.index(word) for word in meaning.values()]
+    expected = [IGNORE_INDEX if word is None else names.index(word) for word in meaning.values()]
     truth = data.truth(0)
     assert truth.dtype == np.uint8
     if name == "pascal-context-59":
-        expected.append(IGNORED)  # its last pixel lies in no region
+        expected.append(IGNORE_INDEX)  # its last pixel lies in no region
     assert truth[0].tolist() == expected
 
 
@@ -168,8 +168,8 @@ def test_every_id_has_its_class_and_every_class_its_id(tmp_path, name, ids, igno
     """In the order of the list, without gaps or repeats."""
     SETS[name][0](tmp_path, list(ids))
     truth = load_dataset(name, tmp_path).truth(0)[0, : len(ids)]
-    assert (truth == IGNORED).sum() == ignored
-    scored = truth[truth != IGNORED].tolist()
+    assert (truth == IGNORE_INDEX).sum() == ignored
+    scored = truth[truth != IGNORE_INDEX].tolist()
     assert sorted(scored) == list(range(len(class_list(name))))
     if name != "cityscapes-19":  # whose train ids have another order
         assert scored == sorted(scored)
@@ -186,7 +186,7 @@ def test_the_lists_have_the_order_of_their_ids():
 def test_indices_of_a_palette_are_the_ids(tmp_path):
     voc(tmp_path, [0, 1])
     put(tmp_path / "SegmentationClassAug/2007_000033.png", [[0, 1, 20, 255]], "P")
-    assert load_dataset("voc-20", tmp_path).truth(0)[0].tolist() == [IGNORED, 0, 19, IGNORED]
+    assert load_dataset("voc-20", tmp_path).truth(0)[0].tolist() == [IGNORE_INDEX, 0, 19, IGNORE_INDEX]
 
 
 def test_grey_of_few_bits_keeps_its_ids(folder):
@@ -226,7 +226,7 @@ def test_a_set_that_is_not_whole_is_said(tmp_path, caplog, name):
     SETS[name][0](tmp_path, [next(iter(SETS[name][1]))])
     data = load_dataset(name, tmp_path)
     assert (len(data), data.expected) == (1, PHOTOS[name])
-    assert f"has 1 photos here; expected {PHOTOS[name]}" in caplog.text
+    assert f"has 1 photos here; the complete split has {PHOTOS[name]}" in caplog.text
 
 
 def test_a_whole_set_and_other_splits_are_not(tmp_path, caplog):
@@ -250,15 +250,20 @@ def test_voc_without_the_augmented_labels(tmp_path, caplog):
     (tmp_path / "SegmentationClassAug").rmdir()
     data = load_dataset("voc-20", tmp_path)
     assert data.label_files == "SegmentationClass/{stem}.png"
-    assert data.truth(0)[0].tolist() == [19, IGNORED]
-    assert "no SegmentationClassAug/{stem}.png below" in caplog.text
+    assert data.truth(0)[0].tolist() == [19, IGNORE_INDEX]
+    assert "no SegmentationClassAug/{stem}.png in" in caplog.text
 
 
 def test_another_split(tmp_path):
     camvid(tmp_path, [0])
     (tmp_path / "val").rename(tmp_path / "train")
     assert load_dataset("camvid-11", tmp_path, split="train").split == "train"
-    with pytest.raises(DatasetError, match="nothing at"):
+    with pytest.raises(
+        DatasetError, match=r"no photos at .* This folder has the splits train: choose one with --split\."
+    ):
+        load_dataset("camvid-11", tmp_path)
+    photo(tmp_path / "others/images/a.jpg")  # photos without labels are not a split
+    with pytest.raises(DatasetError, match=r"has the splits train: choose"):
         load_dataset("camvid-11", tmp_path)
 
 
@@ -272,13 +277,75 @@ def folder(tmp_path):
 def test_a_folder_of_ones_own(folder):
     data = load_dataset("folder", folder, classes="cat, sofa")
     assert list(data.classes) == ["cat", "sofa"]
-    assert data.truth(0)[0].tolist() == [0, 1, IGNORED, 0]
+    assert data.truth(0)[0].tolist() == [0, 1, IGNORE_INDEX, 0]
     with pytest.raises(DatasetError, match="label ids 1; folder has 0, 255"):
         load_dataset("folder", folder, classes="cat").truth(0)
     with pytest.raises(DatasetError, match="needs the names"):
         load_dataset("folder", folder)
     with pytest.raises(DatasetError, match="256 classes"):
         load_dataset("folder", folder, classes=[f"thing {i}" for i in range(256)])
+
+
+def test_ignored_ids_of_a_folder_shift_the_classes(folder, caplog):
+    put(folder / "labels/a.png", [[0, 1, 255, 20]])
+    with pytest.raises(DatasetError, match=r"label ids 20; .* If they are those of voc-20, give --ignore 0$"):
+        load_dataset("folder", folder, classes="voc-20").truth(0)
+    assert "label id 0 counts as 'aeroplane', the first class" in caplog.text
+    caplog.clear()
+    data = load_dataset("folder", folder, classes="voc-20", ignore=[0])
+    assert data.truth(0)[0].tolist() == [IGNORE_INDEX, 0, IGNORE_INDEX, 19]
+    assert caplog.text == ""
+    data = load_dataset("folder", folder, classes="a, b, c", ignore=[20])  # above the classes: no shift
+    assert data.truth(0)[0].tolist() == [0, 1, IGNORE_INDEX, IGNORE_INDEX]
+
+
+@pytest.mark.parametrize("name", ["coco-stuff-171", "cityscapes-19", "ade20k-150"])
+def test_labels_as_distributed_in_a_folder(tmp_path, caplog, name):
+    """The error names the ids to ignore; with them the classes are those of the data set's own layout."""
+    make, meaning, _ = SETS[name]
+    ids = [label for label in meaning if label != 255]
+    photo(tmp_path / "images/a.jpg", len(ids))
+    put(tmp_path / "labels/a.png", [ids])
+    with pytest.raises(DatasetError, match=f"If they are those of {name}, give --ignore [0-9 ]+$") as caught:
+        load_dataset("folder", tmp_path, classes=name).truth(0)
+    assert ("0 is the background" in caplog.text) == (name == "ade20k-150")  # not for Cityscapes' train ids
+    ignore = [int(number) for number in str(caught.value).rpartition("--ignore ")[2].split()]
+    make(tmp_path / "own", ids)
+    own = load_dataset(name, tmp_path / "own")
+    found = load_dataset("folder", tmp_path, classes=name, ignore=ignore)
+    assert found.truth(0).tolist() == own.truth(0).tolist()
+
+
+def test_ignored_ids_of_a_data_set(tmp_path):
+    camvid(tmp_path, [0, 1, 11])
+    data = load_dataset("camvid-11", tmp_path, ignore=[0])
+    assert data.truth(0)[0].tolist() == [IGNORE_INDEX, 1, IGNORE_INDEX]
+
+
+def test_all_labels_are_checked_and_the_error_counts_the_files(folder):
+    for name in "bcd":
+        photo(folder / f"images/{name}.jpg")
+        put(folder / f"labels/{name}.png", [[0, 1, 7, 5 if name == "c" else 0]])
+    data = load_dataset("folder", folder, classes="cat, sofa")
+    message = (
+        r"b\.png and 2 other label files have the label ids 5, 7; folder has 0-1, 255\. .* --ignore 5 7$"
+    )
+    with pytest.raises(DatasetError, match=message):
+        list(data.check_labels())
+    assert len(list(load_dataset("folder", folder, classes="cat, sofa", ignore=[5, 7]).check_labels())) == 4
+
+
+def test_a_missing_list_names_the_other_splits(tmp_path):
+    voc(tmp_path, [0])
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("2007_000032\n")
+    with pytest.raises(DatasetError, match=r"cannot read .*test\.txt: .* has the splits train, val: choose"):
+        load_dataset("voc-20", tmp_path, split="test")
+
+
+def test_files_that_are_not_images_are_skipped(folder):
+    for name in ("Thumbs.db", "._a.jpg"):
+        (folder / "images" / name).write_bytes(b"x")
+    assert len(load_dataset("folder", folder, classes="cat, sofa")) == 1
 
 
 def test_ids_beyond_a_byte_are_wrong_ids(folder):
@@ -302,7 +369,7 @@ def test_missing_and_damaged_label_files_are_named(folder):
     with pytest.raises(DatasetError, match=r"a\.png has pixels uint8 \(2, 2, 3\)"):
         data.truth(0)
     label.write_bytes(label.read_bytes()[:40])
-    with pytest.raises(DatasetError, match=r"a\.png cannot be read"):
+    with pytest.raises(DatasetError, match=r"cannot read .*a\.png"):
         data.truth(0)
     label.unlink()
     with pytest.raises(DatasetError, match=r"1 files are missing, the first is .*a\.png"):
@@ -315,13 +382,13 @@ def test_damaged_codes_of_pascal_context_are_named(tmp_path):
     content = json.loads(file.read_text())
     content["annos_segmentation"][0]["segmentation"]["size"] = [9, 9]
     file.write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match=r"2008_000002\.jpg in .* cannot be decoded"):
+    with pytest.raises(DatasetError, match=r"cannot decode a region of 2008_000002\.jpg in"):
         load_dataset("pascal-context-59", tmp_path).truth(0)
     file.write_text("{}")
-    with pytest.raises(DatasetError, match=r"trainval_merged\.json cannot be read: KeyError"):
+    with pytest.raises(DatasetError, match=r"cannot read .*trainval_merged\.json: KeyError"):
         load_dataset("pascal-context-59", tmp_path)
 
 
 def test_an_unknown_set(tmp_path):
-    with pytest.raises(DatasetError, match="no set 'voc'; expected one of ade20k-150, camvid-11"):
+    with pytest.raises(DatasetError, match="unknown data set 'voc'; expected one of ade20k-150, camvid-11"):
         load_dataset("voc", tmp_path)

@@ -3,13 +3,13 @@ import math
 import numpy as np
 import pytest
 
-from training.evaluation.metrics import IGNORED, Confusion
+from training.evaluation.metrics import IGNORE_INDEX, Confusion
 
 
 def drawn(seed, shape=(40, 30), classes=5):
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, classes, shape).astype(np.uint8)
-    truth[rng.random(shape) < 0.1] = IGNORED
+    truth[rng.random(shape) < 0.1] = IGNORE_INDEX
     return truth, rng.integers(0, classes, shape).astype(np.uint8)
 
 
@@ -29,7 +29,7 @@ def test_a_class_that_is_only_predicted_lowers_the_others_and_does_not_count_its
 def test_scores_are_those_of_sets_of_pixels():
     truth, predicted = drawn(0)
     found = Confusion.of(truth, predicted, 5)
-    scored = truth != IGNORED
+    scored = truth != IGNORE_INDEX
     for c in range(5):
         both = np.sum(scored & (truth == c) & (predicted == c))
         either = np.sum(scored & ((truth == c) | (predicted == c)))
@@ -46,7 +46,7 @@ def test_one_matrix_over_the_whole_set_not_a_mean_over_photos():
 
 
 def test_what_is_predicted_on_ignored_pixels_does_not_matter():
-    truth = np.array([[0, IGNORED]], np.uint8)
+    truth = np.array([[0, IGNORE_INDEX]], np.uint8)
     assert Confusion.of(truth, np.array([[0, 99]]), 2).matrix.tolist() == [[1, 0], [0, 0]]
 
 
@@ -55,12 +55,12 @@ def test_what_is_predicted_on_ignored_pixels_does_not_matter():
     [([[0, 2]], [[0, 0]]), ([[0, 1]], [[0, 2]]), ([[0, 1]], [[0, -1]]), ([[0]], [[0, 0]])],
 )
 def test_values_that_are_no_class_are_refused(truth, predicted):
-    with pytest.raises(ValueError, match=r"classes go to 1|truth is"):
+    with pytest.raises(ValueError, match=r"expected classes up to 1|truth is"):
         Confusion.of(np.array(truth, np.uint8), np.array(predicted), 2)
 
 
 def test_no_scored_pixel_gives_no_score():
-    empty = Confusion.of(np.full((2, 2), IGNORED, np.uint8), np.zeros((2, 2), int), 2)
+    empty = Confusion.of(np.full((2, 2), IGNORE_INDEX, np.uint8), np.zeros((2, 2), int), 2)
     assert math.isnan(empty.miou)
     assert math.isnan(empty.accuracy)
     assert empty.to_json(["a", "b"])["miou"] is None

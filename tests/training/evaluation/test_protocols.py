@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from pixelclip_sdk import PixelClipError
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.bundle import InputSpec
-from training.evaluation.metrics import IGNORED
+from training.evaluation.metrics import IGNORE_INDEX
 from training.evaluation.protocols import Official, Whole, Windows, classify_masks, describe, segment
 from training.evaluation.protocols import _bilinear as bilinear
 from training.evaluation.protocols import _scaled_size as scaled_size
 from training.evaluation.protocols import _shares as shares
-from training.evaluation.protocols import _squashed as squashed
+from training.evaluation.protocols import _stretched as stretched
 from training.models.clip.build import build_clip
 from training.models.runtime import TorchBackend
 
@@ -53,7 +53,7 @@ def upsampled(logits, size):
 def test_squashing_is_pytorchs_interpolation(photo, size):
     pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float()
     expected = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
-    assert np.abs(squashed(photo, size) - expected.numpy()).max() < 0.501
+    assert np.abs(stretched(photo, size) - expected.numpy()).max() < 0.501
 
 
 def test_sizes_are_those_of_detectron2():
@@ -159,13 +159,13 @@ def test_a_strip_of_a_photo_is_segmented(colour_vocabulary):
 @pytest.mark.parametrize("protocol", [Whole(), Official()])
 def test_masks_get_the_class_of_what_is_in_them(patches, colour_vocabulary, protocol):
     text = colour_vocabulary("blue", "green", "red").embeddings
-    truth = np.full((64, 64), IGNORED, np.uint8)
+    truth = np.full((64, 64), IGNORE_INDEX, np.uint8)
     truth[4:28, 4:60], truth[36:60, 4:28], truth[40:42, 50:52] = 0, 1, 2
     found = classify_masks(protocol, patches, truth, text, FakeBackend(stride=8), SQUARE)
     assert np.unique(found[truth == 0]).tolist() == [2]  # red, whatever the label said
     assert np.unique(found[truth == 1]).tolist() == [1]
     assert np.unique(found[truth == 2]).tolist() == [0]  # four pixels, much less than a cell
-    assert (found[truth == IGNORED] == IGNORED).all()
+    assert (found[truth == IGNORE_INDEX] == IGNORE_INDEX).all()
 
 
 def test_a_mask_s_embedding_is_the_mean_over_its_pixels(pair, photo, words):
