@@ -1,7 +1,7 @@
-"""Weights between a model and its fine-tuned form: ``training/average.py --model NAME --tuned FILE …``.
+"""Averages weights before and after fine-tuning: ``average.py --model NAME --tuned FILE --out FILE``.
 
-Fine-tuning gains what its photos show and loses a little of what the model knew. A weighted mean of both
-keeps most of either (WiSE-FT: Wortsman et al., CVPR 2022, arXiv 2109.01903, equation 1).
+Fine-tuning improves on its photos and forgets a little elsewhere. A weighted mean keeps most of both
+(WiSE-FT: Wortsman et al., CVPR 2022, arXiv 2109.01903, equation 1).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from pixelclip_sdk import CheckpointError, PixelClipError
+from pixelclip_sdk import CheckpointError
+from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write
 from training.models.load import load_model
 from training.models.weights.checkpoints import read_checkpoint
@@ -23,15 +24,15 @@ __all__ = ["averaged", "main"]
 
 
 def averaged(start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """``(1 - share) · start + share · tuned``, tensor by tensor; whole numbers stay the start's.
+    """Returns ``(1 - share) · start + share · tuned`` for each tensor; integers are those of the start.
 
     Args:
-        start: Name → weights of the model as it was.
-        tuned: The same after training.
-        share: Of the tuned weights, 0–1.
+        start: Name → weights before fine-tuning.
+        tuned: Name → weights after fine-tuning.
+        share: Share of the tuned weights, 0-1.
 
     Raises:
-        CheckpointError: They are not of one model, or `share` is outside.
+        CheckpointError: The weights are of different models, or `share` is out of range.
     """
     if not 0 <= share <= 1:
         raise CheckpointError(f"share is {share}; expected 0 (the start) to 1 (the tuned weights)")
@@ -40,8 +41,8 @@ def averaged(start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: fl
     ]
     if differ:
         raise CheckpointError(
-            f"these weights are of another model than the start: {len(differ)} of {len(start)} tensors "
-            f"differ in name or shape, as {differ[0]}. Give --model what the training began from."
+            f"the tuned weights are of another model: {len(differ)} of {len(start)} tensors differ in name "
+            f"or shape, such as {differ[0]}. Give the --model that the training started from."
         )
     return {
         name: weight.lerp(tuned[name].to(weight.dtype), share) if weight.is_floating_point() else weight
@@ -50,31 +51,32 @@ def averaged(start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: fl
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+    """Runs the command and returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="average.py", description="Weights between a model and its fine-tuned form."
+        prog="average.py", description="Average a model's weights before and after fine-tuning."
     )
-    parser.add_argument("--model", required=True, help="what the training began from, as in its config")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="its weights, if not the name's own")
+    parser.add_argument(
+        "--model", required=True, help="model that the training started from, as in its config"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="weights that the training started from"
+    )
     parser.add_argument("--tuned", required=True, type=Path, metavar="FILE", help="weights of the training")
     parser.add_argument(
-        "--share", type=float, default=0.7, help="of the tuned weights (default: %(default)s)"
+        "--share", type=float, default=0.7, help="share of the tuned weights (default: %(default)s)"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="a .safetensors file")
-    parser.add_argument("--offline", action="store_true", help="take weights from the cache, never download")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="output, a .safetensors file")
+    parser.add_argument("--offline", action="store_true", help="use downloaded weights only")
     options = parser.parse_args(arguments)
-    try:
-        start = load_model(options.model, checkpoint=options.checkpoint, offline=options.offline)
-        weights = averaged(start.network.state_dict(), read_checkpoint(options.tuned), options.share)
-        content = save({name: weight.contiguous() for name, weight in weights.items()})
-        with atomic_write(options.out) as temporary:
-            temporary.write_bytes(content)
-    except (PixelClipError, OSError) as error:
-        print(f"average: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"average: interrupted; {options.out} is as it was", file=sys.stderr)
-        return 130
+    return run_command("average", lambda: _average(options), interrupted=f"{options.out} is unchanged")
+
+
+def _average(options: argparse.Namespace) -> int:
+    start = load_model(options.model, checkpoint=options.checkpoint, offline=options.offline)
+    weights = averaged(start.network.state_dict(), read_checkpoint(options.tuned), options.share)
+    content = save({name: weight.contiguous() for name, weight in weights.items()})
+    with atomic_write(options.out) as temporary:
+        temporary.write_bytes(content)
     print(f"{options.share:g} of {options.tuned.name}, the rest of {options.model} → {options.out}")
     return 0
 

@@ -1,4 +1,1 @@
-"""Helpers of the training commands: processes, devices, optional packages, arguments.
-
-Nothing here knows the method.
-"""
+"""Helpers of the training commands: devices, processes, distributed training, arguments."""

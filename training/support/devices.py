@@ -1,4 +1,4 @@
-"""Which device torch computes on."""
+"""Selects the torch device."""
 
 import torch
 
@@ -8,21 +8,23 @@ __all__ = ["torch_device"]
 
 
 def torch_device(name: str) -> torch.device:
-    """A device by its name.
+    """Returns the device with this name.
 
     Args:
-        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: a GPU if there is one.
+        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"`` for a GPU if there is one.
 
     Raises:
-        BackendUnavailableError: There is no such device.
+        BackendUnavailableError: The device does not exist.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda" if count else "cpu")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
-        raise BackendUnavailableError(f"device is {name!r}; expected auto, cpu, cuda or one GPU, as cuda:1")
+        raise BackendUnavailableError(
+            f"device is {name!r}; expected auto, cpu, cuda, or one GPU such as cuda:1"
+        )
     if kind == "cuda" and int(number or 0) >= count:
         found = f"{count} GPUs" if count else "no GPU"
-        raise BackendUnavailableError(f"device is {name}, and torch finds {found} here; take cpu")
+        raise BackendUnavailableError(f"device is {name}, but torch finds {found} here; use cpu")
     return torch.device(name)

@@ -1,4 +1,4 @@
-"""What several processes must agree on; with one process these do nothing."""
+"""Communication between the processes of a distributed training. With one process, nothing is exchanged."""
 
 import os
 
@@ -12,13 +12,13 @@ __all__ = ["agree", "gathered", "join", "largest", "leave", "rank", "total", "wo
 
 
 def join(device: str) -> torch.device:
-    """Joins the processes that torchrun started, if it did, and picks this one's device.
+    """Joins the process group if torchrun started this process, and returns this process's device.
 
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
 
     Raises:
-        BackendUnavailableError: A GPU was asked for and there is none.
+        BackendUnavailableError: There is no GPU, but `device` is ``"cuda"``.
     """
     chosen = torch_device(device)
     if chosen.type == "cuda":
@@ -30,45 +30,45 @@ def join(device: str) -> torch.device:
 
 
 def leave() -> None:
-    """Leaves the group of processes."""
+    """Leaves the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Returns the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """Number of processes."""
+    """Returns the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes, of the same shape."""
+    """Returns the sum over all processes, elementwise."""
     return _reduced(values, dist.ReduceOp.SUM)
 
 
 def largest(values: Tensor) -> Tensor:
-    """The maximum over all processes, of the same shape."""
+    """Returns the maximum over all processes, elementwise."""
     return _reduced(values, dist.ReduceOp.MAX)
 
 
 def agree(value: int, device: torch.device) -> bool:
-    """Whether all processes have the same whole number, of less than 64 bits."""
+    """Returns True if all processes have the same integer (less than 64 bits)."""
     both = torch.tensor([value, -value], device=device)
     return bool((largest(both) == both).all())
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """The rows of all processes, one process's after the other's.
+    """Concatenates the rows of all processes, in the order of the processes.
 
     Args:
         rows: `[M, D]`; M may differ between processes.
 
     Returns:
-        `[sum of all M, D]`, the same everywhere.
+        `[sum of all M, D]`, the same in all processes.
     """
     if not dist.is_initialized():
         return rows

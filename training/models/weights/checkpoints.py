@@ -33,11 +33,8 @@ _CLIP_PARTS = {
 }
 _POSITIONS = "visual.positional_embedding"
 _SHOWN = 8  # groups of keys in a message
-# Architecture of the image tower, see `_architecture` → model names.
-_MODELS = {
-    ("ViT/16", 768, 12, 512): "pixelclip-vit-b16, pixelclip-vit-b16-dino or clip-vit-b16",
-    ("ConvNeXt", 128, 36, 640): "pixelclip-convnext-b, pixelclip-convnext-b-dino or openclip-convnext-b",
-}
+# Family of the image tower → names of models.
+_MODELS = {"ViT/16": "pixelclip-vit-b16 or clip-vit-b16", "ConvNeXt": "pixelclip-convnext-b"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -220,43 +217,30 @@ def _invalid(value: Tensor, shape: torch.Size) -> str | None:
 
 def _mismatch(report: LoadReport, own: Mapping[str, Tensor], picked: Mapping[str, Tensor]) -> str:
     """Returns an error message: the most likely reason, then the report."""
-    expected, found = _architecture(own), _architecture(picked)
+    expected, found = _family(own), _family(picked)
     if found == expected:
-        return (
-            f"{report.source} does not fit the model, though its image tower has the right architecture: it "
-            "is incomplete, damaged, or has another text encoder. Download it again or use another "
-            f"file.\n{report}"
+        reason = (
+            "does not fit the model: it is incomplete or damaged, or its towers have another size. Download "
+            "it again, or give the --model it was trained from."
         )
-    model = f"--model {_MODELS[found]}" if found in _MODELS else "the --model it was trained from"
-    return (
-        f"{report.source} looks like {_described(found)}; you asked for {_described(expected)}. "
-        f"Use {model}.\n{report}"
-    )
+    else:
+        examples = f", for example {_MODELS[found]}" if found in _MODELS else ""
+        reason = (
+            f"looks like a CLIP with a {found}; you asked for one with a {expected}. "
+            f"Give the --model it was trained from{examples}."
+        )
+    return f"{report.source} {reason}\n{report}"
 
 
-def _architecture(state: Mapping[str, Tensor]) -> tuple[str, int, int, int]:
-    """Returns (family, width of the first layer, blocks, embedding width); 0 if unknown."""
-
-    def side(key: str, axis: int) -> int:
-        return state[key].shape[axis] if key in state and state[key].ndim > axis else 0
-
-    def count(suffix: str) -> int:
-        return sum(key.startswith("visual.") and key.endswith(suffix) for key in state)
-
-    embedding = side("visual.proj", 1) or side("visual.head.proj.weight", 0) or side("text_projection", 1)
+def _family(state: Mapping[str, Tensor]) -> str:
+    """Returns the family of the image tower."""
     if "visual.trunk.stem.0.weight" in state:
-        return "ConvNeXt", side("visual.trunk.stem.0.weight", 0), count(".conv_dw.weight"), embedding
-    if "visual.class_embedding" in state:
-        patch, width = side("visual.conv1.weight", 3), side("visual.conv1.weight", 0)
-        return f"ViT/{patch}", width, count(".mlp.c_fc.weight"), embedding
+        return "ConvNeXt"
     if "visual.layer1.0.conv1.weight" in state:
-        return "ResNet", side("visual.conv1.weight", 0), count(".conv3.weight"), embedding
-    return "unknown", 0, 0, embedding
-
-
-def _described(architecture: tuple[str, int, int, int]) -> str:
-    family, width, blocks, embedding = architecture
-    return f"a CLIP with a {family} of {blocks} blocks ({width} wide at first, embeddings {embedding} wide)"
+        return "ResNet"
+    if "visual.class_embedding" in state and "visual.conv1.weight" in state:
+        return f"ViT/{state['visual.conv1.weight'].shape[-1]}"
+    return "tower of an unknown kind"
 
 
 def _size(shape: torch.Size) -> str:

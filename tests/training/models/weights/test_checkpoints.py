@@ -124,7 +124,7 @@ BIAS = "visual.ln_post.bias"
         (with_value(BIAS, lambda b: b.half() + 1e5), r"visual\.ln_post\.bias has values that are not finite"),
         (
             lambda s: {k: v for k, v in s.items() if k.startswith("visual")},
-            r"incomplete, damaged.*12 × transformer\.resblocks \(transformer\.resblocks\.0\.ln_1\.weight\)",
+            r"incomplete or damaged.*12 × transformer\.resblocks \(transformer\.resblocks\.0\.ln_1\.weight\)",
         ),
     ],
 )
@@ -140,22 +140,14 @@ def test_what_does_not_fit_is_refused_whole(change, message, layout):
 @pytest.mark.parametrize(
     ("source", "model", "message"),
     [
-        (
-            tiny_convnext,
-            tiny,
-            r"looks like a CLIP with a ConvNeXt of \d+ blocks .*; you asked for .* ViT/16 of 2",
-        ),
-        (
-            tiny,
-            tiny_convnext,
-            r"looks like a CLIP with a ViT/16 of 2 blocks \(64 wide at first, embeddings 32",
-        ),
-        (lambda: tiny(layers=3), tiny, r"ViT/16 of 3 blocks .*; you asked for .* ViT/16 of 2 blocks"),
-        (lambda: tiny(width=128), tiny, r"128 wide at first.*64 wide at first"),
+        (tiny_convnext, tiny, r"looks like a CLIP with a ConvNeXt; you asked for one with a ViT/16\. "),
+        (tiny, tiny_convnext, r"looks like a CLIP with a ViT/16; you asked for one with a ConvNeXt\. "),
+        (lambda: tiny(layers=3), tiny, r"another size.*12 unexpected: .* visual\.transformer"),
+        (lambda: tiny(width=128), tiny, r"another size.* is 128, the model's is 64"),
     ],
 )
 def test_another_architecture_is_named(source, model, message):
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=f"(?s){message}"):
         load_into(model(), source().state_dict(), source="weights.pth")
 
 
@@ -216,11 +208,9 @@ def test_the_full_models_have_the_keys_we_rely_on(vit, convnext):
 
 
 def test_the_full_models_are_told_apart(vit, convnext):
-    with pytest.raises(
-        CheckpointError, match=r"a ConvNeXt of 36 .*Use --model pixelclip-convnext-b, .*openclip-"
-    ):
+    with pytest.raises(CheckpointError, match=r"a ConvNeXt; .* for example pixelclip-convnext-b\."):
         load_into(vit, official(shapes(convnext)), source="pixelclip_convnext_base.pth")
     with pytest.raises(
-        CheckpointError, match=r"ViT/16 of 12 .*Use --model pixelclip-vit-b16, .*clip-vit-b16\."
+        CheckpointError, match=r"a ViT/16; .* for example pixelclip-vit-b16 or clip-vit-b16\."
     ):
         load_into(convnext, shapes(vit), source="pixelclip_vit_base.pth")
