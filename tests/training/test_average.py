@@ -25,7 +25,7 @@ def test_the_mean_lies_between():
         ({"w": torch.zeros(2)}, 1.5, "0 \\(the start\\)"),
     ],
 )
-def test_what_does_not_fit_is_refused(tuned, share, said):
+def test_other_models_and_shares_are_refused(tuned, share, said):
     with pytest.raises(CheckpointError, match=said):
         averaged({"w": torch.zeros(2)}, tuned, share)
 

@@ -1,4 +1,4 @@
-"""The command, with the bundled model, its PyTorch source and weights of one's own."""
+"""The command, with the bundled model, its PyTorch source and a checkpoint."""
 
 import json
 import shutil
@@ -178,7 +178,7 @@ def test_long_lists_are_embedded_in_batches(pair):
     assert Vocabulary.encode(words, encoder).templates == ("{}",)
 
 
-def test_weights_of_ones_own(pair, data, command, tmp_path, capsys):
+def test_a_checkpoint_of_the_user(pair, data, command, tmp_path, capsys):
     state = pair.image.state_dict()
     state["class_points"] = state["class_points"].flip(0)  # each class at another's place
     save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "mine.safetensors")
@@ -265,19 +265,19 @@ def test_labels_of_another_size_are_an_error(tmp_path, capsys):
         (["--split", "val"], "a folder has no splits"),
     ],
 )
-def test_what_does_not_go_together(command, capsys, arguments, message):
+def test_conflicting_options(command, capsys, arguments, message):
     with pytest.raises(SystemExit, match="2"):
         run(arguments, command)
     assert message in capsys.readouterr().err
 
 
-def test_a_device_that_is_not_there(command, capsys):
+def test_missing_devices(command, capsys):
     for device, said in (("gpu", "expected auto, cpu, cuda"), ("cuda:99", "torch finds")):
         assert main(["--model", "pixelclip-lite", *command, "--device", device]) == 1
         assert said in capsys.readouterr().err
 
 
-def test_weights_that_are_none_of_lite(command, pair, tmp_path, capsys):
+def test_wrong_weights_of_lite(command, pair, tmp_path, capsys):
     state = {key: value.contiguous() for key, value in pair.image.state_dict().items()}
     wrong = {
         "not a number": state | {"ridge.weight": torch.full_like(state["ridge.weight"], torch.nan)},
@@ -293,7 +293,7 @@ def test_weights_that_are_none_of_lite(command, pair, tmp_path, capsys):
         assert len(message) < 2000
 
 
-def test_what_cannot_be_found(command, capsys):
+def test_missing_models_and_data(command, capsys):
     assert main(["--bundle", "nothing", *command]) == 1
     assert "no model 'nothing'" in capsys.readouterr().err
     assert main(["--bundle", "nothing", *command, "--workers", "2"]) == 1  # found out in another process
@@ -335,7 +335,7 @@ def test_an_engine_of_one_size_gets_that_size(monkeypatch, lite, data):
     assert found.matrix.sum() == 2 * 200 * 280
 
 
-def test_embeddings_are_no_words(command, lite, tmp_path, capsys):
+def test_embeddings_instead_of_words(command, lite, tmp_path, capsys):
     file = lite.vocabulary.save(tmp_path / "words.npz")
     assert run(["--classes", str(file)], command) == 1
     assert "words.npz is a vocabulary of embeddings; expected words" in capsys.readouterr().err

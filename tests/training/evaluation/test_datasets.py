@@ -140,7 +140,7 @@ def test_ids_become_the_classes_they_mean(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_an_id_that_the_set_does_not_have_is_an_error_with_file_and_id(tmp_path, name):
+def test_an_unknown_id_is_an_error_with_file_and_id(tmp_path, name):
     make, meaning, wrong = SETS[name]
     make(tmp_path, [next(iter(meaning)), wrong])
     with pytest.raises(DatasetError, match=rf"(png|jpg).* has the label ids {wrong}; {name} has 0-"):
@@ -148,7 +148,7 @@ def test_an_id_that_the_set_does_not_have_is_an_error_with_file_and_id(tmp_path,
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_an_empty_folder_says_what_is_not_there(tmp_path, name):
+def test_an_empty_folder_names_the_missing_path(tmp_path, name):
     with pytest.raises(DatasetError, match=f"{name}: .*{tmp_path}"):
         load_dataset(name, tmp_path)
 
@@ -222,14 +222,14 @@ PHOTOS = {
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_set_that_is_not_whole_is_said(tmp_path, caplog, name):
+def test_an_incomplete_data_set_is_logged(tmp_path, caplog, name):
     SETS[name][0](tmp_path, [next(iter(SETS[name][1]))])
     data = load_dataset(name, tmp_path)
     assert (len(data), data.expected) == (1, PHOTOS[name])
     assert f"has 1 photos here; the complete split has {PHOTOS[name]}" in caplog.text
 
 
-def test_a_whole_set_and_other_splits_are_not(tmp_path, caplog):
+def test_complete_sets_and_other_splits_are_not_logged(tmp_path, caplog):
     for index in range(101):
         photo(tmp_path / f"val/images/{index}.jpg")
         put(tmp_path / f"val/labels/{index}.png", [[0] * 4])
@@ -274,7 +274,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_folder_of_ones_own(folder):
+def test_a_folder(folder):
     data = load_dataset("folder", folder, classes="cat, sofa")
     assert list(data.classes) == ["cat", "sofa"]
     assert data.truth(0)[0].tolist() == [0, 1, IGNORE_INDEX, 0]

@@ -45,7 +45,7 @@ def test_one_matrix_over_the_whole_set_not_a_mean_over_photos():
     np.testing.assert_array_equal(total.matrix, joined.matrix)
 
 
-def test_what_is_predicted_on_ignored_pixels_does_not_matter():
+def test_predictions_on_ignored_pixels_do_not_count():
     truth = np.array([[0, IGNORE_INDEX]], np.uint8)
     assert Confusion.of(truth, np.array([[0, 99]]), 2).matrix.tolist() == [[1, 0], [0, 0]]
 
@@ -54,7 +54,7 @@ def test_what_is_predicted_on_ignored_pixels_does_not_matter():
     ("truth", "predicted"),
     [([[0, 2]], [[0, 0]]), ([[0, 1]], [[0, 2]]), ([[0, 1]], [[0, -1]]), ([[0]], [[0, 0]])],
 )
-def test_values_that_are_no_class_are_refused(truth, predicted):
+def test_invalid_class_values_are_refused(truth, predicted):
     with pytest.raises(ValueError, match=r"expected classes up to 1|truth is"):
         Confusion.of(np.array(truth, np.uint8), np.array(predicted), 2)
 
@@ -66,7 +66,7 @@ def test_no_scored_pixel_gives_no_score():
     assert empty.to_json(["a", "b"])["miou"] is None
 
 
-def test_the_report_says_what_a_class_is_taken_for():
+def test_the_table_names_the_most_frequent_confusion():
     found = Confusion(np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]]))
     assert found.to_json(["cat", "dog", "cow"])["iou"] == {
         "cat": pytest.approx(6 / 9),

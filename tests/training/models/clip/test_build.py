@@ -49,7 +49,7 @@ def image():
 
 
 @torch.no_grad()
-def test_the_vit_is_the_method_s(vit, image):
+def test_the_vit_equals_the_reference(vit, image):
     found = DenseImageEncoder(DenseViT(vit.visual)).eval()
     features = found.tower((image.permute(0, 3, 1, 2) / 255 - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1))
     for one, picture in zip(features, image, strict=True):
@@ -76,7 +76,7 @@ def test_pixels_are_normalised_as_the_weights_were_trained(vit, tmp_path, monkey
 
 
 @torch.no_grad()
-def test_the_convnext_is_the_method_s(convnext, image):
+def test_the_convnext_equals_the_reference(convnext, image):
     tower = DenseConvNeXt(convnext.visual)
     features = tower((image.permute(0, 3, 1, 2) / 255 - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1))
     for one, picture in zip(features, image, strict=True):
@@ -86,7 +86,7 @@ def test_the_convnext_is_the_method_s(convnext, image):
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["vit", "convnext"])
-def test_the_logits_are_the_protocol_s(request, family):
+def test_the_logits_equal_the_reference(request, family):
     model = request.getfixturevalue(family)
     state = model.state_dict()
     image = torch.randint(0, 256, (1, 128, 128, 3), dtype=torch.uint8)
@@ -104,7 +104,7 @@ def test_the_logits_are_the_protocol_s(request, family):
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["vit", "convnext"])
-def test_texts_are_clip_s_however_they_are_padded(request, family):
+def test_text_embeddings_do_not_depend_on_padding(request, family):
     model = request.getfixturevalue(family)
     encoder = ClipTextEncoder(model).eval()
     ids = open_clip.get_tokenizer("ViT-B-16")(
@@ -141,7 +141,7 @@ def test_the_grid_of_a_square_is_the_protocol_s():
     assert grid_size(28, 21) == (85, 64)
 
 
-def test_texts_are_cut_to_what_the_tower_reads():
+def test_texts_are_truncated_to_the_tower():
     short = open_clip.CLIP(32, VIT, {**TEXT, "width": 128, "context_length": 16})
     pair = build_clip("short", short)
     ids = pair.tokenizer.encode("many many words " * 20).ids
@@ -153,7 +153,7 @@ def test_texts_are_cut_to_what_the_tower_reads():
         build_clip("small", small)
 
 
-def test_towers_of_another_make_are_refused(vit):
+def test_unsupported_towers_are_refused(vit):
     with pytest.raises(ValueError, match="ConvNeXt"):
         DenseConvNeXt(vit.visual)
     pooled = open_clip.CLIP(32, {**VIT, "attentional_pool": True}, TEXT)

@@ -42,7 +42,7 @@ def same_weights(model: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 @pytest.mark.parametrize("make", [tiny, tiny_convnext])
 @pytest.mark.parametrize("layout", ["open_clip", "distributed", "openai", "official"])
-def test_every_layout_gives_the_source_again(tmp_path, layout, make):
+def test_every_layout_loads_the_same_weights(tmp_path, layout, make):
     source, model = make(1), make(2)
     state = {
         "open_clip": lambda clip: clip,
@@ -87,7 +87,7 @@ def test_a_scale_of_one_element_is_a_scalar():
     assert model.logit_scale.item() == 4.5
 
 
-def test_positions_of_another_grid_are_taken_as_they_are():
+def test_positions_of_another_grid_keep_their_size():
     source, model = tiny(1, image_size=96), tiny(2, image_size=64)
     model.visual.positional_embedding.requires_grad_(False)
     report = load_into(model, source.state_dict(), source="x")
@@ -129,7 +129,7 @@ BIAS = "visual.ln_post.bias"
     ],
 )
 @pytest.mark.parametrize("layout", [lambda clip: clip, official])
-def test_what_does_not_fit_is_refused_whole(change, message, layout):
+def test_a_checkpoint_that_does_not_fit_changes_nothing(change, message, layout):
     model, before = tiny(2), tiny(2)
     with pytest.raises(CheckpointError, match=f"(?s){message}") as caught:
         load_into(model, layout(change(tiny(1).state_dict())), source="weights.pth")
@@ -191,7 +191,7 @@ def convnext() -> open_clip.CLIP:
     return full("convnext_base_w_320")
 
 
-def test_the_full_models_have_the_keys_we_rely_on(vit, convnext):
+def test_keys_of_the_full_models(vit, convnext):
     keys = shapes(vit)
     assert len(keys) == 302
     assert keys["visual.positional_embedding"].shape == (14 * 14 + 1, 768)

@@ -17,7 +17,7 @@ from training.models.weights.reader import read_checkpoint
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-def test_the_kind_is_told_by_the_content(tmp_path, kind):
+def test_the_content_decides_the_format(tmp_path, kind):
     state = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.float16)}
     path = tmp_path / "weights.bin"  # a name that says nothing
     if kind == "safetensors":
@@ -94,7 +94,7 @@ def test_code_in_a_pickle_does_not_run(tmp_path, kind, place, way):
         assert proof.exists()
 
 
-def test_the_message_names_what_a_pickle_asks_for(tmp_path):
+def test_the_message_names_the_refused_code(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"model": {"a": torch.ones(2)}, "config": Path("x")}, path)
     with pytest.raises(CheckpointError, match=r"contains code \(pathlib\.\S+\), which was not run"):
@@ -122,7 +122,7 @@ def test_torchscript_is_refused(tmp_path):
         (b"\x10\0\0\0\0\0\0\0{not a header", "is damaged"),
     ],
 )
-def test_what_is_no_checkpoint_is_named(tmp_path, content, message):
+def test_other_files_are_refused_with_their_kind(tmp_path, content, message):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
@@ -183,7 +183,7 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["zip", "safetensors"])
-def test_damage_never_gets_past_as_another_error(tmp_path, kind):
+def test_damaged_files_raise_checkpoint_errors(tmp_path, kind):
     path, state = tmp_path / "weights", {"a": torch.ones(4), "b": torch.ones(2, 2)}
     torch.save(state, path) if kind == "zip" else save_file(state, path)
     whole = path.read_bytes()
