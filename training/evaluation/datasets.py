@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import load_image
-from pixelclip_sdk.support.images import image_suffixes
+from pixelclip_sdk.support.images import image_suffixes, open_image_file, orientation
 from pixelclip_sdk.words.classes import Classes, class_list, parse_classes
 from training.evaluation.labels import DatasetError, LabelFile, LabelRegions, read_pascal_context
 from training.evaluation.layouts import CONTEXT_COUNT, CONTEXT_IDS, LAYOUTS, Layout, label_ids
@@ -83,29 +84,34 @@ class Dataset:
             DatasetError: See `truth`; or the sizes differ.
         """
         photo, truth = load_image(self.photos[index]), self.truth(index)
-        if truth.shape != photo.shape[:2]:
-            raise DatasetError(
-                f"{self.photos[index]} is {photo.shape[:2]}, its labels are {truth.shape}; "
-                "expected equal sizes"
-            )
+        self._check_size(index, (photo.shape[0], photo.shape[1]), truth)
         return photo, truth
 
     def check_labels(self) -> Iterator[None]:
-        """Reads all labels, one per step, and raises for unknown ids at the end.
+        """Reads all labels and the sizes of all photos, one per step.
 
         Raises:
-            DatasetError: Labels cannot be read or have unknown ids.
+            ImageError: A photo cannot be opened.
+            DatasetError: Labels cannot be read, have unknown ids, or another size than their photo.
         """
         wrong: set[int] = set()
         files: list[Path | str] = []
-        for labels in self.labels:
-            if unknown := self._unknown(labels.read()):
+        for index, labels in enumerate(self.labels):
+            ids = labels.read()
+            self._check_size(index, _photo_size(self.photos[index]), ids)
+            if unknown := self._unknown(ids):
                 wrong |= unknown
                 files.append(labels.name)
             yield
         if files:
             more = f" and {len(files) - 1} other label files have" if len(files) > 1 else " has"
             raise DatasetError(f"{files[0]}{more} {self._explain(wrong)}")
+
+    def _check_size(self, index: int, size: tuple[int, int], labels: npt.NDArray[np.integer]) -> None:
+        if labels.shape != size:
+            raise DatasetError(
+                f"{self.photos[index]} is {size}, its labels are {labels.shape}; expected equal sizes"
+            )
 
     def _unknown(self, ids: npt.NDArray[np.integer]) -> set[int]:
         known = np.zeros(max(self.ids) + 2, bool)  # the last entry stands for all larger ids
@@ -126,6 +132,16 @@ class Dataset:
         if list(wrong) == [len(self.classes)] and self.ids.get(0) == 0:
             message += "If 0 is the background, give --ignore 0: the first class then has id 1. "
         return f"{message}Give one class per id, or ignore ids: --ignore {_spaced(wrong)}"
+
+
+def _photo_size(file: Path) -> tuple[int, int]:
+    """Reads the size `(H, W)` of an upright photo from its header."""
+    try:
+        with open_image_file(file) as image:
+            turned = orientation(image) >= 5  # by 90°
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:  # Damaged files make Pillow raise errors of almost any type.
+        raise ImageError(f"{file} cannot be opened as an image: {error}. Is the file complete?") from error
 
 
 def load_dataset(

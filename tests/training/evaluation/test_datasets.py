@@ -335,6 +335,18 @@ def test_all_labels_are_checked_and_the_error_counts_the_files(folder):
     assert len(list(load_dataset("folder", folder, classes="cat, sofa", ignore=[5, 7]).check_labels())) == 4
 
 
+def test_sizes_are_checked_with_the_orientation_of_the_photo(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90°
+    Image.new("RGB", (4, 1)).save(folder / "images/a.jpg", exif=exif)
+    data = load_dataset("folder", folder, classes="cat, sofa")
+    with pytest.raises(DatasetError, match=r"a\.jpg is \(4, 1\), its labels are \(1, 4\)"):
+        list(data.check_labels())
+    put(folder / "labels/a.png", [[0], [1], [255], [0]])
+    assert len(list(data.check_labels())) == 1
+    assert data.pair(0)[0].shape == (4, 1, 3)
+
+
 def test_a_missing_list_names_the_other_splits(tmp_path):
     voc(tmp_path, [0])
     (tmp_path / "ImageSets/Segmentation/train.txt").write_text("2007_000032\n")
