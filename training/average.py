@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from safetensors.torch import save
 from torch import Tensor
 
 from pixelclip_sdk import CheckpointError
+from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write
 from training.models.load import load_model
@@ -59,13 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--model", required=True, help="model that the training started from, as in its config"
     )
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="weights that the training started from"
+        "--checkpoint", type=path, metavar="FILE", help="weights that the training started from"
     )
-    parser.add_argument("--tuned", required=True, type=Path, metavar="FILE", help="weights of the training")
+    parser.add_argument("--tuned", required=True, type=path, metavar="FILE", help="weights of the training")
     parser.add_argument(
         "--share", type=float, default=0.7, help="share of the tuned weights (default: %(default)s)"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="output, a .safetensors file")
+    parser.add_argument("--out", required=True, type=path, metavar="FILE", help="output, a .safetensors file")
     parser.add_argument("--offline", action="store_true", help="use downloaded weights only")
     options = parser.parse_args(arguments)
     return run_command("average", lambda: _average(options), interrupted=f"{options.out} is unchanged")

@@ -14,7 +14,6 @@ import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -24,7 +23,7 @@ from pixelclip_sdk.backends.engine import engine_files
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.models import find_bundle
-from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.arguments import path, positive
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.packages import imported
@@ -247,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", metavar="NAME", help="PyTorch model, as for export/to_onnx.py")
     model.add_argument("--bundle", metavar="BUNDLE", help="exported bundle: name or folder")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights to use with --model")
+    parser.add_argument("--checkpoint", type=path, metavar="FILE", help="weights to use with --model")
     parser.add_argument(
         *("--input-size", "--imgsz"),
         type=positive,
@@ -258,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--offline", action="store_true", help="use downloaded weights only")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; for a bundle cpu, gpu, gpu:1")
     parser.add_argument("--dataset", required=True, choices=DATASETS, help="see docs/evaluation.md")
-    parser.add_argument("--root", required=True, type=Path, metavar="DIR", help="folder of the data set")
+    parser.add_argument("--root", required=True, type=path, metavar="DIR", help="folder of the data set")
     parser.add_argument("--split", help="split of the data set (default: its validation split)")
     parser.add_argument(
         "--classes", metavar='FILE|"a, b"', help="class names, in label order; required for `folder`"
@@ -291,7 +290,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--masks", action="store_true", help="classify the ground-truth masks")
     parser.add_argument("--workers", type=positive, default=1, help="number of processes (default: 1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report to this file")
+    parser.add_argument("--json", type=path, metavar="FILE", help="also write the report to this file")
     return parser
 
 

@@ -30,13 +30,14 @@ def test_other_models_and_shares_are_refused(tuned, share, said):
         averaged({"w": torch.zeros(2)}, tuned, share)
 
 
-def test_the_command_writes_weights_that_the_model_takes(tmp_path, capsys):
+def test_the_command_writes_weights_that_the_model_takes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     image = build_lite().image
     tuned = {name: weight.clone() for name, weight in image.state_dict().items()}
     tuned["ridge.bias"] += 1
     save_file(tuned, tmp_path / "tuned.safetensors")
     options = ["--model", "pixelclip-lite-start", "--tuned", str(tmp_path / "tuned.safetensors")]
-    assert main([*options, "--share", "0.5", "--out", str(tmp_path / "mean.safetensors")]) == 0
+    assert main([*options, "--share", "0.5", "--out", "~/mean.safetensors"]) == 0
     mean = load_file(tmp_path / "mean.safetensors")
     torch.testing.assert_close(mean["ridge.bias"], image.state_dict()["ridge.bias"] + 0.5)
     image.load_state_dict(mean)
