@@ -1,4 +1,4 @@
-"""Words to embeddings: class lists, the text encoder, vocabularies, and the resolver that joins them.
+"""Words to embeddings: class lists and files, the text encoder, vocabularies and their resolver.
 
-Nothing here touches pixels.
+Nothing here reads pixels.
 """

@@ -1,17 +1,16 @@
-"""Class names as people give them: words, lists, files, and the lists that come with the SDK."""
+"""Class names as people give them: words, lists, files, and the lists that ship with the SDK."""
 
 import contextlib
 import difflib
-import functools
-import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pixelclip_sdk.errors import VocabularyError
 from pixelclip_sdk.support.files import is_file, is_folder
 from pixelclip_sdk.support.hints import did_you_mean
+from pixelclip_sdk.words.formats import names_by_id, parse_line, parse_lines, shown
 
 __all__ = [
     "CLASS_FILES",
@@ -32,19 +31,26 @@ Classes = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 """Names: ``"cat, sofa"``, ``["cat", "sofa"]``, with synonyms ``{"cat": ["cat", "kitten"]}``, or ``"voc-20"``,
 the name of a list of `class_lists`."""
 
-CLASS_FILES = (".txt", ".json", ".npz")
+CLASS_FILES = (".txt", ".json", ".npz", ".names", ".yaml", ".yml", ".csv", ".tsv")
 """Suffixes of files with classes; see `pixelclip_sdk.words.vocabulary.read_classes`."""
 
+_MAX_FILE_SIZE = 4 << 20
 _LISTS = Path(__file__).parents[1] / "assets" / "classes"
 
 
 def class_lists() -> list[str]:
-    """Names of the lists that come with the SDK: benchmarks' classes in label order, and everyday words."""
+    """Return the names of the class lists that ship with the SDK: benchmarks and everyday nouns.
+
+    Example:
+        >>> from pixelclip_sdk import class_lists
+        >>> "voc-20" in class_lists()
+        True
+    """
     return sorted(path.stem for path in _LISTS.glob("*.txt"))
 
 
 def class_list(name: str) -> dict[str, tuple[str, ...]]:
-    """One of the lists that come with the SDK.
+    """Return a class list that ships with the SDK.
 
     Args:
         name: A name of `class_lists`, e.g. ``"voc-20"``.
@@ -53,41 +59,45 @@ def class_list(name: str) -> dict[str, tuple[str, ...]]:
         Name → synonyms, in label order.
 
     Raises:
-        VocabularyError: There is no such list.
+        VocabularyError: No list has that name.
+
+    Example:
+        >>> from pixelclip_sdk import class_list
+        >>> list(class_list("voc-20"))[:3]
+        ['aeroplane', 'bicycle', 'bird']
     """
     if name not in class_lists():
         hint = did_you_mean(name.casefold(), class_lists())
-        raise VocabularyError(f"no list of classes {name!r}.{hint} There are: {', '.join(class_lists())}")
+        raise VocabularyError(f"no list of classes {shown(name)}.{hint} Lists: {', '.join(class_lists())}")
     return parse_classes(read_class_file(_LISTS / f"{name}.txt"))
 
 
 def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
-    """Check names and bring them into one form.
+    """Check class names and return them in one form.
 
     Args:
-        classes: The words; see `Classes`. Surrounding blanks are dropped.
+        classes: The words; see `Classes`, and `pixelclip_sdk.words.formats` for text. Surrounding spaces are
+            removed, and letters are normalised to Unicode NFC.
 
     Returns:
         Name → synonyms, in label order. A class without synonyms of its own has its name as the only one.
 
     Raises:
-        VocabularyError: There are no names, more than 4 096, one is empty, repeated (capitals do not
-            count), longer than 200 characters, or no text; or this is nearly the name of a list.
+        VocabularyError: There are no names or more than 4 096; a name is empty, repeated (ignoring case),
+            longer than 200 characters or not text; or the text is nearly the name of a list or of a file.
     """
     if isinstance(classes, str):
         if classes.strip() in class_lists():
             return class_list(classes.strip())
         check_list_name(classes, class_lists())
-        if "," not in classes and Path(classes).suffix.lower() in CLASS_FILES:
-            raise VocabularyError(
-                f"{classes[:MAX_NAME_LENGTH]!r} names a file; pass its content: "
-                "classes=pixelclip_sdk.read_classes(PATH)"
-            )
-        classes = _split(classes)
+        _check_no_file(classes)
+        classes = parse_line(classes)
+    if isinstance(classes, Mapping):
+        classes = names_by_id(classes) or classes
     pairs: Iterable[tuple[str, str | Sequence[str]]]
     if isinstance(classes, Mapping):
         pairs = classes.items()
-    elif isinstance(classes, Sequence):
+    elif isinstance(classes, Sequence) and not isinstance(classes, bytes | bytearray):
         pairs = [(name, (name,)) for name in classes]
     else:
         raise VocabularyError(f"classes is {type(classes).__name__}; expected names, e.g. ['cat', 'sofa']")
@@ -95,9 +105,10 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
     seen: dict[str, str] = {}
     for raw, texts in pairs:
         name = _checked(raw, "name")
-        if other := seen.get(name.casefold()):
+        key = unicodedata.normalize("NFC", name.casefold())
+        if other := seen.get(key):
             raise VocabularyError(f"the name {name!r} is repeated (as {other!r}); expected each class once")
-        seen[name.casefold()] = name
+        seen[key] = name
         if not isinstance(texts, str | list | tuple):
             raise VocabularyError(
                 f"the synonyms of {name!r} are a {type(texts).__name__}; expected a text or a list of texts"
@@ -119,59 +130,73 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
 
 
 def read_class_file(path: Path) -> Classes:
-    """Read a ``.txt`` file (a class a line, synonyms after commas, ``#`` comments) or a ``.json`` file.
+    """Read classes from a text, JSON or simple YAML file; see `pixelclip_sdk.words.formats`.
 
     Raises:
-        VocabularyError: The file cannot be read, or repeats a name.
+        VocabularyError: The file cannot be read, is not UTF-8, is larger than 4 MiB, or repeats a name.
     """
     try:
+        if (size := path.stat().st_size) > _MAX_FILE_SIZE:
+            raise VocabularyError(f"it has {size} bytes; expected at most {_MAX_FILE_SIZE}")
         content = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".json":
-            loaded: Classes = json.loads(content, object_pairs_hook=functools.partial(_once, path))
-            return loaded
-    except VocabularyError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
+        if path.suffix.lower() == ".json" and content.strip()[:1] not in ("[", "{"):
+            raise VocabularyError("it is not a JSON list or object")
+        return parse_lines(content)
+    except UnicodeError as error:
+        raise VocabularyError(
+            f"classes cannot be read from {path}: it is not UTF-8 text. ({error})"
+        ) from error
+    except (OSError, ValueError) as error:  # VocabularyError is a ValueError.
         raise VocabularyError(f"classes cannot be read from {path}: {error}.{_hint(path)}") from error
-    lines = [_split(line.partition("#")[0]) for line in content.splitlines()]
-    return _once(path, [(texts[0], texts) for texts in lines if texts])
 
 
 def check_list_name(text: str, known: Iterable[str]) -> None:
-    """Refuse a single word that is nearly the name of a list: as a class it would be a silent mistake.
+    """Refuse a single word that is nearly the name of a list, because it would silently become a class.
 
-    Refused is a word that lacks a name's number or differs by capitals (``"cityscapes"``), and one with a
-    hyphen or digit that is close to a name (``"voc-21"``). Other words are not, and words in a list never.
+    Refused are a name without its number or in other case (``"cityscapes"``), and a word with a hyphen or
+    digit that is close to a name (``"voc-21"``). Words in a list are never refused.
 
     Args:
         text: Classes in one text.
-        known: The lists' names.
+        known: The names of the lists.
 
     Raises:
-        VocabularyError: It is nearly a name.
+        VocabularyError: The text is nearly a name.
     """
     word = text.strip()
     names = {name: re.sub(r"-\d+$", "", name) for name in known}
     if word in names:
         return
     near = [name for name, stem in names.items() if word.casefold() in (name, stem)]
-    if not near and re.fullmatch(r"[\w-]*[-\d_][\w-]*", word, re.ASCII):
+    if not near and len(word) < 40 and re.fullmatch(r"[\w-]*[-\d_][\w-]*", word, re.ASCII):
         near = difflib.get_close_matches(
             word.casefold(), names, n=1, cutoff=0.72 if re.search(r"\d", word) else 0.8
         )
     if near:
         raise VocabularyError(
-            f"no list of classes {word!r}. Did you mean {near[0]!r}? There are: {', '.join(sorted(names))}. "
+            f"no list of classes {word!r}. Did you mean {near[0]!r}? Lists: {', '.join(sorted(names))}. "
             f"If it is the one class you want, write it in a list: [{word!r}]"
         )
 
 
+def _check_no_file(text: str) -> None:
+    """Refuse text that is the name of a file, because it would silently become a class."""
+    word = text.strip()
+    alone = len(word.splitlines()) == 1 and not any(mark in word for mark in ",;[{")
+    suffix = Path(word).suffix.lower() if alone else ""
+    if suffix in CLASS_FILES or (suffix and is_file(word)):
+        raise VocabularyError(
+            f"{shown(word)} names a file; pass its content: classes=pixelclip_sdk.read_classes(PATH). "
+            f"If it is the one class you want, write it in a list: [{shown(word)}]"
+        )
+
+
 def _hint(path: Path) -> str:
-    """The nearest name of a list or of a file beside a missing file."""
+    """Return a suggestion for a missing file: a list of that name, or a similar file beside it."""
     if is_file(path) or is_folder(path):
         return ""
     if path.stem in class_lists():
-        return f" For the list that comes with the SDK write {path.stem!r}."
+        return f" For the list that ships with the SDK write {path.stem!r}."
     folder, files = path.parent, []
     with contextlib.suppress(OSError):
         files = [p.name for p in folder.iterdir() if p.suffix.lower() in CLASS_FILES]
@@ -179,28 +204,11 @@ def _hint(path: Path) -> str:
     return f" Did you mean {str(folder / near[0])!r}?" if near else ""
 
 
-def _once(path: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """A mapping of what a file holds.
-
-    Raises:
-        VocabularyError: It repeats a name.
-    """
-    classes: dict[str, Any] = {}
-    for name, texts in pairs:
-        if name in classes:
-            raise VocabularyError(f"{path}: the name {name!r} is repeated; expected each class once")
-        classes[name] = texts
-    return classes
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")] if text.strip() else []
-
-
 def _checked(text: object, what: str) -> str:
     if not isinstance(text, str):
-        raise VocabularyError(f"a {what} is {text!r} ({type(text).__name__}); expected text")
-    stripped = " ".join(text.split())
+        raise VocabularyError(f"a {what} is {shown(text)} ({type(text).__name__}); expected text")
+    # "ü" can be one character or two; without normalisation these would be two classes.
+    stripped = " ".join(unicodedata.normalize("NFC", text).split())
     if not stripped:
         raise VocabularyError(f"a {what} is empty; expected a word")
     if len(stripped) > MAX_NAME_LENGTH:

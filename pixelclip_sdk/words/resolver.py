@@ -1,4 +1,4 @@
-"""Words as people give them → a vocabulary that fits the model."""
+"""VocabularyResolver: words as people give them to a vocabulary that fits the model."""
 
 import functools
 import logging
@@ -10,18 +10,18 @@ from pixelclip_sdk.support.hints import did_you_mean
 from pixelclip_sdk.words.classes import check_list_name, class_lists
 from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
 
-__all__ = ["Words"]
+__all__ = ["VocabularyResolver"]
 
 _log = logging.getLogger(__name__)
 
 
-class Words:
-    """What a model knows of texts: its text encoder, loaded with the first words, and its vocabularies.
+class VocabularyResolver:
+    """Makes vocabularies for one model. Thread-safe; the text encoder is loaded with the first words.
 
     Args:
-        bundle: The model's files, if it has any.
-        encoder: What embeds new words, in place of the bundle's.
-        width: D, the width of the model's embeddings.
+        bundle: The model's files, or None.
+        encoder: A text encoder to use instead of the bundle's.
+        width: Width D of the model's embeddings.
         threads: CPU threads of the bundle's text encoder; None for all.
     """
 
@@ -34,13 +34,13 @@ class Words:
         self._closed = False
 
     def resolve(self, classes: Classes | Vocabulary) -> Vocabulary:
-        """The vocabulary of some words, or of a list's name; one that is given is checked.
+        """Return the vocabulary of words or of a list's name; check a vocabulary that is given.
 
         Raises:
-            VocabularyError: The words cannot be used, there is no list of that name, or the vocabulary
-                belongs to another model.
+            VocabularyError: The words cannot be used, no list has that name, or the vocabulary belongs to
+                another model.
             BundleError: The model has no text encoder, and these are words.
-            BackendError: It is closed, or the text encoder fails.
+            BackendError: The resolver is closed, or the text encoder failed.
         """
         self._check_open()
         if isinstance(classes, Vocabulary):
@@ -48,20 +48,26 @@ class Words:
             return classes
         if isinstance(classes, str) and (precomputed := self._precomputed(classes.strip())):
             return precomputed
-        return Vocabulary.encode(classes, self._loaded())
+        encoder = self._loaded_encoder()
+        vocabulary = Vocabulary.encode(classes, encoder)
+        self._check_fits(vocabulary)
+        # Encoders of users need not have this method.
+        for word in getattr(encoder, "unfamiliar_words", lambda _: [])(vocabulary.names):
+            _log.warning("the text encoder may not know %r; check the spelling, and use English words", word)
+        return vocabulary
 
     def close(self) -> None:
         """Release the text encoder; later calls raise."""
         with self._lock:
             self._closed, self._encoder = True, None
 
-    def _loaded(self) -> Encoder:
+    def _loaded_encoder(self) -> Encoder:
         with self._lock:
-            self._check_open()  # Again: loading takes a while.
+            self._check_open()  # Another thread may have closed it meanwhile.
             if self._encoder is None:
                 if self._bundle is None:
                     raise VocabularyError("this segmenter has no text encoder; pass a Vocabulary")
-                # Loaded with the first words, so that precomputed vocabularies start without it.
+                # Imported and loaded here, so that precomputed vocabularies start without it.
                 from pixelclip_sdk.words.text_encoder import TextEncoder
 
                 self._encoder = TextEncoder(self._bundle, threads=self._threads)
@@ -72,7 +78,7 @@ class Words:
             raise BackendError("the segmenter is closed; load another with Segmenter.from_pretrained")
 
     def _precomputed(self, name: str) -> Vocabulary | None:
-        """The bundle's vocabulary of that name; None when words have to be embedded."""
+        """Return the bundle's vocabulary of that name, or None if words must be embedded."""
         bundle = self._bundle
         if bundle is None:
             return None
@@ -83,19 +89,23 @@ class Words:
             raise VocabularyError(
                 f"{bundle.name} has no text encoder and no vocabulary {name[:60]!r}."
                 f"{did_you_mean(name, bundle.vocabularies)} "
-                f"It has: {', '.join(bundle.vocabularies)}"
+                f"Its vocabularies: {', '.join(bundle.vocabularies)}"
             )
         vocabulary = Vocabulary.load(bundle.file(bundle.vocabularies[name]))
-        made_with, now = (vocabulary.text_hash, vocabulary.templates), (bundle.text_hash, bundle.templates)
-        if bundle.has_text_encoder and made_with != now and name in class_lists():
-            _log.info("%s: the precomputed %s is of another text encoder; embedding it", bundle.name, name)
+        stored, current = (vocabulary.text_hash, vocabulary.templates), (bundle.text_hash, bundle.templates)
+        if bundle.has_text_encoder and stored != current and name in class_lists():
+            _log.info(
+                "%s: the precomputed %s was made with another text encoder; embedding it again",
+                bundle.name,
+                name,
+            )
             return None
         self._check_fits(vocabulary)
         return vocabulary
 
     @functools.cached_property
     def _text_hash(self) -> str:
-        """Of the text encoder that the bundle's words were made with; empty if there is nothing to tell."""
+        """Hash of the text encoder behind the bundle's vocabularies; empty when unknown."""
         bundle = self._bundle
         if bundle is None or bundle.has_text_encoder:
             return bundle.text_hash if bundle else ""
@@ -112,6 +122,6 @@ class Words:
         expected = self._text_hash
         if vocabulary.text_hash and expected and vocabulary.text_hash != expected:
             raise VocabularyError(
-                "the vocabulary was made with another text encoder than this model's; its embeddings mean "
-                "something else here. Build it with this model: pixelclip vocab build --model …"
+                "the vocabulary was made with another text encoder than this model's, so its embeddings do "
+                "not fit. Build it with this model: pixelclip vocab build --model …"
             )

@@ -1,5 +1,9 @@
-"""Words → unit embeddings, without torch: a `tokenizers` tokenizer and an ONNX text encoder."""
+"""TextEncoder: words to unit embeddings without torch, by a `tokenizers` tokenizer and an ONNX graph."""
 
+import functools
+import logging
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,17 +11,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.backends.onnx import create_session
 from pixelclip_sdk.bundle import TEXT_ENCODER, TOKENIZER, Bundle
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError, BundleError, VocabularyError
+from pixelclip_sdk.words.classes import class_list, class_lists
 
 __all__ = ["TextEncoder"]
 
+_log = logging.getLogger(__name__)
+
 _BATCH = 64
+# Shorter work needs no message.
+_SLOW_S = 2.0
 
 
 class TextEncoder:
-    """A bundle's text encoder. Safe to call from several threads at once.
+    """The text encoder of a bundle. Safe to call from several threads at once.
 
     Args:
         bundle: A bundle with `text_encoder.onnx` and `tokenizer.json`.
@@ -31,16 +41,20 @@ class TextEncoder:
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         if not bundle.has_text_encoder:
             raise BundleError(
-                f"bundle {bundle.name!r} has no text encoder: it knows only precomputed vocabularies "
-                f"({', '.join(sorted(bundle.vocabularies)) or 'none inside'}). Use one of them, "
+                f"bundle {bundle.name!r} has no text encoder, only precomputed vocabularies "
+                f"({', '.join(sorted(bundle.vocabularies)) or 'none'}). Use one of them, "
                 "or a Vocabulary loaded from a .npz file, or export the bundle with its text encoder."
             )
         self.templates = bundle.templates
         self.text_hash = bundle.text_hash
-        self.tokenizer = _load_tokenizer(bundle.file(TOKENIZER))
+        self._width = bundle.embedding_dim
+        self._process = os.getpid()
+        path = bundle.file(TOKENIZER)
+        self.tokenizer = _load_tokenizer(path)
         self._unknown = self.tokenizer.token_to_id("[UNK]")
+        self._tokenize(["a"])  # A damaged tokenizer may fail only here.
         self._session = create_session(bundle.file(TEXT_ENCODER), threads=threads)
-        # CLIP's graph takes the ids alone: it ends a text by a token of its own.
+        # CLIP's graph takes only the ids: it finds the end of a text by the end token.
         self._inputs = [value.name for value in self._session.get_inputs()]
         if self._inputs not in (["input_ids"], ["input_ids", "attention_mask"]):
             raise BundleError(
@@ -49,24 +63,49 @@ class TextEncoder:
             )
 
     def check_words(self, words: Sequence[str]) -> None:
-        """Refuse words of which the tokenizer knows no part: their embedding would mean nothing.
+        """Refuse words without any known token: their embeddings would be meaningless.
 
         Raises:
             VocabularyError: Names the first such word.
         """
-        for word, encoding in zip(
-            words, self.tokenizer.encode_batch(words, add_special_tokens=False), strict=True
-        ):
+        for word, encoding in zip(words, self._tokenize(words, add_special_tokens=False), strict=True):
             ids = [i for i, real in zip(encoding.ids, encoding.attention_mask, strict=True) if real]
-            # A byte-level tokenizer has no unknown token, but it may find nothing (a control character).
+            # A byte-level tokenizer has no unknown token, but may find no token (a control character).
             if all(i == self._unknown for i in ids):
                 raise VocabularyError(
                     f"the text encoder knows no part of the name {word!r}; expected English words. "
                     "Write it in English, e.g. 'cat' for a cat emoji."
                 )
 
+    def unfamiliar_words(self, words: Sequence[str]) -> list[str]:
+        """Return the words that are probably misspelt or not English. A cheap guess, for hints.
+
+        A word is unfamiliar if no class list of the SDK contains it, and the tokenizer splits it into four or
+        more pieces or leaves a single letter. Of the 2 298 words of ``everyday-nouns``, 166 split that way
+        (7 %), hence the exception for the lists.
+        """
+        parts = [
+            (word, part)
+            for word in words
+            for part in word.replace("_", " ").replace("-", " ").split()
+            if part.isalpha()
+        ]
+        if not parts:
+            return []
+        unfamiliar = {}
+        encodings = self._tokenize([part for _, part in parts], add_special_tokens=False)
+        for (word, part), encoding in zip(parts, encodings, strict=True):
+            lengths = [
+                stop - start
+                for (start, stop), real in zip(encoding.offsets, encoding.attention_mask, strict=True)
+                if real
+            ]
+            if len(lengths) >= 4 or (len(lengths) > 1 and 1 in lengths):
+                unfamiliar[word] = part.casefold()
+        return [word for word, part in unfamiliar.items() if part not in _listed_words()]
+
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Embed texts as they are, without templates.
+        """Embed texts without templates.
 
         Args:
             texts: At least one text.
@@ -75,19 +114,22 @@ class TextEncoder:
             `(len(texts), D)` float32, unit rows.
 
         Raises:
-            VocabularyError: A text has more tokens than the encoder takes.
+            VocabularyError: A text has more tokens than the encoder accepts.
+            BundleError: The tokenizer or the graph is damaged, or the graph's output has another width.
             BackendError: The engine failed.
         """
-        encodings = self.tokenizer.encode_batch(texts)
+        check_process(self._process)
+        encodings = self._tokenize(texts)
         for text, encoding in zip(texts, encodings, strict=True):
             if encoding.overflowing:
                 raise VocabularyError(
                     f"the text {text[:40]!r}… has more tokens than the text encoder takes. Shorten it."
                 )
-        # Texts of like length share a batch, so that little of it is padding.
+        # Texts of similar length share a batch, so that little of it is padding.
         lengths = [sum(encoding.attention_mask) for encoding in encodings]
         order = sorted(range(len(texts)), key=lengths.__getitem__)
         rows: list[npt.NDArray[np.float32]] = []
+        begin = time.perf_counter()
         for start in range(0, len(order), _BATCH):
             batch = order[start : start + _BATCH]
             longest = max(lengths[i] for i in batch)
@@ -97,10 +139,24 @@ class TextEncoder:
                     np.array([encodings[i].attention_mask[:longest] for i in batch], np.int64),
                 )
             )
+            if start == 0:
+                total = sum(lengths) / (longest * len(batch)) * (time.perf_counter() - begin)
+                if total > _SLOW_S and len(texts) > _BATCH:
+                    _log.warning(
+                        "embedding %d texts takes about %.0f s; `pixelclip vocab build` saves the result",
+                        len(texts),
+                        total,
+                    )
         embeddings = np.concatenate(rows)
         result = np.empty_like(embeddings)
         result[order] = embeddings
         return result
+
+    def _tokenize(self, texts: Sequence[str], **options: Any) -> list[Any]:
+        try:
+            return list(self.tokenizer.encode_batch(list(texts), **options))
+        except BaseException as error:  # A panic of the Rust library is not an Exception.
+            raise _tokenizer_error(error, f"{TOKENIZER} fails") from error
 
     def _run(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         try:
@@ -110,7 +166,19 @@ class TextEncoder:
             )[0]
         except Exception as error:  # ONNX Runtime's errors have no common base class.
             raise BackendError(f"the text encoder failed on {len(ids)} texts: {error}") from error
+        if result.dtype != np.float32 or result.shape != (len(ids), self._width):
+            raise BundleError(
+                f"{TEXT_ENCODER} returned {result.dtype} {result.shape} for {len(ids)} texts; "
+                f"expected float32 ({len(ids)}, {self._width}). Export the bundle again."
+            )
         return result
+
+
+@functools.cache
+def _listed_words() -> frozenset[str]:
+    """Every word of every class list of the SDK, in lower case."""
+    texts = [text for name in class_lists() for texts in class_list(name).values() for text in texts]
+    return frozenset(" ".join(texts).casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _load_tokenizer(path: Path) -> Any:
@@ -122,9 +190,16 @@ def _load_tokenizer(path: Path) -> Any:
         ) from error
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # The Rust side raises bare Exception.
-        raise BundleError(
-            f"{path} is not a tokenizer that tokenizers {tokenizers.__version__} reads: {error}"
+    except BaseException as error:  # A panic of the Rust library is not an Exception.
+        raise _tokenizer_error(
+            error, f"{path} is not a tokenizer that tokenizers {tokenizers.__version__} reads"
         ) from error
     tokenizer.enable_padding(direction="right", pad_id=0)
     return tokenizer
+
+
+def _tokenizer_error(error: BaseException, what: str) -> BaseException:
+    """Return a BundleError for an error or panic of `tokenizers`; other exits are passed on."""
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | MemoryError):
+        return error
+    return BundleError(f"{what}: {error}. Export the bundle again.")

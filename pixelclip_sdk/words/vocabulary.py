@@ -1,21 +1,25 @@
 """Vocabulary: class names with their embeddings."""
 
 import dataclasses
+import functools
 import json
 import os
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.errors import VocabularyError
-from pixelclip_sdk.support.files import atomic_write
+from pixelclip_sdk.support.files import atomic_write, is_file
 from pixelclip_sdk.words.classes import (
     CLASS_FILES,
+    MAX_CLASSES,
     Classes,
     check_list_name,
     class_list,
@@ -23,74 +27,98 @@ from pixelclip_sdk.words.classes import (
     parse_classes,
     read_class_file,
 )
+from pixelclip_sdk.words.formats import shown
 
 __all__ = ["Classes", "Encoder", "Vocabulary", "parse_classes", "read_classes"]
 
 _SCHEMA_VERSION = 1
+_MAX_WIDTH = 4096
+_MAX_META_BYTES = 16 << 20
 
 
 class Encoder(Protocol):
-    """What turns texts into embeddings: `pixelclip_sdk.words.text_encoder.TextEncoder`, or one of yours."""
+    """A text encoder: `pixelclip_sdk.words.text_encoder.TextEncoder`, or your own.
+
+    Attributes:
+        templates: Prompts that a word is put into, each with one ``{}``.
+        text_hash: SHA-256 that identifies the encoder; empty when unknown.
+    """
 
     templates: tuple[str, ...]
     text_hash: str
 
     def check_words(self, words: Sequence[str]) -> None:
-        """Raise VocabularyError for a word that cannot be embedded."""
+        """Raise VocabularyError if a word cannot be embedded."""
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Texts → `(N, D)` float32 unit rows."""
+        """Embed N texts: `(N, D)` float32, unit rows."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Vocabulary:
-    """Class names and their embeddings. Immutable: changing words means making another.
+    """Class names and their embeddings. Immutable: to change words, make another vocabulary.
 
     Attributes:
         names: K class names, in label order.
         embeddings: `(K, D)` float32, unit rows, read-only.
-        synonyms: Name → the texts its embedding is the mean of.
-        templates: Prompts the texts were put into.
+        synonyms: Name → the texts whose mean is its embedding; read-only.
+        templates: Prompts that the texts were put into.
         text_hash: SHA-256 of the text encoder that made the embeddings; empty when unknown.
+
+    Raises:
+        VocabularyError: A name cannot be used, or the embeddings are not K unit rows of float32.
+
+    Example:
+        >>> from pixelclip_sdk import Segmenter
+        >>> with Segmenter.from_pretrained("pixelclip-lite", classes=["cat", "sofa"]) as segmenter:
+        ...     vocabulary = segmenter.vocabulary
+        >>> vocabulary.names, vocabulary.embeddings.shape
+        (('cat', 'sofa'), (2, 384))
     """
 
-    names: list[str]
+    names: tuple[str, ...]
     embeddings: npt.NDArray[np.float32]
     synonyms: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     templates: tuple[str, ...] = ()
     text_hash: str = ""
 
     def __post_init__(self) -> None:
-        names = list(parse_classes(self.names))
+        names = tuple(parse_classes(self.names))
         embeddings = np.array(self.embeddings)
         if embeddings.dtype != np.float32 or embeddings.ndim != 2 or len(embeddings) != len(names):
             raise VocabularyError(
                 f"embeddings are {embeddings.dtype} {embeddings.shape}; expected float32 ({len(names)}, D)"
             )
         norms = np.linalg.norm(embeddings, axis=1)
-        if not np.allclose(norms, 1, atol=1e-3):  # NaN fails this too.
+        if not np.allclose(norms, 1, atol=1e-3):  # Also False for NaN.
             row = int(np.argmax(~(np.abs(norms - 1) <= 1e-3)))
             raise VocabularyError(f"the embedding of {names[row]!r} has norm {norms[row]:.4g}; expected 1")
         embeddings.setflags(write=False)
+        synonyms = {name: tuple(self.synonyms.get(name, (name,))) for name in names}
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "embeddings", embeddings)
-        object.__setattr__(self, "synonyms", {n: tuple(self.synonyms.get(n, (n,))) for n in names})
+        object.__setattr__(self, "synonyms", MappingProxyType(synonyms))
+        object.__setattr__(self, "templates", tuple(self.templates))
+
+    def __reduce__(self) -> tuple[Callable[[], "Vocabulary"], tuple[()]]:
+        fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return functools.partial(type(self), **fields | {"synonyms": dict(self.synonyms)}), ()
 
     @classmethod
     def encode(cls, classes: Classes, encoder: Encoder) -> "Vocabulary":
         """Embed words.
 
-        A class's embedding is, for each of the encoder's templates, the mean over its synonyms, normalised;
-        then the mean of these over the templates, normalised (PixelCLIP's prompt ensemble, in the order of
-        the official code). Underscores in a word are read as spaces.
+        The embedding of a class is, for each of the encoder's templates, the mean over its synonyms,
+        normalised; then the mean of these over the templates, normalised (PixelCLIP's prompt ensemble, in the
+        order of the official code). Underscores in a word are read as spaces.
 
         Args:
             classes: The words; see `Classes`.
             encoder: The text encoder.
 
         Raises:
-            VocabularyError: There are no names, too many, one is empty, repeated, too long or unknown to
-                the encoder.
+            VocabularyError: The words cannot be used (see `parse_classes`), the encoder does not know one, or
+                the encoder returned something else than one row per text.
         """
         synonyms = parse_classes(classes)
         words = [word.replace("_", " ") for texts in synonyms.values() for word in texts]
@@ -98,6 +126,11 @@ class Vocabulary:
         templates = encoder.templates or ("{}",)
         prompts = [template.replace("{}", word) for word in words for template in templates]
         rows = encoder.encode(prompts)
+        if rows.ndim != 2 or rows.dtype != np.float32 or len(rows) != len(prompts):
+            raise VocabularyError(
+                f"the text encoder returned {rows.dtype} {rows.shape} for {len(prompts)} texts; "
+                f"expected float32 ({len(prompts)}, D)"
+            )
         counts = [len(texts) for texts in synonyms.values()]
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         means = np.add.reduceat(rows.reshape(len(words), -1, rows.shape[1]), starts, axis=0)
@@ -106,7 +139,7 @@ class Vocabulary:
             means = means.sum(axis=1, keepdims=True)
             means /= np.linalg.norm(means, axis=2, keepdims=True)
         return cls(
-            names=list(synonyms),
+            names=tuple(synonyms),
             embeddings=means[:, 0],
             synonyms=synonyms,
             templates=encoder.templates,
@@ -114,7 +147,7 @@ class Vocabulary:
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a ``.npz`` that `load` reads, without pickles.
+        """Write a ``.npz`` file that `load` reads, without pickles.
 
         Raises:
             VocabularyError: The path does not end in ``.npz``.
@@ -132,7 +165,7 @@ class Vocabulary:
             "templates": list(self.templates),
             "text_hash": self.text_hash,
         }
-        # JSON in a byte array: numpy's own string arrays lose trailing NULs and waste four bytes a letter.
+        # JSON in a byte array: numpy's own string arrays lose trailing NULs and use four bytes per letter.
         blob = np.frombuffer(json.dumps(meta, ensure_ascii=False).encode(), np.uint8)
         with atomic_write(target) as temporary:
             np.savez(temporary, embeddings=self.embeddings, meta=blob)
@@ -140,16 +173,15 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             VocabularyError: The file is missing, damaged, newer than this library, or not a vocabulary.
         """
         try:
-            # Opened here because numpy leaves the file open when it is no archive.
-            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                meta = json.loads(file["meta"].tobytes().decode())
-                embeddings = file["embeddings"]
+            with zipfile.ZipFile(path) as archive:
+                meta = json.loads(_array(archive, "meta", "|u1", 1, _MAX_META_BYTES).tobytes())
+                embeddings = _array(archive, "embeddings", "<f4", 2, MAX_CLASSES * _MAX_WIDTH * 4)
             version = meta["schema_version"]
             if version > _SCHEMA_VERSION:
                 raise VocabularyError(
@@ -157,7 +189,7 @@ class Vocabulary:
                     "Upgrade pixelclip-sdk."
                 )
             return cls(
-                names=meta["names"],
+                names=tuple(meta["names"]),
                 embeddings=embeddings,
                 synonyms={name: tuple(texts) for name, texts in meta["synonyms"].items()},
                 templates=tuple(meta["templates"]),
@@ -170,13 +202,17 @@ class Vocabulary:
                 f"{path} does not exist; expected a vocabulary made by `pixelclip vocab build`"
             ) from error
         except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
+            ArithmeticError,
             AttributeError,
             EOFError,
-            RuntimeError,
+            LookupError,
+            MemoryError,
+            OSError,
+            RuntimeError,  # Also RecursionError and NotImplementedError.
+            SyntaxError,
+            TypeError,
+            ValueError,
+            tokenize.TokenError,
             zipfile.BadZipFile,
             zlib.error,
         ) as error:
@@ -192,24 +228,59 @@ class Vocabulary:
         return f"Vocabulary({len(self.names)} names: {shown})"
 
 
-def read_classes(text_or_path: str) -> Classes | Vocabulary:
-    """Read classes as a person gives them on a command line.
-
-    Args:
-        text_or_path: ``"cat, sofa"``; the name of a list that comes with the SDK, ``"voc-20"``; or a file:
-            ``.txt`` with a class a line (``cat, kitten``: the first text is the name, all are synonyms;
-            ``#`` starts a comment), ``.json`` with a list or an object name → synonyms, or a ``.npz``
-            vocabulary.
+def _array(archive: zipfile.ZipFile, name: str, dtype: str, rank: int, limit: int) -> npt.NDArray[Any]:
+    """Read an array of a ``.npz`` file; its header and size are checked before memory is allocated.
 
     Raises:
-        VocabularyError: The file cannot be read, or the text is nearly the name of a list.
+        ValueError: The array has another dtype or rank, or more than `limit` bytes.
     """
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.file_size > limit + 10_000:
+        raise ValueError(f"{name} has {entry.file_size} bytes; expected at most {limit}")
+    with archive.open(entry) as stream:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError(f"{name} has an unknown header")
+        shape, by_columns, found = np.lib.format.read_array_header_1_0(stream)
+        if found != np.dtype(dtype) or len(shape) != rank or by_columns:
+            raise ValueError(
+                f"{name} is {found} {shape}; expected {np.dtype(dtype)} with {rank} dimension(s)"
+            )
+        return np.frombuffer(stream.read(), dtype).reshape(shape)
+
+
+def read_classes(text_or_path: str) -> Classes | Vocabulary:
+    """Read classes as a person types them on a command line.
+
+    Args:
+        text_or_path: One of:
+
+            * ``"cat, sofa"``, and the other conventions of `pixelclip_sdk.words.formats`.
+            * The name of a list that ships with the SDK, ``"voc-20"``; it wins over a file of that name.
+            * A file, with any suffix: a class per line (``cat, kitten``: the first text is the name, all are
+              synonyms; ``#`` starts a comment), JSON (a list, or an object name → synonyms), a simple YAML
+              list such as the ``names:`` of data.yaml, or a ``.npz`` vocabulary.
+
+    Raises:
+        VocabularyError: The file cannot be read, or the text is nearly the name of a list or of a file.
+
+    Example:
+        >>> from pixelclip_sdk import read_classes
+        >>> list(read_classes("voc-20"))[:2]
+        ['aeroplane', 'bicycle']
+    """
+    word = text_or_path.strip()
+    if word in class_lists():
+        return class_list(word)
     path = Path(text_or_path)
+    exists = is_file(path)
+    if exists and not path.suffix and path.name == word:
+        raise VocabularyError(
+            f"{shown(word)} is a file here, and may be a class. To read the file write ./{word}; "
+            f"for the class write '[\"{word}\"]'"
+        )
     if path.suffix.lower() == ".npz":
         return Vocabulary.load(path)
-    if path.suffix.lower() in CLASS_FILES:
+    if exists or path.suffix.lower() in CLASS_FILES:
         return read_class_file(path)
-    if text_or_path.strip() in class_lists():
-        return class_list(text_or_path.strip())
-    check_list_name(text_or_path, class_lists())
+    check_list_name(word, class_lists())
     return text_or_path

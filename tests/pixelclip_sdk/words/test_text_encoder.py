@@ -1,16 +1,16 @@
-import dataclasses
 import json
+import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from pixelclip_sdk import Bundle, BundleError, VocabularyError
-from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
+from pixelclip_sdk import Bundle, BundleError, Segmenter, VocabularyError, class_list
+from pixelclip_sdk.bundle import MANIFEST, TOKENIZER
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.support.files import sha256
+from pixelclip_sdk.words import text_encoder
 from pixelclip_sdk.words.text_encoder import TextEncoder
 
 
@@ -68,74 +68,45 @@ def test_a_bundle_without_a_text_encoder_says_so(tmp_path):
         TextEncoder(find_bundle(tmp_path))
 
 
-def clip_like_graph(table: np.ndarray, inputs: list[str]) -> onnx.ModelProto:
-    """A causal text encoder with CLIP's inputs: the sum of the tokens' rows up to end of text, normalised."""
-    nodes = [
-        helper.make_node("Gather", ["table", "input_ids"], ["rows"], axis=0),
-        helper.make_node("CumSum", ["rows", "one"], ["sums"]),
-        helper.make_node("ArgMax", ["input_ids"], ["end"], axis=1, keepdims=1),
-        helper.make_node("GatherND", ["sums", "end"], ["last"], batch_dims=1),
-        helper.make_node("LpNormalization", ["last"], ["embedding"], axis=1, p=2),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "text",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in inputs],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", table.shape[1]])],
-        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.int64(1), "one")],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-
-
-@pytest.fixture(scope="module")
-def clip_like(tmp_path_factory):
-    """Makes a bundle with CLIP's tokenizer and a text encoder of the given inputs; and its token table."""
-    from training.models.clip.tokenizer import clip_tokenizer
-
+@pytest.mark.parametrize("name", ["tok-1203.json", "tok-355.json", "tok-2690.json"])
+def test_a_tokenizer_that_panics_is_a_damaged_bundle(name, tmp_path):
+    """The first fails to load, the others when they are used."""
+    folder = tmp_path / "lite"
     source = find_bundle("pixelclip-lite")
-    table = np.random.default_rng(0).standard_normal((49408, 16)).astype(np.float32)
-
-    def make(*inputs: str) -> tuple[Bundle, np.ndarray]:
-        folder: Path = tmp_path_factory.mktemp("clip")
-        onnx.save(clip_like_graph(table, list(inputs)), folder / TEXT_ENCODER)
-        clip_tokenizer().save(str(folder / TOKENIZER), pretty=False)
-        (folder / IMAGE_ENCODER).write_bytes(b"not used here")
-        files = {
-            path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in folder.iterdir()
-        }
-        manifest = dataclasses.replace(source, path=folder, files=files, embedding_dim=16).manifest()
-        (folder / MANIFEST).write_text(json.dumps(manifest))
-        return Bundle.open(folder), table
-
-    return make
+    shutil.copytree(source.path, folder)
+    shutil.copy(Path(__file__).parent / "tokenizers" / name, folder / TOKENIZER)
+    entry = {"size": (folder / TOKENIZER).stat().st_size, "sha256": sha256(folder / TOKENIZER)}
+    manifest = source.manifest()
+    manifest["files"][TOKENIZER] = entry
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"tokenizer\.json (fails|is not a tokenizer)"):
+        TextEncoder(Bundle.open(folder))
 
 
-def test_a_clip_encoder_gets_the_ids_alone_framed_and_padded_on_the_right(clip_like):
-    bundle, table = clip_like("input_ids")
-    encoder = TextEncoder(bundle)
-    # CLIP's ids of these texts; "!" has the id 0 that pads as well.
-    ids = {
-        "a photo of a cat": [49406, 320, 1125, 539, 320, 2368, 49407],
-        "cat": [49406, 2368, 49407],
-        "!": [49406, 256, 49407],
-        "": [49406, 49407],
-    }
-    rows = encoder.encode(list(ids))
-    for row, tokens in zip(rows, ids.values(), strict=True):
-        expected = table[tokens].sum(axis=0)
-        np.testing.assert_allclose(row, expected / np.linalg.norm(expected), atol=1e-5)
+def test_words_that_the_encoder_may_not_know_are_named(encoder, caplog):
+    assert encoder.unfamiliar_words(["cat", "Katze", "qwxzy", "fire engine", "snorkle bag"]) == [
+        "Katze",
+        "qwxzy",
+        "snorkle bag",
+    ]
+    with Segmenter.from_pretrained(classes=["cat", "qwxzy"]):
+        assert "may not know 'qwxzy'" in caplog.text
+        assert "'cat'" not in caplog.text
 
 
-def test_a_clip_encoder_refuses_what_is_too_long_or_nothing(clip_like):
-    encoder = TextEncoder(clip_like("input_ids")[0])
-    encoder.encode(["cat " * 75])
-    with pytest.raises(VocabularyError, match="more tokens"):
-        encoder.encode(["sofa", "cat " * 76])
-    encoder.check_words(["cat", "🐱", "Ⅷ", "日本"])
-    with pytest.raises(VocabularyError, match="knows no part"):
-        encoder.check_words(["cat", "\x01"])
+def test_no_word_of_a_list_is_unfamiliar(encoder):
+    nouns = list(class_list("everyday-nouns"))
+    assert encoder.unfamiliar_words(nouns) == []
+    # Without the exception for the lists, few of them would be: the rule is no guess at rare words.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_encoder, "_listed_words", frozenset)
+        assert len(encoder.unfamiliar_words(nouns)) < 0.1 * len(nouns)
 
 
-def test_a_text_encoder_of_other_inputs_is_refused(clip_like):
-    with pytest.raises(BundleError, match="takes tokens, input_ids; expected input_ids"):
-        TextEncoder(clip_like("tokens", "input_ids")[0])
+def test_slow_work_is_announced(encoder, caplog, monkeypatch):
+    monkeypatch.setattr(text_encoder, "_SLOW_S", 0)
+    encoder.encode(["cat"] * 64)
+    assert not caplog.text
+    with caplog.at_level(logging.WARNING):
+        encoder.encode(["cat"] * 65)
+    assert "embedding 65 texts takes about" in caplog.text

@@ -1,4 +1,7 @@
 import json
+import pickle
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -55,7 +58,7 @@ def test_the_embedding_is_the_normalised_mean_of_normalised_prompts():
     sofa = encoder.encode(["a sofa.", "the sofa."]).mean(axis=0)
     np.testing.assert_allclose(vocabulary.embeddings[1], unit(sofa), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(vocabulary.embeddings, axis=1), 1, atol=1e-6)
-    assert vocabulary.names == ["cat", "sofa"]
+    assert vocabulary.names == ("cat", "sofa")
     assert vocabulary.synonyms["cat"] == ("cat", "kitten")
 
 
@@ -73,7 +76,7 @@ def test_with_one_template_the_embedding_is_one_mean_to_the_bit(templates):
 
 def test_underscores_are_read_as_spaces():
     vocabulary = Vocabulary.encode(["sports_car"], LetterEncoder())
-    assert vocabulary.names == ["sports_car"]
+    assert vocabulary.names == ("sports_car",)
     np.testing.assert_array_equal(
         vocabulary.embeddings, Vocabulary.encode(["sports car"], LetterEncoder()).embeddings
     )
@@ -116,6 +119,43 @@ def test_is_immutable():
         vocabulary.embeddings[0, 0] = 1
     with pytest.raises(AttributeError):
         vocabulary.names = ["dog"]
+    with pytest.raises(AttributeError):
+        vocabulary.names.append("dog")
+    with pytest.raises(TypeError):
+        vocabulary.synonyms["cat"] = ("dog",)
+
+
+def test_the_given_mappings_are_copied():
+    names, synonyms = ["cat"], {"cat": ("cat", "kitten")}
+    vocabulary = Vocabulary(names=names, embeddings=np.eye(1, 4, dtype=np.float32), synonyms=synonyms)
+    names.append("dog")
+    synonyms["cat"] = ("dog",)
+    assert vocabulary.names == ("cat",)
+    assert vocabulary.synonyms == {"cat": ("cat", "kitten")}
+
+
+def test_a_pickled_vocabulary_is_the_same():
+    vocabulary = Vocabulary.encode({"cat": ["cat", "kitten"]}, LetterEncoder())
+    other = pickle.loads(pickle.dumps(vocabulary))
+    assert (other.names, other.synonyms, other.templates) == (
+        ("cat",),
+        vocabulary.synonyms,
+        vocabulary.templates,
+    )
+    np.testing.assert_array_equal(other.embeddings, vocabulary.embeddings)
+    assert not other.embeddings.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [np.zeros((2, 4)), np.zeros((3, 4), np.float32), np.zeros(2, np.float32)],
+    ids=["f8", "rows", "rank"],
+)
+def test_the_output_of_an_encoder_is_checked(rows):
+    encoder = LetterEncoder()
+    encoder.encode = lambda _: rows
+    with pytest.raises(VocabularyError, match=r"the text encoder returned .* for 2 texts"):
+        Vocabulary.encode(["cat"], encoder)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +236,7 @@ def test_reading_classes_from_files(tmp_path):
     table.write_text('{"cat": ["cat", "kitten"]}')
     assert read_classes(str(table)) == {"cat": ["cat", "kitten"]}
     saved = Vocabulary.encode(["cat"], LetterEncoder()).save(tmp_path / "v.npz")
-    assert read_classes(str(saved)).names == ["cat"]
+    assert read_classes(str(saved)).names == ("cat",)
     assert read_classes("cat, sofa") == "cat, sofa"
 
 
@@ -232,3 +272,75 @@ def test_a_files_name_is_no_class():
 def test_synonyms_are_a_text_or_a_list(texts):
     with pytest.raises(VocabularyError, match="synonyms of 'cat' are a"):
         parse_classes({"cat": texts})
+
+
+def npy(descr: str, shape: str, data: bytes = b"", *, version: bytes = b"\x01\x00") -> bytes:
+    """A `.npy` file with any header."""
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (-(10 + len(header) + 1) % 64) + b"\n"
+    return b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header + data
+
+
+GOOD = npy("'<f4'", "(1, 4)", np.eye(1, 4, dtype=np.float32).tobytes())
+
+
+@pytest.mark.parametrize(
+    "embeddings",
+    [
+        npy("'<f4'", "(1000000000, 1000000000)"),
+        npy("'<f4'", "(1, 4, 1)", bytes(16)),
+        npy("'<f4'", "(-1, 4)"),
+        npy("'<f4'", "(1, 4"),
+        npy("'<f4'", "(" * 90),
+        npy("'<f4'", "(1, 4)", bytes(7)),
+        npy("'<f4'", "(1, " + "9" * 5000 + ")"),
+        npy("'|O'", "(1, 4)", bytes(32)),
+        npy("'<f8'", "(1, 4)", bytes(32)),
+        npy("'<f4'", "(1, 4)", bytes(16), version=b"\x09\x09"),
+        npy("'<f4'", "(1, 4)", bytes(300 << 20)),
+        b"",
+    ],
+    ids=[
+        "huge",
+        "rank",
+        "negative",
+        "open",
+        "nested",
+        "short",
+        "digits",
+        "object",
+        "f8",
+        "version",
+        "bomb",
+        "empty",
+    ],
+)
+def test_a_damaged_array_is_an_error_within_little_memory(embeddings, tmp_path):
+    meta = {"schema_version": 1, "names": ["cat"], "synonyms": {}, "templates": [], "text_hash": ""}
+    content = json.dumps(meta).encode()
+    path = tmp_path / "v.npz"
+    for data, fails in ((GOOD, False), (embeddings, True)):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("meta.npy", npy("'|u1'", f"({len(content)},)", content))
+            archive.writestr("embeddings.npy", data)
+        tracemalloc.start()
+        try:
+            if fails:
+                with pytest.raises(VocabularyError, match=r"not a vocabulary|expected float32"):
+                    Vocabulary.load(path)
+            else:
+                assert Vocabulary.load(path).names == ("cat",)
+            assert tracemalloc.get_traced_memory()[1] < 10 << 20
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "meta", [b"[" * 100_000, b"9" * 5000, b"[]", b"{}", b'{"schema_version": "new"}', b"\xff"]
+)
+def test_damaged_metadata_is_an_error(meta, tmp_path):
+    with zipfile.ZipFile(tmp_path / "v.npz", "w") as archive:
+        archive.writestr("meta.npy", npy("'|u1'", f"({len(meta)},)", meta))
+        archive.writestr("embeddings.npy", GOOD)
+    with pytest.raises(VocabularyError, match="not a vocabulary"):
+        Vocabulary.load(tmp_path / "v.npz")

@@ -1,0 +1,213 @@
+"""Class names in text: the conventions of other tools, read without extra packages.
+
+=================================  =============================================================
+``cat, sofa``                      also separated by ``;``, ``|`` or tabs
+``cat . sofa .``                   the captions of GroundingDINO
+one class per line                 synonyms after commas, ``#`` starts a comment (``.txt``, ``.names``)
+``0: cat``, ``1 cat``, ``0,cat``   lines numbered in order from 0 or 1
+``["cat", "sofa"]``                JSON, also ``{"cat": ["cat", "kitten"]}``
+``{0: cat, 1: sofa}``              JSON or one flat YAML list or mapping, ids in order from 0 or 1
+``- cat``                          a YAML list of one level
+``names:``                         this key of a YAML file (data.yaml), in any of the forms above
+=================================  =============================================================
+
+Everything else is refused with a `VocabularyError`.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pixelclip_sdk.errors import VocabularyError
+
+__all__ = ["names_by_id", "parse_line", "parse_lines", "shown"]
+
+_SEPARATORS = ",;|\t"
+_NUMBERED_LINE = re.compile(r"(\d{1,6})(?:\s*[:.),;]\s*|\s+)(\S.*)")
+_NUMBERED_ITEM = re.compile(r"(\d{1,6})\s*:\s*(\S.*)")
+_YAML_NAMES = re.compile(r"^names\s*:(.*)$", re.MULTILINE)
+_FLAT_FLOW = re.compile(r"\[([^][{}]*)\]|\{([^][{}]*)\}")
+
+
+def parse_line(text: str) -> list[str] | dict[str, Any]:
+    """Read classes from text that a person typed, in any convention above.
+
+    Returns:
+        Names, or name → synonyms. They are not checked yet.
+
+    Raises:
+        VocabularyError: The text is in no convention above, mixes separators, or repeats a name.
+    """
+    text = text.strip()
+    if text[:1] in ("[", "{") or len(text.splitlines()) > 1 or _YAML_NAMES.match(text):
+        return parse_lines(text)
+    items = _split(text)
+    return _unnumbered(items, _NUMBERED_ITEM) if len(items) > 1 else items
+
+
+def parse_lines(text: str) -> list[str] | dict[str, Any]:
+    """Read classes from the content of a file: as `parse_line`, but commas in a line separate synonyms.
+
+    Returns:
+        Names, or name → synonyms. They are not checked yet.
+
+    Raises:
+        VocabularyError: See `parse_line`.
+    """
+    text = text.strip()
+    if text[:1] in ("[", "{"):
+        return _structured(text)
+    if names := _YAML_NAMES.search(text):
+        return _yaml_names(names[1], text[names.end() :])
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and line != "---"]
+    if len(lines) == 1 and "," not in lines[0]:
+        return parse_line(lines[0])
+    if lines and all(re.match(r"-\s", line) for line in lines):
+        lines = [line[1:].strip() for line in lines]
+    if len(lines) > 1:
+        lines = _unnumbered(lines, _NUMBERED_LINE)
+    for line in lines:
+        if re.match(r"[\w-]+:(\s|$)", line):
+            raise VocabularyError(
+                f"the line {shown(line)} has a key; expected one class per line, or a list under `names:`"
+            )
+    texts = [[_unquoted(part) for part in line.removesuffix(",").split(",")] for line in lines]
+    return _mapping([(parts[0], parts) for parts in texts])
+
+
+def names_by_id(classes: Mapping[Any, Any]) -> list[Any] | None:
+    """Return the values of an id → name mapping in order, or None for another mapping.
+
+    Raises:
+        VocabularyError: The ids do not count up from 0 or 1: labels are positions in the list of classes.
+    """
+    numbers = [
+        int(key) if type(key) is int or (isinstance(key, str) and re.fullmatch(r"\d{1,6}", key)) else None
+        for key in classes
+    ]
+    if not numbers or None in numbers:
+        return None
+    ordered = sorted(zip(numbers, classes.values(), strict=True), key=lambda pair: pair[0] or 0)
+    _check_ids([number for number, _ in ordered if number is not None])
+    return [name for _, name in ordered]
+
+
+def shown(value: object) -> str:
+    """Return a short repr of anything, for messages."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # A number of more than 4300 digits, or deep nesting.
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _split(line: str) -> list[str]:
+    """Split one line at its separator."""
+    found = [separator for separator in _SEPARATORS if separator in line]
+    if len(found) > 1:
+        raise VocabularyError(
+            f"the classes {shown(line)} mix the separators {' and '.join(map(repr, found))}; "
+            "expected one, e.g. 'cat, sofa'"
+        )
+    if found:
+        parts = line.split(found[0])
+        # A final semicolon ends the list. An empty word between commas is a typing error.
+        return [_unquoted(part) for part in (parts if found[0] == "," or parts[-1].strip() else parts[:-1])]
+    if line.endswith(".") or re.search(r"\s\.\s", line):
+        return [part for part in re.split(r"\s*\.(?:\s+|$)", line) if part]
+    return [_unquoted(line)] if line else []
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    if text[:1] not in ('"', "'"):
+        return text
+    if len(text) < 2 or text[-1] != text[0]:
+        raise VocabularyError(
+            f"{shown(text)} has one quotation mark; expected none or a pair. "
+            "For names with commas use a JSON list."
+        )
+    return text[1:-1]
+
+
+def _unnumbered(items: list[str], pattern: re.Pattern[str]) -> list[str]:
+    """Remove numbers in front of all items."""
+    matches = [pattern.fullmatch(item) for item in items]
+    if not all(matches):
+        if len(items) > 2 and all(matches[1:]):
+            raise VocabularyError(
+                f"the first line {shown(items[0])} has no number, and all others have one; remove a heading"
+            )
+        return items
+    _check_ids([int(match[1]) for match in matches if match])
+    return [match[2] for match in matches if match]
+
+
+def _check_ids(numbers: Sequence[int]) -> None:
+    if not numbers or list(numbers) != list(range(numbers[0], numbers[0] + len(numbers))) or numbers[0] > 1:
+        few = ", ".join(map(shown, numbers[:4]))
+        raise VocabularyError(
+            f"the classes have the ids {few}{', …' if len(numbers) > 4 else ''}; expected 0, 1, 2, … or "
+            "1, 2, 3, …, because a label is the position of its class. Give the names alone, in order."
+        )
+
+
+def _structured(text: str) -> list[str] | dict[str, Any]:
+    """Read JSON, or one flat YAML list or mapping."""
+    try:
+        loaded = json.loads(text, object_pairs_hook=_mapping)
+    except VocabularyError:
+        raise
+    except (ValueError, RecursionError) as error:
+        loaded = _flat_yaml(text, error)
+    if isinstance(loaded, dict):
+        for key in ("names", "id2label"):  # A dataset's or a model's configuration.
+            if isinstance(loaded.get(key), dict):
+                loaded = loaded[key]
+    return loaded if isinstance(loaded, list | dict) else [loaded]
+
+
+def _flat_yaml(text: str, error: Exception) -> list[str] | dict[str, Any]:
+    match = _FLAT_FLOW.fullmatch(text)
+    if match is None:
+        raise VocabularyError(
+            f"{shown(text)} is not JSON ({shown(error)}) and not a flat YAML list; "
+            'expected e.g. ["cat", "sofa"]'
+        ) from error
+    inner = (match[1] if match[1] is not None else match[2]).strip().removesuffix(",")
+    parts = [part.strip() for part in inner.split(",")] if inner else []
+    if match[1] is not None:
+        return [_unquoted(part) for part in parts]
+    pairs = [part.partition(":") for part in parts]
+    if not all(colon for _, colon, _ in pairs):
+        raise VocabularyError(f'{shown(text)} is not a mapping; expected e.g. {{"cat": ["cat", "kitten"]}}')
+    if all(re.fullmatch(r"\s*\d+\s*", value) for _, _, value in pairs):
+        raise VocabularyError(
+            f"{shown(text)} maps names to ids; expected ids to names, e.g. {{0: cat, 1: sofa}}"
+        )
+    return _mapping([(_unquoted(key), _unquoted(value)) for key, _, value in pairs])
+
+
+def _yaml_names(first: str, rest: str) -> list[str] | dict[str, Any]:
+    """Read the value of the key `names` of a YAML file."""
+    value = [first.partition("#")[0]]
+    for line in rest.splitlines():
+        if re.match(r"\w+\s*:", line):
+            break  # The next key.
+        value.append(line.partition("#")[0])
+    text = "\n".join(value).strip()
+    if not text:
+        raise VocabularyError("the key `names:` is empty; expected a list of classes")
+    return parse_lines(text)
+
+
+def _mapping(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a dict and refuse repeated names."""
+    classes: dict[str, Any] = {}
+    for name, texts in pairs:
+        if name in classes:
+            raise VocabularyError(f"the name {shown(name)} is repeated; expected each class once")
+        classes[name] = texts
+    return classes
