@@ -27,7 +27,7 @@ from export.trt import (
 )
 from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, Vocabulary
 from pixelclip_sdk.backends.cuda import Cuda
-from pixelclip_sdk.backends.engine import ENGINES, FLAVORS, EngineInfo, system
+from pixelclip_sdk.backends.engine import ENGINES, FLAVORS, EngineInfo, system, trust
 from pixelclip_sdk.backends.limits import Limits
 from pixelclip_sdk.backends.trt import load_tensorrt, make_logger
 from pixelclip_sdk.bundle import IMAGE_ENCODER, InputSpec, misfit
@@ -156,6 +156,7 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
     with atomic_write(target.with_suffix(".json")) as sidecar, atomic_write(target) as temporary:
         sidecar.write_text(info.to_json(), encoding="utf-8")
         temporary.write_bytes(plan)
+    trust(info.plan_sha256)
     return target
 
 

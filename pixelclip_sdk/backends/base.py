@@ -1,17 +1,20 @@
-"""Backend: what an inference engine has to do.
+"""Backend: the interface of an inference engine.
 
-The base class checks names, dtypes and shapes, so that every engine refuses the same input with the same
-words; a subclass computes.
+The base class checks inputs and outputs (dtypes, shapes, finite values), so that every engine raises the same
+errors. A subclass computes.
 """
 
 import abc
 import dataclasses
+import os
+import re
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
 __all__ = ["Backend", "Device"]
@@ -21,10 +24,10 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """Where a model runs.
+    """The device that runs a model.
 
     Attributes:
-        kind: ``"cpu"``, ``"gpu"``, or ``"auto"`` for where the backend is at home.
+        kind: ``"cpu"``, ``"gpu"``, or ``"auto"`` for the backend's default.
         index: Number of the GPU, from 0.
     """
 
@@ -33,17 +36,19 @@ class Device:
 
     @classmethod
     def parse(cls, text: str) -> "Device":
-        """Read ``"auto"``, ``"cpu"``, ``"gpu"`` or ``"gpu:1"``.
+        """Read ``"auto"``, ``"cpu"``, ``"gpu"`` or ``"gpu:1"``; ``"cuda"`` is another name of ``"gpu"``.
 
         Raises:
-            BackendUnavailableError: It is none of them.
+            BackendUnavailableError: The text is none of these.
         """
-        kind, colon, number = text.partition(":")
-        if kind in ("auto", "cpu", "gpu") and not colon:
-            return cls(kind)
-        if kind == "gpu" and number.isdecimal():
-            return cls(kind, int(number))
-        raise BackendUnavailableError(f'device is {text!r}; expected "auto", "cpu", "gpu" or e.g. "gpu:1"')
+        if text in ("auto", "cpu"):
+            return cls(text)
+        match = re.fullmatch(r"(?:gpu|cuda)(?::([0-9]{1,4}))?", text) if isinstance(text, str) else None
+        if match is None:
+            raise BackendUnavailableError(
+                f'device is {text!r}; expected "auto", "cpu", "gpu", "cuda", or one GPU, e.g. "gpu:1"'
+            )
+        return cls("gpu", int(match[1] or 0))
 
     def __str__(self) -> str:
         return f"gpu:{self.index}" if self.kind == "gpu" else self.kind
@@ -52,11 +57,27 @@ class Device:
 class Backend(abc.ABC):
     """A loaded image encoder. Safe to call from several threads at once.
 
+    Subclass it to run a model with another engine, and pass the object to `Segmenter`: implement
+    `description`, `_logits` and `_features`. The base class checks every input and output.
+
     Args:
         embedding_dim: Width D of the embeddings.
-        multiple: Input sides have to be multiples of this.
-        fixed_size: The only input size `(H, W)` the engine takes, or None for any.
+        multiple: Input height and width must be multiples of this number of pixels.
+        fixed_size: The only input size `(H, W)` that the engine accepts, or None for any.
+
+    Attributes:
+        name: Short name of the engine, e.g. ``"onnx"``.
+
+    Example:
+        >>> import numpy as np
+        >>> from pixelclip_sdk import FakeBackend
+        >>> backend = FakeBackend(stride=8)  # A Backend that needs no model: D = 3, one cell per 8×8 pixels.
+        >>> images = np.full((1, 16, 24, 3), (255, 0, 0), np.uint8)
+        >>> backend.features(images).shape
+        (1, 2, 3, 3)
     """
+
+    name = "custom"
 
     def __init__(
         self, *, embedding_dim: int, multiple: int, fixed_size: tuple[int, int] | None = None
@@ -65,11 +86,12 @@ class Backend(abc.ABC):
         self.multiple = multiple
         self.fixed_size = fixed_size
         self._closed = False
+        self._process = os.getpid()
 
     @property
     @abc.abstractmethod
     def description(self) -> str:
-        """What runs the model, for people: engine, device, threads."""
+        """Human-readable engine, device and thread count."""
 
     @abc.abstractmethod
     def _logits(self, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array: ...
@@ -78,7 +100,7 @@ class Backend(abc.ABC):
     def _features(self, images: npt.NDArray[np.uint8]) -> Float32Array: ...
 
     def logits(self, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
-        """Cosine between every grid cell and every text embedding.
+        """Compute the cosine between every grid cell and every text embedding.
 
         Args:
             images: `(N, H, W, 3)` uint8, RGB, 0–255.
@@ -88,7 +110,8 @@ class Backend(abc.ABC):
             `(N, K, h, w)` float32, −1…1.
 
         Raises:
-            BackendError: The engine is closed, an array has another dtype or shape, or the engine failed.
+            BackendError: The engine is closed, an array has another dtype or shape, the engine failed, or its
+                output has another shape or is not finite.
         """
         self._check_images(images)
         if text.dtype != np.float32 or text.ndim != 2 or text.shape[1] != self.embedding_dim or not len(text):
@@ -96,16 +119,11 @@ class Backend(abc.ABC):
                 f"text is {text.dtype} {text.shape}; expected float32 (K, {self.embedding_dim}) with K ≥ 1"
             )
         logits = self._logits(images, text)
-        if logits.ndim != 4 or logits.shape[:2] != (len(images), len(text)):
-            raise BackendError(
-                f"{self.description} gave logits {logits.shape}; "
-                f"expected ({len(images)}, {len(text)}, h, w). "
-                "The model's file is not what its manifest says: export it again."
-            )
+        self._check_output("logits", logits, (len(images), len(text), None, None))
         return logits
 
     def features(self, images: npt.NDArray[np.uint8]) -> Float32Array:
-        """Embedding of every grid cell.
+        """Compute the embedding of every grid cell.
 
         Args:
             images: `(N, H, W, 3)` uint8, RGB, 0–255.
@@ -114,24 +132,24 @@ class Backend(abc.ABC):
             `(N, h, w, D)` float32.
 
         Raises:
-            BackendError: The engine is closed, the array has another dtype or shape, or the engine failed.
+            BackendError: The engine is closed, the array has another dtype or shape, the engine failed, or
+                its output has another shape or is not finite.
         """
         self._check_images(images)
         features = self._features(images)
-        if features.ndim != 4 or features.shape[0] != len(images) or features.shape[3] != self.embedding_dim:
-            raise BackendError(
-                f"{self.description} gave features {features.shape}; "
-                f"expected ({len(images)}, h, w, {self.embedding_dim}). Export the model again."
-            )
+        self._check_output("features", features, (len(images), None, None, self.embedding_dim))
         return features
 
-    def shared(self, calls: int) -> "Backend":  # noqa: ARG002 - for those that have cores to divide
-        """The engine for that many calls at the same time: the same model, the cores divided among them.
+    def shared(self, calls: int) -> "Backend":  # noqa: ARG002 - for engines that divide CPU cores
+        """Return an engine for several calls at the same time: the same model with fewer threads per call.
 
-        It belongs to this one, which closes it. Here it is this one.
+        This engine owns the returned one and closes it. The default returns this engine.
+
+        Args:
+            calls: Number of calls at the same time.
 
         Raises:
-            BackendError: This engine is closed, or another cannot be loaded.
+            BackendError: This engine is closed, or the other cannot be loaded.
         """
         return self
 
@@ -148,6 +166,7 @@ class Backend(abc.ABC):
         self.close()
 
     def _check_images(self, images: npt.NDArray[np.uint8]) -> None:
+        check_process(self._process)
         if self._closed:
             raise BackendError("this engine is closed. Load the model again.")
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
@@ -158,4 +177,29 @@ class Backend(abc.ABC):
         if height % self.multiple or width % self.multiple:
             raise BackendError(
                 f"images are {height}×{width}; expected sides that are multiples of {self.multiple}"
+            )
+
+    def _check_output(self, name: str, output: Float32Array, shape: tuple[int | None, ...]) -> None:
+        """Raise BackendError unless the output is finite float32 of this shape; None is any size ≥ 1."""
+        fits = (
+            output.dtype == np.float32
+            and output.ndim == len(shape)
+            and all(
+                size >= 1 if expected is None else size == expected
+                for size, expected in zip(output.shape, shape, strict=True)
+            )
+        )
+        if not fits:
+            sides = iter("hw")
+            sizes = ", ".join(next(sides) if size is None else str(size) for size in shape)
+            raise BackendError(
+                f"{self.description} returned {name} {output.dtype} {output.shape}; expected float32 "
+                f"({sizes}). The model file does not match its manifest: export it again."
+            )
+        with np.errstate(all="ignore"):
+            total = output.sum()  # Any NaN or infinity makes the sum one, and no copy is made.
+        if not np.isfinite(total):
+            raise BackendError(
+                f"{self.description} returned {name} with NaN or infinite values. "
+                "The weights are damaged, or fp16 arithmetic overflowed: export the model again, in fp32."
             )

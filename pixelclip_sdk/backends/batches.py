@@ -1,4 +1,4 @@
-"""Inputs of several sizes through one engine."""
+"""Run inputs of several sizes through one engine."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from pixelclip_sdk.support.clock import Clock
 
 __all__ = ["batched_logits"]
 
-# Pictures that go through the engine together: enough to gain all there is, few enough to fit anywhere.
+# Images per call of the engine. More gain nothing and may not fit into memory.
 _MAX_BATCH = 16
 
 
@@ -20,13 +20,13 @@ def batched_logits(
     text: npt.NDArray[np.float32],
     speeds: Sequence[dict[str, float]],
 ) -> list[npt.NDArray[np.float32]]:
-    """Logits of every input, computed together for inputs of one size.
+    """Compute the logits of every input; inputs of one size go through the engine together.
 
     Args:
         backend: The engine.
-        inputs: `(H, W, 3)` uint8 each, at sizes that the engine takes.
+        inputs: `(H, W, 3)` uint8 each, RGB, at sizes that the engine accepts.
         text: `(K, D)` float32, unit rows.
-        speeds: One for each input; ``inference`` is added, its share of its batch's milliseconds.
+        speeds: One mapping per input. ``inference`` becomes the milliseconds of the batch per image.
 
     Returns:
         `(K, h, w)` float32 each.
@@ -46,6 +46,6 @@ def batched_logits(
         batch = backend.logits(together, text)
         clock.lap("inference")
         for i, grid in zip(members, batch, strict=True):
-            logits[i] = grid if len(members) == 1 else grid.copy()  # Not all, while one is kept.
+            logits[i] = grid if len(members) == 1 else grid.copy()  # A view would keep the whole batch alive.
             speeds[i]["inference"] = clock.laps["inference"] / len(members)
     return [logits[i] for i in range(len(inputs))]

@@ -1,7 +1,6 @@
-"""The backend that a person asked for, or the best there is.
+"""Open the requested backend, or the best one with ``"auto"``.
 
-A name is a promise: if what it names is not there, that is an error. Only ``"auto"`` may choose, and it says
-what it chose and why.
+A backend that is named but cannot run is an error. Only ``"auto"`` may choose, and it logs its choice.
 """
 
 import dataclasses
@@ -10,17 +9,17 @@ import os
 from pathlib import Path
 
 from pixelclip_sdk.backends.base import Backend, Device
-from pixelclip_sdk.backends.engine import engine_files
+from pixelclip_sdk.backends.engine import EngineInfo, engine_files, is_trusted
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle, InputSpec
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError, BundleError
 from pixelclip_sdk.support.files import is_file
 
-__all__ = ["BACKENDS", "open_backend", "spec_of"]
+__all__ = ["BACKENDS", "open_backend", "resolve_input_spec"]
 
 _log = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "onnx", "onnx-cuda", "onnx-tensorrt", "tensorrt")
-"""Names of backends. Besides them, the path of a `.plan` is one."""
+"""Names of backends. The path of a `.plan` file is accepted too."""
 
 
 def open_backend(
@@ -35,19 +34,22 @@ def open_backend(
     ``onnx``              ONNX Runtime: the CPU, or with a GPU its TensorRT-RTX plugin
     ``onnx-cuda``         ONNX Runtime's CUDA provider, from `onnxruntime-gpu`
     ``onnx-tensorrt``     ONNX Runtime's TensorRT provider, from `onnxruntime-gpu`
-    ``tensorrt``          an engine in the bundle's folder, of either flavour of TensorRT
+    ``tensorrt``          the newest engine in the bundle's folder that runs here
     ``DIR/NAME.plan``     this engine
-    ``auto``              ``tensorrt`` if the bundle has an engine that runs here, else ``onnx``
+    ``auto``              ``tensorrt`` if an engine was compiled on this machine and runs, else ``onnx``
     ====================  ======================================================================
+
+    An engine contains machine code. ``auto`` loads only engines that ``export/to_trt.py`` compiled on this
+    machine for this user; the other names load any engine, because the caller asked for it.
 
     Args:
         bundle: The model.
         backend: One of these.
         device: ``"cpu"``, ``"gpu"``, ``"gpu:1"``, or ``"auto"``: the CPU for ``onnx``, else the first GPU.
-        threads: CPU threads for one picture; None for all that this process may use.
+        threads: CPU threads for one image; None for all that this process may use.
 
     Raises:
-        BackendUnavailableError: The backend, a package it needs or the device is not there.
+        BackendUnavailableError: The backend, a package that it needs, or the device is missing.
         BackendError: The model or engine does not load.
         BundleError: The model's files are damaged.
     """
@@ -64,26 +66,27 @@ def open_backend(
         )
     if is_plan:
         return _engine(bundle, Path(name), place)
+    plans = engine_files(bundle.path)
     if name == "tensorrt":
-        return _first_engine(bundle, place)
-    if name == "auto" and place.kind != "cpu" and engine_files(bundle.path):
+        return _first_engine(bundle, plans, place)
+    if name == "auto" and place.kind != "cpu" and (trusted := _trusted(plans)):
         try:
-            return _first_engine(bundle, place)
+            return _first_engine(bundle, trusted, place)
         except BackendError as error:
-            _log.warning("%s: has engines, but none runs here, so ONNX Runtime does: %s", bundle.name, error)
+            _log.warning("%s: no engine runs here, using ONNX Runtime: %s", bundle.name, error)
     return _onnx(bundle, name, place, threads)
 
 
-def spec_of(engine: Backend, spec: InputSpec, *, resized: bool) -> InputSpec:
-    """The sizes that a loaded engine takes: it may be compiled for one, of a model whose size is free.
+def resolve_input_spec(engine: Backend, spec: InputSpec, *, resized: bool) -> InputSpec:
+    """Return the input sizes of a loaded engine, which may be compiled for one size of a model that has many.
 
     Args:
         engine: The engine.
-        spec: The sizes that the model takes, or as somebody wants them.
-        resized: Whether somebody asked for this size.
+        spec: The input sizes of the model.
+        resized: Whether the caller chose the nominal size in `spec`.
 
     Raises:
-        BundleError: The engine does not take the size that was asked for.
+        BundleError: The engine does not accept the size that the caller chose.
     """
     if spec.fixed or engine.fixed_size is None:
         return spec
@@ -91,13 +94,13 @@ def spec_of(engine: Backend, spec: InputSpec, *, resized: bool) -> InputSpec:
     if resized and (height, width) != (spec.height, spec.width):
         raise BundleError(
             f"input size is {spec.height}×{spec.width}; {engine.description} is for {height}×{width} "
-            'only. Leave it out, compile another engine, or use backend="onnx".'
+            'only. Omit input_size, compile another engine, or use backend="onnx".'
         )
     return dataclasses.replace(spec, height=height, width=width, fixed=True)
 
 
 def _onnx(bundle: Bundle, name: str, place: Device, threads: int | None) -> Backend:
-    # Imported here so that `import pixelclip_sdk` stays light; the same below.
+    # Imported here so that `import pixelclip_sdk` stays light; also below.
     from pixelclip_sdk.backends.onnx import OnnxBackend
 
     provider = {"onnx-cuda": "cuda", "onnx-tensorrt": "tensorrt"}.get(name, "tensorrt-rtx")
@@ -124,13 +127,31 @@ def _engine(bundle: Bundle, plan: Path, place: Device) -> Backend:
     return TensorRTBackend(plan, bundle=bundle, gpu=place.index)
 
 
-def _first_engine(bundle: Bundle, place: Device) -> Backend:
-    """The bundle's newest engine that runs here.
+def _trusted(plans: list[Path]) -> list[Path]:
+    """Return the engines that were compiled on this machine; log the others."""
+    trusted = []
+    for plan in plans:
+        try:
+            known = is_trusted(EngineInfo.read(plan).plan_sha256)
+        except BackendError:
+            known = True  # Loading it fails and logs the reason.
+        if known:
+            trusted.append(plan)
+        else:
+            _log.warning(
+                "%s was not compiled on this machine, and engines contain code, so it is not loaded. "
+                'If you trust it, use backend="tensorrt".',
+                plan,
+            )
+    return trusted
+
+
+def _first_engine(bundle: Bundle, plans: list[Path], place: Device) -> Backend:
+    """Load the first of these engines that runs here.
 
     Raises:
-        BackendUnavailableError: There is none; the message says why each does not.
+        BackendUnavailableError: None runs; the message has the reason for each.
     """
-    plans = engine_files(bundle.path)
     if not plans:
         raise BackendUnavailableError(
             f"{bundle.path} has no engines. Compile one: python export/to_trt.py --bundle {bundle.path}"

@@ -1,4 +1,4 @@
-"""How many threads can work at the same time."""
+"""The number of CPU threads that can run at the same time."""
 
 import math
 import os
@@ -12,12 +12,12 @@ _CPUS = Path("/sys/devices/system/cpu")
 
 
 def default_threads() -> int:
-    """Cores that a matrix product can use: the least of what the process may run on and what it is given.
+    """Return the number of cores that a matrix product can use: the smallest of three numbers.
 
-    * The cores that it may run on (its affinity).
-    * In a container its quota of processor time, rounded up: beyond it the kernel stops all threads for the
-      rest of a period. Of the process's own control group and those above it, version 1 or 2.
-    * Of two threads of one physical core one: they share its arithmetic units. Linux says which they are.
+    * The cores that the process may run on (its affinity).
+    * The CPU quota of its control groups (version 1 or 2, as in containers), rounded up. The kernel stops
+      threads that exceed it for the rest of a period.
+    * The physical cores: two hardware threads of one core share its arithmetic units.
     """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
@@ -27,7 +27,7 @@ def default_threads() -> int:
 
 
 def _quotas() -> list[float]:
-    """Processor time a second that control groups give this process, in cores; none where none limits it."""
+    """Return the CPU quotas of this process's control groups, in cores."""
     paths = {"": _CGROUP, "cpu": _CGROUP / "cpu"}
     found = []
     for line in _lines(_OWN_CGROUP):
@@ -38,7 +38,7 @@ def _quotas() -> list[float]:
             continue
         root = paths[kind]
         own = root / group.lstrip("/")
-        # A container often sees its own group as the root while /proc names it from the host.
+        # In a container the root is often its own group, while /proc has the path of the host.
         folders = [own, *own.parents] if ".." not in own.parts else [root]
         for folder in [folder for folder in folders if folder.is_relative_to(root)]:
             quota = _quota_v1(folder) if kind else _quota_v2(folder)
@@ -58,14 +58,14 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def _ratio(quota: str, period: str) -> float | None:
-    """None for no limit, which is written "max" or -1."""
+    """Return quota / period, or None for no limit, which is written "max" or -1."""
     if not (quota.isdecimal() and period.isdecimal() and int(quota) and int(period)):
         return None
     return int(quota) / int(period)
 
 
 def _physical(usable: set[int]) -> int:
-    """Physical cores among these; as many as there are where Linux does not say."""
+    """Return the number of physical cores among these, or of all if Linux does not tell."""
     siblings = [
         " ".join(_lines(_CPUS / f"cpu{core}" / "topology" / "thread_siblings_list")) for core in usable
     ]

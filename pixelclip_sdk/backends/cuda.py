@@ -1,4 +1,4 @@
-"""CUDA's runtime through NVIDIA's own bindings, with every failure an exception."""
+"""The CUDA runtime through NVIDIA's Python bindings. Every failure raises an exception."""
 
 import contextlib
 import ctypes
@@ -19,8 +19,8 @@ class Gpu:
     """A GPU of this machine.
 
     Attributes:
-        index: CUDA's number of it.
-        name: For people.
+        index: CUDA's number of the GPU.
+        name: Human-readable model name.
         compute_capability: E.g. ``"8.6"``.
     """
 
@@ -30,15 +30,15 @@ class Gpu:
 
 
 class Cuda:
-    """One GPU: memory, a stream's copies, graphs.
+    """Memory, copies and graphs of one GPU.
 
-    Pointers are plain integers; handles are objects of ``cuda.bindings``.
+    Pointers are integers. Handles are objects of ``cuda.bindings``.
 
     Args:
         index: CUDA's number of the GPU.
 
     Raises:
-        BackendUnavailableError: The package, the driver or the GPU is not there.
+        BackendUnavailableError: The package, the driver or the GPU is missing.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -66,24 +66,24 @@ class Cuda:
         self.gpu = Gpu(index, name.rstrip("\0"), f"{facts.major}.{facts.minor}")
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """Call a function of the runtime; return what it gives besides its status.
+        """Call a function of the CUDA runtime and return its result.
 
         Raises:
-            BackendError: Its status is not success.
+            BackendError: The function failed.
         """
         status, *values = getattr(self._runtime, function)(*arguments)
         if status != self._runtime.cudaError_t.cudaSuccess:
             _, text = self._runtime.cudaGetErrorString(status)
-            said = text.decode() if isinstance(text, bytes) else str(text)
-            raise BackendError(f"{function} failed: {said} (CUDA error {int(status)})")
+            reason = text.decode() if isinstance(text, bytes) else str(text)
+            raise BackendError(f"{function} failed: {reason} (CUDA error {int(status)})")
         return values[0] if values else None
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Make the GPU this thread's current one; then restore the one before, if the program uses that.
+        """Make the GPU this thread's current one, and restore the previous one afterwards if it is in use.
 
-        To set a device makes a context on it, which takes memory, and fails where the GPU is another's. The
-        current one of a thread that never used CUDA is number 0.
+        Setting a device creates a context on it. That takes memory, and fails on a GPU that another process
+        reserved. In a thread that never used CUDA, the previous device is number 0 although it is unused.
         """
         before = self.call("cudaGetDevice")
         self.call("cudaSetDevice", self.gpu.index)
@@ -94,50 +94,50 @@ class Cuda:
                 self.call("cudaSetDevice", before)
 
     def _in_use(self, index: int) -> bool:
-        """Whether this process has a context on a GPU."""
+        """Return whether this process has a context on a GPU."""
         status, _, active = self._driver.cuDevicePrimaryCtxGetState(index)
         return status == self._driver.CUresult.CUDA_SUCCESS and bool(active)
 
     def device_memory(self, size: int, release: contextlib.ExitStack) -> int:
-        """Pointer to new memory of `size` bytes on the GPU, freed with `release`."""
+        """Allocate `size` bytes on the GPU and return the pointer; `release` frees them."""
         pointer = int(self.call("cudaMalloc", size))
         release.callback(self.call, "cudaFree", pointer)
         return pointer
 
     def pinned_memory(self, size: int, release: contextlib.ExitStack) -> npt.NDArray[np.uint8]:
-        """`size` bytes of the host that the GPU copies from and to directly, freed with `release`."""
+        """Allocate `size` bytes of page-locked host memory; `release` frees them."""
         pointer = int(self.call("cudaMallocHost", size))
         release.callback(self.call, "cudaFreeHost", pointer)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
 
     def stream(self, release: contextlib.ExitStack) -> Any:
-        """A new stream, destroyed with `release`."""
+        """Create a stream; `release` destroys it."""
         stream = self.call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
         release.callback(self.call, "cudaStreamDestroy", stream)
         return stream
 
     def upload(self, host: npt.NDArray[np.uint8], device: int, stream: Any) -> None:
-        """Start to copy all of `host`, pinned, to the GPU."""
+        """Start to copy page-locked `host` memory to the GPU."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         self.call("cudaMemcpyAsync", device, host.ctypes.data, host.nbytes, kind, stream)
 
     def download(self, device: int, host: npt.NDArray[np.uint8], stream: Any) -> None:
-        """Start to fill all of `host`, pinned, from the GPU."""
+        """Start to copy from the GPU to page-locked `host` memory."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self.call("cudaMemcpyAsync", host.ctypes.data, device, host.nbytes, kind, stream)
 
     def synchronize(self, stream: Any) -> None:
-        """Wait for all that was started on the stream."""
+        """Wait for all work on the stream. Only then copies are complete and errors are known."""
         self.call("cudaStreamSynchronize", stream)
 
     @contextlib.contextmanager
     def capture(self, stream: Any, graphs: list[Any]) -> Iterator[None]:
-        """Record what the body starts on the stream, run none of it, and append the executable graph.
+        """Record the work that the body starts on the stream, without running it, and append the graph.
 
         Raises:
-            BackendError: Something in it cannot be recorded. The stream can be used as before.
+            BackendError: The work cannot be recorded. The stream stays usable.
         """
-        # Thread-local: other threads of the program may allocate memory meanwhile.
+        # Thread-local, so that other threads of the program may allocate memory meanwhile.
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self.call("cudaStreamBeginCapture", stream, mode)
         try:

@@ -1,25 +1,39 @@
-"""The sidecar of a TensorRT engine: what a plan was compiled from, for and with.
+"""The sidecar of a TensorRT engine: the model, machine and TensorRT that a plan was compiled for.
 
-A plan is opaque, and TensorRT says little about one that it cannot use. So every `NAME.plan` has a
-`NAME.json` beside it, and what it says is compared with the bundle and the machine before TensorRT sees a
-byte of the plan. Nothing is glued to the plan itself: `trtexec` and Triton read it as it is.
+A plan is opaque, and TensorRT gives little reason for refusing one. So every `NAME.plan` has a `NAME.json`
+beside it, which is compared with the bundle and the machine before TensorRT reads the plan. The plan itself
+is unchanged: `trtexec` and Triton read it.
 """
 
 import dataclasses
 import json
+import logging
 import platform
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pixelclip_sdk.errors import BackendError
-from pixelclip_sdk.support.files import sha256
+from pixelclip_sdk.models import cache_folder
+from pixelclip_sdk.support.files import is_file, sha256
 
-__all__ = ["ENGINES", "FLAVORS", "EngineInfo", "TensorInfo", "engine_files", "system"]
+__all__ = [
+    "ENGINES",
+    "FLAVORS",
+    "EngineInfo",
+    "TensorInfo",
+    "engine_files",
+    "is_trusted",
+    "system",
+    "trust",
+]
+
+_log = logging.getLogger(__name__)
 
 ENGINES = "engines"
-"""The folder of a bundle that holds its engines."""
+"""Name of the folder of engines in a bundle."""
 
 FLAVORS: Mapping[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Flavour of TensorRT → its Python module."""
@@ -38,12 +52,14 @@ class TensorInfo:
     """An input or output of an engine.
 
     Attributes:
-        name: As in the ONNX graph.
+        name: Name in the ONNX graph.
         mode: ``"input"`` or ``"output"``.
-        dtype: As numpy calls it.
-        shape: −1 where it varies.
-        profile: Of an input the least, the usual (kernels are tuned for it) and the largest shape; None of
-            an output.
+        dtype: Name of the numpy dtype.
+        shape: Sizes; −1 where a size varies.
+        profile: Minimum, optimum (for tuning) and maximum shape of an input; None for an output.
+
+    Raises:
+        BackendError: Mode, shape and profile contradict each other.
     """
 
     name: str
@@ -73,26 +89,29 @@ class TensorInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """What `NAME.json` says about `NAME.plan`.
+    """The content of a sidecar, `NAME.json`, which describes `NAME.plan`.
 
     Attributes:
         model: The bundle's name.
         flavor: ``"tensorrt"`` or ``"tensorrt-rtx"``.
-        tensorrt_version: The version that built the plan, which is the only one that runs it.
-        compute_capability: The GPUs that run it: ``"8.6"`` for one compute capability, or a list such as
-            ``"8.0, 8.6, 12.0+"``, in which ``+`` adds all newer ones.
-        gpu: Name of the GPU that it was tuned on; empty if it was built without one.
-        system: Operating system and processor it was built on, e.g. ``"Linux x86_64"``.
-        precision: What most convolutions and matrix products compute in: ``"fp32"``, ``"fp16"``, ``"bf16"``
-            or ``"int8"``.
+        tensorrt_version: Version that built the plan, and the only one that runs it.
+        compute_capability: The GPUs that run the plan: ``"8.6"`` for one compute capability, or a list such
+            as ``"8.0, 8.6, 12.0+"``, in which ``+`` adds all newer ones.
+        gpu: Name of the GPU that the plan was tuned on; empty if it was built without one.
+        system: Operating system and processor of the build, e.g. ``"Linux x86_64"``.
+        precision: Arithmetic of most convolutions and matrix products: ``"fp32"``, ``"fp16"``, ``"bf16"`` or
+            ``"int8"``.
         layers: Precision → number of convolutions and matrix products.
-        stored_as: Precision of the weights in the ONNX file, which says nothing about arithmetic.
+        stored_as: Precision of the stored weights in the ONNX file; arithmetic may differ.
         tensors: Inputs and outputs.
-        onnx_sha256: Hash of the `image_encoder.onnx` that it was compiled from.
-        plan_size: Bytes of the plan.
-        plan_sha256: Hash of the plan.
-        options: What `export/to_trt.py` was told: batch, classes, imgsz, …
+        onnx_sha256: SHA-256 of the `image_encoder.onnx` that the plan was compiled from.
+        plan_size: Size of the plan in bytes.
+        plan_sha256: SHA-256 of the plan.
+        options: Options of `export/to_trt.py`: batch, classes, input size, …
         schema_version: Version of this layout.
+
+    Raises:
+        BackendError: The flavour or the compute capability is unknown.
     """
 
     model: str
@@ -122,7 +141,7 @@ class EngineInfo:
         """Read the sidecar of a plan.
 
         Raises:
-            BackendError: There is none, or it cannot be read.
+            BackendError: The sidecar is missing, damaged or of another version.
         """
         file = plan.with_suffix(".json")
         try:
@@ -146,30 +165,30 @@ class EngineInfo:
             return cls(**fields, tensors=tensors)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BackendError(
-                f"{file} is no sidecar of an engine: {error}. Compile the engine again with export/to_trt.py"
+                f"{file} is not a sidecar of an engine: {error}. Compile it again with export/to_trt.py"
             ) from error
 
     def to_json(self) -> str:
-        """The sidecar's text."""
+        """Return the text of the sidecar."""
         fields = dataclasses.asdict(self)
         return json.dumps({"schema_version": fields.pop("schema_version"), **fields}, indent=1) + "\n"
 
     def tensor(self, name: str) -> TensorInfo:
-        """The tensor of that name.
+        """Return the tensor of that name.
 
         Raises:
-            BackendError: The engine has none.
+            BackendError: The engine has no such tensor.
         """
         for tensor in self.tensors:
             if tensor.name == name:
                 return tensor
         raise BackendError(
             f"the engine has no tensor {name!r}; it has {', '.join(t.name for t in self.tensors)}. "
-            "Expected the contract of a bundle's image encoder."
+            "Expected the tensors of a bundle's image encoder."
         )
 
     def runs_on(self, compute_capability: str) -> bool:
-        """Whether GPUs of this compute capability, e.g. ``"8.6"``, run the engine."""
+        """Return whether GPUs of this compute capability, e.g. ``"8.6"``, run the plan."""
         found = _capability(compute_capability)
         return any(
             found == _capability(one) or (one.endswith("+") and found > _capability(one))
@@ -177,7 +196,7 @@ class EngineInfo:
         )
 
     def rebuild_command(self, plan: Path, bundle: Path) -> str:
-        """The command that compiles this engine again, into the same folder and with the same shapes."""
+        """Return the command that compiles this engine again, in the same folder with the same shapes."""
         words = ["python", "export/to_trt.py", "--bundle", str(bundle), "--flavor", self.flavor]
         for option in ("batch", "classes", "imgsz", "precision", "workspace_mb"):
             if given := self.options.get(option):
@@ -188,7 +207,7 @@ class EngineInfo:
         return shlex.join(words)
 
     def check_bundle(self, plan: Path, *, onnx_sha256: str, bundle: Path) -> None:
-        """Check that the plan is whole, and was compiled from the bundle as it is now.
+        """Check that the plan is complete and was compiled from the bundle's current image encoder.
 
         Args:
             plan: The plan.
@@ -196,11 +215,11 @@ class EngineInfo:
             bundle: The bundle's folder, for the command in the message.
 
         Raises:
-            BackendError: It is not; the message says what differs and how to compile it again.
+            BackendError: A hash or the size differs; the message has the command that compiles it again.
         """
         if onnx_sha256 != self.onnx_sha256:
             raise self._differs(
-                plan, bundle, "the ONNX file it came from", self.onnx_sha256[:12], onnx_sha256[:12]
+                plan, bundle, "the hash of its ONNX file", self.onnx_sha256[:12], onnx_sha256[:12]
             )
         try:
             size = plan.stat().st_size
@@ -213,35 +232,35 @@ class EngineInfo:
             raise self._differs(plan, bundle, "its SHA-256", self.plan_sha256[:12], found[:12])
 
     def check_tensorrt(self, plan: Path, *, flavor: str, version: str, bundle: Path) -> None:
-        """Check that the TensorRT of this machine is the one the plan was compiled with.
+        """Check that this machine's TensorRT is the one that compiled the plan.
 
         Args:
             plan: The plan.
-            flavor: Flavour of the TensorRT that is to run it.
+            flavor: Flavour of this machine's TensorRT.
             version: Its version.
             bundle: The bundle's folder, for the command in the message.
 
         Raises:
-            BackendError: It is not; the message says what differs and how to compile it again.
+            BackendError: They differ; the message has the command that compiles it again.
         """
         if flavor != self.flavor:
             raise self._differs(plan, bundle, "flavour of TensorRT", self.flavor, flavor)
         if version != self.tensorrt_version:
             raise self._differs(plan, bundle, f"version of {flavor}", self.tensorrt_version, version)
-        # TensorRT-RTX compiles for Linux and Windows at once, TensorRT for where it runs.
+        # TensorRT-RTX compiles for Linux and Windows at once, TensorRT for the system that it runs on.
         if flavor == "tensorrt" and system() != self.system:
             raise self._differs(plan, bundle, "system", self.system, system())
 
     def check_gpu(self, plan: Path, *, compute_capability: str, bundle: Path) -> None:
-        """Check that a GPU is one the plan was compiled for.
+        """Check that the plan was compiled for a GPU of this compute capability.
 
         Args:
             plan: The plan.
-            compute_capability: The GPU's, e.g. ``"8.6"``.
+            compute_capability: Of the GPU, e.g. ``"8.6"``.
             bundle: The bundle's folder, for the command in the message.
 
         Raises:
-            BackendError: It is not; the message says what differs and how to compile it again.
+            BackendError: It was not; the message has the command that compiles it again.
         """
         if not self.runs_on(compute_capability):
             # Another build of TensorRT-RTX would not run either.
@@ -257,14 +276,40 @@ class EngineInfo:
 
 
 def engine_files(bundle: Path) -> list[Path]:
-    """The plans in a bundle's folder, newest first."""
-    # A file that is still being written has a name with a dot in front.
+    """Return the plans in a bundle's folder, newest first."""
+    # The name of a file that is still being written starts with a dot.
     plans = [plan for plan in (bundle / ENGINES).glob("*.plan") if not plan.name.startswith(".")]
-    return sorted(plans, key=lambda plan: (-_written(plan), plan.name))
+    return sorted(plans, key=lambda plan: (-_modified(plan), plan.name))
 
 
-def _written(file: Path) -> float:
-    """When, in seconds since 1970; 0 if it cannot be looked at: its name may lead nowhere."""
+def trust(plan_sha256: str) -> None:
+    """Record that a plan was compiled on this machine, so that ``backend="auto"`` may load it.
+
+    An engine contains machine code, so one that came with a downloaded bundle must not run unasked. The
+    record is an empty file in the user's cache folder. If it cannot be written, a warning is logged.
+
+    Args:
+        plan_sha256: SHA-256 of the plan.
+    """
+    try:
+        record = _trust_record(plan_sha256)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.touch()
+    except OSError as error:
+        _log.warning('cannot record the engine for backend="auto"; use backend="tensorrt": %s', error)
+
+
+def is_trusted(plan_sha256: str) -> bool:
+    """Return whether `trust` recorded this plan on this machine."""
+    return re.fullmatch("[0-9a-f]{64}", plan_sha256) is not None and is_file(_trust_record(plan_sha256))
+
+
+def _trust_record(plan_sha256: str) -> Path:
+    return cache_folder() / "trusted-engines" / plan_sha256
+
+
+def _modified(file: Path) -> float:
+    """Return the time of the last change in seconds since 1970; 0 for a broken link."""
     try:
         return file.stat().st_mtime
     except OSError:
@@ -272,7 +317,7 @@ def _written(file: Path) -> float:
 
 
 def system() -> str:
-    """Operating system and processor of this machine, e.g. ``"Linux x86_64"``."""
+    """Return the operating system and processor of this machine, e.g. ``"Linux x86_64"``."""
     return f"{platform.system()} {platform.machine()}"
 
 

@@ -1,4 +1,4 @@
-"""FakeBackend: a real segmenter without a model, for tests of whatever is built on one."""
+"""FakeBackend: an image encoder without a model, for tests of programs that use a Segmenter."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,22 +9,34 @@ __all__ = ["FakeBackend"]
 
 
 class FakeBackend(Backend):
-    """An encoder whose embedding of a cell is the direction of its mean colour.
+    """An encoder that embeds a cell as the direction of its mean colour.
 
     The embedding has D = 3: mean RGB − 127.5, scaled to unit length. The text embedding ``[1, -1, -1]/√3``
-    therefore means "red", and a picture of colour patches has a known label map. Exact and
-    deterministic.
+    means "red", and an image of colour patches has a known label map. Exact and deterministic.
 
     Args:
-        stride: Pixels per grid cell; input sides have to be multiples of it.
+        stride: Pixels per grid cell; input sides must be multiples of it.
+
+    Example:
+        >>> import numpy as np
+        >>> from pixelclip_sdk import FakeBackend, InputSpec, Segmenter, Vocabulary
+        >>> rows = np.array([[1, -1, -1], [-1, -1, 1]], np.float32) / np.sqrt(np.float32(3))
+        >>> colours = Vocabulary(names=("red", "blue"), embeddings=rows)
+        >>> spec = InputSpec(height=64, width=64, multiple=8, fixed=True, keep_aspect=False)
+        >>> segmenter = Segmenter(FakeBackend(), spec, vocabulary=colours)
+        >>> result = segmenter.predict(np.full((64, 64, 3), (0, 0, 255), np.uint8))
+        >>> result.names[result.labels[0, 0]]
+        'blue'
     """
+
+    name = "fake"
 
     def __init__(self, stride: int = 8) -> None:
         super().__init__(embedding_dim=3, multiple=stride)
 
     @property
     def description(self) -> str:
-        """Says that this is no model."""
+        """Human-readable name; there is no model behind it."""
         return "fake colour encoder"
 
     def _features(self, images: npt.NDArray[np.uint8]) -> Float32Array:

@@ -1,8 +1,9 @@
-"""What an engine of bounded shapes needs besides CUDA: its limits, and which words the GPU has.
+"""Bookkeeping of a TensorRT engine: its shape limits, the words on the GPU, and a small cache.
 
 Plain Python and numpy, so that it can be tested without a GPU.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -23,13 +24,13 @@ Value = TypeVar("Value")
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Least and largest sizes that an engine takes.
+    """Minimum and maximum of each size that an engine accepts.
 
     Attributes:
-        batch: Pictures at once.
-        height: Pixels.
-        width: Pixels.
-        classes: Texts, K.
+        batch: Images per call.
+        height: Image height in pixels.
+        width: Image width in pixels.
+        classes: Number of texts, K.
     """
 
     batch: Range
@@ -39,10 +40,10 @@ class Limits:
 
     @classmethod
     def of(cls, info: EngineInfo, embedding_dim: int) -> "Limits":
-        """The limits that a sidecar tells.
+        """Read the limits from a sidecar.
 
         Raises:
-            BackendError: Its inputs and outputs are not those of a bundle's image encoder.
+            BackendError: The inputs and outputs are not those of a bundle's image encoder.
         """
         expected = {
             IMAGE: ("uint8", 4),
@@ -76,11 +77,11 @@ class Limits:
         return None
 
     def pieces(self, count: int) -> Iterator[tuple[slice, int]]:
-        """Cut a batch into pieces the engine takes.
+        """Split a batch into pieces that the engine accepts.
 
         Yields:
-            A piece's pictures, and the number of pictures the engine has to be given: more than the piece
-            has if the engine takes no fewer.
+            The slice of a piece, and the batch size to run it with, which is larger if the piece is below
+            the engine's minimum.
         """
         least, most = self.batch
         for start in range(0, count, most):
@@ -88,10 +89,10 @@ class Limits:
             yield slice(start, stop), max(stop - start, least)
 
     def texts(self, count: int, hint: str) -> int:
-        """Number of texts the engine has to be given for `count` classes: more if it takes no fewer.
+        """Return the number of texts to run `count` classes with: at least the engine's minimum.
 
         Raises:
-            BackendError: It takes fewer. `hint` says what to do.
+            BackendError: `count` is above the engine's maximum. The message ends with `hint`.
         """
         least, most = self.classes
         if count > most:
@@ -102,7 +103,7 @@ class Limits:
         """Check an input size.
 
         Raises:
-            BackendError: The engine does not take it. `hint` says what to do.
+            BackendError: The engine does not accept it. The message ends with `hint`.
         """
         for name, value, (least, most) in (("height", height, self.height), ("width", width, self.width)):
             if not least <= value <= most:
@@ -112,36 +113,36 @@ class Limits:
 
 
 class TextSlot:
-    """Remembers which words lie on the GPU, so that they are sent again only when they change."""
+    """Remembers the text embeddings on the GPU, so that they are copied only when they change."""
 
     def __init__(self) -> None:
         self._source: npt.NDArray[np.float32] | None = None
         self._content = np.empty((0, 0), np.float32)
 
     def holds(self, text: npt.NDArray[np.float32]) -> bool:
-        """Whether these words, by content, were the last that were remembered."""
-        # An array that owns its memory and cannot be written has not changed: a Vocabulary's.
+        """Return whether these embeddings are on the GPU, by content."""
+        # A read-only array that owns its memory, such as a Vocabulary's, cannot have changed.
         if text is self._source and not text.flags.writeable and text.base is None:
             return True
         return np.array_equal(text, self._content)
 
     def remember(self, text: npt.NDArray[np.float32]) -> None:
-        """These words are there now."""
+        """Record that these embeddings are on the GPU now."""
         self._source = text
         self._content = text.copy()
 
     def forget(self) -> None:
-        """Nobody knows what is there."""
+        """Record that the content on the GPU is unknown."""
         self._source = None
         self._content = np.empty((0, 0), np.float32)
 
 
 class Recent(Generic[Value]):
-    """The values of the last few keys; one that is pushed out is released.
+    """A cache of the most recently used values.
 
     Args:
-        most: Values to keep.
-        release: Called with a value that is pushed out or cleared.
+        most: Number of values to keep.
+        release: Called with each value that is removed.
     """
 
     def __init__(self, most: int, release: Callable[[Value], None]) -> None:
@@ -150,11 +151,11 @@ class Recent(Generic[Value]):
         self._values: dict[tuple[int, ...], Value] = {}
 
     def get(self, key: tuple[int, ...], make: Callable[[], Value]) -> Value:
-        """The key's value, made if there is none. It becomes the most recent."""
+        """Return the value of a key, made if it is missing, and mark it as the most recent."""
         if key in self._values:
             value = self._values.pop(key)
         else:
-            # Room first: on a GPU both together may be too much.
+            # Remove first: a GPU may lack the memory for both.
             while len(self._values) >= self._most:
                 self._release(self._values.pop(next(iter(self._values))))
             value = make()
@@ -162,6 +163,11 @@ class Recent(Generic[Value]):
         return value
 
     def clear(self) -> None:
-        """Release all."""
-        while self._values:
-            self._release(self._values.popitem()[1])
+        """Release all values, even if releasing one fails.
+
+        Raises:
+            BaseException: The last error of `release`.
+        """
+        with contextlib.ExitStack() as releases:
+            while self._values:
+                releases.callback(self._release, self._values.popitem()[1])

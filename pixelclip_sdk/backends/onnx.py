@@ -1,7 +1,7 @@
 """ONNX Runtime: the CPU everywhere, and NVIDIA GPUs through one of three execution providers.
 
-ONNX Runtime falls back to the CPU by itself, with no more than a log line. Here what was asked for is
-compared with what runs, and a difference is an error.
+ONNX Runtime falls back to the CPU by itself and only logs it. This module compares the requested provider
+with the one that runs, and raises if they differ.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from pixelclip_sdk.backends.base import Backend, Device, Float32Array
 from pixelclip_sdk.backends.cores import default_threads
+from pixelclip_sdk.backends.fork import keep_in_children
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
 __all__ = [
@@ -34,8 +35,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_MOST_THREADS = 1024
-# What takes the time: none of it may run where nobody asked for it.
+_MAX_THREADS = 1024
+# The operators that take most of the time; they must run on the requested device.
 _HEAVY = ("Conv", "Gemm", "MatMul")
 _GPU_EXTRA = 'pip install "pixelclip-sdk[gpu]"'
 
@@ -44,24 +45,24 @@ GPU_PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-"""Our name of a GPU provider → ONNX Runtime's. The first is a plugin, the others are in onnxruntime-gpu."""
+"""Name of a GPU provider here → in ONNX Runtime. The first is a plugin; onnxruntime-gpu has the others."""
 
 
 class OnnxBackend(Backend):
-    """An `image_encoder.onnx` in ONNX Runtime.
+    """The image encoder of a bundle in ONNX Runtime.
 
     Args:
-        path: The graph, as the bundle's contract has it.
+        path: The ONNX file, with the inputs and outputs of a bundle's image encoder.
         embedding_dim: Width D of the embeddings.
-        multiple: Input sides have to be multiples of this.
-        fixed_size: The only input size `(H, W)` the graph takes, or None for any.
-        batch: The only number of images the graph takes, or None for any. Others are cut or filled up.
+        multiple: Input sides must be multiples of this.
+        fixed_size: The only input size `(H, W)` of the graph, or None for any.
+        batch: The only batch size of the graph, or None for any. Other batches are split or padded.
         device: ``"cpu"``, ``"gpu"`` or e.g. ``"gpu:1"``.
         threads: CPU threads for one image; None for all that this process may use.
-        provider: What runs it on a GPU: one of `GPU_PROVIDERS`.
+        provider: Execution provider for GPUs: one of `GPU_PROVIDERS`.
 
     Raises:
-        BackendUnavailableError: The device, or a package it needs, is not there.
+        BackendUnavailableError: The device, or a package that it needs, is missing.
         BackendError: ONNX Runtime refuses the graph.
     """
 
@@ -78,13 +79,14 @@ class OnnxBackend(Backend):
         provider: str = "tensorrt-rtx",
     ) -> None:
         super().__init__(embedding_dim=embedding_dim, multiple=multiple, fixed_size=fixed_size)
+        self.name = "onnx" if device == "cpu" or provider == "tensorrt-rtx" else f"onnx-{provider}"
         self._shared: OnnxBackend | None = None
-        self._shared_lock = threading.Lock()
-        # Threads that were asked for are kept; GPUs have none to divide.
-        self._again: Callable[..., OnnxBackend] | None = None
+        self._lock = threading.Lock()
+        # None if there are no threads to divide: the caller chose their number, or a GPU runs the model.
+        self._load_again: Callable[..., OnnxBackend] | None = None
         if device == "cpu" and threads is None:
             self._path, self._loaded = path.absolute(), _identity(path)
-            self._again = functools.partial(
+            self._load_again = functools.partial(
                 OnnxBackend,
                 self._path,
                 embedding_dim=embedding_dim,
@@ -100,7 +102,7 @@ class OnnxBackend(Backend):
 
     @property
     def description(self) -> str:
-        """Runtime, device and threads."""
+        """Human-readable runtime, device and thread count."""
         return self._description
 
     def _logits(self, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
@@ -115,8 +117,8 @@ class OnnxBackend(Backend):
         results = []
         for start in range(0, len(images), self._batch):
             piece = images[start : start + self._batch]
-            filling = np.zeros((self._batch - len(piece), *piece.shape[1:]), np.uint8)
-            results.append(self._run_once(output, np.concatenate([piece, filling]), text)[: len(piece)])
+            padding = np.zeros((self._batch - len(piece), *piece.shape[1:]), np.uint8)
+            results.append(self._run_once(output, np.concatenate([piece, padding]), text)[: len(piece)])
         return np.concatenate(results)
 
     def _run_once(self, output: str, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
@@ -132,25 +134,25 @@ class OnnxBackend(Backend):
         return result
 
     def shared(self, calls: int) -> Backend:
-        """A session whose threads leave cores for the other calls.
+        """Return a session with fewer threads, so that each call has cores of its own.
 
-        Two frames at once with a core each are faster than with two each, which wait for one another at
-        every layer (docs/adr/0008).
+        Two frames at once with one core each are faster than with two cores each, where the threads wait for
+        one another at every layer (docs/adr/0008).
         """
-        with self._shared_lock:
+        with self._lock:
             if self._session is None:
                 raise BackendError("this engine is closed. Load the model again.")
-            if self._again is None or calls < 2 or default_threads() < 2:
+            if self._load_again is None or calls < 2 or default_threads() < 2:
                 return self
             if self._shared is None:
                 if _identity(self._path) != self._loaded:
                     raise BackendError(f"{self._path} is not the file that was loaded. Load the model again.")
-                self._shared = self._again(threads=max(default_threads() // calls, 1))
+                self._shared = self._load_again(threads=max(default_threads() // calls, 1))
             return self._shared
 
     def close(self) -> None:
-        """Release the session, and the one for several calls."""
-        with self._shared_lock:
+        """Release the session, and the one that `shared` loaded."""
+        with self._lock:
             super().close()
             self._session = None
             if self._shared is not None:
@@ -158,7 +160,7 @@ class OnnxBackend(Backend):
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """What tells a file from another at the same place, and from itself changed; empty if it is gone."""
+    """Return values that differ if the file was replaced or changed; empty if it does not exist."""
     try:
         found = path.stat()
     except OSError:
@@ -169,30 +171,30 @@ def _identity(path: Path) -> tuple[int, ...]:
 def create_session(
     path: Path, *, device: str = "cpu", threads: int | None = None, provider: str = "tensorrt-rtx"
 ) -> Any:
-    """An ``onnxruntime.InferenceSession`` on exactly the device that was asked for.
+    """Create an ``onnxruntime.InferenceSession`` on exactly the requested device.
 
     Args:
         path: An ONNX file.
         device: ``"cpu"``, ``"gpu"`` or e.g. ``"gpu:1"``.
         threads: CPU threads for one call; None for all that this process may use.
-        provider: What runs it on a GPU: one of `GPU_PROVIDERS`.
+        provider: Execution provider for GPUs: one of `GPU_PROVIDERS`.
 
     Raises:
-        BackendUnavailableError: The device, or a package it needs, is not there.
+        BackendUnavailableError: The device, or a package that it needs, is missing.
         BackendError: ONNX Runtime refuses the file, or the file keeps tensors in other files.
     """
     place = Device.parse(device)
-    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= _MOST_THREADS):
-        raise BackendError(f"threads is {threads}; expected 1 to {_MOST_THREADS}, or None for all cores")
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= _MAX_THREADS):
+        raise BackendError(f"threads is {threads}; expected 1 to {_MAX_THREADS}, or None for all cores")
     ort = _onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or default_threads()
-    # Threads that spin while they wait take the core from decoding, postprocessing and the next frame: of two
-    # cores they burnt a third (docs/adr/0008).
+    # Threads that spin while they wait take CPU time from decoding, postprocessing and the next frame: a
+    # third of two cores (docs/adr/0008).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    # An ONNX file may name other files that hold its tensors. The manifest has no hash of those, so none is
-    # read: this folder cannot exist, because `path` is a file.
+    # An ONNX file may refer to other files for its tensors. The manifest has no hash of those, so they are
+    # not read: this folder cannot exist, because `path` is a file.
     nowhere = str(path / "no-external-tensors")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", nowhere)
     if place.kind == "gpu":  # For `_check_assignment`.
@@ -211,14 +213,14 @@ def create_session(
         expected = devices[0].ep_name
     else:
         expected = built_in_provider(provider)
-        # TensorRT hands what it cannot do to CUDA, and CUDA to the CPU, as everywhere in ONNX Runtime.
+        # Operators that TensorRT lacks run on CUDA, and operators that CUDA lacks run on the CPU.
         names = [expected] + [GPU_PROVIDERS["cuda"]] * (provider == "tensorrt")
         arguments = {"providers": [(name, {"device_id": place.index}) for name in names]}
     try:
         with warnings.catch_warnings():
-            # ONNX Runtime warns when it falls back; below that is an error.
+            # ONNX Runtime warns when it falls back; that is an error below.
             warnings.simplefilter("ignore", UserWarning)
-            # Its Python part would retry on the CPU, when it loads and when a run fails.
+            # With fallback, its Python code would retry on the CPU when loading or a run fails.
             session = ort.InferenceSession(
                 path.read_bytes(), sess_options=options, enable_fallback=0, **arguments
             )
@@ -232,20 +234,21 @@ def create_session(
     running = session.get_providers()
     if running[0] != expected:
         raise BackendUnavailableError(
-            f"asked for {expected}, onnxruntime runs {running}: it found no GPU, or lacks a library of CUDA, "
-            "cuDNN or TensorRT. See `pixelclip doctor`, or use device='cpu'."
+            f"asked for {expected}, onnxruntime runs {running}: it found no GPU, or a library of CUDA, cuDNN "
+            "or TensorRT is missing. See `pixelclip doctor`, or use device='cpu'."
         )
     if place.kind == "gpu":
         _check_assignment(session, expected)
     _log.info("%s runs on %s", path.name, running[0])
+    keep_in_children(session)
     return session
 
 
 def _check_assignment(session: Any, expected: str) -> None:
-    """Refuse a session that has a GPU and computes beside it: nodes that a provider lacks go to the CPU.
+    """Refuse a GPU session that computes on the CPU: unsupported nodes are assigned to it silently.
 
     Raises:
-        BackendUnavailableError: Convolutions or matrix products are on the CPU.
+        BackendUnavailableError: Convolutions or matrix products are assigned to the CPU.
     """
     if not hasattr(session, "get_provider_graph_assignment_info"):  # ONNX Runtime before 1.24
         return
@@ -265,30 +268,30 @@ def _check_assignment(session: Any, expected: str) -> None:
 
 
 def built_in_provider(provider: str) -> str:
-    """ONNX Runtime's name of a provider that is part of onnxruntime-gpu.
+    """Return ONNX Runtime's name of a provider of onnxruntime-gpu.
 
     Raises:
-        BackendUnavailableError: There is no such provider, or this onnxruntime was built without it.
+        BackendUnavailableError: The provider is unknown, or this onnxruntime was built without it.
     """
     if provider not in GPU_PROVIDERS:
         raise BackendUnavailableError(f"provider is {provider!r}; expected one of {', '.join(GPU_PROVIDERS)}")
     ort = _onnxruntime()
-    name, there = GPU_PROVIDERS[provider], ort.get_available_providers()
-    if name not in there:
+    name, available = GPU_PROVIDERS[provider], ort.get_available_providers()
+    if name not in available:
         raise BackendUnavailableError(
-            f"{name} is not in this onnxruntime, which has {', '.join(there)}. It is in onnxruntime-gpu, "
-            "which takes onnxruntime's place: pip uninstall -y onnxruntime && "
+            f"{name} is not in this onnxruntime, which has {', '.join(available)}. Replace onnxruntime by "
+            "onnxruntime-gpu: pip uninstall -y onnxruntime && "
             'pip install "onnxruntime-gpu[cuda,cudnn]"'
         )
-    # Finds the CUDA libraries that pip installed. It prints what it misses; the session's error says it too.
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    # Loads the CUDA libraries that pip installed. It prints missing ones; the session's error names them too.
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         ort.preload_dlls()
-    _log.debug("%s", said.getvalue())
+    _log.debug("%s", printed.getvalue())
     return name
 
 
 def gpu_devices() -> list[Any]:
-    """The GPUs that ONNX Runtime can use through NVIDIA's TensorRT-RTX plugin.
+    """Return the GPUs that ONNX Runtime can use through NVIDIA's TensorRT-RTX plugin.
 
     Raises:
         BackendUnavailableError: The plugin is not installed, or it finds no GPU.
@@ -304,11 +307,11 @@ def gpu_devices() -> list[Any]:
     devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
     if not devices:
         try:
-            # The wheel brings the CUDA runtime but does not load it (seen with version 0.5.0).
+            # The wheel contains the CUDA runtime but does not load it (version 0.5.0).
             for runtime in Path(plugin.__file__).parent.glob("libcudart.so*"):
                 ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
             ort.register_execution_provider_library(name, plugin.get_library_path())
-        except Exception as error:  # A missing driver shows here, as a bare RuntimeError or OSError.
+        except Exception as error:  # Without a driver this is a bare RuntimeError or OSError.
             raise BackendUnavailableError(
                 f"{name} cannot be loaded: {error}. It needs an NVIDIA driver; use device='cpu' without one."
             ) from error

@@ -1,13 +1,14 @@
-"""TensorRT engines on NVIDIA GPUs, without torch: either flavour of TensorRT, and cuda-python for memory.
+"""TensorRT engines on NVIDIA GPUs without torch, for either flavour of TensorRT.
 
-Buffers are allocated once, for the largest shapes the engine takes, so that addresses never change and CUDA
-graphs stay valid. Words stay on the GPU until others come. One lock lets threads take turns: the GPU would
-do no more at once.
+Buffers are allocated once, for the largest shapes of the engine, so that addresses never change and CUDA
+graphs stay valid. Text embeddings stay on the GPU until they change. Threads take turns with one lock:
+parallel calls would not be faster on one GPU.
 """
 
 import contextlib
 import logging
 import math
+import os
 import threading
 import weakref
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from pixelclip_sdk.backends.base import Backend, Float32Array
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.backends.engine import EngineInfo
+from pixelclip_sdk.backends.fork import keep_in_children
 from pixelclip_sdk.backends.limits import IMAGE, TEXT, Limits, Recent, TextSlot
 from pixelclip_sdk.backends.trt import load_tensorrt, make_logger, one_line
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle
@@ -29,7 +31,7 @@ __all__ = ["TensorRTBackend"]
 _log = logging.getLogger(__name__)
 
 _OUTPUTS = ("logits", "features")
-# A camera has one shape, and words change now and then. Each shape kept costs an execution context.
+# Each shape costs an execution context. A camera has one shape, and the number of words changes rarely.
 _SHAPES_KEPT = 4
 Shapes = dict[str, tuple[int, ...]]
 
@@ -37,19 +39,21 @@ Shapes = dict[str, tuple[int, ...]]
 class TensorRTBackend(Backend):
     """An engine that `export/to_trt.py` compiled from a bundle.
 
-    Batches larger than the engine's go through in pieces, smaller ones are padded.
+    Batches above the engine's maximum are split, batches below its minimum are padded.
 
     Args:
         plan: The engine, with its sidecar beside it.
-        bundle: The bundle that it was compiled from.
+        bundle: The bundle that the engine was compiled from.
         gpu: CUDA's number of the GPU.
 
     Raises:
-        BackendUnavailableError: TensorRT, cuda-bindings or the GPU is not there.
-        BackendError: The engine was compiled from or for something else, is damaged, or does not load. The
-            message has the command that compiles it again.
-        BundleError: The bundle's ONNX file was changed since it was exported.
+        BackendUnavailableError: TensorRT, cuda-bindings or the GPU is missing.
+        BackendError: The engine is damaged, does not load, or was compiled from another model, for another
+            GPU or with another TensorRT. The message has the command that compiles it again.
+        BundleError: The bundle's ONNX file was changed after the export.
     """
+
+    name = "tensorrt"
 
     def __init__(self, plan: Path, *, bundle: Bundle, gpu: int = 0) -> None:
         info = EngineInfo.read(plan)
@@ -60,7 +64,7 @@ class TensorRTBackend(Backend):
             fixed_size=limits.fixed_size,
         )
         info.check_bundle(plan, onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"], bundle=bundle.path)
-        bundle.file(IMAGE_ENCODER)  # The manifest may be right and the file another by now.
+        bundle.file(IMAGE_ENCODER)  # Checks that the file still has the hash of the manifest.
         trt = load_tensorrt(info.flavor)
         info.check_tensorrt(plan, flavor=info.flavor, version=trt.__version__, bundle=bundle.path)
         cuda = Cuda(gpu)
@@ -72,12 +76,13 @@ class TensorRTBackend(Backend):
         )
         self._lock = threading.Lock()
         self._session = _Session(plan, info, limits, trt, cuda)
-        # Also when nobody calls close, and at the end of the program while CUDA still lives.
+        # Also runs without close, at the end of the program while CUDA is still loaded.
+        keep_in_children(self._session)
         self._release = weakref.finalize(self, self._session.close)
 
     @property
     def description(self) -> str:
-        """Flavour, version, precision and GPU."""
+        """Human-readable flavour and version of TensorRT, precision and GPU."""
         return self._description
 
     def _logits(self, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
@@ -101,7 +106,7 @@ class TensorRTBackend(Backend):
                         self._session.run(output, images[piece], given)
                         for piece, given in self._limits.pieces(len(images))
                     ]
-            except (RuntimeError, TypeError, ValueError) as error:  # What TensorRT's bindings raise.
+            except (RuntimeError, TypeError, ValueError) as error:  # Raised by TensorRT's bindings.
                 raise BackendError(
                     f"{self.description} failed on images {images.shape} with {texts} texts: "
                     f"{one_line(str(error))}"
@@ -109,19 +114,20 @@ class TensorRTBackend(Backend):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def close(self) -> None:
-        """Free the GPU's memory, once the call under way is done."""
+        """Free the GPU's memory after the current call has finished."""
         with self._lock:
             super().close()
             self._release()
 
 
 class _Session:
-    """An engine on a GPU with its buffers. Not thread-safe; knows no contract but the four tensors."""
+    """An engine on a GPU with its buffers. Not thread-safe."""
 
     def __init__(self, plan: Path, info: EngineInfo, limits: Limits, trt: Any, cuda: Cuda) -> None:
         self.cuda = cuda
+        self._process = os.getpid()
         self._trt = trt
-        # TensorRT-RTX records CUDA graphs by itself, and knows when its kernels for a shape are ready.
+        # TensorRT-RTX records CUDA graphs by itself, once its kernels for a shape are compiled.
         self._records_itself = info.flavor == "tensorrt-rtx"
         self._logger = make_logger(trt)
         self._slot = TextSlot()
@@ -137,20 +143,22 @@ class _Session:
             with cuda.current():
                 self._load(plan)
                 self._allocate(info)
-        except (RuntimeError, TypeError, ValueError) as error:
+        except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
             self.close()
-            raise BackendError(f"{plan} does not load: {self._said(one_line(str(error)))}") from error
+            raise BackendError(
+                f"{plan} does not load: {self._logged_errors(one_line(str(error)))}"
+            ) from error
         except BaseException:
             self.close()
             raise
 
     def put_text(self, text: Float32Array | None, texts: int) -> None:
-        """Have these words on the GPU, padded with zeros to `texts` rows; None: whatever is there."""
+        """Copy embeddings to the GPU, padded with zeros to `texts` rows; None keeps the current content."""
         if text is None:
             self._texts = max(self._texts, texts)
             return
         if not (self._slot.holds(text) and self._texts == texts):
-            self._slot.forget()  # Until the copy is done nobody knows what is there.
+            self._slot.forget()  # The content is unknown until the copy is complete.
             host = self._host[TEXT][: texts * text.shape[1] * 4]
             rows = host.view(np.float32).reshape(texts, text.shape[1])
             rows[: len(text)] = text
@@ -161,7 +169,7 @@ class _Session:
         self._texts = texts
 
     def run(self, output: str, images: npt.NDArray[np.uint8], given: int) -> Float32Array:
-        """One output for images `(N, H, W, 3)`, padded to `given` images, and the words that are there."""
+        """Compute one output for images `(N, H, W, 3)`, padded to `given` images, and the current texts."""
         shapes: Shapes = {
             IMAGE: (given, *images.shape[1:]),
             TEXT: (self._texts, *self._text_width),
@@ -183,7 +191,9 @@ class _Session:
         return answer.view(np.float32).reshape(shape)[: len(images)].copy()
 
     def close(self) -> None:
-        """Free all. The engine's objects go before the memory they use."""
+        """Free everything: first the engine's objects, then the memory that they use."""
+        if os.getpid() != self._process:
+            return  # A forked child cannot use its parent's GPU context.
         with contextlib.suppress(BackendError), self.cuda.current():
             with contextlib.suppress(BackendError):
                 self._executions.clear()
@@ -194,10 +204,10 @@ class _Session:
         self._runtime = self._trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
-            raise BackendError(f"{plan} does not load: {self._said('TensorRT gave no reason')}")
+            raise BackendError(f"{plan} does not load: {self._logged_errors('TensorRT gave no reason')}")
         self._stream = self.cuda.stream(self._release)
         if not self._records_itself:
-            # Contexts take turns on one stream, so one piece of memory for activations serves all.
+            # Contexts take turns on one stream, so they share one piece of memory for activations.
             self._scratch_size = int(self._engine.device_memory_size_v2)
             self._scratch = self.cuda.device_memory(max(self._scratch_size, 1), self._release)
 
@@ -206,7 +216,7 @@ class _Session:
         largest: Shapes = {name: profile[2] for name, profile in profiles.items() if profile}
         self._text_width = largest[TEXT][1:]
         sizes = {IMAGE: math.prod(largest[IMAGE]), TEXT: math.prod(largest[TEXT]) * 4}
-        # Only a context can tell the outputs' largest sizes. It is then used for the first shape.
+        # Only a context knows the largest sizes of the outputs. It is reused for the first shape.
         self._first = self._new_context()
         _set_shapes(self._first, largest)
         for name in _OUTPUTS:
@@ -214,14 +224,14 @@ class _Session:
         for name, size in sizes.items():
             self._device[name] = self.cuda.device_memory(size, self._release)
             self._host[name] = self.cuda.pinned_memory(size, self._release)
-        # Texts of a `features` call before any words came; their cosines are thrown away.
+        # `features` may run before any words are set. It drops the cosines with these zeros.
         self._host[TEXT][:] = 0
         self.cuda.upload(self._host[TEXT], self._device[TEXT], self._stream)
         self.cuda.synchronize(self._stream)
 
     def _execution(self, shapes: Shapes) -> "_Execution":
-        # TensorRT wants a context for each graph; TensorRT-RTX compiles kernels for each context, and its
-        # own graphs follow the shape.
+        # TensorRT needs a context per graph. TensorRT-RTX compiles kernels per context and handles the graphs
+        # of several shapes itself.
         key = () if self._records_itself else (*shapes[IMAGE], *shapes[TEXT])
         execution = self._executions.get(key, self._new_execution)
         execution.prepare(shapes)
@@ -243,17 +253,18 @@ class _Session:
             strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
             context = self._engine.create_execution_context(strategy)
         if context is None:
-            raise BackendError(f"no execution context: {self._said('is there enough GPU memory?')}")
+            raise BackendError(f"no execution context: {self._logged_errors('is there enough GPU memory?')}")
         if not self._records_itself:
             context.set_device_memory(self._scratch, self._scratch_size)
         return context
 
-    def _said(self, otherwise: str) -> str:
+    def _logged_errors(self, otherwise: str) -> str:
+        """Return the last errors that TensorRT logged."""
         return " ".join(self._logger.errors) or otherwise
 
 
 class _Execution:
-    """An execution context, and the CUDA graph of its shapes once there is one."""
+    """An execution context with the CUDA graph of its shapes, once it is recorded."""
 
     def __init__(self, context: Any, cuda: Cuda, stream: Any, logger: Any) -> None:
         self._context = context
@@ -266,7 +277,7 @@ class _Execution:
 
     def prepare(self, shapes: Shapes) -> None:
         if shapes != self._shapes:
-            self._shapes = {}  # Until it is done nobody knows.
+            self._shapes = {}  # Unknown if setting them fails.
             _set_shapes(self._context, shapes)
             self._shapes = shapes
 
@@ -280,7 +291,7 @@ class _Execution:
             self._enqueue()
 
     def record(self) -> None:
-        """Record a CUDA graph, after a run without one, which TensorRT needs first. Tried once."""
+        """Record a CUDA graph. TensorRT needs a run without one first. Tried once."""
         if not self._try_to_record:
             return
         self._try_to_record = False
@@ -288,7 +299,7 @@ class _Execution:
             with self._cuda.capture(self._stream, self._graphs):
                 self._enqueue()
         except BackendError as error:
-            _log.warning("no CUDA graph for %s, every frame is enqueued anew: %s", self._shapes, error)
+            _log.warning("no CUDA graph for %s, frames run without it: %s", self._shapes, error)
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(int(self._stream)):
@@ -297,10 +308,12 @@ class _Execution:
             )
 
     def close(self) -> None:
-        for graph in self._graphs:
-            self._cuda.call("cudaGraphExecDestroy", graph)
-        self._graphs.clear()
-        self._context = None
+        try:
+            with contextlib.ExitStack() as destroyed:
+                while self._graphs:
+                    destroyed.callback(self._cuda.call, "cudaGraphExecDestroy", self._graphs.pop())
+        finally:
+            self._context = None
 
 
 def _set_shapes(context: Any, shapes: Shapes) -> None:
@@ -309,5 +322,5 @@ def _set_shapes(context: Any, shapes: Shapes) -> None:
             raise BackendError(f"the engine refuses {name} of shape {shape}; its sidecar is wrong")
     if missing := context.infer_shapes():
         raise BackendError(
-            f"the engine wants more than shapes: {', '.join(missing)}. Export the model again."
+            f"the engine needs more than shapes: {', '.join(missing)}. Export the model again."
         )

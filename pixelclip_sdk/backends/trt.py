@@ -1,4 +1,4 @@
-"""Both flavours of TensorRT behind one door: they have the same Python API under two names."""
+"""Load either flavour of TensorRT: both have the same Python API under two module names."""
 
 import collections
 import importlib
@@ -13,41 +13,40 @@ __all__ = ["PACKAGES", "load_tensorrt", "make_logger", "one_line"]
 _log = logging.getLogger(__name__)
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu12"}
-"""Flavour → the package to install."""
+"""Flavour of TensorRT → the package to install."""
 
 
 def load_tensorrt(flavor: str) -> Any:
-    """The Python module of a flavour.
+    """Import the Python module of a flavour.
 
     Args:
         flavor: ``"tensorrt"`` or ``"tensorrt-rtx"``.
 
     Raises:
-        BackendUnavailableError: It is not installed or cannot be loaded.
+        BackendUnavailableError: The module is not installed or cannot be loaded.
     """
     if flavor not in FLAVORS:
         raise BackendUnavailableError(f"flavor is {flavor!r}; expected one of {', '.join(FLAVORS)}")
     try:
         module = importlib.import_module(FLAVORS[flavor])
-    # A wheel whose libraries do not load raises OSError, RuntimeError or FileNotFoundError.
+    # A wheel with libraries that do not load raises OSError or RuntimeError.
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendUnavailableError(
             f"{flavor} cannot be imported: {one_line(str(error))}. Install it: pip install {PACKAGES[flavor]}"
         ) from error
     if not hasattr(module, "Runtime"):
-        # The name `tensorrt` also goes to empty folders and to placeholder packages.
+        # An empty folder or a placeholder package may have the name `tensorrt`.
         raise BackendUnavailableError(
-            f"{flavor}: the module {FLAVORS[flavor]} is a placeholder without TensorRT in it. "
+            f"{flavor}: the module {FLAVORS[flavor]} is a placeholder without TensorRT. "
             f"Install it: pip install {PACKAGES[flavor]}"
         )
     return module
 
 
 def make_logger(trt: Any) -> Any:
-    """A logger for TensorRT's objects that passes on to `logging`.
+    """Make a logger for TensorRT that forwards to `logging` and keeps the last errors in ``errors``.
 
-    Its ``errors`` are the last errors TensorRT spoke of. TensorRT returns None or False where it fails, and
-    says why only here.
+    TensorRT returns None or False on failure and reports the reason only to its logger.
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
@@ -65,5 +64,5 @@ def make_logger(trt: Any) -> Any:
 
 
 def one_line(message: str) -> str:
-    """The message with every run of white space a blank."""
+    """Return the message with every run of whitespace replaced by one space."""
     return " ".join(message.split())

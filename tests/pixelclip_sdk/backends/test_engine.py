@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pixelclip_sdk import BackendError
-from pixelclip_sdk.backends.engine import EngineInfo, TensorInfo, engine_files, system
+from pixelclip_sdk.backends.engine import EngineInfo, TensorInfo, engine_files, is_trusted, system, trust
 from pixelclip_sdk.support.files import sha256
 
 ONNX = "0123456789abcdef" * 4
@@ -116,7 +116,7 @@ def test_a_gpu_of_another_capability_is_refused(engine, compiled_for, found, run
 
 def test_a_model_that_was_exported_again_is_noticed(engine):
     plan, info = engine
-    with pytest.raises(BackendError, match=r"ONNX file it came from is ffffffffffff; .* 0123456789ab"):
+    with pytest.raises(BackendError, match=r"hash of its ONNX file is ffffffffffff; .* 0123456789ab"):
         info.check_bundle(plan, onnx_sha256="f" * 64, bundle=BUNDLE)
 
 
@@ -151,7 +151,7 @@ def test_a_missing_plan_is_an_error_of_the_tree(engine):
         (lambda fields: fields.update(plan_size="4000"), "plan_size is '4000'; expected a int"),
         (lambda fields: fields.update(flavor="tensorflow"), "tensorflow"),
         (lambda fields: fields.update(compute_capability="new"), "'new'"),
-        (lambda fields: fields.update(tensors=[1]), "no sidecar"),
+        (lambda fields: fields.update(tensors=[1]), "not a sidecar"),
         (lambda fields: fields["tensors"][0].update(profile=None), "profile None"),
         (lambda fields: fields["tensors"][0].update(profile=[[1], [1], [1]]), "three shapes of 4"),
         (
@@ -196,3 +196,21 @@ def test_the_command_repeats_what_was_asked_for(engine, tmp_path):
 def test_the_command_names_no_folder_for_an_engine_in_its_bundle(engine, tmp_path):
     plan, info = engine
     assert "--out" not in info.rebuild_command(plan, tmp_path)
+
+
+def test_only_recorded_engines_are_trusted(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIXELCLIP_HOME", str(tmp_path))
+    assert not is_trusted("a" * 64)
+    trust("a" * 64)
+    assert is_trusted("a" * 64)
+    assert not is_trusted("b" * 64)
+    (tmp_path / "file").touch()
+    assert not is_trusted("../file")  # A sidecar may hold anything.
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PIXELCLIP_HOME", str(tmp_path / "file"))
+    trust("a" * 64)
+    assert 'use backend="tensorrt"' in caplog.text
+    assert not is_trusted("a" * 64)

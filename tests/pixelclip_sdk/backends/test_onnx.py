@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -127,6 +130,30 @@ def test_one_core_and_threads_that_were_asked_for_stay(on_cores):
         find_bundle("pixelclip-lite").file("image_encoder.onnx"), embedding_dim=384, multiple=32, threads=2
     ) as asked:
         assert asked.shared(2) is asked
+
+
+def test_closing_waits_for_a_session_that_is_being_loaded(on_cores, monkeypatch):
+    """Otherwise that session would stay open."""
+    backend = on_cores(4)
+    loading, go_on = threading.Event(), threading.Event()
+    load = backend._load_again
+
+    def slow(**options):
+        loading.set()
+        assert go_on.wait(10)
+        return load(**options)
+
+    monkeypatch.setattr(backend, "_load_again", slow)
+    with ThreadPoolExecutor(2) as pool:
+        sharing = pool.submit(backend.shared, 2)
+        assert loading.wait(10)
+        closing = pool.submit(backend.close)
+        with pytest.raises(TimeoutError):
+            closing.result(0.2)
+        go_on.set()
+        closing.result(10)
+        with pytest.raises(BackendError, match="closed"):
+            sharing.result(10).features(np.zeros((1, 64, 64, 3), np.uint8))
 
 
 def external_model(location: str) -> bytes:

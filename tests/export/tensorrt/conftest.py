@@ -1,10 +1,11 @@
 """Machines for the TensorRT backend: real GPUs, and one whose GPU memory is the host's.
 
 The second has the functions of cuda.bindings and of TensorRT's runtime that the backend calls. They do the
-real thing on the CPU, ONNX Runtime computing what the engine would, and they are strict where CUDA would
-corrupt memory or return an error: bounds, kinds of memory, freed pointers, captures, shapes. What it cannot
-show is that the real libraries agree; the same tests show that on a GPU (`make test-gpu`), and
-test_tensorrt.py that every name exists in the real bindings.
+same work on the CPU, where ONNX Runtime computes instead of the engine. They are strict where CUDA would
+corrupt memory or return an error: bounds, kinds of memory, freed pointers, captures, shapes. Work on a
+stream takes effect only at a synchronisation, so that a missing call is seen. Whether the real libraries
+agree is tested on a GPU with the same tests (`make test-gpu`); test_tensorrt.py checks that every name
+exists in the real bindings.
 """
 
 import contextlib
@@ -51,6 +52,20 @@ class HostCuda:
         self.counts = {"upload": 0, "capture": 0, "launch": 0, "enqueue": 0}
         self.room = 1 << 40
         self.refuse_capture = False
+        self.pending: list[Callable[[], None]] = []
+        self.lost_at: int | None = None  # This synchronisation fails, and the work before it is lost.
+        self.kept_graphs = 0  # So many graphs refuse to be destroyed.
+        self.before_synchronize: Callable[[], object] = lambda: None
+
+    def start(self, stream: int, work: Callable[[], None]) -> None:
+        """Queue work; it is done at the next synchronisation."""
+        assert stream in self.streams
+        self.pending.append(work)
+
+    def finish(self) -> None:
+        """Do all queued work."""
+        while self.pending:
+            self.pending.pop(0)()
 
     def at(self, address: int, size: int, kind: str) -> np.ndarray:
         """The bytes at an address, if that many of that kind are there."""
@@ -88,6 +103,7 @@ class HostCuda:
         return 0, ctypes.addressof(memory)
 
     def _free(self, address, kind):
+        self.finish()  # As CUDA does.
         assert self.memory.pop(address)[1] == kind
         return (0,)
 
@@ -114,13 +130,22 @@ class HostCuda:
     def cudaStreamSynchronize(self, stream):
         assert stream in self.streams
         assert self.captured is None
+        self.before_synchronize()
+        if self.lost_at is not None:
+            self.lost_at -= 1
+            if self.lost_at < 0:
+                self.pending.clear()
+                self.lost_at = None
+                return (700,)
+        self.finish()
         return (0,)
 
     def cudaMemcpyAsync(self, target, source, size, kind, stream):
         assert stream in self.streams
         assert self.captured is None
         kinds = ("device", "pinned") if kind == HOST_TO_DEVICE else ("pinned", "device")
-        self.at(target, size, kinds[0])[:] = self.at(source, size, kinds[1])
+        to, origin = self.at(target, size, kinds[0]), self.at(source, size, kinds[1])
+        self.start(stream, lambda: np.copyto(to, origin))
         self.counts["upload"] += kind == HOST_TO_DEVICE
         return (0,)
 
@@ -144,14 +169,18 @@ class HostCuda:
     def cudaGraphLaunch(self, graph, stream):
         self.counts["launch"] += 1
         for work in self.graphs[graph]:
-            work()
+            self.start(stream, work)
         return (0,)
 
     def cudaGraphDestroy(self, graph):
         del self.graphs[graph]
         return (0,)
 
-    cudaGraphExecDestroy = cudaGraphDestroy
+    def cudaGraphExecDestroy(self, graph):
+        if self.kept_graphs:
+            self.kept_graphs -= 1
+            return (700,)
+        return self.cudaGraphDestroy(graph)
 
 
 class HostContext:
@@ -194,7 +223,7 @@ class HostContext:
         shapes = dict(self.shapes)
         if cuda.captured is None:
             self.ran_with = shapes
-            self._run(shapes)
+            cuda.start(stream, lambda: self._run(shapes))
         else:
             assert self.ran_with == shapes, "TensorRT wants one run before a capture"
             cuda.captured.append(lambda: self._replay(shapes))

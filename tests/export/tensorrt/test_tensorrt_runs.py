@@ -1,4 +1,4 @@
-"""The TensorRT backend at work: on host memory everywhere, on a real GPU with `make test-gpu`.
+"""The TensorRT backend runs: in host memory everywhere, on a real GPU with `make test-gpu`.
 
 conftest.py has both. On a machine without a GPU the tests marked gpu fail, they do not skip.
 """
@@ -17,10 +17,11 @@ import pytest
 from export.to_trt import Options
 from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, Segmenter
 from pixelclip_sdk.backends.choose import open_backend
-from pixelclip_sdk.backends.engine import engine_files
+from pixelclip_sdk.backends.engine import engine_files, trust
 from pixelclip_sdk.backends.onnx import OnnxBackend
 from pixelclip_sdk.backends.tensorrt import TensorRTBackend
 from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.support.files import sha256
 
 RNG = np.random.default_rng(0)
 # fp32 products use TF32 on a GPU: 10 bits of mantissa, through some 50 layers.
@@ -68,12 +69,12 @@ def test_a_photo_gets_the_labels_of_the_cpu(compiled, photo):
         expected, found = cpu.predict(photo), gpu.predict(photo)
         assert (expected.labels == found.labels).mean() > 0.99
         assert np.abs(expected.scores - found.scores).max() < COSINE_TOLERANCE
-        assert "tensorrt" in gpu.backend
+        assert gpu.backend == "tensorrt"
 
 
 def test_auto_takes_the_engine(compiled):
     with Segmenter.from_pretrained(compiled) as segmenter:
-        assert segmenter.backend.startswith("tensorrt")
+        assert segmenter.backend == "tensorrt"
 
 
 def test_shapes_and_words_come_and_go(backend, reference):
@@ -229,7 +230,7 @@ def test_onnxruntime_on_the_gpu(lite, reference, name):
         )
 
 
-# What only host memory can show.
+# These tests need the stand-in in host memory.
 
 
 @pytest.fixture
@@ -281,3 +282,79 @@ def test_too_little_gpu_memory_is_an_error_and_leaks_nothing(machine, compiled, 
     monkeypatch.undo()
     assert machine.free_memory() == before
     assert set(host.graphs) == graphs
+
+
+def test_words_whose_copy_failed_are_sent_again(compiled, reference, host):
+    images, text = pictures(1), words(5)
+    with open_backend(Bundle.open(compiled), "tensorrt") as backend:
+        host.lost_at = 0
+        with pytest.raises(BackendError, match="cudaStreamSynchronize failed"):
+            backend.logits(images, text)
+        np.testing.assert_allclose(backend.logits(images, text), reference.logits(images, text), atol=1e-4)
+
+
+def test_a_failure_of_the_first_copy_is_noticed_when_the_engine_loads(compiled, host, machine):
+    before = machine.free_memory()
+    host.lost_at = 0
+    with pytest.raises(BackendError, match="cudaStreamSynchronize failed"):
+        open_backend(Bundle.open(compiled), "tensorrt")
+    gc.collect()
+    assert machine.free_memory() == before
+
+
+def test_closing_waits_for_the_call_in_progress(compiled, reference, host, machine, monkeypatch):
+    images, text = pictures(1), words(5)
+    backend = open_backend(Bundle.open(compiled), "tensorrt")
+    backend.logits(images, text)
+    used = machine.free_memory()
+    running, go_on = threading.Event(), threading.Event()
+
+    def wait():
+        running.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(host, "before_synchronize", wait)
+    with ThreadPoolExecutor(2) as pool:
+        call = pool.submit(backend.logits, images, text)
+        assert running.wait(10)
+        closing = pool.submit(backend.close)
+        with pytest.raises(TimeoutError):
+            closing.result(0.2)
+        assert machine.free_memory() == used
+        go_on.set()
+        np.testing.assert_allclose(call.result(10), reference.logits(images, text), atol=1e-4)
+        closing.result(10)
+    assert machine.free_memory() > used
+
+
+def test_all_contexts_go_before_the_memory_if_one_graph_cannot_be_destroyed(machine, compiled, host):
+    backend = open_backend(Bundle.open(compiled), "tensorrt")
+    for classes in (5, 6, 7):
+        backend.logits(pictures(1), words(classes))
+    executions = list(backend._session._executions._values.values())
+    assert len(executions) == (3 if machine.flavor == "tensorrt" else 1)
+    before, graphs = machine.free_memory(), len(host.graphs)
+    host.kept_graphs = 1
+    backend.close()
+    kept, host.kept_graphs = 1 - host.kept_graphs, 0
+    assert [execution._context for execution in executions] == [None] * len(executions)
+    assert not backend._session._executions._values
+    assert machine.free_memory() > before
+    assert kept == (machine.flavor == "tensorrt")  # TensorRT-RTX has graphs of its own.
+    assert len(host.graphs) == graphs - 2 * kept
+
+
+@pytest.mark.usefixtures("host")
+def test_auto_loads_no_engine_of_another_machine(compiled, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("PIXELCLIP_HOME", str(tmp_path))
+    with Segmenter.from_pretrained(compiled) as segmenter:
+        assert segmenter.backend == "onnx"
+    assert "was not compiled on this machine" in caplog.text
+    with Segmenter.from_pretrained(compiled, backend="tensorrt") as segmenter:
+        assert segmenter.backend == "tensorrt"
+    with Segmenter.from_pretrained(compiled) as segmenter:
+        assert segmenter.backend == "onnx"  # Only compiling records an engine.
+    (plan,) = engine_files(compiled)
+    trust(sha256(plan))
+    with Segmenter.from_pretrained(compiled) as segmenter:
+        assert segmenter.backend == "tensorrt"

@@ -1,4 +1,4 @@
-"""What the TensorRT backend does before it needs a GPU. test_tensorrt_gpu.py has the rest."""
+"""The checks of the TensorRT backend before it uses a GPU; test_tensorrt_runs.py has the rest."""
 
 import ast
 import json
@@ -121,11 +121,11 @@ def test_without_a_gpu_the_error_says_so(compiled):
 @without_gpu
 def test_auto_falls_back_to_the_cpu_and_says_why(compiled, caplog, photo):
     with caplog.at_level(logging.INFO), Segmenter.from_pretrained(compiled, classes=["cat"]) as segmenter:
-        assert "onnxruntime on cpu" in segmenter.backend
+        assert segmenter.backend == "onnx"
         assert segmenter.predict(photo).labels.shape == photo.shape[:2]
-    assert "none runs here" in caplog.text
+    assert "no engine runs here" in caplog.text
     assert "no NVIDIA GPU" in caplog.text
-    assert "backend onnxruntime on cpu" in caplog.text
+    assert "backend onnx (onnxruntime on cpu" in caplog.text
 
 
 def test_auto_on_the_cpu_asks_no_engine(compiled, caplog):
@@ -138,7 +138,7 @@ def test_auto_on_the_cpu_asks_no_engine(compiled, caplog):
     ("fields", "said"),
     [
         ({"tensorrt_version": "1.0.0.21"}, r"version of tensorrt-rtx is .*; .* compiled for 1\.0\.0\.21"),
-        ({"onnx_sha256": "0" * 64}, "the ONNX file it came from"),
+        ({"onnx_sha256": "0" * 64}, "the hash of its ONNX file"),
         ({"plan_size": 7}, "size in bytes"),
         ({"plan_sha256": "0" * 64}, "SHA-256"),
     ],
@@ -152,7 +152,7 @@ def test_an_engine_of_something_else_is_refused_before_it_is_loaded(bundle, fiel
 
 @pytest.mark.parametrize("backend", ["tensorrt", "auto"])
 def test_an_onnx_file_changed_after_the_engine_was_built_is_noticed(bundle, backend):
-    """One byte, the manifest as it was: noticed before TensorRT or a GPU is asked for."""
+    """One byte differs and the manifest does not: an error before TensorRT or a GPU is used."""
     file = bundle / IMAGE_ENCODER
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -287,7 +287,7 @@ def test_pictures_are_padded_to_the_size_of_an_engine_of_one_size(monkeypatch):
 
 @pytest.mark.parametrize(("in_use", "set_to"), [({1}, [1]), ({0, 1}, [1, 0])])
 def test_a_gpu_that_the_program_does_not_use_is_left_alone(monkeypatch, in_use, set_to):
-    """To make GPU 0 current again would take memory on it, or fail where it is another process's."""
+    """Making GPU 0 current again takes memory on it, and fails if another process reserved it."""
     calls: list[int] = []
     facts = types.SimpleNamespace(name=b"some GPU", major=8, minor=6)
     runtime = types.SimpleNamespace(
