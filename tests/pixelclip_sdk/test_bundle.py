@@ -1,4 +1,5 @@
 import json
+import pickle
 import shutil
 
 import pytest
@@ -134,6 +135,12 @@ def test_a_changed_byte_is_refused_before_the_file_is_used(copy):
         (lambda f: f["files"].update({"../secret": {"size": 1, "sha256": ""}}), "outside the bundle"),
         (lambda f: f["files"].update({"x": 3}), "files.x is a int"),
         (lambda f: f["files"].pop("image_encoder.onnx"), "lists no image_encoder"),
+        (lambda f: f.update(embedding_dim=10**9), "embedding_dim is 1000000000; expected 1 to 4096"),
+        (lambda f: f["input"].update(height=32 * 10**9), "input.height is 32000000000; expected 1 to 65536"),
+        (lambda f: f["input"].update(multiple=0), "input.multiple is 0"),
+        (lambda f: f["input"].update(batch=10**4000), "input.batch is a huge number"),
+        (lambda f: f.update(grid=[10**4000, 1]), "expected rows and columns"),
+        (lambda f: f["files"]["tokenizer.json"].update(size=-1), "tokenizer.json.size is -1"),
     ],
 )
 def test_a_wrong_manifest_is_refused(copy, change, said):
@@ -143,7 +150,9 @@ def test_a_wrong_manifest_is_refused(copy, change, said):
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "\udcff", "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "\udcff", "[" * 100_000, '{"embedding_dim": ' + "9" * 5000 + "}"]
+)
 def test_a_manifest_that_is_no_json_object_is_refused(copy, content):
     (copy / "bundle.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(BundleError):
@@ -153,3 +162,28 @@ def test_a_manifest_that_is_no_json_object_is_refused(copy, content):
 def test_an_unlisted_file_is_not_handed_out():
     with pytest.raises(BundleError, match=r"has no engine\.plan"):
         Bundle.open(LITE).file("engine.plan")
+
+
+def test_a_manifest_of_gigabytes_is_not_read(copy):
+    with (copy / "bundle.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BundleError, match="expected at most 16777216"):
+        Bundle.open(copy)
+
+
+def test_a_bundle_cannot_be_changed():
+    bundle = Bundle.open(LITE)
+    for change in (
+        lambda: bundle.files.update({}),
+        lambda: bundle.files["tokenizer.json"].update(sha256=""),
+        lambda: bundle.sources.append({}),
+        lambda: bundle.sources[0].update(name="other"),
+        lambda: bundle.verification.clear(),
+    ):
+        with pytest.raises(AttributeError):
+            change()
+
+
+def test_a_pickled_bundle_is_the_same():
+    bundle = Bundle.open(LITE)
+    assert pickle.loads(pickle.dumps(bundle)) == bundle
