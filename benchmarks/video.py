@@ -177,7 +177,7 @@ def main() -> int:
             results = _drawn(results, Path(folder) / "drawn.mp4")
         facts = {
             "model": options.model,
-            "backend": segmenter.backend,
+            "backend": segmenter.engine_description,
             "classes": len(segmenter.vocabulary),
             "image_size": [360, 480],
             "draw": options.draw,

@@ -2,10 +2,10 @@
 
 >>> from pixelclip_sdk import Segmenter
 >>> with Segmenter.from_pretrained("pixelclip-lite", classes=["cat", "sofa"]) as segmenter:
-...     result = segmenter.predict("photo.jpg")
+...     result = segmenter.predict("photo.jpg")  # doctest: +SKIP
 
-Only the names in ``__all__`` are stable. Each is loaded when it is first used, so that a program which
-only imports this module pays nothing; the inference runtime and the tokenizer are loaded with a model.
+Only the names in ``__all__`` are stable. Each is imported on first use, so that importing this module is
+fast. The inference runtime and the tokenizer are loaded with a model.
 """
 
 import logging
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pixelclip_sdk._version import __version__
 
-# onnxruntime reads this when it is imported. Without it, version 1.32 writes a device id below the home
-# folder and sends events over the network. A user who sets the variable to 0 gets what they asked for.
+# onnxruntime reads this variable at import. Without it, version 1.32 writes a device id below the home folder
+# and sends events over the network. A value of 0 that the user set is kept.
 if "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ:
     logging.getLogger(__name__).warning(
         "onnxruntime was imported before pixelclip_sdk, so its telemetry is on. "
@@ -26,7 +26,9 @@ if "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from pixelclip_sdk.bundle import Bundle
+    from pixelclip_sdk.backends.base import Backend
+    from pixelclip_sdk.backends.fake import FakeBackend
+    from pixelclip_sdk.bundle import Bundle, InputSpec
     from pixelclip_sdk.errors import (
         BackendError,
         BackendUnavailableError,
@@ -38,46 +40,65 @@ if TYPE_CHECKING:
         PixelClipError,
         VocabularyError,
     )
-    from pixelclip_sdk.segmentation import Segmentation
+    from pixelclip_sdk.models import available_models
+    from pixelclip_sdk.segmentation import FrameInfo, Segmentation
     from pixelclip_sdk.segmenter import Segmenter
+    from pixelclip_sdk.video.sources import open_source
+    from pixelclip_sdk.video.writer import VideoWriter, write_video
     from pixelclip_sdk.words.classes import class_list, class_lists
     from pixelclip_sdk.words.vocabulary import Vocabulary, read_classes
 
 __all__ = [
+    "Backend",
     "BackendError",
     "BackendUnavailableError",
     "Bundle",
     "BundleError",
     "CheckpointError",
+    "FakeBackend",
+    "FrameInfo",
     "ImageError",
+    "InputSpec",
     "ModelNotFoundError",
     "OutputError",
     "PixelClipError",
     "Segmentation",
     "Segmenter",
+    "VideoWriter",
     "Vocabulary",
     "VocabularyError",
     "__version__",
+    "available_models",
     "class_list",
     "class_lists",
+    "open_source",
     "read_classes",
+    "write_video",
 ]
 
-_HOME = {
+_MODULES = {
+    "Backend": "backends.base",
     "Bundle": "bundle",
+    "FakeBackend": "backends.fake",
+    "FrameInfo": "segmentation",
+    "InputSpec": "bundle",
     "Segmentation": "segmentation",
     "Segmenter": "segmenter",
+    "VideoWriter": "video.writer",
     "Vocabulary": "words.vocabulary",
+    "available_models": "models",
     "class_list": "words.classes",
     "class_lists": "words.classes",
+    "open_source": "video.sources",
     "read_classes": "words.vocabulary",
+    "write_video": "video.writer",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME.get(name, 'errors')}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""Latency of a loaded segmenter, stage by stage and end to end."""
+"""Measure the latency of a segmenter, per stage and end to end."""
 
 import dataclasses
 import importlib.metadata
@@ -21,7 +21,7 @@ SAMPLE_WORDS = (
     "person, cat, dog, chair, table, sofa, bed, cup, plate, bottle, book, plant, "
     "window, door, wall, floor, lamp, television, carpet, curtain"
 )
-"""20 household words, for timing."""
+"""20 household classes for measurements."""
 
 _PERCENTILES = (50, 90, 95, 99)
 _STAGES = ("decode", "preprocess", "inference", "postprocess", "total")
@@ -34,18 +34,20 @@ class LatencyReport:
 
     Attributes:
         model: The model's name.
-        backend: What ran it.
+        backend: Name of the backend, e.g. ``"onnx"``.
+        engine: Human-readable engine, device and thread count.
         classes: Number of classes.
-        image_size: Size `(H, W)` of the picture.
+        image_size: Size `(H, W)` of the image in pixels.
         runs: Measured frames, after the warm-up.
         stages: Stage → ``{"mean": …, "p50": …, "p90": …, "p95": …, "p99": …}``. ``total`` is end to end:
-            from a JPEG's bytes to labels.
-        fps: Frames a second at the median end to end.
-        environment: See `environment`.
+            from the bytes of a JPEG file to labels.
+        fps: Frames per second at the median of ``total``.
+        environment: Machine and package versions; see `environment`.
     """
 
     model: str
     backend: str
+    engine: str
     classes: int
     image_size: tuple[int, int]
     runs: int
@@ -54,15 +56,15 @@ class LatencyReport:
     environment: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON-ready values."""
+        """Return the report as dicts, numbers and text."""
         return dataclasses.asdict(self)
 
     def table(self) -> str:
-        """The report as text for people."""
+        """Return the report as a text table."""
         columns = ["mean", *(f"p{p}" for p in _PERCENTILES)]
         height, width = self.image_size
         lines = [
-            f"{self.model}: {self.backend}, {self.classes} classes, {width}×{height}, {self.runs} frames",
+            f"{self.model}: {self.engine}, {self.classes} classes, {width}×{height}, {self.runs} frames",
             "",
             f"{'ms':<12}" + "".join(f"{column:>9}" for column in columns),
         ]
@@ -73,16 +75,17 @@ class LatencyReport:
 
 
 def measure_latency(segmenter: Segmenter, jpeg: bytes, *, runs: int = 100, warmup: int = 10) -> LatencyReport:
-    """Time `predict` on one picture, again and again.
+    """Measure `predict` on one image repeatedly.
 
     Args:
-        segmenter: With its classes set.
-        jpeg: The bytes of an image file; decoding them is part of every run.
+        segmenter: A segmenter with classes.
+        jpeg: The bytes of an image file; every run decodes them.
         runs: Measured frames, at least 1.
-        warmup: Frames before them that do not count.
+        warmup: Frames before the measurement.
 
     Raises:
-        ImageError: The picture cannot be used.
+        ValueError: `runs` is below 1.
+        ImageError: The image cannot be used.
         VocabularyError: No classes are set.
     """
     if runs < 1:
@@ -105,6 +108,7 @@ def measure_latency(segmenter: Segmenter, jpeg: bytes, *, runs: int = 100, warmu
     return LatencyReport(
         model=segmenter.bundle.name if segmenter.bundle else "no bundle",
         backend=segmenter.backend,
+        engine=segmenter.engine_description,
         classes=len(segmenter.vocabulary),
         image_size=result.orig_shape,
         runs=runs,
@@ -115,7 +119,7 @@ def measure_latency(segmenter: Segmenter, jpeg: bytes, *, runs: int = 100, warmu
 
 
 def environment() -> dict[str, Any]:
-    """Machine and versions, for a report: numbers without them mean nothing."""
+    """Return the machine and the versions of packages, for reports."""
     packages = {}
     for package in _PACKAGES:
         try:
@@ -133,9 +137,9 @@ def environment() -> dict[str, Any]:
 
 
 def sample_jpeg(height: int = 480, width: int = 640) -> bytes:
-    """A JPEG with the statistics of a photo (1/f noise), the same on every machine.
+    """Make a JPEG with the statistics of a photo (1/f noise), the same on every machine.
 
-    For timing only: it decodes like a photo of that size and shows nothing.
+    It decodes as slowly as a photo of that size. It shows nothing.
     """
     rng = np.random.default_rng(0)
     layers = []

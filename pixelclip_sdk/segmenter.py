@@ -1,11 +1,14 @@
-"""Segmenter: words and pictures in, label maps out."""
+"""Segmenter: words and images in, label maps out."""
 
+import functools
 import io
 import logging
 import math
 import numbers
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -15,6 +18,7 @@ from PIL import Image
 
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.backends.batches import batched_logits
+from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.errors import ImageError, PixelClipError, VocabularyError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, Picture, open_image, picture_size
@@ -23,7 +27,7 @@ from pixelclip_sdk.postprocess import covered_cells, labels_upsampled
 from pixelclip_sdk.preprocess import covered, fit
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.support.clock import Clock
-from pixelclip_sdk.words.resolver import Words
+from pixelclip_sdk.words.resolver import VocabularyResolver
 from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
 
 if TYPE_CHECKING:
@@ -38,20 +42,32 @@ _log = logging.getLogger(__name__)
 class Segmenter:
     """An image encoder with a vocabulary. Safe to call from several threads at once.
 
-    Most people make one with `from_pretrained`.
+    Use `from_pretrained` to load a model. The constructor combines parts that are already loaded.
+
+    A forked child process cannot use its parent's segmenter. A pickled one, as `multiprocessing` sends it to
+    spawned workers, loads its model again in the worker.
 
     Args:
         backend: The loaded image encoder; the segmenter closes it.
-        input_spec: The sizes it takes.
+        input_spec: The input sizes of the model.
         vocabulary: The classes to start with, or None to set them later.
-        text_encoder: What embeds new words; None if there are only precomputed vocabularies.
-        bundle: Where the model comes from, if it does.
-        threshold: Pixels whose best cosine is below it become unknown; None for none.
+        text_encoder: Embeds new words; None to use the bundle's.
+        bundle: The model's files, or None.
+        threshold: Pixels whose best cosine is below it become unknown; None for no threshold.
         threads: CPU threads of the bundle's text encoder; None for all.
 
     Raises:
-        PixelClipError: `threshold` is no number.
-        VocabularyError: The vocabulary is of another model.
+        PixelClipError: `threshold` is not a number.
+        VocabularyError: The vocabulary belongs to another model.
+
+    Example:
+        >>> import numpy as np
+        >>> from pixelclip_sdk import Segmenter
+        >>> image = np.zeros((48, 64, 3), np.uint8)
+        >>> with Segmenter.from_pretrained("pixelclip-lite", classes=["cat", "sofa"]) as segmenter:
+        ...     result = segmenter.predict(image)
+        >>> result.labels.shape, result.labels.dtype
+        ((48, 64), dtype('uint8'))
     """
 
     def __init__(
@@ -67,8 +83,13 @@ class Segmenter:
     ) -> None:
         self._backend = backend
         self._input = input_spec
-        self._words = Words(bundle, text_encoder, backend.embedding_dim, threads)
+        self._resolver = VocabularyResolver(bundle, text_encoder, backend.embedding_dim, threads)
         self._vocabulary: Vocabulary | None = None
+        self._vocabulary_lock = threading.Lock()
+        self._calls = 0  # Of set_classes.
+        self._vocabulary_call = 0  # The call that set the vocabulary.
+        self._reload: Callable[..., Segmenter] | None = None
+        self._process = os.getpid()
         self.bundle = bundle
         self.threshold = threshold
         if vocabulary is not None:
@@ -89,37 +110,54 @@ class Segmenter:
         """Load a model from this machine. Nothing is downloaded.
 
         Args:
-            name_or_path: A model's name (see `pixelclip models`) or a bundle's folder.
+            name_or_path: A model's name (see `available_models`) or a bundle's folder.
             backend: ``"onnx"``, ``"onnx-cuda"``, ``"onnx-tensorrt"``, ``"tensorrt"``, the path of an engine
-                (`.plan`), or ``"auto"``: the bundle's engine if it has one that runs here, else ``"onnx"``.
-            device: ``"cpu"``, ``"gpu"``, e.g. ``"gpu:1"``, or ``"auto"``: the CPU for ``"onnx"``, the first
-                GPU for the others.
+                (`.plan`), or ``"auto"``: the newest engine of the bundle that was compiled on this machine
+                and runs, else ``"onnx"``.
+            device: ``"cpu"``, ``"gpu"`` (also ``"cuda"``), one GPU such as ``"gpu:1"``, or ``"auto"``: the
+                CPU for ``"onnx"``, the first GPU for the others.
             classes: The words to find, or a `Vocabulary`; None to call `set_classes` later.
-            threshold: Pixels whose best cosine is below it become unknown; None for none.
-            threads: CPU threads for one picture; None for all that this process may use, which a stream
-                divides among the two frames that it has under way.
-            input_size: Nominal input `(H, W)` of a model whose size is free: a picture is scaled to about so
-                many pixels. Smaller is faster, larger sees smaller things. None for the model's own.
+            threshold: Pixels whose best cosine is below it become unknown; None for no threshold.
+            threads: CPU threads for one image; None for all that this process may use, which `stream`
+                divides between two frames at a time.
+            input_size: Nominal input size `(H, W)` of a model that accepts any size: an image is scaled to
+                about that many pixels. Smaller is faster, larger finds smaller things. None for the model's
+                own.
 
         Raises:
-            ModelNotFoundError: There is no such model.
-            BundleError: The model's files are incomplete or damaged, or it does not take `input_size`.
-            BackendUnavailableError: The backend or device is not there.
-            BackendError: The engine does not load, or was compiled from or for something else.
+            ModelNotFoundError: No model has that name.
+            BundleError: The model's files are incomplete or damaged, or it does not accept `input_size`.
+            BackendUnavailableError: The backend or device is missing.
+            BackendError: The engine does not load, or was compiled from another model or for another GPU.
             VocabularyError: The words cannot be used.
-            PixelClipError: `threshold` is no number.
+            PixelClipError: `threshold` is not a number.
+
+        Example:
+            >>> from pixelclip_sdk import Segmenter
+            >>> segmenter = Segmenter.from_pretrained("pixelclip-lite", device="cpu", input_size=(224, 320))
+            >>> segmenter.backend
+            'onnx'
+            >>> segmenter.close()
         """
         # Imported here so that `import pixelclip_sdk` stays light.
-        from pixelclip_sdk.backends.choose import open_backend, spec_of
+        from pixelclip_sdk.backends.choose import open_backend, resolve_input_spec
 
         _checked_threshold(threshold)
         bundle = find_bundle(name_or_path)
         spec = bundle.input if input_size is None else bundle.input.resized(input_size)
         engine = open_backend(bundle, backend, device, threads)
         try:
-            spec = spec_of(engine, spec, resized=input_size is not None)
-            _log.info("%s: backend %s", bundle.name, engine.description)
+            spec = resolve_input_spec(engine, spec, resized=input_size is not None)
+            _log.info("%s: backend %s (%s)", bundle.name, engine.name, engine.description)
             segmenter = cls(engine, spec, bundle=bundle, threshold=threshold, threads=threads)
+            segmenter._reload = functools.partial(
+                cls.from_pretrained,
+                Path(bundle.path).absolute(),
+                backend=backend,
+                device=device,
+                threads=threads,
+                input_size=input_size,
+            )
             if classes is not None:
                 segmenter.set_classes(classes)
         except BaseException:
@@ -129,10 +167,10 @@ class Segmenter:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The words now in use.
+        """The current words.
 
         Raises:
-            VocabularyError: None were set.
+            VocabularyError: No words were set.
         """
         if self._vocabulary is None:
             raise VocabularyError("no classes are set; call set_classes(['cat', 'sofa']) or pass classes=")
@@ -140,66 +178,102 @@ class Segmenter:
 
     @property
     def backend(self) -> str:
-        """What runs the model, for people: engine, device, threads."""
+        """The name of the backend that runs the model, e.g. ``"onnx"``: `backend=NAME` selects it."""
+        return self._backend.name
+
+    @property
+    def engine_description(self) -> str:
+        """Human-readable engine, device and thread count, e.g. ``"onnxruntime on cpu, 2 threads"``."""
         return self._backend.description
 
     def set_classes(self, classes: Classes | Vocabulary) -> Vocabulary:
-        """Change the words. Takes effect for the next picture; pictures under way keep the old ones.
+        """Change the words. Takes effect for the next image; images in progress keep the old words.
+
+        If several threads call this, the call made last wins, whichever finishes last.
 
         Args:
             classes: ``["cat", "sofa"]``, ``"cat, sofa"``, with synonyms ``{"cat": ["cat", "kitten"]}``; a
-                `Vocabulary`; or the name of a list, ``"voc-20"``: one precomputed in the bundle, which needs
-                no text encoder, or one of `pixelclip_sdk.words.classes.class_lists`.
+                `Vocabulary`; or the name of a list, ``"voc-20"``: one that is precomputed in the bundle and
+                needs no text encoder, or one of `class_lists`.
 
         Returns:
-            The vocabulary now in use.
+            The vocabulary of these words. A later call may already have replaced it.
 
         Raises:
-            VocabularyError: The words cannot be used, there is no list of that name, or the vocabulary
-                belongs to another model. The words that were set before stay.
+            VocabularyError: The words cannot be used, no list has that name, or the vocabulary belongs to
+                another model. The words set before stay.
             BundleError: The model has no text encoder, and these are words.
             BackendError: The segmenter is closed, or the text encoder failed.
+
+        Example:
+            >>> from pixelclip_sdk import Segmenter
+            >>> with Segmenter.from_pretrained("pixelclip-lite") as segmenter:
+            ...     segmenter.set_classes({"cat": ["cat", "kitten"], "sofa": ["sofa", "couch"]})
+            Vocabulary(2 names: cat, sofa)
         """
-        vocabulary = self._words.resolve(classes)
-        self._vocabulary = vocabulary  # One reference: readers see the old one or the new one, whole.
+        check_process(self._process)
+        with self._vocabulary_lock:
+            self._calls += 1
+            call = self._calls
+        vocabulary = self._resolver.resolve(classes)
+        with self._vocabulary_lock:
+            if call > self._vocabulary_call:  # Embedding takes time: a later call may have finished first.
+                # Readers take this one reference, so they see the old vocabulary or the new one, never a mix.
+                self._vocabulary, self._vocabulary_call = vocabulary, call
+        if len(vocabulary) == 1 and self._threshold is None:
+            _log.warning(
+                "one class and no threshold: every pixel becomes %r. Add other classes or a threshold",
+                vocabulary.names[0],
+            )
         return vocabulary
 
     def warm_up(self, size: tuple[int, int] | None = None) -> None:
-        """Segment a grey picture and forget it: the first real one then takes little longer than others.
+        """Segment a grey image and drop the result, so that the first real image is not slower than others.
 
-        An engine allocates its memory, and on a GPU picks its kernels, with the first input of a size, and
-        Pillow loads its decoders with the first file.
+        With the first input of a size an engine allocates memory and, on a GPU, selects its kernels. With the
+        first file Pillow loads its decoders.
 
         Args:
-            size: `(H, W)` of the pictures to come; None for the model's nominal input.
+            size: Expected image size `(H, W)` in pixels; None for the model's nominal input size.
 
         Raises:
-            ImageError: `size` is no size.
+            ImageError: `size` has a side below 1.
             VocabularyError: No classes are set.
             BackendError: The engine is closed or failed.
         """
         height, width = size or (self._input.height, self._input.width)
         if min(height, width) < 1:
             raise ImageError(f"size is {height}×{width}; expected (H, W) of at least 1×1")
-        grey = io.BytesIO()  # As a file: Pillow loads its decoders with the first one.
+        grey = io.BytesIO()
         Image.new("RGB", (width, height), (128, 128, 128)).save(grey, "JPEG")
         self.predict(grey.getvalue())
 
     def predict(
         self, image: ImageInput, *, channel_order: ChannelOrder = "rgb", threshold: float | None = None
     ) -> Segmentation:
-        """Segment one picture.
+        """Segment one image.
 
         Args:
             image: A path, the bytes of an image file, a PIL image, or a uint8 array `(H, W, 3)`, 0–255.
-            channel_order: Order of an array's channels; OpenCV's is ``"bgr"``.
-            threshold: Overrides the segmenter's own.
+            channel_order: Channel order of an array; OpenCV uses ``"bgr"``.
+            threshold: Overrides the segmenter's threshold.
+
+        Returns:
+            Labels `(H, W)` at the size of the image, with scores, class names and times.
 
         Raises:
-            ImageError: The picture cannot be used.
+            ImageError: The image cannot be used.
             VocabularyError: No classes are set.
             BackendError: The engine is closed or failed.
-            PixelClipError: `threshold` is no number.
+            PixelClipError: `threshold` is not a number.
+
+        Example:
+            >>> import numpy as np
+            >>> from pixelclip_sdk import Segmenter
+            >>> with Segmenter.from_pretrained("pixelclip-lite", classes="cat, sofa") as segmenter:
+            ...     result = segmenter.predict(np.zeros((48, 64, 3), np.uint8), channel_order="bgr")
+            >>> result.scores.shape, result.scores.dtype
+            ((48, 64), dtype('float32'))
         """
         return self.predict_batch([image], channel_order=channel_order, threshold=threshold)[0]
 
@@ -212,29 +286,29 @@ class Segmenter:
         channel_order: ChannelOrder = "rgb",
         threshold: float | None = None,
     ) -> list[Segmentation]:
-        """Segment several pictures with the same words; the results equal those of single calls.
+        """Segment several images with the same words. Results equal those of single calls.
 
-        Pictures of one size go through the model together, up to 16 at a time. All pictures and results
-        are in memory at once: feed long lists in pieces.
+        Images of one size go through the model together, up to 16 at a time. All images and results are in
+        memory at once: split long lists.
 
         Args:
-            images: Pictures; see `predict`. Also one array `(N, H, W, 3)`.
-            channel_order: Order of the arrays' channels.
-            threshold: Overrides the segmenter's own.
+            images: Images; see `predict`. Also one uint8 array `(N, H, W, 3)`.
+            channel_order: Channel order of the arrays.
+            threshold: Overrides the segmenter's threshold.
 
         Returns:
-            One result a picture, in their order.
+            One result per image, in the same order.
 
         Raises:
-            ImageError: A picture cannot be used; the message says which.
+            ImageError: An image cannot be used; the message has its position.
             VocabularyError: No classes are set.
             BackendError: The engine is closed or failed.
-            PixelClipError: `threshold` is no number.
+            PixelClipError: `threshold` is not a number.
         """
         one = isinstance(images, str | bytes | bytearray) or not isinstance(images, Iterable)
         if one or (isinstance(images, np.ndarray) and images.ndim != 4):
             raise ImageError(
-                f"images is one {type(images).__name__}; expected a list of pictures. For one call predict."
+                f"images is one {type(images).__name__}; expected a list. Use predict for one image."
             )
         return self._segment(
             list(images), self.vocabulary, self._limit(threshold), channel_order, self._backend
@@ -248,33 +322,41 @@ class Segmenter:
         threshold: float | None = None,
         on_error: "OnError" = "raise",
     ) -> Generator[Segmentation, None, None]:
-        """Segment video, frame by frame, with decoding and all other stages of several frames at once.
+        """Segment video frame by frame. Decoding and the other stages of several frames run in parallel.
 
         Words may be changed meanwhile. Leaving the loop, or closing the iterator, ends all threads and
-        releases the sources. Results are yours: nothing is written to them again.
+        releases the sources. The arrays of a result are never written again.
 
         Args:
             sources: Each a video file, a folder of images, a camera (``0`` or ``"/dev/video0"``), an address
-                (``"rtsp://…"``) or an iterable of uint8 arrays `(H, W, 3)`. Several share the engine in
-                turns; `Segmentation.frame` says whose a result is.
-            buffer: For frames that come faster than results. ``"latest"``: a newer one takes their place, and
-                results that you do not fetch in time are replaced as well; both are counted as dropped.
+                (``"rtsp://…"``) or an iterable of uint8 arrays `(H, W, 3)`. Several sources take turns;
+                `Segmentation.frame` names the source of a result.
+            buffer: How to handle frames that arrive faster than results. ``"latest"``: a newer frame replaces
+                an older one, and a newer result replaces one that you did not fetch; both count as dropped.
                 ``"all"``: the source waits. ``"auto"``: ``"latest"`` for cameras and live addresses, else
                 ``"all"``.
-            channel_order: Order of the arrays' channels; OpenCV's is ``"bgr"``.
-            threshold: Overrides the segmenter's own.
-            on_error: A source that breaks off ends all (``"raise"``), or, of several, itself (``"skip"``); or
-                a camera or live address is opened again, every second, until it is back (``"reopen"``).
+            channel_order: Channel order of the arrays; OpenCV uses ``"bgr"``.
+            threshold: Overrides the segmenter's threshold.
+            on_error: A source that fails ends the stream (``"raise"``) or only itself (``"skip"``). With
+                ``"reopen"`` a camera or live address reconnects every second.
 
         Returns:
-            Results, each source's in the order of its frames.
+            Results; those of one source are in the order of its frames.
 
         Raises:
-            ImageError: A source cannot be opened, breaks off, or a frame of it cannot be used.
-            BackendUnavailableError: Video takes PyAV, which is not installed.
+            ImageError: A source cannot be opened, fails, or one of its frames cannot be used.
+            BackendUnavailableError: Video needs PyAV, which is not installed.
             VocabularyError: No classes are set.
             BackendError: The engine is closed or failed.
-            PixelClipError: `threshold` is no number.
+            PixelClipError: `threshold` is not a number.
+
+        Example:
+            >>> import numpy as np
+            >>> from pixelclip_sdk import Segmenter
+            >>> frames = [np.zeros((48, 64, 3), np.uint8)] * 3
+            >>> with Segmenter.from_pretrained("pixelclip-lite", classes="cat, sofa") as segmenter:
+            ...     [result.labels.shape for result in segmenter.stream(frames)]
+            [(48, 64), (48, 64), (48, 64)]
         """
         from pixelclip_sdk.video.pipeline import WORKERS, segment_frames
 
@@ -282,13 +364,13 @@ class Segmenter:
             vocabulary, limit = self.vocabulary, self._limit(threshold)
             return lambda image: self._segment([image], vocabulary, limit, "rgb", engine)[0]
 
-        begin()  # What is wrong with the words is said here, not at the first frame.
+        begin()  # Missing words and a bad threshold raise here, not at the first frame.
         engine = self._backend.shared(WORKERS)
         return segment_frames(begin, sources, buffer=buffer, channel_order=channel_order, on_error=on_error)
 
     @property
     def threshold(self) -> float | None:
-        """Pixels whose best cosine is below it become unknown; None for none."""
+        """Pixels whose best cosine is below it become unknown; None for no threshold."""
         return self._threshold
 
     @threshold.setter
@@ -306,7 +388,7 @@ class Segmenter:
         channel_order: ChannelOrder,
         engine: Backend,
     ) -> list[Segmentation]:
-        """What `predict_batch` does, with words and an engine that are already chosen."""
+        """Segment images with one vocabulary and one engine."""
         pictures: list[Picture] = []
         inputs: list[npt.NDArray[np.uint8]] = []
         speeds: list[dict[str, float]] = []
@@ -337,7 +419,7 @@ class Segmenter:
                     labels=labels,
                     logits=grid,
                     covered=part,
-                    names=list(vocabulary.names),
+                    names=vocabulary.names,
                     image=picture,
                     speed=dict(speed),
                 )
@@ -345,19 +427,26 @@ class Segmenter:
         return results
 
     def features(self, image: ImageInput, *, channel_order: ChannelOrder = "rgb") -> npt.NDArray[np.float32]:
-        """Dense embeddings of one picture, to compare with texts or with each other.
+        """Compute the dense embeddings of one image, to compare with texts or with each other.
 
         Args:
-            image: A picture; see `predict`.
-            channel_order: Order of an array's channels.
+            image: An image; see `predict`.
+            channel_order: Channel order of an array.
 
         Returns:
-            `(h, w, D)` float32, one embedding a grid cell. Cells of padding alone are left out, where a
-            model of a fixed size keeps the picture's aspect.
+            `(h, w, D)` float32, one embedding per grid cell. Where a model of a fixed size pads the image,
+            cells that hold only padding are left out.
 
         Raises:
-            ImageError: The picture cannot be used.
+            ImageError: The image cannot be used.
             BackendError: The engine is closed or failed.
+
+        Example:
+            >>> import numpy as np
+            >>> from pixelclip_sdk import Segmenter
+            >>> with Segmenter.from_pretrained("pixelclip-lite") as segmenter:
+            ...     segmenter.features(np.zeros((352, 448, 3), np.uint8)).shape
+            (11, 14, 384)
         """
         picture = open_image(image, channel_order=channel_order)
         features: npt.NDArray[np.float32] = self._backend.features(fit(picture, self._input)[None])[0]
@@ -365,7 +454,7 @@ class Segmenter:
 
     def close(self) -> None:
         """Release the model; later calls raise. Closing twice is harmless."""
-        self._words.close()
+        self._resolver.close()
         self._backend.close()
 
     def __enter__(self) -> Self:
@@ -376,13 +465,21 @@ class Segmenter:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Callable[..., "Segmenter"], tuple[()]]:
+        if self._reload is None:
+            raise PixelClipError(
+                "this segmenter was not loaded by Segmenter.from_pretrained and cannot be pickled. "
+                "Load it in the worker process."
+            )
+        return functools.partial(self._reload, classes=self._vocabulary, threshold=self._threshold), ()
+
     def __repr__(self) -> str:
         name = self.bundle.name if self.bundle else "no bundle"
-        return f"Segmenter({name}, {self.backend}, {self._vocabulary or 'no classes'})"
+        return f"Segmenter({name}, {self.engine_description}, {self._vocabulary or 'no classes'})"
 
 
 def _checked_threshold(value: float | None) -> float | None:
-    # Beyond 1 it leaves nothing, which may be what is wanted.
+    # A threshold above 1 makes every pixel unknown; that is allowed.
     if value is not None and (not isinstance(value, numbers.Real) or math.isnan(value)):
-        raise PixelClipError(f"threshold is {value!r}; expected a number, a cosine, or None")
+        raise PixelClipError(f"threshold is {value!r}; expected a number (a cosine) or None")
     return value

@@ -20,6 +20,14 @@ COLOURS = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory) -> Iterator[None]:
+    """Keeps the tests out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIXELCLIP_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def colour_vocabulary() -> Callable[..., Vocabulary]:
     """Makes a vocabulary of colours, with the embeddings that FakeBackend gives these colours."""

@@ -174,5 +174,5 @@ def _smoke_test() -> Check:
     except PixelClipError as error:
         return Check("backend onnx, cpu", "broken", str(error))
     return Check(
-        "backend onnx, cpu", "ok", f"{report.backend}: {report.fps:.0f} frames a second at 640×480, 2 classes"
+        "backend onnx, cpu", "ok", f"{report.engine}: {report.fps:.0f} frames a second at 640×480, 2 classes"
     )

@@ -67,9 +67,9 @@ def test_a_precomputed_list_is_the_one_the_text_encoder_makes(bundle):
     assert saved.templates == bundle.templates
     with Segmenter.from_pretrained(bundle.path) as segmenter:
         found = segmenter.set_classes("voc-20")
-        assert segmenter._words._encoder is None  # the point of it
+        assert segmenter._resolver._encoder is None  # the point of it
         expected = segmenter.set_classes(class_list("voc-20"))
-        assert segmenter._words._encoder is not None
+        assert segmenter._resolver._encoder is not None
     assert list(found.names) == list(expected.names) == list(class_list("voc-20"))
     np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-6)
 
@@ -176,7 +176,7 @@ def test_killed_at_any_step_the_bundle_is_the_old_one_or_the_new_one(original, t
         outcomes.append(names[0])
         # And the next run is not disturbed by what was left.
         again = add_vocabularies(bundle, {"rooms": "bath, towel"})
-        assert list(Vocabulary.load(again.file(again.vocabularies["rooms"])).names) == ["bath", "towel"]
+        assert list(Vocabulary.load(again.file(again.vocabularies["rooms"])).names) == ("bath", "towel")
         shutil.rmtree(bundle.path)
         if code == 0:
             break
@@ -193,14 +193,14 @@ def test_without_a_text_encoder_a_bundle_works_end_to_end(stripped, photo, tmp_p
         for name, message in {
             "voc-21": "Did you mean 'voc-20'.*rooms, voc-20",
             "room": "Did you mean 'rooms'",
-            "cityscapes-19": "no vocabulary 'cityscapes-19'. It has: rooms, voc-20",
+            "cityscapes-19": "no vocabulary 'cityscapes-19'. Its vocabularies: rooms, voc-20",
         }.items():
             with pytest.raises(VocabularyError, match=message):
                 segmenter.set_classes(name)
         for words in (["cat"], "cat, dog"):
             with pytest.raises(BundleError, match=r"no text encoder.*rooms, voc-20"):
                 segmenter.set_classes(words)
-        assert list(segmenter.vocabulary.names) == ["bed", "sofa"]
+        assert list(segmenter.vocabulary.names) == ("bed", "sofa")
     arguments = ["--model", str(stripped.path), "--out", str(tmp_path / "out")]
     picture = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.jpg"
     assert pixelclip(["predict", str(picture), "--classes", "voc-20", *arguments]) == 0

@@ -1,5 +1,10 @@
 import json
+import multiprocessing
+import os
+import pickle
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -186,7 +191,7 @@ def test_words_change_for_the_next_picture_and_results_keep_their_own(fake, patc
     assert after.names == ("blue", "yellow")
     assert before.mask("blue")[60, 60]
     assert after.mask("blue")[60, 60]
-    assert fake.vocabulary.names == ["blue", "yellow"]
+    assert fake.vocabulary.names == ("blue", "yellow")
 
 
 def test_words_that_fail_leave_the_old_ones(lite, fake):
@@ -223,7 +228,7 @@ def test_without_its_text_encoder_a_model_knows_its_vocabularies_by_their_own(li
         segmenter.set_classes(words)
         with pytest.raises(VocabularyError, match="another text encoder"):
             segmenter.set_classes(other)
-        assert segmenter.vocabulary.names == ["cat", "sofa"]
+        assert segmenter.vocabulary.names == ("cat", "sofa")
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 64), (64, 32), (20, 60)])
@@ -350,7 +355,7 @@ def test_input_sizes_that_do_not_fit_are_refused(size, said):
 def test_a_model_of_one_size_keeps_it():
     fixed = InputSpec(height=320, width=320, multiple=16, fixed=True, keep_aspect=False)
     assert fixed.resized((320, 320)) == fixed
-    with pytest.raises(BundleError, match=r"takes 320×320 only.*--imgsz 336 448"):
+    with pytest.raises(BundleError, match=r"takes 320×320 only.*--input-size 336 448"):
         fixed.resized((336, 448))
 
 
@@ -435,3 +440,133 @@ def test_no_text_encoder_is_loaded_into_a_segmenter_that_closes_meanwhile(monkey
 def test_an_opacity_is_a_share(fake, patches, opacity):
     with pytest.raises(PixelClipError, match=r"opacity is .* expected a number from 0 to 1"):
         fake.predict(patches).plot(opacity=opacity)
+
+
+def test_the_call_made_last_wins_whichever_finishes_last(lite, monkeypatch):
+    """A long list is embedded in one thread while another sets two words."""
+    taken, go_on = threading.Event(), threading.Event()
+    encode = Vocabulary.encode
+
+    def slow(classes, encoder):
+        if "slow" in classes:
+            taken.set()
+            assert go_on.wait(10)
+        return encode(classes, encoder)
+
+    monkeypatch.setattr(Vocabulary, "encode", slow)
+    before = lite.vocabulary
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(lite.set_classes, ["slow", "cat"])
+            assert taken.wait(10)
+            lite.set_classes(["dog", "sofa"])
+            go_on.set()
+            assert first.result(10).names == ("slow", "cat")
+        assert lite.vocabulary.names == ("dog", "sofa")
+        lite.set_classes(["slow", "wall"])  # Slow or not, a later call wins.
+        assert lite.vocabulary.names == ("slow", "wall")
+    finally:
+        lite.set_classes(before)
+
+
+def test_a_later_call_that_fails_does_not_undo_an_earlier_one(lite):
+    taken, go_on = threading.Event(), threading.Event()
+    encode = Vocabulary.encode
+
+    def slow(classes, encoder):
+        taken.set()
+        assert go_on.wait(10)
+        return encode(classes, encoder)
+
+    before = lite.vocabulary
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Vocabulary, "encode", slow)
+                first = pool.submit(lite.set_classes, ["dog", "cat"])
+                assert taken.wait(10)
+            with pytest.raises(VocabularyError):
+                lite.set_classes("cat, cat")
+            go_on.set()
+            first.result(10)
+        assert lite.vocabulary.names == ("dog", "cat")
+    finally:
+        lite.set_classes(before)
+
+
+def test_one_class_without_a_threshold_is_remarked(fake, colour_vocabulary, caplog):
+    fake.set_classes(colour_vocabulary("red", "blue"))
+    assert not caplog.text
+    fake.set_classes(colour_vocabulary("red"))
+    assert "every pixel becomes 'red'" in caplog.text
+    caplog.clear()
+    fake.threshold = 0.5
+    fake.set_classes(colour_vocabulary("red"))
+    assert not caplog.text
+
+
+def test_the_backend_has_the_name_that_selects_it(lite, fake):
+    assert lite.backend == "onnx"
+    assert lite.engine_description == f"onnxruntime on cpu, {default_threads()} threads"
+    assert fake.backend == "fake"
+    with Segmenter.from_pretrained(backend=lite.backend) as again:
+        assert again.backend == lite.backend
+
+
+def test_a_pickled_segmenter_loads_its_model_again(photo):
+    with Segmenter.from_pretrained(
+        classes=["cat", "sofa"], threshold=0.1, threads=1, input_size=(160, 224)
+    ) as segmenter:
+        expected = segmenter.predict(photo)
+        with pickle.loads(pickle.dumps(segmenter)) as other:
+            assert other.threshold == 0.1
+            assert other.engine_description == segmenter.engine_description
+            np.testing.assert_array_equal(other.predict(photo).labels, expected.labels)
+            other.set_classes("dog, cat")
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            labels = pool.map(segmenter.predict, [photo])[0].labels
+        np.testing.assert_array_equal(labels, expected.labels)
+
+
+def test_a_segmenter_of_parts_cannot_be_pickled(fake):
+    with pytest.raises(PixelClipError, match="was not loaded by Segmenter"):
+        pickle.dumps(fake)
+
+
+FORK = """
+import os, signal, sys
+import numpy as np
+from pixelclip_sdk import BackendError, Segmenter
+segmenter = Segmenter.from_pretrained(classes=["cat", "dog"])
+image = np.zeros((64, 64, 3), np.uint8)
+segmenter.predict(image)
+if (child := os.fork()) == 0:
+    signal.alarm(20)  # A child that hangs is killed.
+    for use in (lambda: segmenter.predict(image), lambda: segmenter.set_classes("a, b"),
+                lambda: segmenter._resolver._encoder.encode(["a"])):
+        try:
+            use()
+        except BackendError as error:
+            print("refused:", error)
+    with Segmenter.from_pretrained(classes=["cat", "dog"]) as own:
+        print(own.predict(image).labels.shape)
+    if sys.argv[1] == "close":
+        segmenter.close()
+    elif sys.argv[1] == "delete":
+        del segmenter
+    sys.exit(7)
+print("child ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+segmenter.predict(image)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("end", ["leave", "close", "delete"])
+def test_a_forked_child_gets_an_error_and_ends(end):
+    """The destructor of a session waits for threads that the child does not have."""
+    result = subprocess.run(
+        [sys.executable, "-c", FORK, end], capture_output=True, text=True, timeout=60, check=True
+    )
+    lines = result.stdout.splitlines()
+    assert sum("Load it in the child" in line for line in lines) == 3
+    assert lines[3:] == ["(64, 64)", "child ended with 7"]

@@ -91,7 +91,7 @@ def test_an_empty_folder_is_refused(tmp_path, capsys):
 def test_vocab_build_then_show_then_predict(cat, tmp_path, capsys):
     path = tmp_path / "rooms.npz"
     assert main(["vocab", "build", "cat, sofa, couch", "--out", str(path)]) == 0
-    assert Vocabulary.load(path).names == ["cat", "sofa", "couch"]
+    assert Vocabulary.load(path).names == ("cat", "sofa", "couch")
     assert main(["vocab", "show", str(path)]) == 0
     shown = capsys.readouterr().out
     assert "nearest: couch" in shown
