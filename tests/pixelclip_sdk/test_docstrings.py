@@ -11,7 +11,6 @@ OBJECTS = {name: getattr(pixelclip_sdk, name) for name in pixelclip_sdk.__all__ 
 # Errors need no example, nor do objects that another function makes.
 WITHOUT_EXAMPLE = {
     "FrameInfo",
-    "Segmentation",
     "VideoWriter",
     "available_models",
     "open_source",
