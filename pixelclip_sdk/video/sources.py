@@ -50,9 +50,12 @@ def open_source(source: SourceInput, channel_order: ChannelOrder = "rgb") -> Fra
         BackendUnavailableError: PyAV is needed but not installed.
 
     Example:
-        >>> with contextlib.closing(open_source("video.mp4")) as source:
-        ...     for frame in source:
-        ...         print(frame.time_s, frame.image.shape)
+        >>> import contextlib
+        >>> import numpy as np
+        >>> from pixelclip_sdk import open_source
+        >>> with contextlib.closing(open_source([np.zeros((48, 64, 3), np.uint8)])) as source:
+        ...     [frame.image.shape for frame in source]
+        [(48, 64, 3)]
     """
     if channel_order not in ("rgb", "bgr"):
         raise ImageError(f'channel_order is {channel_order!r}; expected "rgb" or "bgr"')

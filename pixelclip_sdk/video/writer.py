@@ -58,9 +58,14 @@ def write_video(path: str | os.PathLike[str], fps: Fraction | float | None = Non
         BackendUnavailableError: PyAV is not installed.
 
     Example:
-        >>> with write_video("out.mp4", Fraction(30)) as writer:
-        ...     for result in segmenter.stream("in.mp4"):
-        ...         writer.write(np.asarray(result.plot()), result.frame.time_s)
+        >>> from fractions import Fraction
+        >>> import numpy as np
+        >>> from pixelclip_sdk import Segmenter, write_video
+        >>> frames = [np.zeros((48, 64, 3), np.uint8)] * 3
+        >>> with Segmenter.from_pretrained("pixelclip-lite", classes="cat, sofa") as segmenter:
+        ...     with write_video("out.mp4", Fraction(30)) as writer:
+        ...         for result in segmenter.stream(frames):
+        ...             writer.write(np.asarray(result.plot()), result.frame.time_s)
     """
     target = Path(path)
     if target.suffix.lower() not in _SUFFIXES:
