@@ -34,7 +34,7 @@ def measure(name: str, model: str, backend: str | Path, device: str, runs: int) 
             report = measure_latency(segmenter, jpeg, runs=runs)
     except PixelClipError as error:
         return {"name": name, "reason": str(error)}
-    return {"name": name, "first_s": first, "backend": report.backend, "stages_ms": report.stages}
+    return {"name": name, "first_s": first, "backend": report.engine, "stages_ms": report.stages}
 
 
 def main() -> int:

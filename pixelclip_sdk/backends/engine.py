@@ -293,6 +293,8 @@ def trust(plan_sha256: str) -> None:
     """
     try:
         record = _trust_record(plan_sha256)
+        if record is None:
+            raise OSError("this user has no home folder; set PIXELCLIP_HOME")
         record.parent.mkdir(parents=True, exist_ok=True)
         record.touch()
     except OSError as error:
@@ -301,11 +303,14 @@ def trust(plan_sha256: str) -> None:
 
 def is_trusted(plan_sha256: str) -> bool:
     """Return whether `trust` recorded this plan on this machine."""
-    return re.fullmatch("[0-9a-f]{64}", plan_sha256) is not None and is_file(_trust_record(plan_sha256))
+    record = _trust_record(plan_sha256)
+    # A sidecar may hold any text as its hash, also a path.
+    return re.fullmatch("[0-9a-f]{64}", plan_sha256) is not None and record is not None and is_file(record)
 
 
-def _trust_record(plan_sha256: str) -> Path:
-    return cache_folder() / "trusted-engines" / plan_sha256
+def _trust_record(plan_sha256: str) -> Path | None:
+    cache = cache_folder()
+    return None if cache is None else cache / "trusted-engines" / plan_sha256
 
 
 def _modified(file: Path) -> float:

@@ -9,7 +9,7 @@ import pixelclip_sdk
 
 OBJECTS = {name: getattr(pixelclip_sdk, name) for name in pixelclip_sdk.__all__ if name != "__version__"}
 # Errors need no example, nor do objects that another function makes.
-WITHOUT_EXAMPLE = {"FrameInfo", "VideoWriter", "available_models"}
+WITHOUT_EXAMPLE = {"FrameInfo", "VideoWriter"}
 SHOWN = [
     name
     for name, value in OBJECTS.items()
