@@ -1,10 +1,12 @@
 """Measure the latency of a segmenter, per stage and end to end."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import io
 import os
 import platform
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +16,6 @@ import numpy as np
 from PIL import Image
 
 from pixelclip_sdk.segmenter import Segmenter
-
-__all__ = ["SAMPLE_WORDS", "LatencyReport", "environment", "measure_latency", "sample_jpeg"]
 
 SAMPLE_WORDS = (
     "person, cat, dog, chair, table, sofa, bed, cup, plate, bottle, book, plant, "
@@ -30,29 +30,17 @@ _PACKAGES = ("pixelclip-sdk", "numpy", "pillow", "onnxruntime", "tokenizers")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LatencyReport:
-    """Latencies in milliseconds.
-
-    Attributes:
-        model: The model's name.
-        backend: Name of the backend, e.g. ``"onnx"``.
-        engine: Human-readable engine, device and thread count.
-        classes: Number of classes.
-        image_size: Size `(H, W)` of the image in pixels.
-        runs: Measured frames, after the warm-up.
-        stages: Stage → ``{"mean": …, "p50": …, "p90": …, "p95": …, "p99": …}``. ``total`` is end to end:
-            from the bytes of a JPEG file to labels.
-        fps: Frames per second at the median of ``total``.
-        environment: Machine and package versions; see `environment`.
-    """
+    """Latencies in milliseconds."""
 
     model: str
-    backend: str
-    engine: str
-    classes: int
-    image_size: tuple[int, int]
-    runs: int
+    backend: str  # For example "onnx".
+    engine: str  # Human-readable engine, device and thread count.
+    classes: int  # Number of classes.
+    image_size: tuple[int, int]  # (H, W)
+    runs: int  # Measured frames, after the warm-up.
+    # Stage → {"mean": …, "p50": …, "p90": …, "p95": …, "p99": …}. "total" is from a JPEG's bytes to labels.
     stages: Mapping[str, Mapping[str, float]]
-    fps: float
+    fps: float  # At the median of "total".
     environment: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -61,7 +49,7 @@ class LatencyReport:
 
     def table(self) -> str:
         """Return the report as a text table."""
-        columns = ["mean", *(f"p{p}" for p in _PERCENTILES)]
+        columns = list(self.stages["total"])
         height, width = self.image_size
         lines = [
             f"{self.model}: {self.engine}, {self.classes} classes, {width}×{height}, {self.runs} frames",
@@ -75,31 +63,16 @@ class LatencyReport:
 
 
 def measure_latency(segmenter: Segmenter, jpeg: bytes, *, runs: int = 100, warmup: int = 10) -> LatencyReport:
-    """Measure `predict` on one image repeatedly.
-
-    Args:
-        segmenter: A segmenter with classes.
-        jpeg: The bytes of an image file; every run decodes them.
-        runs: Measured frames, at least 1.
-        warmup: Frames before the measurement.
-
-    Raises:
-        ValueError: `runs` is below 1.
-        ImageError: The image cannot be used.
-        VocabularyError: No classes are set.
-    """
-    if runs < 1:
-        raise ValueError(f"runs is {runs}; expected at least 1")
+    """Measure `predict` on one image file, `runs` times after `warmup` frames. Every run decodes the file."""
     for _ in range(warmup):
         segmenter.predict(jpeg)
     samples: dict[str, list[float]] = {stage: [] for stage in _STAGES}
     for _ in range(runs):
         start = time.perf_counter()
         result = segmenter.predict(jpeg)
-        total = (time.perf_counter() - start) * 1e3
-        for stage in _STAGES[:-1]:
-            samples[stage].append(result.speed[stage])
-        samples["total"].append(total)
+        speed = {**result.speed, "total": (time.perf_counter() - start) * 1e3}
+        for stage, values in samples.items():
+            values.append(speed[stage])
     stages = {
         stage: {"mean": float(np.mean(values))}
         | {f"p{p}": float(np.percentile(values, p)) for p in _PERCENTILES}
@@ -145,24 +118,17 @@ def sample_jpeg(height: int = 480, width: int = 640) -> bytes:
     layers = []
     for step in (64, 32, 16, 8, 4, 2):
         noise = rng.uniform(-1, 1, (height // step + 2, width // step + 2, 3)) * step**0.7
-        channels = [
-            Image.fromarray(noise[..., c].astype(np.float32)).resize(
-                (width, height), Image.Resampling.BICUBIC
-            )
-            for c in range(3)
-        ]
-        layers.append(np.stack([np.asarray(channel) for channel in channels], axis=-1))
-    picture = np.clip(128 + 4 * np.sum(layers, axis=0), 0, 255).astype(np.uint8)
+        channels = [Image.fromarray(channel) for channel in noise.astype(np.float32).transpose(2, 0, 1)]
+        layers.append([channel.resize((width, height), Image.Resampling.BICUBIC) for channel in channels])
+    planes = np.sum([np.stack([np.asarray(plane) for plane in layer]) for layer in layers], axis=0)
+    image = np.clip(128 + 4 * planes, 0, 255).astype(np.uint8).transpose(1, 2, 0)
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=90)
+    Image.fromarray(image).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
 def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return found[1].strip()
     return platform.processor() or "unknown"

@@ -20,10 +20,9 @@ BUNDLED = Path(__file__).parent / "assets"
 
 
 def cache_folder() -> Path | None:
-    """The user's folder of bundles: ``$PIXELCLIP_HOME``, or ``~/.cache/pixelclip``.
+    """The user's folder of bundles, absolute: ``$PIXELCLIP_HOME``, or ``~/.cache/pixelclip``.
 
-    Returns:
-        An absolute path; None if the variable is not set and the user has no home folder, as some services.
+    None if the variable is not set and the user has no home folder, as some services.
     """
     if chosen := os.environ.get("PIXELCLIP_HOME"):
         return Path(os.path.abspath(os.path.expanduser(chosen)))  # noqa: PTH100, PTH111 (Path's may raise)
@@ -44,11 +43,7 @@ def available_models() -> dict[str, Path]:
 
 
 def find_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
-    """Open the bundle of a model name, or the one in a folder.
-
-    Args:
-        name_or_path: ``"pixelclip-lite"``, the name of a folder in `cache_folder`, or a bundle's folder. A
-            model name has precedence over a folder of that name here.
+    """Open the bundle of a model name, or the one in a folder. A name has precedence over a folder here.
 
     Raises:
         ModelNotFoundError: There is neither; the message says how to get a published model.
@@ -76,11 +71,7 @@ def find_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
 
 
 def how_to_get(name: str) -> str:
-    """Instructions to download and convert a published model, several lines.
-
-    Args:
-        name: A name of `CATALOGUE`.
-    """
+    """Instructions to download and convert a model of `CATALOGUE`, several lines."""
     model, cache = CATALOGUE[name], cache_folder()
     folder = cache / name if cache else Path(name)
     return (

@@ -14,26 +14,17 @@ from pixelclip_sdk.support.arguments import path, positive
 from pixelclip_sdk.support.command import printable
 from pixelclip_sdk.words.vocabulary import Classes, Vocabulary, read_classes
 
-__all__ = [
-    "CLASSES_HELP",
-    "Parsers",
-    "add_json_option",
-    "add_model_option",
-    "add_model_options",
-    "add_threshold_option",
-    "describe_areas",
-    "input_path",
-    "load_segmenter",
-    "parse_classes",
-    "print_json",
-]
-
 Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 CLASSES_HELP = (
     '"cat, sofa"; a list such as voc-20 (see `pixelclip vocab list`); or a file: .txt (one class per line, '
     "synonyms after commas), .json or .npz"
 )
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +37,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--model`` and how to run it: backend, device, threads, input size."""
     add_model_option(parser)
     parser.add_argument(
@@ -71,19 +62,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_threshold_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--threshold``."""
+def add_segmentation_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--classes``, ``--threshold``, and the options of `add_run_options`."""
+    parser.add_argument("--classes", required=True, help=CLASSES_HELP)
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="COSINE",
         help="pixels whose best class has a lower cosine become unknown (default: no pixel does)",
     )
-
-
-def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json``."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_run_options(parser)
 
 
 def print_json(value: Any) -> None:
@@ -91,29 +79,21 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def load_segmenter(options: argparse.Namespace, classes: str) -> Segmenter:
-    """Load the model that the options of `add_model_options` choose, with its classes.
-
-    Raises:
-        PixelClipError: See `Segmenter.from_pretrained`.
-    """
+def load_segmenter(options: argparse.Namespace) -> Segmenter:
+    """Load the model that the options of `add_run_options` choose, with the classes of ``--classes``."""
     return Segmenter.from_pretrained(
         options.model,
         backend=options.backend,
         device=options.device,
         threads=options.threads,
         input_size=tuple(options.input_size) if options.input_size else None,
-        classes=parse_classes(options.model, classes),
+        classes=parse_classes(options.model, options.classes),
         threshold=getattr(options, "threshold", None),
     )
 
 
 def input_path(text: str) -> Path:
-    """The path of an input on the command line; see `support.arguments.path`.
-
-    Raises:
-        ImageError: It is empty, or names an unknown home folder.
-    """
+    """Like `support.arguments.path`, for an input that may also be something other than a path."""
     try:
         return path(text)
     except argparse.ArgumentTypeError as error:
@@ -121,11 +101,7 @@ def input_path(text: str) -> Path:
 
 
 def parse_classes(model: str, text: str) -> Classes | Vocabulary:
-    """Read ``--classes``; the name of a vocabulary in the model's bundle stays a name.
-
-    Raises:
-        PixelClipError: The model or the classes cannot be read.
-    """
+    """Read ``--classes``. The name of a vocabulary in the model's bundle stays a name."""
     return text if text in find_bundle(model).vocabularies else read_classes(text)
 
 

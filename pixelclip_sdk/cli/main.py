@@ -1,25 +1,18 @@
 """Parse the arguments of `pixelclip` and run the verb. Exit codes: see `pixelclip_sdk.support.command`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from pixelclip_sdk._version import __version__
 from pixelclip_sdk.cli import benchmark, doctor, models, predict, pull, video, vocab
 from pixelclip_sdk.support.command import run_command
 
-__all__ = ["COMMANDS", "main"]
-
 COMMANDS = (predict, video, vocab, models, pull, benchmark, doctor)
 """The modules of the verbs, in the order of ``pixelclip --help``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code.
-
-    Args:
-        arguments: The command line without the program's name; None for that of the process.
-    """
+    """Run the command line `arguments`, or that of the process, and return the exit code."""
 
     def body() -> int:
         options = _parser().parse_args(arguments)
@@ -40,7 +33,3 @@ def _parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add_parser(commands)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,17 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelclip_sdk.bundle import IMAGE_ENCODER
-from pixelclip_sdk.cli.common import (
-    CLASSES_HELP,
-    Parsers,
-    add_json_option,
-    add_model_options,
-    add_threshold_option,
-    describe_areas,
-    input_path,
-    load_segmenter,
-    print_json,
-)
+from pixelclip_sdk.cli import common
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
@@ -31,24 +21,19 @@ from pixelclip_sdk.support.files import atomic_write, is_file, is_folder
 from pixelclip_sdk.support.images import RESULT_SUFFIXES, find_images
 from pixelclip_sdk.support.redact import redact
 
-__all__ = ["add_parser"]
-
 _OVERLAY, _LABELS = RESULT_SUFFIXES
 _JSON = ".json"
-# The file name limit of common file systems, in bytes.
-_LONGEST_NAME = 255
-_LONGEST_STEM = _LONGEST_NAME - max(len(suffix) for suffix in (*RESULT_SUFFIXES, _JSON))
+# In bytes. File names have at most 255 on common file systems.
+_LONGEST_STEM = 255 - max(len(suffix) for suffix in (*RESULT_SUFFIXES, _JSON))
 
 
-def add_parser(commands: Parsers) -> None:
+def add_parser(commands: common.Parsers) -> None:
     """Add the verb."""
     parser = commands.add_parser("predict", help="segment images")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
-    parser.add_argument("--classes", required=True, help=CLASSES_HELP)
     parser.add_argument("--out", required=True, type=path, metavar="DIR", help="folder for the results")
-    add_threshold_option(parser)
-    add_json_option(parser)
-    add_model_options(parser)
+    common.add_json_option(parser)
+    common.add_segmentation_options(parser)
     parser.set_defaults(run=_predict)
 
 
@@ -56,7 +41,7 @@ def _predict(options: argparse.Namespace) -> int:
     images = _image_files(options.images)
     written: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
-    with load_segmenter(options, options.classes) as segmenter:
+    with common.load_segmenter(options) as segmenter:
         for image, stem in zip(images, _result_stems(images), strict=True):
             try:
                 result = segmenter.predict(image)
@@ -65,14 +50,15 @@ def _predict(options: argparse.Namespace) -> int:
                 failed.append({"source": str(image.absolute()), "error": str(error)})
                 continue
             facts = _facts(result, image, stem, segmenter)
-            _write_result(result, facts, options.out, stem)
+            _write_result(result, facts, options.out / stem)
             written.append(facts)
             if not options.json:
-                print(f"{printable(str(image))}: {describe_areas(result)} ({result.speed['total']:.0f} ms)")
+                areas = common.describe_areas(result)
+                print(f"{printable(str(image))}: {areas} ({result.speed['total']:.0f} ms)")
     if written and options.threshold is not None and not any(any(f["areas"].values()) for f in written):
         report(f"hint: no pixel reached --threshold {options.threshold}; lower it")
     if options.json:
-        print_json({"images": written, "failed": failed})
+        common.print_json({"images": written, "failed": failed})
     else:
         out = printable(str(options.out))
         print(
@@ -101,21 +87,17 @@ def _facts(result: Segmentation, image: Path, stem: str, segmenter: Segmenter) -
     }
 
 
-def _write_result(result: Segmentation, facts: dict[str, Any], folder: Path, stem: str) -> None:
-    result.save(folder / facts["overlay"])
-    result.save_labels(folder / facts["labels"])
-    with atomic_write(folder / f"{stem}{_JSON}") as temporary:
+def _write_result(result: Segmentation, facts: dict[str, Any], place: Path) -> None:
+    result.save(f"{place}{_OVERLAY}")
+    result.save_labels(f"{place}{_LABELS}")
+    with atomic_write(f"{place}{_JSON}") as temporary:
         # A path that is not UTF-8 has surrogates, which JSON can escape but UTF-8 cannot hold.
         text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _image_files(arguments: Iterable[str]) -> list[Path]:
-    """The files that the arguments name; folders are searched, without results of earlier runs.
-
-    Raises:
-        ImageError: An argument is empty, an address or an unexpanded pattern, or a folder has no images.
-    """
+    """The files that the arguments name; folders are searched, without results of earlier runs."""
     files: list[Path] = []
     for argument in arguments:
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", argument):
@@ -123,27 +105,22 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
                 f"{redact(argument)} is an address, and predict reads files. "
                 "Download it first: curl -LO ADDRESS"
             )
-        file = _checked_path(argument)
-        if not is_folder(file):
-            files.append(file)
-            continue
-        images = [image for image in find_images(file) if not image.name.endswith(RESULT_SUFFIXES)]
-        if not images:
+        file = common.input_path(argument)
+        if is_folder(file):
+            images = [image for image in find_images(file) if not image.name.endswith(RESULT_SUFFIXES)]
+            if not images:
+                raise ImageError(
+                    f"the folder {file} has no image files but results ({', '.join(RESULT_SUFFIXES)})"
+                )
+            files += images
+        elif re.search(r"[*?\[]", argument) and not is_file(file):
             raise ImageError(
-                f"the folder {file} has no image files but results ({', '.join(RESULT_SUFFIXES)})"
+                f"no file is named {argument}: the shell did not expand the pattern. Remove the quotes "
+                "around it, check that it matches a file, or name the folder."
             )
-        files += images
+        else:
+            files.append(file)
     return files
-
-
-def _checked_path(argument: str) -> Path:
-    file = input_path(argument)
-    if re.search(r"[*?\[]", argument) and not is_file(file) and not is_folder(file):
-        raise ImageError(
-            f"no file is named {argument}: the shell did not expand the pattern. Remove the quotes around "
-            "it, check that it matches a file, or name the folder."
-        )
-    return file
 
 
 def _result_stems(files: Sequence[Path]) -> list[str]:
@@ -153,24 +130,18 @@ def _result_stems(files: Sequence[Path]) -> list[str]:
     folders' names as well (``d1_a`` and ``d2_a``), or numbers. Case does not make names differ, as on macOS
     and Windows. Names that are too long for the suffixes are shortened and end in a hash.
     """
-    candidates = [
-        [file.stem for file in files],
-        [file.name for file in files],
-        [f"{file.absolute().parent.name}_{file.stem}" for file in files],
-    ]
-    counts = [Counter(name.casefold() for name in names) for names in candidates]
-    taken: set[str] = set()
-    stems = []
-    for names in zip(*candidates, strict=True):
+    candidates = [(file.stem, file.name, f"{file.absolute().parent.name}_{file.stem}") for file in files]
+    counts = [Counter(name.casefold() for name in names) for names in zip(*candidates, strict=True)]
+    stems: dict[str, str] = {}  # Without case → as it is.
+    for names in candidates:
         unique = (n for n, count in zip(names, counts, strict=True) if count[n.casefold()] == 1)
         chosen = stem = _shortened(next(unique, names[0]))
         number = 1
-        while stem.casefold() in taken:
+        while stem.casefold() in stems:
             number += 1
             stem = _shortened(f"{chosen}-{number}")
-        taken.add(stem.casefold())
-        stems.append(stem)
-    return stems
+        stems[stem.casefold()] = stem
+    return list(stems.values())
 
 
 def _shortened(stem: str) -> str:

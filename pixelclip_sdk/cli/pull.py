@@ -18,9 +18,7 @@ from pixelclip_sdk.support.command import printable, report
 from pixelclip_sdk.support.files import is_file
 from pixelclip_sdk.support.hints import did_you_mean
 
-__all__ = ["add_parser"]
-
-# What the exporter imports.
+# The packages that the exporter imports.
 _PACKAGES = ("torch", "open_clip", "onnx", "onnxscript", "huggingface_hub")
 
 
@@ -40,9 +38,9 @@ def _pull(options: argparse.Namespace) -> int:
         print(f"{name} is already on this machine: {printable(str(models[name]))}")
         return 0
     if name not in CATALOGUE:
-        known = [*models, *CATALOGUE]
+        hint = did_you_mean(name, [*models, *CATALOGUE])
         raise ModelNotFoundError(
-            f"no published model {name!r}.{did_you_mean(name, known)} Expected one of: {', '.join(CATALOGUE)}"
+            f"no published model {name!r}.{hint} Expected one of: {', '.join(CATALOGUE)}"
         )
     if cache is None:
         raise ModelNotFoundError(
@@ -66,10 +64,8 @@ def _checkout() -> Path | None:
     spec = importlib.util.find_spec("export")
     if spec is None or any(importlib.util.find_spec(package) is None for package in _PACKAGES):
         return None
-    for folder in map(Path, spec.submodule_search_locations or []):
-        if is_file(folder / "to_onnx.py"):
-            return folder.parent
-    return None
+    folders = map(Path, spec.submodule_search_locations or [])
+    return next((folder.parent for folder in folders if is_file(folder / "to_onnx.py")), None)
 
 
 def _run(command: list[str], folder: Path) -> int:

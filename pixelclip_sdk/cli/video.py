@@ -12,26 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelclip_sdk.cli.common import (
-    CLASSES_HELP,
-    Parsers,
-    add_model_options,
-    add_threshold_option,
-    describe_areas,
-    input_path,
-    load_segmenter,
-)
+from pixelclip_sdk.cli import common
 from pixelclip_sdk.errors import OutputError
-from pixelclip_sdk.segmentation import Segmentation
+from pixelclip_sdk.segmentation import FrameInfo, Segmentation
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.command import printable, report
 from pixelclip_sdk.support.files import is_file, is_folder, same
-from pixelclip_sdk.video.pipeline import BUFFERS, Buffer, OnError
+from pixelclip_sdk.video.pipeline import BUFFERS, OnError
 from pixelclip_sdk.video.sources import FrameSource, open_source
 from pixelclip_sdk.video.writer import write_video
-
-__all__ = ["add_parser", "open_input", "run_video"]
 
 _REPORT_EVERY_S = 1.0
 _STAGES = ("decode", "preprocess", "inference", "postprocess", "draw", "wait")
@@ -39,7 +29,7 @@ _STAGES = ("decode", "preprocess", "inference", "postprocess", "draw", "wait")
 _RECENT = 1000
 
 
-def add_parser(commands: Parsers) -> None:
+def add_parser(commands: common.Parsers) -> None:
     """Add the verb."""
     parser = commands.add_parser("video", help="segment a video, a camera, a network stream or a folder")
     parser.add_argument(
@@ -47,7 +37,6 @@ def add_parser(commands: Parsers) -> None:
         metavar="IN",
         help="a video file, a folder of images, a camera (0, /dev/video0) or an address",
     )
-    parser.add_argument("--classes", required=True, help=CLASSES_HELP)
     parser.add_argument(
         "--out", type=path, metavar="FILE.mp4", help="video with the regions drawn in (default: print areas)"
     )
@@ -70,100 +59,57 @@ def add_parser(commands: Parsers) -> None:
         help="reconnect every second if a camera or a network stream is lost, until Ctrl-C",
     )
     parser.add_argument("--json", action="store_true", help="print JSON: one line per frame, with its areas")
-    add_threshold_option(parser)
-    add_model_options(parser)
+    common.add_segmentation_options(parser)
     parser.set_defaults(run=_video)
 
 
 def _video(options: argparse.Namespace) -> int:
     # The stream closes the source in its reading thread: closing a camera during a read would crash.
-    source = open_input(options.source, options.out, options.labels)
-    with load_segmenter(options, options.classes) as segmenter:
-        run_video(
-            segmenter,
-            source,
-            buffer=options.buffer,
-            on_error="reopen" if options.reopen else "raise",
-            out=options.out,
-            labels=options.labels,
-            as_json=options.json,
-        )
+    source = _open_input(options.source, options.out, options.labels)
+    with common.load_segmenter(options) as segmenter:
+        run_video(segmenter, source, options)
     return 0
 
 
-def open_input(text: str, out: Path | None, labels: Path | None) -> FrameSource:
+def _open_input(text: str, out: Path | None, labels: Path | None) -> FrameSource:
     """Open the source that the command line names; ``0`` is a camera unless a file has that name.
 
-    Raises:
-        ImageError: It cannot be opened.
-        OutputError: A result would replace the input, or `labels` has label maps of an earlier run.
-        BackendUnavailableError: It needs PyAV, which is not installed.
+    Refuses a result that would replace the input. Refuses a folder with label maps: after a shorter run,
+    some of them would be of the old video.
     """
     for result, kind in ((out, "file"), (labels, "folder")):
         if result is not None and same(result, text):
             raise OutputError(f"{result} is the input; name another {kind} for the result")
     if labels is not None:
-        _check_no_label_maps(labels)
+        old = [file for file in labels.glob("*.png") if re.fullmatch(r"\d{6,}", file.stem)]
+        if old:
+            raise OutputError(
+                f"{labels} has {len(old)} label maps of an earlier run, such as {min(old).name}. "
+                "Remove them, or name another folder for --labels."
+            )
     if text.isdecimal() and not (is_file(text) or is_folder(text)):
         return open_source(int(text))
-    return open_source(text if "://" in text else str(input_path(text)))
+    return open_source(text if "://" in text else str(common.input_path(text)))
 
 
-def _check_no_label_maps(folder: Path) -> None:
-    """Refuse a folder with label maps: after a shorter run, some would be of the old video.
-
-    Raises:
-        OutputError: There are some.
-    """
-    old = [file for file in folder.glob("*.png") if re.fullmatch(r"\d{6,}", file.stem)]
-    if old:
-        raise OutputError(
-            f"{folder} has {len(old)} label maps of an earlier run, such as {min(old).name}. "
-            "Remove them, or name another folder for --labels."
-        )
-
-
-def run_video(
-    segmenter: Segmenter,
-    source: FrameSource,
-    *,
-    buffer: Buffer,
-    on_error: OnError,
-    out: Path | None,
-    labels: Path | None,
-    as_json: bool = False,
-) -> None:
-    """Segment a source to its end, or to Ctrl-C if it is live, and write the results.
-
-    While a video is written, progress goes to stderr; else the areas go to stdout, one line per second.
-
-    Args:
-        segmenter: With its classes set.
-        source: The frames; closed at the end.
-        buffer: See `Segmenter.stream`.
-        on_error: See `Segmenter.stream`.
-        out: The video to write, or None.
-        labels: The folder for label maps, or None.
-        as_json: Print one JSON object per frame to stdout instead of areas and the summary.
-
-    Raises:
-        PixelClipError: The source fails, or a result cannot be written.
-        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, for a source that is not live.
-    """
-    progress = _Progress(source.count, quiet=out is not None, as_json=as_json)
+def run_video(segmenter: Segmenter, source: FrameSource, options: argparse.Namespace) -> None:
+    """Segment a source to its end, or to a stop signal if it is live; write the results and close it."""
+    out, labels = options.out, options.labels
+    progress = _Progress(source.count, quiet=out is not None, as_json=options.json)
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(write_video(out, source.fps)) if out is not None else None
-        stream = segmenter.stream(source, buffer=buffer, on_error=on_error)
+        on_error: OnError = "reopen" if options.reopen else "raise"
+        stream = segmenter.stream(source, buffer=options.buffer, on_error=on_error)
         results = stack.enter_context(contextlib.closing(stream))
         try:
             for result in results:
                 clock = time.perf_counter()
+                assert result.frame is not None  # Results of streams have it.
                 if writer is not None:
-                    time_s = result.frame.time_s if result.frame else None
-                    writer.write(np.asarray(result.plot(legend="inside")), time_s)
-                if labels is not None and result.frame is not None:
+                    writer.write(np.asarray(result.plot(legend="inside")), result.frame.time_s)
+                if labels is not None:
                     result.save_labels(labels / f"{result.frame.index:06d}.png")
-                progress.add(result, (time.perf_counter() - clock) * 1e3)
+                progress.add(result, result.frame, (time.perf_counter() - clock) * 1e3)
         except KeyboardInterrupt:  # This ends a recording, which is kept.
             if not source.live:
                 raise
@@ -173,9 +119,11 @@ def run_video(
 class _Progress:
     """Prints progress while frames are added, and a summary.
 
+    Every second, the areas go to stdout.
+
     Args:
         count: Number of frames, if known.
-        quiet: Print progress to stderr and no areas to stdout.
+        quiet: Every second, print progress to stderr instead.
         as_json: Print one JSON object per frame to stdout, and nothing else there.
     """
 
@@ -185,44 +133,44 @@ class _Progress:
         self._json = as_json
         self._started = self._reported = time.perf_counter()
         self._frames = 0
-        self._last: Segmentation | None = None
+        self._last: tuple[Segmentation, FrameInfo] | None = None
         self._speeds: deque[dict[str, float]] = deque(maxlen=_RECENT)
 
-    def add(self, result: Segmentation, draw_ms: float) -> None:
+    def add(self, result: Segmentation, frame: FrameInfo, draw_ms: float) -> None:
         self._frames += 1
-        self._last = result
+        self._last = result, frame
         self._speeds.append({**result.speed, "draw": draw_ms})
         if self._json:
-            self._print_json(result)
+            line = {"frame": frame.index, "time_s": frame.time_s, "areas": result.areas()}
+            print(json.dumps(line, ensure_ascii=False), flush=True)
         now = time.perf_counter()
-        if now - self._reported < _REPORT_EVERY_S or result.frame is None:
+        if now - self._reported < _REPORT_EVERY_S:
             return
         self._reported = now
         if self._quiet:
-            self._print_progress(result.frame.index)
+            self._print_progress(frame.index)
         elif not self._json:
-            self._print_areas(result)
+            self._print_areas(result, frame)
 
     def end(self, written: list[str]) -> None:
-        if self._last is None or self._last.frame is None:
+        if self._last is None:
             return
+        result, frame = self._last
         if not self._quiet and not self._json:
-            self._print_areas(self._last)
-        frame = self._last.frame
-        lost = "".join(
-            f", {number} {kind}"
-            for number, kind in ((frame.dropped, "dropped"), (frame.damaged, "damaged"))
-            if number
-        )
+            self._print_areas(result, frame)
+        summary = f"{self._frames} frames"
+        if frame.dropped:
+            summary += f", {frame.dropped} dropped"
+        if frame.damaged:
+            summary += f", {frame.damaged} damaged"
+        if written:
+            summary += f" → {', '.join(written)}"
         times = ", ".join(
             f"{stage} {statistics.median(speed[stage] for speed in self._speeds):.1f}"
             for stage in _STAGES
             if stage != "draw" or self._quiet
         )
-        target = f" → {', '.join(written)}" if written else ""
-        summary = (
-            f"{self._frames} frames{lost}{target}; {self._fps():.1f} frames per second; median ms: {times}"
-        )
+        summary += f"; {self._fps():.1f} frames per second; median ms: {times}"
         if self._json:
             report(summary)
         else:
@@ -239,17 +187,6 @@ class _Progress:
         else:
             report(line)
 
-    def _print_areas(self, result: Segmentation) -> None:
-        if result.frame is None:
-            return
-        time_s = f" ({result.frame.time_s:.1f} s)" if result.frame.time_s is not None else ""
-        print(f"frame {result.frame.index}{time_s}: {describe_areas(result)}", flush=True)
-
-    def _print_json(self, result: Segmentation) -> None:
-        frame = result.frame
-        line = {
-            "frame": frame.index if frame else None,
-            "time_s": frame.time_s if frame else None,
-            "areas": result.areas(),
-        }
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+    def _print_areas(self, result: Segmentation, frame: FrameInfo) -> None:
+        time_s = f" ({frame.time_s:.1f} s)" if frame.time_s is not None else ""
+        print(f"frame {frame.index}{time_s}: {common.describe_areas(result)}", flush=True)

@@ -4,8 +4,6 @@ import argparse
 import math
 from pathlib import Path
 
-__all__ = ["not_negative", "path", "positive", "positive_float"]
-
 
 def positive(text: str) -> int:
     """Parse an integer of at least 1."""

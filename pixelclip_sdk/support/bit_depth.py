@@ -12,10 +12,6 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 from pixelclip_sdk.support.images import open_image_file
 
-__all__ = ["eight_bit_grey", "pixel_layout", "scaled_colours", "used_bits"]
-
-UInt8Array = npt.NDArray[np.uint8]
-
 _log = logging.getLogger(__name__)
 
 _MAX_SAMPLE_VALUE = 281  # TIFF tag
@@ -28,29 +24,29 @@ def used_bits(largest: int) -> int:
     return next(bits for bits in (8, 10, 12, 14, 16) if largest < 1 << bits) if largest else 16
 
 
-def _warn_of_few_bits(name: str, largest: int, bits: int) -> None:
-    _log.warning(
-        "%s has 16-bit values, none above %d; it is read as an image of %d bits. If it is a dark image of "
-        "16 bits, convert it to uint8 and pass the array.",
-        name,
-        largest,
-        bits,
-    )
+def _guessed_bits(values: npt.NDArray[Any], name: str) -> int:
+    """The bit depth of an image, guessed from its largest value; warns if it is below 16."""
+    largest = int(values.max())
+    bits = used_bits(largest)
+    if bits < 16:
+        _log.warning(
+            "%s has 16-bit values, none above %d; it is read as an image of %d bits. If it is a dark image "
+            "of 16 bits, convert it to uint8 and pass the array.",
+            name,
+            largest,
+            bits,
+        )
+    return bits
 
 
-def eight_bit_grey(image: Image.Image, name: str) -> UInt8Array:
+def eight_bit_grey(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
     """Scales a 16-bit greyscale image to 0–255."""
     values = np.asarray(image)
-    bits = _stated_bits(image)
-    if bits is None:
-        largest = int(values.max())
-        bits = used_bits(largest)
-        if bits < 16:
-            _warn_of_few_bits(name, largest, bits)
+    bits = _stated_bits(image) or _guessed_bits(values, name)
     levels = np.minimum(np.arange(1 << 16) >> (bits - 8), 255).astype(np.uint8)
     if _tiff_tag(image, PHOTOMETRIC_INTERPRETATION) == 0:  # Zero is white. Pillow inverts only 8-bit files.
         levels = 255 - levels
-    scaled: UInt8Array = levels[values]
+    scaled: npt.NDArray[np.uint8] = levels[values]
     return scaled
 
 
@@ -83,19 +79,14 @@ def pixel_layout(image: Image.Image) -> str:
 def scaled_colours(image: Image.Image, layout: str, file: Path | io.BytesIO | None, name: str) -> Image.Image:
     """Scales the colours of a 16-bit file that uses only its lowest bits.
 
-    Args:
-        image: The loaded image. Of 16-bit colours, Pillow has kept the high bytes.
-        layout: The layout of the file; see `pixel_layout`.
-        file: The file, to read the low bytes from; None if it is not available.
-        name: Name of the file for messages.
-
-    Returns:
-        The scaled image; or `image` itself if it is of 8 bits, is greyscale or uses more than 14 bits.
+    Of 16-bit colours, Pillow has kept the high bytes in `image`; the low bytes are read from `file`.
+    Returns `image` itself if it is of 8 bits, is greyscale or uses more than 14 bits.
     """
     colours, depth = layout[:-4], layout[-4:]
     if depth not in _OPPOSITE_BYTE_ORDER or image.mode not in ("RGB", "RGBA"):
         return image
-    if np.asarray(image)[:, :, :3].max() >= 64:  # It uses more than 14 bits.
+    high = np.asarray(image)[:, :, :3]
+    if high.max() >= 64:  # It uses more than 14 bits.
         return image
     if file is None or colours not in ("RGB", "RGBA", "RGBX"):
         _log.warning(
@@ -109,12 +100,10 @@ def scaled_colours(image: Image.Image, layout: str, file: Path | io.BytesIO | No
         for i, (*place, args) in enumerate(tiles):
             tiles[i] = (*place, (opposite, *args[1:]) if isinstance(args, tuple) else opposite)
         low.load()
-        values = np.asarray(image)[:, :, :3].astype(np.uint16) << 8 | np.asarray(low)[:, :, :3]
-    largest = int(values.max())
-    bits = used_bits(largest)
+        values = high.astype(np.uint16) << 8 | np.asarray(low)[:, :, :3]
+    bits = _guessed_bits(values, name)
     if bits == 16:
         return image
-    _warn_of_few_bits(name, largest, bits)
     scaled = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
     if image.mode == "RGBA":
         scaled.putalpha(image.getchannel("A"))

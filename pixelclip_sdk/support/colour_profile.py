@@ -7,22 +7,13 @@ import logging
 import numpy as np
 from PIL import Image, ImageCms
 
-__all__ = ["to_srgb"]
-
 _log = logging.getLogger(__name__)
 
 
 def to_srgb(image: Image.Image, profile: bytes, grey: bool, name: str) -> Image.Image:
-    """Converts from a colour profile to sRGB.
+    """Converts an image from its ICC profile to sRGB. `grey`: whether the file is greyscale.
 
-    Args:
-        image: Of any mode that Pillow converts to RGB.
-        profile: The ICC profile.
-        grey: Whether the file is greyscale, the only kind of image that grey profiles apply to.
-        name: Name of the image for messages.
-
-    Returns:
-        An RGB image; or `image` itself if the profile is sRGB, damaged, or meant for other images.
+    Returns an RGB image; or `image` itself if the profile is sRGB, damaged, or meant for other images.
     """
     try:
         mode, transform = _srgb_transform(profile)
@@ -38,22 +29,16 @@ def to_srgb(image: Image.Image, profile: bytes, grey: bool, name: str) -> Image.
 
 @functools.lru_cache(maxsize=8)
 def _srgb_transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """The mode that a profile is for, and the transform to sRGB; None instead if it changes nothing.
-
-    Raises:
-        PyCMSError: The profile is damaged or of another colour space.
-    """
+    """The mode that a profile is for, and the transform to sRGB; None instead if it changes nothing."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}[source.profile.xcolor_space.strip()]
-    transform = ImageCms.ImageCmsTransform(
-        source, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")), mode, "RGB"
-    )
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    transform = ImageCms.ImageCmsTransform(source, srgb, mode, "RGB")
     if mode == "CMYK":
         return mode, transform
     # Names of profiles say little, so the transform is tried on a range of colours.
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     grid = np.stack(np.meshgrid(*[levels] * len(mode)), -1).reshape(len(levels), -1, len(mode))
     before = Image.fromarray(grid[:, :, 0] if mode == "L" else grid)
-    after = transform.apply(before)
-    change = np.asarray(after).astype(int) - np.asarray(before.convert("RGB"))
+    change = np.asarray(transform.apply(before)).astype(int) - np.asarray(before.convert("RGB"))
     return mode, transform if np.abs(change).max() > 2 else None

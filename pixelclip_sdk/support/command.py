@@ -11,17 +11,15 @@
 import contextlib
 import io
 import os
+import re
 import sys
-import unicodedata
 from collections.abc import Callable
 
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.support.signals import interruptible
 
-__all__ = ["printable", "report", "run_command"]
-
-# Unicode categories: control characters, line and paragraph separators.
-_CONTROL = ("Cc", "Zl", "Zp")
+# Control characters (category Cc), line and paragraph separators.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def run_command(name: str, body: Callable[[], int], *, interrupted: str = "nothing was written") -> int:
@@ -31,21 +29,12 @@ def run_command(name: str, body: Callable[[], int], *, interrupted: str = "nothi
     are faults of the program and keep their traceback. The first Ctrl-C, SIGTERM or SIGHUP raises
     KeyboardInterrupt in the body; a second one ends the process.
 
+    A closed stdout (``… | head -1``) counts as success.
+
     Args:
         name: The command's name, the first word of every message on stderr.
         body: Parses the arguments, does the work and returns an exit code.
         interrupted: What remains after an interruption; it follows "interrupted; " on stderr.
-
-    Returns:
-        The exit code, see the table above. A closed stdout (``… | head -1``) counts as success.
-
-    Example:
-        >>> def body():
-        ...     print("hello")
-        ...     return 0
-        >>> run_command("greet", body)
-        hello
-        0
     """
     _open_closed_descriptors()
     if isinstance(sys.stdout, io.TextIOWrapper):  # Characters that the terminal's encoding lacks.
@@ -61,7 +50,11 @@ def run_command(name: str, body: Callable[[], int], *, interrupted: str = "nothi
     except KeyboardInterrupt:
         report(f"{name}: interrupted; {interrupted}")
         code = 130
-    _flush_or_discard_stdout()
+    try:
+        _flush_stdout()
+    except (OSError, ValueError):  # Python flushes stdout again at exit: let that succeed.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 
@@ -69,26 +62,17 @@ def report(message: str) -> None:
     """Write a message to stderr, with control characters escaped. A closed or full stderr is ignored."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
-            print(printable(message, keep="\n"), file=sys.stderr, flush=True)
+            print("\n".join(map(printable, message.split("\n"))), file=sys.stderr, flush=True)
 
 
-def printable(text: str, *, keep: str = "") -> str:
+def printable(text: str) -> str:
     r"""Escape control characters: in the name of a file or class they could command the terminal.
-
-    Args:
-        text: The text to print.
-        keep: Control characters that stay as they are.
 
     Example:
         >>> printable("cat\x1b[2J.jpg")
         'cat\\x1b[2J.jpg'
     """
-    return "".join(
-        ascii(character)[1:-1]
-        if character not in keep and unicodedata.category(character) in _CONTROL
-        else character
-        for character in text
-    )
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def _run_and_flush(body: Callable[[], int]) -> int:
@@ -103,16 +87,7 @@ def _run_and_flush(body: Callable[[], int]) -> int:
 
 def _flush_stdout() -> None:
     """Raises OSError if the disk behind stdout is full; at exit it would be a traceback."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
-
-
-def _flush_or_discard_stdout() -> None:
-    try:
-        _flush_stdout()
-    except (OSError, ValueError):  # Python flushes stdout again at exit: let that succeed.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(end="", flush=True)
 
 
 def _open_closed_descriptors() -> None:

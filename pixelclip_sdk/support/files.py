@@ -10,18 +10,14 @@ from pathlib import Path
 
 from pixelclip_sdk.errors import OutputError
 
-_CHUNK = 1 << 20
 # A file name has at most 255 bytes on common file systems; a character has up to 4 bytes.
 _TEMPORARY_STEM, _TEMPORARY_SUFFIX = 32, 16
 
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, as 64 lower-case hex digits."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
@@ -48,11 +44,9 @@ def set_aside(folder: Path) -> Path:
 
 
 def restore(folder: Path, mark: str) -> None:
-    """Move a folder back that was set aside by a writer that was killed. Only writers may call this.
+    """Move a missing folder back that was set aside by a writer that was killed. Only writers may call this.
 
-    Args:
-        folder: The folder; nothing happens if it exists.
-        mark: A file in the folder that shows that it is complete.
+    The file `mark` in the folder shows that it is complete.
     """
     with contextlib.suppress(OSError):  # No permission, or another process was first.
         if folder.name and not folder.exists() and (set_aside(folder) / mark).is_file():
@@ -60,11 +54,7 @@ def restore(folder: Path, mark: str) -> None:
 
 
 def fsync_file(path: Path) -> None:
-    """Flush a file's content to the disk, so that it survives a power cut.
-
-    Raises:
-        OSError: The disk is full or failed.
-    """
+    """Flush a file's content to the disk, so that it survives a power cut."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
@@ -88,21 +78,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The content is on the disk before it replaces `path`, so a power cut leaves the old file or the new one.
     If `path` is a link, the file that it leads to is replaced and the link stays. The permissions of an
-    existing file are kept. Two processes may write the same path: the last to finish wins with a whole
-    file. If the body raises, `path` is unchanged and the temporary file is removed.
-
-    Args:
-        path: The file to write. Missing folders are created.
+    existing file are kept. Missing folders are created. Two processes may write the same path: the last to
+    finish wins with a whole file. If the body raises, `path` is unchanged and the temporary file is removed.
 
     Yields:
         A new, empty file with the suffix of `path`.
 
     Raises:
         OutputError: The folder or the file cannot be written, or the disk is full.
-
-    Example:
-        >>> with atomic_write("notes.txt") as temporary:  # doctest: +SKIP
-        ...     temporary.write_text("done")
     """
     target = Path(os.path.realpath(path))
     suffix = Path(path).suffix[:_TEMPORARY_SUFFIX]
@@ -140,11 +123,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _mode_of(file: Path) -> int | None:
-    """The permission bits of an existing file, or None.
-
-    Raises:
-        OutputError: A folder, a device or a pipe has this name: it must not be replaced by a file.
-    """
+    """The permission bits of an existing file, or None. Refuses anything else: it must not be replaced."""
     try:
         mode = file.stat().st_mode
     except FileNotFoundError:
@@ -159,11 +138,8 @@ def _mode_of(file: Path) -> int | None:
 def files_below(folder: Path, suffixes: Set[str]) -> Iterator[Path]:
     """Yield the files in a folder and the folders below it, without hidden ones.
 
-    Links to folders are followed; each folder is visited once.
-
-    Args:
-        folder: Where to look; a folder that does not exist has no files.
-        suffixes: Lower case, with the dot: ``{".npz"}``.
+    Links to folders are followed; each folder is visited once. A folder that does not exist has no files.
+    Suffixes are lower case, with the dot: ``{".npz"}``.
     """
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):

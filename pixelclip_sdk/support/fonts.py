@@ -9,15 +9,13 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 from PIL import ImageDraw, ImageFont
 
 from pixelclip_sdk.support.files import files_below
 
-__all__ = ["can_draw", "draw_text", "text_width"]
-
+_OWN_FONT = Path(__file__).parents[1] / "assets" / "fonts" / "DejaVuSans.ttf"
 # A code point that no font has. Fonts draw their placeholder for it, usually a box.
 _NO_CHARACTER = "\U0010ffff"
 # An odd size, which only scalable fonts have: bitmap fonts could not be drawn at the size of the text.
@@ -30,23 +28,14 @@ def can_draw(text: str) -> bool:
 
 
 def text_width(text: str, size: int) -> float:
-    """Width of a text in pixels.
-
-    Args:
-        text: The text, drawn with the fonts that have its characters.
-        size: Font size in pixels.
-    """
+    """Width of a text in pixels, at a font size in pixels."""
     return sum(font.getlength(part) for part, font in _parts(text, size))
 
 
 def draw_text(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int) -> None:
-    """Draw a text in black.
+    """Draw a text in black. Characters that no font has are drawn as a placeholder; see `can_draw`.
 
-    Args:
-        draw: Draws on the image.
-        place: `(x, y)` of the left end of the text and the middle of the line.
-        text: The text. Characters that no font has are drawn as a placeholder; see `can_draw`.
-        size: Font size in pixels.
+    `place` is `(x, y)` of the left end of the text and the middle of the line; `size` is in pixels.
     """
     x, y = place
     for part, font in _parts(text, size):
@@ -56,14 +45,14 @@ def draw_text(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, 
 
 def _parts(text: str, size: int) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
     """Splits a text into parts that one font can draw."""
-    for file, characters in itertools.groupby(text, lambda character: _font_file(character) or _own_font()):
+    for file, characters in itertools.groupby(text, lambda character: _font_file(character) or _OWN_FONT):
         yield "".join(characters), _load(file, size)
 
 
 @functools.lru_cache(maxsize=4096)
 def _font_file(character: str) -> Path | None:
     """The first font file that has a character; None if there is none."""
-    for file in (_own_font(), *_system_fonts()):
+    for file in (_OWN_FONT, *_system_fonts()):
         try:
             # The simple layout engine, because others put a dotted circle under a single combining mark.
             font = _load(file, _PROBE_SIZE, ImageFont.Layout.BASIC)
@@ -85,20 +74,16 @@ def _load(file: Path, size: int, layout: ImageFont.Layout | None = None) -> Imag
 
 
 @functools.cache
-def _own_font() -> Path:
-    return Path(str(resources.files("pixelclip_sdk") / "assets" / "fonts" / "DejaVuSans.ttf"))
-
-
-@functools.cache
 def _system_fonts() -> tuple[Path, ...]:
     """The font files of the operating system, regular styles first."""
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home raises if there is none)
     if sys.platform == "win32":
-        windows = Path(os.environ.get("WINDIR", r"C:\Windows"))
-        folders = [windows / "Fonts", home / "AppData/Local/Microsoft/Windows/Fonts"]
+        folders = [r"%WINDIR%\Fonts", r"%LOCALAPPDATA%\Microsoft\Windows\Fonts"]
     elif sys.platform == "darwin":
-        folders = [Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts"]
+        folders = ["/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"]
     else:
-        folders = [Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), home / ".local/share/fonts"]
-    files = [file for folder in folders for file in files_below(folder, {".ttf", ".ttc", ".otf"})]
+        folders = ["/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts"]
+    files: list[Path] = []
+    for folder in folders:
+        place = os.path.expandvars(os.path.expanduser(folder))  # noqa: PTH111 (Path's raises without a home)
+        files += files_below(Path(place), {".ttf", ".ttc", ".otf"})
     return tuple(sorted(files, key=lambda file: ("regular" not in file.name.lower(), str(file))))

@@ -20,16 +20,6 @@ from PIL import ExifTags, Image
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.support.files import files_below, is_file
 
-__all__ = [
-    "IMAGE_FORMATS",
-    "RESULT_SUFFIXES",
-    "find_images",
-    "ignore_warnings",
-    "image_suffixes",
-    "open_image_file",
-    "orientation",
-]
-
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 """Pillow's names of the readable formats. A build of Pillow may lack some of them, AVIF for example."""
 
@@ -39,9 +29,6 @@ RESULT_SUFFIXES = (".overlay.png", ".labels.png")
 
 def open_image_file(file: str | os.PathLike[str] | io.BytesIO) -> Image.Image:
     """Open an image file of one of `IMAGE_FORMATS`. Like ``PIL.Image.open``, it does not read the pixels yet.
-
-    Args:
-        file: A path, or the content of a file.
 
     Raises:
         PIL.UnidentifiedImageError: The format is not in the list.
@@ -56,11 +43,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def find_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """Lists the image files of a folder in natural order (2 before 10), without hidden files.
-
-    Args:
-        folder: The folder to search.
-        recursive: Whether to search its subfolders as well.
+    """List the image files of a folder in natural order (2 before 10), without hidden files.
 
     Raises:
         ImageError: There are no image files, or the folder cannot be read.

@@ -7,22 +7,12 @@ from typing import Any
 
 from pixelclip_sdk.errors import BackendUnavailableError
 
-__all__ = ["folder_of", "imported"]
-
-# In a checkout of the repository: what needs these packages is not in the wheel.
+# The code that needs these packages is not in the wheel, only in a checkout of the repository.
 _EXTRA = '-e ".[train]"'
 
 
 def imported(module: str, package: str = _EXTRA) -> Any:
-    """Import a module.
-
-    Args:
-        module: Its dotted name.
-        package: The argument of ``pip install`` that provides it.
-
-    Raises:
-        BackendUnavailableError: The module is not installed or is broken.
-    """
+    """Import a module that ``pip install PACKAGE`` provides; raises BackendUnavailableError if it fails."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -32,15 +22,7 @@ def imported(module: str, package: str = _EXTRA) -> Any:
 
 
 def folder_of(module: str, package: str = _EXTRA) -> Path:
-    """Return the folder of a package without importing it.
-
-    Args:
-        module: Its name.
-        package: The argument of ``pip install`` that provides it.
-
-    Raises:
-        BackendUnavailableError: The package is not installed.
-    """
+    """Return the folder of a package without importing it; see `imported`."""
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise BackendUnavailableError(f"{module} is not installed. Install it: pip install {package}")

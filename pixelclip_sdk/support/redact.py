@@ -2,8 +2,6 @@
 
 import re
 
-__all__ = ["redact"]
-
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(?P<port>:\d+)?", re.IGNORECASE)
 
 
@@ -21,8 +19,12 @@ def redact(address: str) -> str:
     scheme, separator, rest = address.partition("://")
     if not separator:
         return address
-    rest = _without_user(rest)
-    path, mark = re.match(r"([^?#;]*)([?#;]?)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    path, mark, _ = _split(rest)
+    server = _HOST.fullmatch(path.partition("/")[0])
+    # "me:12/34@host" looks like a host with a port, followed by a path. Losing part of a path is better than
+    # leaving part of a password.
+    if server is None or (server["port"] and "@" in path):
+        path, mark, _ = _split(rest.rpartition("@")[2])
     path = re.sub(r"=[^/&]*", "=…", path)
     if scheme.lower().startswith("rtmp"):
         host, *names = path.split("/")
@@ -30,12 +32,6 @@ def redact(address: str) -> str:
     return f"{scheme}://{path}{mark}{'…' if mark else ''}"
 
 
-def _without_user(rest: str) -> str:
-    """Remove ``user:password@``. Prefers losing part of the path to leaving part of a password."""
-    host = _HOST.fullmatch(re.split(r"[/?#;]", rest, maxsplit=1)[0])
-    if host is None:
-        return rest.rpartition("@")[2]
-    # "me:12/34@host" looks like a host with a port, followed by a path.
-    if host["port"] and "@" in re.split(r"[?#;]", rest, maxsplit=1)[0]:
-        return rest.rpartition("@")[2]
-    return rest
+def _split(rest: str) -> list[str]:
+    """The parts before, at and after the first ``?``, ``#`` or ``;``."""
+    return re.split(r"([?#;]|\Z)", rest, maxsplit=1)

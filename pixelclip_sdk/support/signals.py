@@ -5,14 +5,14 @@ thread nothing is changed: Python handles signals there only.
 """
 
 import contextlib
+import functools
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["interruptible", "sigterm_interrupts", "stop_signal"]
-
+_Handlers: TypeAlias = dict[int, Any]
 _SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
 _SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, _SIGHUP) if number is not None]
 
@@ -26,7 +26,7 @@ def interruptible() -> Iterator[None]:
     """
     process = os.getpid()
 
-    def interrupt(number: int, _: object) -> None:
+    def interrupt(handlers: _Handlers, number: int, _: object) -> None:
         if os.getpid() != process:  # A forked worker: its parent ends it with SIGTERM.
             signal.signal(number, handlers[number])
             signal.raise_signal(number)
@@ -35,9 +35,7 @@ def interruptible() -> Iterator[None]:
             signal.signal(stop, signal.SIG_IGN if stop == _SIGHUP else signal.SIG_DFL)
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    with _restored() as handlers:
-        for number in handlers:
-            signal.signal(number, interrupt)
+    with _handled_by(interrupt):
         yield
 
 
@@ -52,28 +50,31 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
     """
     received: list[int] = []
 
-    def note(number: int, _: object) -> None:
+    def note(handlers: _Handlers, number: int, _: object) -> None:
         received.append(number)
         for stop, handler in handlers.items():
             if stop != _SIGHUP:
                 signal.signal(stop, handler)
 
-    with _restored() as handlers:
-        for number in handlers:
-            signal.signal(number, note)
+    with _handled_by(note):
         yield lambda: bool(received)
 
 
 @contextlib.contextmanager
-def _restored() -> Iterator[dict[int, Any]]:
-    """Yield the handlers of the stop signals that are not ignored; put them back in the end."""
-    handlers: dict[int, Any] = {}
+def _handled_by(function: Callable[[_Handlers, int, object], None]) -> Iterator[None]:
+    """Handle the stop signals that are not ignored. `function` gets the old handlers first.
+
+    The old handlers are put back in the end.
+    """
+    handlers: _Handlers = {}
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         # None: the handler was not installed by Python and cannot be put back.
         handlers = {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     try:
-        yield handlers
+        for number in handlers:
+            signal.signal(number, functools.partial(function, handlers))
+        yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

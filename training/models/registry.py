@@ -107,7 +107,7 @@ def _published(name: str) -> Spec:
     return dataclasses.replace(
         _from_open_clip(name, _BASELINES[baseline]),
         repository=model.repository,
-        files=model.files,
+        files=tuple(model.files),
         license=model.license,
         revision=model.revision,
         sha256=model.sha256,

@@ -140,7 +140,7 @@ def test_predict_does_not_take_its_own_results_for_pictures(cat):
 
 def test_a_file_name_that_stdout_has_no_letters_for_is_printed_all_the_same(cat, tmp_path):
     odd = cat.rename(cat.with_name("katze-\N{SNOWMAN}.png"))
-    command = [sys.executable, "-m", "pixelclip_sdk.cli.main", "predict", str(odd), "--classes", "cat, sofa"]
+    command = [sys.executable, "-m", "pixelclip_sdk", "predict", str(odd), "--classes", "cat, sofa"]
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     command += ["--out", str(tmp_path / "out")]
     run = subprocess.run(command, env=environment, capture_output=True, timeout=120)

@@ -1,3 +1,4 @@
+import argparse
 import json
 import signal
 import subprocess
@@ -144,13 +145,14 @@ def test_stopping_keeps_the_frames_so_far(fake, tmp_path, monkeypatch, live, sen
     before = signal.getsignal(signal.SIGTERM)
     camera, out = Camera(), tmp_path / "out.mp4"
     camera.live = live
+    options = argparse.Namespace(buffer="all", reopen=False, out=out, labels=None, json=False)
     if live:
         with interruptible():
-            run_video(fake, camera, buffer="all", on_error="raise", out=out, labels=None)
+            run_video(fake, camera, options)
         assert len(list(open_source(out))) == 6
     else:
         with pytest.raises(KeyboardInterrupt), interruptible():
-            run_video(fake, camera, buffer="all", on_error="raise", out=out, labels=None)
+            run_video(fake, camera, options)
         assert not out.exists()
         out = tmp_path / "out.partial.mp4"
         assert len(list(open_source(out))) == 6

@@ -28,7 +28,7 @@ def only(monkeypatch):
     """Makes a machine that has the given fonts and no others."""
 
     def install(own: Path, *system: Path) -> None:
-        monkeypatch.setattr(fonts, "_own_font", lambda: own)
+        monkeypatch.setattr(fonts, "_OWN_FONT", own)
         monkeypatch.setattr(fonts, "_system_fonts", lambda: system)
         fonts._font_file.cache_clear()
 
