@@ -124,15 +124,12 @@ def _make_folder(folder: Path) -> None:
 
 def _mode_of(file: Path) -> int | None:
     """The permission bits of an existing file, or None. Refuses anything else: it must not be replaced."""
-    try:
-        mode = file.stat().st_mode
-    except FileNotFoundError:
+    if not file.exists():
         return None
-    if stat.S_ISDIR(mode):
-        raise OutputError(f"cannot write {file}: it is a folder. Name a file in it.")
-    if not stat.S_ISREG(mode):
-        raise OutputError(f"cannot write {file}: it is a device or a pipe. Name a regular file.")
-    return stat.S_IMODE(mode)
+    if not file.is_file():
+        kind = "folder" if file.is_dir() else "device or a pipe"
+        raise OutputError(f"cannot write {file}: it is a {kind}. Name a regular file.")
+    return stat.S_IMODE(file.stat().st_mode)
 
 
 def files_below(folder: Path, suffixes: Set[str]) -> Iterator[Path]:

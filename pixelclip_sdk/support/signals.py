@@ -39,9 +39,6 @@ def interruptible() -> Iterator[None]:
         yield
 
 
-sigterm_interrupts = interruptible
-
-
 @contextlib.contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether a stop signal arrived.

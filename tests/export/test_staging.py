@@ -16,7 +16,7 @@ from export.staging import staged_folder
 from pixelclip_sdk import PixelClipError
 from pixelclip_sdk.bundle import Bundle
 from pixelclip_sdk.models import available_models, find_bundle
-from pixelclip_sdk.support.signals import sigterm_interrupts
+from pixelclip_sdk.support.signals import interruptible
 
 SHIPPED = Path(find_bundle("pixelclip-lite").path)
 
@@ -79,7 +79,7 @@ def test_a_failed_export_keeps_the_old_bundle(tmp_path, target, error):
 
 def test_a_service_that_is_stopped_leaves_nothing_behind(tmp_path, target):
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(KeyboardInterrupt), sigterm_interrupts(), staged_folder(target):
+    with pytest.raises(KeyboardInterrupt), interruptible(), staged_folder(target):
         signal.raise_signal(signal.SIGTERM)
     assert sorted(tmp_path.iterdir()) == before
 

@@ -115,7 +115,7 @@ def test_areas_count_every_pixel_once(image, count, dtype):
 def test_letters_beyond_ascii_are_drawn(name):
     image, labels = np.zeros((40, 400, 3), np.uint8), np.zeros((40, 400), np.uint8)
     legend = np.asarray(draw_overlay(image, labels, [name], {name: 1.0}, 255))[40:]
-    font = ImageFont.truetype(str(fonts._own_font()), 12)
+    font = ImageFont.truetype(str(fonts._OWN_FONT), 12)
     expected = Image.new("RGB", legend.shape[1::-1], "white")
     ImageDraw.Draw(expected).text((24, 12), f"{name} 100%", fill="black", font=font, anchor="lm")
     np.testing.assert_array_equal(legend[:, 24:], np.asarray(expected)[:, 24:])
