@@ -39,7 +39,12 @@ def available_models() -> dict[str, Path]:
         >>> "pixelclip-lite" in available_models()
         True
     """
-    return dict(sorted({**_bundles_in(cache_folder()), **_bundles_in(BUNDLED)}.items()))
+    models: dict[str, Path] = {}
+    for place in (cache_folder(), BUNDLED):
+        with contextlib.suppress(OSError):  # A cache that cannot be read does not affect the bundled models.
+            folders = [manifest.parent for manifest in place.glob(f"*/{MANIFEST}")] if place else []
+            models |= {folder.name: folder for folder in folders if not folder.name.startswith(".")}
+    return dict(sorted(models.items()))
 
 
 def find_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
@@ -84,12 +89,3 @@ def how_to_get(name: str) -> str:
         f"If this machine cannot reach the hub, download the file elsewhere and add --checkpoint FILE to "
         f"either command, or copy a finished bundle to {folder}."
     )
-
-
-def _bundles_in(folder: Path | None) -> dict[str, Path]:
-    if folder is None:
-        return {}
-    with contextlib.suppress(OSError):  # A cache that cannot be read does not affect the bundled models.
-        found = (manifest.parent for manifest in folder.glob(f"*/{MANIFEST}"))
-        return {bundle.name: bundle for bundle in found if not bundle.name.startswith(".")}
-    return {}

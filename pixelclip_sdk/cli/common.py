@@ -63,8 +63,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_segmentation_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--classes``, ``--threshold``, and the options of `add_run_options`."""
-    parser.add_argument("--classes", required=True, help=CLASSES_HELP)
+    """Add ``--threshold`` and the options of `add_run_options`."""
     parser.add_argument(
         "--threshold",
         type=float,

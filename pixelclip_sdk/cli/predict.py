@@ -31,6 +31,7 @@ def add_parser(commands: common.Parsers) -> None:
     """Add the verb."""
     parser = commands.add_parser("predict", help="segment images")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    parser.add_argument("--classes", required=True, help=common.CLASSES_HELP)
     parser.add_argument("--out", required=True, type=path, metavar="DIR", help="folder for the results")
     common.add_json_option(parser)
     common.add_segmentation_options(parser)

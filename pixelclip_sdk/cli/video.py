@@ -37,6 +37,7 @@ def add_parser(commands: common.Parsers) -> None:
         metavar="IN",
         help="a video file, a folder of images, a camera (0, /dev/video0) or an address",
     )
+    parser.add_argument("--classes", required=True, help=common.CLASSES_HELP)
     parser.add_argument(
         "--out", type=path, metavar="FILE.mp4", help="video with the regions drawn in (default: print areas)"
     )
