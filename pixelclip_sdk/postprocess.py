@@ -16,18 +16,14 @@ import numpy.typing as npt
 
 from pixelclip_sdk.errors import BackendError
 
-__all__ = [
-    "argmax_upsampled",
-    "covered_cells",
-    "label_dtype",
-    "labels_upsampled",
-    "scores_upsampled",
-    "unknown_label",
-]
+__all__ = ["argmax_upsampled", "covered_cells", "label_dtype", "labels_upsampled", "unknown_label"]
 
 Float32Array = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
 LabelArray = npt.NDArray[np.uint8 | np.uint16]
+
+# Elements of the largest temporary array: 1 MB of float32, which fits the cache of the CPU.
+_PIECE = 1 << 18
 
 
 def label_dtype(count: int) -> type[np.uint8] | type[np.uint16]:
@@ -48,18 +44,16 @@ def labels_upsampled(
 ) -> LabelArray:
     """Returns the best class of every pixel.
 
-    Without a threshold, it takes half the time of `argmax_upsampled`, because cells with a single possible
-    class need no interpolation.
-
     Args:
         logits: `(K, h, w)` float32.
         size: `(H, W)` of the labels.
-        threshold: Pixels whose best logit is below it become unknown; None disables it.
+        threshold: Pixels whose best logit is below it become unknown. Without one, cells with a single
+            possible class need no interpolation, which halves the time.
         covered: Fractions `(of the height, of the width)` of the grid that the image covers, from the top
             left. The rest is padding and has no effect.
 
     Returns:
-        `(H, W)` uint8, or uint16 with more than 255 classes. Equal to the labels of `argmax_upsampled`.
+        `(H, W)` uint8, or uint16 with more than 255 classes. Of equal logits, the first class wins.
 
     Raises:
         BackendError: A logit is NaN or infinite.
@@ -70,26 +64,9 @@ def labels_upsampled(
         >>> labels_upsampled(logits, (1, 4)).tolist()
         [[1, 1, 0, 0]]
     """
-    if threshold is not None:
-        return argmax_upsampled(logits, size, threshold, covered)[0]
-    grid, rows, columns = _cells(logits, size, covered)
-    labels = np.empty(size, label_dtype(len(logits)))
-    for start, stop in _pieces(rows, columns, len(logits)):
-        piece, corners = rows.pixels(start, stop), grid.corners(start, stop)
-        found = _candidates(corners)
-        first = found.classes[found.first].astype(labels.dtype).reshape(-1, columns.cells)
-        part = first.take(columns.cell, axis=1).take(rows.cell[piece] - start, axis=0)
-        contested = found.order[: np.count_nonzero(found.sizes > 1)]
-        row, column = np.divmod(contested, columns.cells)
-        seen = rows.filled[start + row] & columns.filled[column]
-        contested, row, column = contested[seen], row[seen], column[seen]
-        if len(contested):
-            weights = rows.weights[start:stop], columns.weights
-            _, winner = _compete(corners, weights, found, contested, labels.dtype)
-            at = (rows.place[start + row] - piece.start)[:, :, None] * size[1]
-            part.reshape(-1)[at + columns.place[column][:, None, :]] = winner
-        labels[piece] = part
-    return labels
+    if threshold is None:
+        return _upsample(logits, size, covered, None)
+    return argmax_upsampled(logits, size, threshold, covered)[0]
 
 
 def argmax_upsampled(
@@ -98,48 +75,40 @@ def argmax_upsampled(
     threshold: float | None = None,
     covered: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[LabelArray, Float32Array]:
-    """Returns the best class of every pixel and its interpolated logit.
-
-    Args:
-        logits: `(K, h, w)` float32.
-        size: `(H, W)` of the labels and scores.
-        threshold: Pixels whose best logit is below it become unknown; None disables it.
-        covered: Fractions `(of the height, of the width)` of the grid that the image covers, from the top
-            left. The rest is padding and has no effect.
-
-    Returns:
-        Labels `(H, W)`, uint8, or uint16 with more than 255 classes; and scores `(H, W)` float32. Of equal
-        logits, the first class wins.
-
-    Raises:
-        BackendError: A logit is NaN or infinite.
-    """
-    grid, rows, columns = _cells(logits, size, covered)
-    labels = np.empty(size, label_dtype(len(logits)))
+    """Returns the labels of `labels_upsampled` and their interpolated logits, `(H, W)` float32."""
     scores = np.empty(size, np.float32)
-    for start, stop in _pieces(rows, columns, len(logits)):
-        piece, corners = rows.pixels(start, stop), grid.corners(start, stop)
-        found = _candidates(corners)
-        weights = rows.weights[start:stop], columns.weights
-        best, winner = _compete(corners, weights, found, found.order, labels.dtype)
-        place = np.empty_like(found.order)  # Index of each cell in `best` and `winner`.
-        place[found.order] = np.arange(len(place))
-        across = place.reshape(-1, columns.cells).take(columns.cell, axis=1)
-        across = across * (rows.block * columns.block) + columns.offset
-        index = across[rows.cell[piece] - start]
-        index += rows.offset[piece, None] * columns.block
-        best.take(index, out=scores[piece], mode="clip")  # Without a mode, numpy would buffer `out`.
-        winner.take(index, out=labels[piece], mode="clip")
+    labels = _upsample(logits, size, covered, scores)
     if threshold is not None:
         labels[scores < threshold] = unknown_label(len(logits))
     return labels, scores
 
 
-def scores_upsampled(
-    logits: Float32Array, size: tuple[int, int], covered: tuple[float, float] = (1.0, 1.0)
-) -> Float32Array:
-    """Returns only the scores of `argmax_upsampled`: `(H, W)` float32."""
-    return argmax_upsampled(logits, size, covered=covered)[1]
+def _upsample(
+    logits: Float32Array, size: tuple[int, int], covered: tuple[float, float], scores: Float32Array | None
+) -> LabelArray:
+    """Returns the best class of every pixel, and writes the best logits to `scores` if it is an array."""
+    grid, rows, columns = _cells(logits, size, covered)
+    labels = np.empty(size, label_dtype(len(logits)))
+    for start, stop in _pieces(rows, columns, len(logits)):
+        piece, corners = rows.pixels(start, stop), grid.corners(start, stop)
+        found = _candidates(corners)
+        cells, part = found.order, labels[piece]
+        if scores is None:  # Cells with one candidate are filled with it.
+            first = found.classes[found.first].astype(labels.dtype).reshape(-1, columns.cells)
+            part[:] = first.take(columns.cell, axis=1).take(rows.cell[piece] - start, axis=0)
+            cells = cells[: np.count_nonzero(found.sizes > 1)]
+        row, column = np.divmod(cells, columns.cells)
+        seen = rows.filled[start + row] & columns.filled[column]
+        cells, row, column = cells[seen], row[seen], column[seen]
+        if len(cells):
+            weights = rows.weights[start:stop], columns.weights
+            best, winner = _compete(corners, weights, found, cells, labels.dtype)
+            at = (rows.place[start + row] - piece.start)[:, :, None] * size[1]
+            at = at + columns.place[column][:, None, :]
+            part.reshape(-1)[at] = winner
+            if scores is not None:
+                scores[piece].reshape(-1)[at] = best
+    return labels
 
 
 def covered_cells(grid: tuple[int, ...], covered: tuple[float, float]) -> tuple[slice, slice]:
@@ -170,12 +139,8 @@ class _Grid:
     """The logits at the corners of the cells, with the classes on the last axis.
 
     They are computed for a few rows at a time, because all of them would take twice the memory of the logits.
-    If cells are divided into parts, all are computed at once: then there are fewer corners than pixels (see
-    `_parts`).
-
-    Args:
-        logits: `(K, h, w)`.
-        parts: Number of parts that each side of a cell is divided into.
+    If the sides of cells are divided into parts, there are fewer corners than pixels (see `_parts`), and all
+    are computed at once.
     """
 
     def __init__(self, logits: Float32Array, parts: int) -> None:
@@ -189,40 +154,26 @@ class _Grid:
         """Corners of the rows of cells `[start, stop)`: `(stop - start + 1, columns + 1, K)`."""
         if self._whole is not None:
             return self._whole[start : stop + 1]
-        count, height, width = self._logits.shape
-        wide = np.empty((count, stop - start + 1, width + 2), np.float32)
         # Corner i is grid point i - 1. The edges are repeated, so that the outer cells need no special case.
-        first, last = max(start - 1, 0), min(stop, height)
-        inner = slice(first - (start - 1), last - (start - 1))
-        wide[:, inner, 1:-1] = self._logits[:, first:last]
-        wide[:, : inner.start, 1:-1] = self._logits[:, :1]
-        wide[:, inner.stop :, 1:-1] = self._logits[:, -1:]
-        wide[:, :, 0], wide[:, :, -1] = wide[:, :, 1], wide[:, :, -2]
+        height = self._logits.shape[1]
+        inner = self._logits[:, max(start - 1, 0) : min(stop, height)]
+        wide = np.pad(inner, ((0, 0), (int(start == 0), int(stop > height)), (1, 1)), mode="edge")
         return np.ascontiguousarray(wide.transpose(1, 2, 0))
 
 
 def _pieces(rows: "_Axis", columns: "_Axis", count: int) -> Iterator[tuple[int, int]]:
-    """Divides the rows of cells into ranges `[start, stop)` with arrays that fit the cache of the CPU."""
-    largest = columns.cells * max(count, rows.block * columns.block)
-    step = max(1, _PIECE // largest)
+    """Divides the rows of cells into ranges `[start, stop)` with temporary arrays of at most `_PIECE`."""
+    step = max(1, _PIECE // (columns.cells * max(count, rows.block * columns.block)))
     for start in range(0, rows.cells, step):
         yield start, min(start + step, rows.cells)
 
 
-# Elements of the largest temporary array: 1 MB of float32.
-_PIECE = 1 << 18
-
-
 def _parts(grid: tuple[int, ...], size: tuple[int, int]) -> int:
-    """Returns the number of parts to divide each side of the cells into.
+    """Returns the number of parts to divide each side of the cells of a grid `(K, h, w)` into.
 
     Fewer classes can win in a part of a cell, and interpolation within it is still bilinear. Finding these
     classes takes about 8 operations for each class and part. The number of parts is limited so that this is
     at most one operation for each pixel, and so that a part is at least 16 pixels wide.
-
-    Args:
-        grid: `(K, h, w)`.
-        size: `(H, W)` of the labels.
     """
     classes, rows, columns = grid
     affordable = (size[0] * size[1] / (8 * classes * (rows + 1) * (columns + 1))) ** 0.5
@@ -239,17 +190,13 @@ def _corners(points: int, parts: int) -> Float32Array:
 class _Axis:
     """Assigns the pixels along one axis of the image to the cells between grid points.
 
-    Args:
-        points: Number of grid points along the axis.
-        span: Length of the image along the axis, in distances between grid points; at most `points`.
-        pixels: Number of pixels along the axis.
-        parts: Number of cells between two grid points.
+    `span` is the length of the image in distances between grid points, and `parts` the number of cells
+    between two grid points.
 
     Attributes:
         cells: Number of cells. The first and the last lie between an edge point and its repetition.
         block: Number of pixels of the widest cell.
         cell: `(pixels,)` index of the cell of each pixel, ascending.
-        offset: `(pixels,)` position of each pixel in its cell, from 0 to `block - 1`.
         filled: `(cells,)` whether a cell contains pixels.
         place: `(cells, block)` index of the pixel at each position of a filled cell. The last pixel of a cell
             is repeated up to `block`.
@@ -261,11 +208,10 @@ class _Axis:
         self.cell = np.floor(position).astype(np.intp)
         self.cells = (points + 1) * parts
         self._starts = np.searchsorted(self.cell, np.arange(self.cells + 1))
-        self.offset = np.arange(pixels) - self._starts[self.cell]
-        self.block = int(self.offset.max()) + 1
-        self.filled = np.diff(self._starts) > 0
-        last = self._starts[1:] - 1
-        self.place = np.minimum(self._starts[:-1, None] + np.arange(self.block), last[:, None])
+        sizes = np.diff(self._starts)
+        self.filled = sizes > 0
+        self.block = int(sizes.max())
+        self.place = np.minimum(self._starts[:-1, None] + np.arange(self.block), self._starts[1:, None] - 1)
         self.weights = (position - self.cell).astype(np.float32)[self.place]
 
     def pixels(self, start: int, stop: int) -> slice:
@@ -274,19 +220,12 @@ class _Axis:
 
 
 class _Candidates(NamedTuple):
-    """The classes that can win in each cell.
+    """The classes that can win in each cell."""
 
-    Attributes:
-        classes: Class indices of all cells in one array, ascending within a cell.
-        first: `(cells,)` index in `classes` of the first candidate of each cell.
-        sizes: `(cells,)` number of candidates of each cell.
-        order: `(cells,)` indices of the cells, by descending number of candidates.
-    """
-
-    classes: IndexArray
-    first: IndexArray
-    sizes: IndexArray
-    order: IndexArray
+    classes: IndexArray  # Class indices of all cells in one array, ascending within a cell.
+    first: IndexArray  # `(cells,)` index in `classes` of the first candidate of each cell.
+    sizes: IndexArray  # `(cells,)` number of candidates of each cell.
+    order: IndexArray  # `(cells,)` indices of the cells, by descending number of candidates.
 
 
 def _compete(
@@ -302,9 +241,8 @@ def _compete(
         grid: `(r + 1, c + 1, K)` logits at the corners of the cells.
         weights: `(r, b)` weights of the lower corners in each row of a cell, and `(c, d)` weights of the
             right corners in each column.
-        found: The candidates.
-        cells: `(n,)` indices of the cells, by descending number of candidates: the cells that have a t-th
-            candidate then come first.
+        found: The candidates of all cells.
+        cells: `(n,)` indices of the cells, by descending number of candidates.
         dtype: dtype of the labels.
 
     Returns:

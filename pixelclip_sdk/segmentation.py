@@ -15,7 +15,7 @@ from PIL import Image
 
 from pixelclip_sdk.errors import OutputError, PixelClipError, VocabularyError
 from pixelclip_sdk.image import Picture, picture_size, to_array
-from pixelclip_sdk.postprocess import label_dtype, scores_upsampled, unknown_label
+from pixelclip_sdk.postprocess import argmax_upsampled, label_dtype, unknown_label
 from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.hints import did_you_mean
 
@@ -157,7 +157,7 @@ class Segmentation:
 
         Computed on first access, which takes longer than computing the labels.
         """
-        return scores_upsampled(self.logits, self.orig_shape, self.covered)
+        return argmax_upsampled(self.logits, self.orig_shape, covered=self.covered)[1]
 
     @property
     def unknown(self) -> int:
