@@ -1,11 +1,10 @@
 """Reads any image as upright 8-bit sRGB."""
 
 import contextlib
-import functools
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from pixelclip_sdk.errors import ImageError
-from pixelclip_sdk.support.bit_depth import eight_bit_grey, pixel_layout, scaled_colours, used_bits
+from pixelclip_sdk.support.bit_depth import eight_bit_grey, load_scaled, used_bits
 from pixelclip_sdk.support.colour_profile import to_srgb
 from pixelclip_sdk.support.files import is_file, is_folder
 from pixelclip_sdk.support.images import IMAGE_FORMATS, ignore_warnings, open_image_file, orientation
@@ -90,15 +89,8 @@ def load_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> UInt8
 def open_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> Picture:
     """Read an image like `load_image`, but without the copy from Pillow's memory into an array.
 
-    Args:
-        source: See `load_image`.
-        channel_order: See `load_image`.
-
     Returns:
         A PIL image of mode RGB that the caller owns, or an array that may share memory with `source`.
-
-    Raises:
-        ImageError: See `load_image`.
     """
     picture = _open(source, channel_order)
     if isinstance(picture, np.ndarray):
@@ -107,20 +99,15 @@ def open_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> Pictu
 
 
 def to_array(picture: Picture) -> UInt8Array:
-    """Returns an image as an array: `(H, W, 3)` uint8 RGB.
-
-    Args:
-        picture: An array, or a PIL image of RGB or another mode that Pillow converts to RGB.
-    """
+    """Returns an array, or a PIL image of a mode that Pillow converts to RGB, as `(H, W, 3)` uint8 RGB."""
     if isinstance(picture, np.ndarray):
         return picture
-    height, width = picture.height, picture.width
-    if height * width <= _STRIP_PIXELS:
+    if picture.height * picture.width <= _STRIP_PIXELS:
         return np.asarray(_rgb(picture))
     # For large images, strips take a third of the time and less memory.
-    array = np.empty((height, width, 3), np.uint8)
-    for rows in _strips(height, width):
-        array[rows] = np.asarray(_rgb(picture.crop((0, rows.start, width, rows.stop))))
+    array = np.empty((picture.height, picture.width, 3), np.uint8)
+    for rows, strip in _strips(picture):
+        array[rows] = np.asarray(_rgb(strip))
     return array
 
 
@@ -132,34 +119,31 @@ def picture_size(picture: Picture) -> tuple[int, int]:
 
 
 def _open(source: ImageInput, channel_order: ChannelOrder) -> Picture:
-    """Returns an upright sRGB image, of RGB or another mode that Pillow converts to RGB, or an array.
-
-    May return `source` itself.
-    """
+    """Returns an upright sRGB image: an array, or of any mode that Pillow converts to RGB; maybe `source`."""
     if channel_order not in ("rgb", "bgr"):
         raise ImageError(f'channel_order is {channel_order!r}; expected "rgb" or "bgr"')
     if isinstance(source, np.ndarray):
         return _from_array(source, channel_order)
+    file: Path | io.BytesIO
     if isinstance(source, Image.Image):
         with _image_errors("a PIL image"):
-            layout = pixel_layout(source)
-            source.load()  # Its file may not have been read yet.
-            return _from_pil(scaled_colours(source, layout, None, "a PIL image"), "a PIL image")
-    if isinstance(source, bytes | bytearray):
-        return _from_file(io.BytesIO(source), f"{len(source)} bytes")
-    if isinstance(source, str | os.PathLike):
-        name = str(source)[:_MESSAGE_CHARACTERS]
-        path = Path(source)
-        if not is_file(path):
+            return _from_pil(source, None, "a PIL image")
+    elif isinstance(source, bytes | bytearray):
+        file, name = io.BytesIO(source), f"{len(source)} bytes"
+    elif isinstance(source, str | os.PathLike):
+        file, name = Path(source), str(source)[:_MESSAGE_CHARACTERS]
+        if not is_file(file):
             if _URL.match(name):
                 raise ImageError(f"{name} is a URL; expected an image file. Download it first.")
-            problem = "is a folder" if is_folder(path) else "does not exist, or cannot be reached"
+            problem = "is a folder" if is_folder(file) else "does not exist, or cannot be reached"
             raise ImageError(f"{name} {problem}; expected an image file")
-        return _from_file(path, name)
-    raise ImageError(
-        f"got {type(source).__name__}; expected a path, the bytes of an image file, "
-        "a PIL image or a uint8 array (H, W, 3). A torch tensor: pass tensor.cpu().numpy()"
-    )
+    else:
+        raise ImageError(
+            f"got {type(source).__name__}; expected a path, the bytes of an image file, "
+            "a PIL image or a uint8 array (H, W, 3). A torch tensor: pass tensor.cpu().numpy()"
+        )
+    with _image_errors(name), open_image_file(file) as image:
+        return _from_pil(image, file, name)
 
 
 @contextlib.contextmanager
@@ -184,15 +168,9 @@ def _image_errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name} cannot be read as an image: {reason}. Is the file complete?") from error
 
 
-def _from_file(file: Path | io.BytesIO, name: str) -> Picture:
-    with _image_errors(name), open_image_file(file) as image:
-        layout = pixel_layout(image)
-        image.load()
-        return _from_pil(scaled_colours(image, layout, file, name), name)
-
-
-def _from_pil(image: Image.Image, name: str) -> Picture:
-    """Converts to upright 8-bit sRGB, of any mode; returns `image` itself if there is nothing to do."""
+def _from_pil(image: Image.Image, file: Path | io.BytesIO | None, name: str) -> Picture:
+    """Loads an image and converts it to upright 8-bit sRGB; returns `image` if there is nothing to do."""
+    image = load_scaled(image, file, name)
     if 0 in image.size:
         raise ImageError(f"{name} is {image.width}×{image.height} pixels; expected at least 1×1")
     # A copy of a large image costs as much as decoding it, so images are copied only where necessary.
@@ -215,7 +193,7 @@ def _to_eight_bits(image: Image.Image, name: str) -> Picture:
     if image.mode.startswith("I;16"):
         image = Image.fromarray(eight_bit_grey(image, name))
     elif image.mode in _WITH_ALPHA or "transparency" in image.info:
-        array = _over_white((image.height, image.width), functools.partial(_rgba_rows, image))
+        array = _over_white(image)
         if not profile:
             return array
         image = Image.fromarray(array)
@@ -253,41 +231,35 @@ def _from_array(array: np.ndarray, channel_order: ChannelOrder) -> UInt8Array:
     elif channel_order == "bgr":
         array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
     if array.shape[2] == 4:
-        return _over_white(array.shape[:2], lambda rows: Image.fromarray(array[rows]))
+        return _over_white(Image.fromarray(array))
     return np.ascontiguousarray(array)
 
 
-def _strips(height: int, width: int) -> Iterator[slice]:
-    """Slices of rows, of about `_STRIP_PIXELS` pixels each."""
-    step = max(_STRIP_PIXELS // width, 1)
-    for top in range(0, height, step):
-        yield slice(top, min(top + step, height))
+def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Cuts an image into strips of about `_STRIP_PIXELS` pixels; yields their rows and the strips."""
+    step = max(_STRIP_PIXELS // image.width, 1)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
-def _rgba_rows(image: Image.Image, rows: slice) -> Image.Image:
-    part = image.crop((0, rows.start, image.width, rows.stop))
-    return (part.convert("LA") if part.mode == "La" else part).convert("RGBA")
+def _over_white(image: Image.Image) -> UInt8Array:
+    """Blends an image with white: `(H, W, 3)`. If alpha is zero everywhere, the colours are unchanged.
 
-
-def _over_white(size: tuple[int, int], read: Callable[[slice], Image.Image]) -> UInt8Array:
-    """Blends an image with white.
-
-    Args:
-        size: `(H, W)`.
-        read: Returns a slice of rows as RGBA. Rows are read in strips, because an RGBA copy of a large
-            palette image would take four times its memory.
-
-    Returns:
-        `(H, W, 3)`. If alpha is zero in the whole image, the colours are unchanged.
+    Works in strips, because an RGBA copy of a large palette image would take four times its memory.
     """
-    result = np.empty((*size, 3), np.uint8)
-    has_alpha = any(read(rows).getchannel("A").getbbox() for rows in _strips(*size))
-    for rows in _strips(*size):
-        rgba = read(rows)
+    result = np.empty((image.height, image.width, 3), np.uint8)
+    has_alpha = any(_rgba(strip).getchannel("A").getbbox() for _, strip in _strips(image))
+    for rows, strip in _strips(image):
+        rgba = _rgba(strip)
         if has_alpha:
-            strip = Image.new("RGB", rgba.size, "white")
-            strip.paste(rgba, mask=rgba)
+            blended = Image.new("RGB", rgba.size, "white")
+            blended.paste(rgba, mask=rgba)
         else:
-            strip = rgba.convert("RGB")
-        result[rows] = np.asarray(strip)
+            blended = rgba.convert("RGB")
+        result[rows] = np.asarray(blended)
     return result
+
+
+def _rgba(image: Image.Image) -> Image.Image:
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")

@@ -12,6 +12,10 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 from pixelclip_sdk.support.images import open_image_file
 
+__all__ = ["eight_bit_grey", "load_scaled", "used_bits"]
+
+UInt8Array = npt.NDArray[np.uint8]
+
 _log = logging.getLogger(__name__)
 
 _MAX_SAMPLE_VALUE = 281  # TIFF tag
@@ -24,9 +28,8 @@ def used_bits(largest: int) -> int:
     return next(bits for bits in (8, 10, 12, 14, 16) if largest < 1 << bits) if largest else 16
 
 
-def _guessed_bits(values: npt.NDArray[Any], name: str) -> int:
-    """The bit depth of an image, guessed from its largest value; warns if it is below 16."""
-    largest = int(values.max())
+def _bits_in_use(largest: int, name: str) -> int:
+    """`used_bits` of the largest value in a 16-bit file; logs a warning if there are fewer than 16."""
     bits = used_bits(largest)
     if bits < 16:
         _log.warning(
@@ -42,7 +45,7 @@ def _guessed_bits(values: npt.NDArray[Any], name: str) -> int:
 def eight_bit_grey(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
     """Scales a 16-bit greyscale image to 0–255."""
     values = np.asarray(image)
-    bits = _stated_bits(image) or _guessed_bits(values, name)
+    bits = _stated_bits(image) or _bits_in_use(int(values.max()), name)
     levels = np.minimum(np.arange(1 << 16) >> (bits - 8), 255).astype(np.uint8)
     if _tiff_tag(image, PHOTOMETRIC_INTERPRETATION) == 0:  # Zero is white. Pillow inverts only 8-bit files.
         levels = 255 - levels
@@ -68,20 +71,23 @@ def _tiff_tag(image: Image.Image, tag: int) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def pixel_layout(image: Image.Image) -> str:
-    """Pillow's name of the pixel layout in a file that is not loaded yet, such as ``"RGB;16B"``."""
-    tiles = getattr(image, "tile", None)
-    args = tiles[0][3] if tiles else ""
-    layout = args[0] if isinstance(args, tuple) and args else args
-    return layout if isinstance(layout, str) else ""
+def load_scaled(image: Image.Image, file: Path | io.BytesIO | None, name: str) -> Image.Image:
+    """Loads an image; scales the colours of a 16-bit file that uses only its lowest bits.
 
+    Args:
+        image: The image; its file may not have been read yet.
+        file: The file, to read the low bytes from; None if it is not available.
+        name: Name of the file for messages.
 
-def scaled_colours(image: Image.Image, layout: str, file: Path | io.BytesIO | None, name: str) -> Image.Image:
-    """Scales the colours of a 16-bit file that uses only its lowest bits.
-
-    Of 16-bit colours, Pillow has kept the high bytes in `image`; the low bytes are read from `file`.
-    Returns `image` itself if it is of 8 bits, is greyscale or uses more than 14 bits.
+    Returns:
+        The scaled image; or `image` itself if it is of 8 bits, is greyscale or uses more than 14 bits.
     """
+    tiles: list[tuple[Any, ...]] | None = getattr(image, "tile", None)
+    args = tiles[0][3] if tiles else ""
+    layout = args[0] if isinstance(args, tuple) and args else args  # Such as "RGB;16B".
+    image.load()  # Of 16-bit colours, Pillow keeps the high bytes.
+    if not isinstance(layout, str):
+        return image
     colours, depth = layout[:-4], layout[-4:]
     if depth not in _OPPOSITE_BYTE_ORDER or image.mode not in ("RGB", "RGBA"):
         return image
@@ -96,12 +102,12 @@ def scaled_colours(image: Image.Image, layout: str, file: Path | io.BytesIO | No
         return image
     opposite = colours + _OPPOSITE_BYTE_ORDER[depth]
     with open_image_file(file) as low:
-        tiles: list[tuple[Any, ...]] = low.tile  # type: ignore[attr-defined]
+        tiles = low.tile  # type: ignore[attr-defined]
         for i, (*place, args) in enumerate(tiles):
             tiles[i] = (*place, (opposite, *args[1:]) if isinstance(args, tuple) else opposite)
         low.load()
-        values = high.astype(np.uint16) << 8 | np.asarray(low)[:, :, :3]
-    bits = _guessed_bits(values, name)
+        values = np.asarray(image)[:, :, :3].astype(np.uint16) << 8 | np.asarray(low)[:, :, :3]
+    bits = _bits_in_use(int(values.max()), name)
     if bits == 16:
         return image
     scaled = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
