@@ -57,12 +57,7 @@ def scaled_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
 
 
 def covered(size: tuple[int, int], spec: InputSpec) -> tuple[float, float]:
-    """Fractions `(of the height, of the width)` of the model's input that an image of `size` covers.
-
-    Args:
-        size: `(H, W)` of the image.
-        spec: The input sizes of the model.
-    """
+    """Fractions `(of height, of width)` of the model's input that an image of size `(H, W)` covers."""
     scaled, whole = scaled_size(*size, spec), input_size(*size, spec)
     return scaled[0] / whole[0], scaled[1] / whole[1]
 
@@ -70,13 +65,8 @@ def covered(size: tuple[int, int], spec: InputSpec) -> tuple[float, float]:
 def fit(image: Picture, spec: InputSpec) -> UInt8Array:
     """Resize an image to the model's input: bilinear, antialiased when shrinking.
 
-    Args:
-        image: `(H, W, 3)` uint8 RGB, or a PIL image of mode RGB, which saves a copy.
-        spec: The input sizes of the model.
-
-    Returns:
-        `(*input_size(H, W, spec), 3)` uint8 RGB, C-contiguous; may be `image` itself. The right or the bottom
-        is grey where `scaled_size` is smaller.
+    Returns `(*input_size(H, W, spec), 3)` uint8 RGB, C-contiguous; may be `image` itself. The right or the
+    bottom is grey where `scaled_size` is smaller.
     """
     height, width = picture_size(image)
     size, whole = scaled_size(height, width, spec), input_size(height, width, spec)

@@ -21,9 +21,6 @@ from pixelclip_sdk.support.hints import did_you_mean
 
 __all__ = ["FrameInfo", "Segmentation"]
 
-# Names that a message lists.
-_LISTED_NAMES = 20
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FrameInfo:
@@ -143,13 +140,13 @@ class Segmentation:
             )
 
     def __repr__(self) -> str:
-        height, width = self.orig_shape
         areas = self.areas()
         shown = [f"{name} {area:.0%}" for name, area in list(areas.items())[:5] if area > 0]
         if (unknown := 1 - sum(areas.values())) > 1e-9:
             shown.append(f"unknown {unknown:.0%}")
+        size = "×".join(map(str, self.orig_shape))
         noun = "class" if len(self.names) == 1 else "classes"
-        return f"Segmentation({height}×{width}, {len(self.names)} {noun}: {', '.join(shown)})"
+        return f"Segmentation({size}, {len(self.names)} {noun}: {', '.join(shown)})"
 
     @functools.cached_property
     def scores(self) -> npt.NDArray[np.float32]:
@@ -199,7 +196,7 @@ class Segmentation:
             return self.names.index(name)
         if name == "unknown":
             return self.unknown
-        listed = ", ".join(self.names[:_LISTED_NAMES]) + (", …" if len(self.names) > _LISTED_NAMES else "")
+        listed = ", ".join(self.names[:20]) + (", …" if len(self.names) > 20 else "")
         raise VocabularyError(
             f"no class {name!r} in this result.{did_you_mean(name, self.names)} Its classes: {listed}"
         )

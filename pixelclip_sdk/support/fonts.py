@@ -28,12 +28,12 @@ def can_draw(text: str) -> bool:
 
 
 def text_width(text: str, size: int) -> float:
-    """Width of a text in pixels, at a font size in pixels."""
+    """Width in pixels of a text that is drawn at a font size in pixels."""
     return sum(font.getlength(part) for part, font in _parts(text, size))
 
 
 def draw_text(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int) -> None:
-    """Draw a text in black. Characters that no font has are drawn as a placeholder; see `can_draw`.
+    """Draw a text in black, with a placeholder for characters that no font has.
 
     `place` is `(x, y)` of the left end of the text and the middle of the line; `size` is in pixels.
     """
@@ -56,16 +56,12 @@ def _font_file(character: str) -> Path | None:
         try:
             # The simple layout engine, because others put a dotted circle under a single combining mark.
             font = _load(file, _PROBE_SIZE, ImageFont.Layout.BASIC)
-            if _glyph(font, character) != _glyph(font, _NO_CHARACTER):
+            drawn, placeholder = font.getmask(character), font.getmask(_NO_CHARACTER)
+            if drawn.size != placeholder.size or bytes(drawn) != bytes(placeholder):
                 return file
         except (OSError, ValueError):  # Not a font that FreeType reads at this size.
             continue
     return None
-
-
-def _glyph(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes]:
-    mask = font.getmask(character)
-    return mask.size, bytes(mask)
 
 
 @functools.lru_cache(maxsize=64)

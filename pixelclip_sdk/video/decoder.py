@@ -50,15 +50,8 @@ class VideoSource:
 
     Packets that cannot be decoded and frames that the decoder marks as corrupt are skipped and counted.
 
-    Args:
-        target: A file, an address or a device.
-        live: Whether unread frames are lost.
-        format: FFmpeg's input device for a camera, such as ``"v4l2"``.
-        network: Whether `target` is an address.
-
-    Raises:
-        ImageError: The target cannot be opened, has no video, or its frames are too large.
-        BackendUnavailableError: PyAV is not installed.
+    `target` is a file, a device of FFmpeg's input `format` such as ``"v4l2"``, or with `network` an address.
+    Frames of a `live` source are lost if they are not read.
     """
 
     def __init__(self, target: str, *, live: bool, format: str | None = None, network: bool = False) -> None:
@@ -81,8 +74,7 @@ class VideoSource:
     def __iter__(self) -> Generator[Frame, None, None]:
         # Creating a reformatter takes longer than converting a small frame.
         reformatter = self._av.video.reformatter.VideoReformatter()
-        first: float | None = None
-        time_s: float | None = None
+        first = time_s = None
         damaged = given = 0
         for packet in self._packets():
             start = time.perf_counter()
@@ -96,8 +88,7 @@ class VideoSource:
                     damaged += 1
                     continue
                 image = _to_rgb(reformatter, picture)
-                if first is None:
-                    first = picture.time
+                first = picture.time if first is None else first
                 time_s = None if picture.time is None or first is None else picture.time - first
                 yield Frame(image, time_s, (time.perf_counter() - start) * 1e3, damaged)
                 given += 1
@@ -117,11 +108,7 @@ class VideoSource:
         self._container.close()
 
     def reopened(self) -> FrameSource:
-        """Open the same target again.
-
-        Raises:
-            ImageError: It cannot be opened.
-        """
+        """Open the same target again; raises ImageError if that fails."""
         return self._again()
 
     def _open_container(self, target: str, waits: bool, format: str | None, network: bool) -> Any:
@@ -136,10 +123,9 @@ class VideoSource:
         if Image.MAX_IMAGE_PIXELS is not None:
             options["max_pixels"] = str(Image.MAX_IMAGE_PIXELS)
         url = target if network or format else file_url(target)
+        timeout = (_TIMEOUT_S, _TIMEOUT_S) if waits else None
         try:
-            return self._av.open(
-                url, format=format, options=options, timeout=(_TIMEOUT_S, _TIMEOUT_S) if waits else None
-            )
+            return self._av.open(url, format=format, options=options, timeout=timeout)
         except (self._av.FFmpegError, ValueError) as error:
             hide_credentials(error)
             kind = "a camera" if format else "a video"
@@ -151,11 +137,7 @@ class VideoSource:
             ) from error
 
     def _choose_stream(self, *, may_reread: bool) -> Any:
-        """Return the film: neither a cover picture nor a thumbnail of one frame.
-
-        Raises:
-            ImageError: There is no video, or only a cover picture.
-        """
+        """Return the film: neither a cover picture nor a thumbnail of one frame."""
         cover = self._av.stream.Disposition.attached_pic
         streams = self._container.streams
         films = [i for i, stream in enumerate(streams.video) if not stream.disposition & cover]
@@ -166,8 +148,8 @@ class VideoSource:
             packets: Counter[int] = Counter()
             with contextlib.suppress(self._av.FFmpegError):
                 demuxed = self._container.demux([streams.video[i] for i in films])
-                for packet in itertools.islice(demuxed, _PROBED_PACKETS):
-                    packets[packet.stream.index] += packet.size > 0
+                probed = itertools.islice(demuxed, _PROBED_PACKETS)
+                packets.update(packet.stream.index for packet in probed if packet.size > 0)
             films = [i for i in films if packets[streams.video[i].index] > 1] or films
             self._container.close()
             self._container = self._open()
@@ -177,11 +159,7 @@ class VideoSource:
         return next((stream for stream in chosen if best and stream.index == best.index), chosen[0])
 
     def _limit_size(self) -> None:
-        """Apply Pillow's limit of pixels before the decoder allocates a frame.
-
-        Raises:
-            ImageError: The stream states larger frames.
-        """
+        """Apply Pillow's limit of pixels before the decoder allocates a frame."""
         limit, context = Image.MAX_IMAGE_PIXELS, self._stream.codec_context
         if limit is None:
             return

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Frame", "FrameSource", "Reopenable"]
+__all__ = ["Frame", "FrameSource"]
 
 
 class Frame(NamedTuple):
@@ -30,6 +30,8 @@ class Frame(NamedTuple):
 class FrameSource(Protocol):
     """An open source of frames. Iterate over it once, then close it.
 
+    A live source may have a method `reopened`, which opens the same source again or raises ImageError.
+
     Attributes:
         name: Name for messages, without credentials.
         live: Whether unread frames are lost, as with a camera.
@@ -46,15 +48,3 @@ class FrameSource(Protocol):
 
     def close(self) -> None:
         """Release the file or the camera. May be called more than once."""
-
-
-@runtime_checkable
-class Reopenable(FrameSource, Protocol):
-    """A source that can be opened again after it was lost: a camera or an address."""
-
-    def reopened(self) -> FrameSource:
-        """Open the same source again.
-
-        Raises:
-            ImageError: The source is not available.
-        """

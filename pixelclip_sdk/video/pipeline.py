@@ -10,7 +10,7 @@ from pixelclip_sdk import errors
 from pixelclip_sdk.errors import ImageError, PixelClipError
 from pixelclip_sdk.image import ChannelOrder
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
-from pixelclip_sdk.video.pictures import FolderSource, IterableSource
+from pixelclip_sdk.video.pictures import PictureSource
 from pixelclip_sdk.video.sources import SourceInput, open_source
 from pixelclip_sdk.video.workers import WORKERS, Job, Pipeline, Predict
 
@@ -38,33 +38,19 @@ def segment_frames(
     channel_order: ChannelOrder = "rgb",
     on_error: OnError = "raise",
 ) -> Generator[Segmentation, None, None]:
-    """Segment all frames of all sources.
+    """Segment all frames of all sources; see `Segmenter.stream`.
 
-    Args:
-        begin: Called once per frame, in frame order. Returns the function that segments the frame,
-            `(H, W, 3)` uint8 RGB, with the words of that moment. Must not raise. The function runs in a
-            worker thread.
-        sources: See `pixelclip_sdk.video.sources.open_source`. They are served in turns, opened at once, and
-            closed when the iterator ends or is closed.
-        buffer: See `Buffer`.
-        channel_order: Channel order of arrays.
-        on_error: See `OnError`. With ``"skip"``, the last source's error is raised if all sources fail.
-            Errors of segmenting are always raised.
+    `begin` is called once per frame, in frame order, and must not raise. It returns the function that
+    segments the frame, `(H, W, 3)` uint8 RGB, with the words of that moment, in a worker thread.
 
-    Returns:
-        An iterator over the results, each source's in frame order, with `Segmentation.frame` set. Leaving the
-        loop or calling `close` ends the threads and closes the sources.
-
-    Raises:
-        ImageError: A source cannot be opened, fails, or yields something that is not a picture. The message
-            names the source and the frame. Earlier frames are delivered first.
-        BackendUnavailableError: A source needs PyAV, which is not installed.
-        PixelClipError: Segmenting failed; the message names the frame.
+    The results of each source come in frame order, with `Segmentation.frame` set. Errors name the source and
+    the frame, and come after the results of earlier frames. With ``on_error="skip"``, the last source's error
+    is raised if all sources fail, and errors of segmenting always. Leaving the loop or calling `close` ends
+    the threads and closes the sources.
     """
-    if buffer not in BUFFERS:
-        raise ImageError(f"buffer is {buffer!r}; expected one of {', '.join(BUFFERS)}")
-    if on_error not in get_args(OnError):
-        raise ImageError(f"on_error is {on_error!r}; expected one of {', '.join(get_args(OnError))}")
+    for name, value, expected in (("buffer", buffer, BUFFERS), ("on_error", on_error, get_args(OnError))):
+        if value not in expected:
+            raise ImageError(f"{name} is {value!r}; expected one of {', '.join(expected)}")
     if not sources:
         raise ImageError("no source is given; expected a video file, a folder, a camera or pictures")
     with contextlib.ExitStack() as stack:
@@ -72,7 +58,7 @@ def segment_frames(
         for source in sources:
             opened.append(open_source(source, channel_order))
             stack.callback(opened[-1].close)
-            if isinstance(opened[-1], FolderSource | IterableSource):
+            if isinstance(opened[-1], PictureSource):
                 opened[-1].skip_damaged = on_error == "skip"
         latest = [source.live if buffer == "auto" else buffer == "latest" for source in opened]
         pipeline = Pipeline(begin, opened, latest, reopen=on_error == "reopen")
@@ -122,11 +108,7 @@ def _name(job: Job) -> str:
 
 
 def _completed(job: Job) -> Segmentation:
-    """Return the result of a frame with its position and its times.
-
-    Raises:
-        BaseException: The error of the frame or of its source.
-    """
+    """Return the result of a frame with its position and its times; raises the error of the frame instead."""
     place = f"{_name(job)}, frame {job.index}"
     if (error := job.error) is not None:
         from_iterable = error is getattr(job.lane.reader.source, "raised", None)
@@ -140,11 +122,8 @@ def _completed(job: Job) -> Segmentation:
     speed["decode"] += job.frame.decode_ms
     speed["wait"] = job.wait_s * 1e3
     speed["total"] = sum(speed.values())
+    time_s, damaged = job.frame.time_s, job.frame.damaged
     info = FrameInfo(
-        index=job.index,
-        time_s=job.frame.time_s,
-        source=job.lane.number,
-        dropped=job.dropped,
-        damaged=job.frame.damaged,
+        index=job.index, time_s=time_s, source=job.lane.number, dropped=job.dropped, damaged=damaged
     )
     return dataclasses.replace(job.result, speed=speed, frame=info)

@@ -13,11 +13,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def import_av() -> Any:
-    """Return the module `av`.
-
-    Raises:
-        BackendUnavailableError: PyAV is not installed.
-    """
+    """Return the module `av`; raises BackendUnavailableError if PyAV is not installed."""
     try:
         import av
     except ImportError as error:

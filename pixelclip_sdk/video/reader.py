@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator
 
 from pixelclip_sdk.errors import ImageError
-from pixelclip_sdk.video.frames import Frame, FrameSource, Reopenable
+from pixelclip_sdk.video.frames import Frame, FrameSource
 
 __all__ = ["SourceReader"]
 
@@ -16,11 +16,7 @@ _RETRY_S = 1.0
 
 
 class SourceReader:
-    """Reads the frames of a source. Used by one thread.
-
-    Args:
-        source: An open source.
-        reopen: Whether to open a live source again when it ends or fails.
+    """Reads the frames of an open source in one thread; with `reopen`, opens a lost live source again.
 
     Attributes:
         source: The source; another object after it was opened again.
@@ -34,26 +30,24 @@ class SourceReader:
         self._damaged = 0
 
     def frames(self, stopped: Callable[[float], bool]) -> Generator[Frame, None, None]:
-        """Yield the frames of the source.
+        """Yield the frames of the source; raises whatever the source raises.
 
         After the source was opened again, `Frame.time_s` continues at the real time since the first frame and
         never decreases; `Frame.damaged` continues to count.
 
         Args:
             stopped: Waits for the given seconds; returns True at once if no more frames are wanted.
-
-        Raises:
-            BaseException: The error of the source, whatever its type.
         """
         while True:
-            failure: ImageError | None = None
+            reopen = getattr(self.source, "reopened", None) if self._reopen and self.source.live else None
+            reason = "it ended"
             try:
                 yield from self._one_session()
             except ImageError as error:
-                if not self._can_reopen():
+                if reopen is None:
                     raise
-                failure = error
-            if not self._can_reopen() or not self._open_again(failure, stopped):
+                reason = str(error)
+            if reopen is None or not self._open_again(reopen, reason, stopped):
                 return
 
     def _one_session(self) -> Generator[Frame, None, None]:
@@ -76,24 +70,22 @@ class SourceReader:
             if (close := getattr(frames, "close", None)) is not None:
                 close()
 
-    def _can_reopen(self) -> bool:
-        return self._reopen and self.source.live and isinstance(self.source, Reopenable)
-
-    def _open_again(self, failure: ImageError | None, stopped: Callable[[float], bool]) -> bool:
+    def _open_again(
+        self, reopen: Callable[[], FrameSource], reason: str, stopped: Callable[[float], bool]
+    ) -> bool:
         """Retry until the source is open; False if `stopped` returned True before."""
-        lost = self.source
-        assert isinstance(lost, Reopenable)
-        _log.warning("%s: %s. Reconnecting every second.", lost.name, failure or "it ended")
+        name = self.source.name
+        _log.warning("%s: %s. Reconnecting every second.", name, reason)
         with contextlib.suppress(Exception):
-            lost.close()
+            self.source.close()
         attempts = 0
         while not stopped(_RETRY_S):
             attempts += 1
             try:
-                self.source = lost.reopened()
+                self.source = reopen()
             except ImageError as error:
-                _log.debug("%s: attempt %d: %s", lost.name, attempts, error)
+                _log.debug("%s: attempt %d: %s", name, attempts, error)
             else:
-                _log.warning("%s: reconnected at attempt %d", lost.name, attempts)
+                _log.warning("%s: reconnected at attempt %d", name, attempts)
                 return True
         return False

@@ -17,18 +17,17 @@ from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder, ImageInput
 from pixelclip_sdk.support.files import is_file, is_folder
 from pixelclip_sdk.video.decoder import VideoSource
-from pixelclip_sdk.video.frames import Frame, FrameSource, Reopenable
-from pixelclip_sdk.video.pictures import FolderSource, IterableSource
+from pixelclip_sdk.video.frames import Frame, FrameSource
+from pixelclip_sdk.video.pictures import PictureSource, open_folder
 from pixelclip_sdk.video.pyav import import_av
 
-__all__ = ["Frame", "FrameSource", "Reopenable", "SourceInput", "import_av", "open_source"]
+__all__ = ["Frame", "FrameSource", "SourceInput", "import_av", "open_source"]
 
 SourceInput = Union[str, os.PathLike[str], int, Iterable[ImageInput], "FrameSource"]
 """A video file, a folder of images, a camera's number or device, an address, an iterable of pictures, or an
 open `FrameSource`."""
 
 _LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt", "tcp")
-_EXPECTED = "a video file, a folder, a camera's number, an address or an iterable of pictures"
 
 
 def open_source(source: SourceInput, channel_order: ChannelOrder = "rgb") -> FrameSource:
@@ -59,26 +58,28 @@ def open_source(source: SourceInput, channel_order: ChannelOrder = "rgb") -> Fra
     """
     if channel_order not in ("rgb", "bgr"):
         raise ImageError(f'channel_order is {channel_order!r}; expected "rgb" or "bgr"')
-    if isinstance(source, bool | bytes | bytearray | Image.Image) or (
-        isinstance(source, np.ndarray) and source.ndim < 4
-    ):
-        raise ImageError(f"got {type(source).__name__}; expected {_EXPECTED}. For one picture call predict.")
-    if isinstance(source, FrameSource):
-        return source
-    if isinstance(source, int):
-        return _open_camera(source)
-    if isinstance(source, str | os.PathLike):
-        return _open_path(os.fspath(source))
-    if isinstance(source, Iterable):
-        return IterableSource(source, channel_order)
-    raise ImageError(f"got {type(source).__name__}; expected {_EXPECTED}")
+    kind = type(source).__name__
+    one_array = isinstance(source, np.ndarray) and source.ndim < 4
+    if not one_array and not isinstance(source, bool | bytes | bytearray | Image.Image):
+        if isinstance(source, FrameSource):
+            return source
+        if isinstance(source, int):
+            return _open_camera(source)
+        if isinstance(source, str | os.PathLike):
+            return _open_path(os.fspath(source))
+        if isinstance(source, Iterable):
+            return PictureSource(source, channel_order, f"iterable ({kind})")
+    raise ImageError(
+        f"got {kind}; expected a video file, a folder, a camera's number, an address or an iterable of "
+        "pictures. For one picture call predict."
+    )
 
 
 def _open_path(text: str) -> FrameSource:
     if re.fullmatch(r"/dev/video\d+", text):
         return VideoSource(text, live=True, format="v4l2")
     if is_folder(text):
-        return FolderSource(Path(text))
+        return open_folder(Path(text))
     if is_file(text):
         return VideoSource(text, live=False)
     # `Path("rtsp://host")` becomes "rtsp:/host". A single letter is a drive of Windows.

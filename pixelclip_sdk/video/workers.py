@@ -72,10 +72,11 @@ class Job:
 
 
 class _StreamThread(threading.Thread):
-    """A thread of any pipeline. A daemon: a source that never answers must not keep the program alive."""
+    """A running thread. A daemon: a source that never answers must not keep the program alive."""
 
     def __init__(self, target: Callable[..., None], *args: Lane) -> None:
         super().__init__(target=target, args=args, name="pixelclip-stream", daemon=True)
+        self.start()
 
 
 class Pipeline:
@@ -86,7 +87,6 @@ class Pipeline:
         begin: Callable[[], Predict],
         sources: Sequence[FrameSource],
         latest: Sequence[bool],
-        *,
         reopen: bool,
     ) -> None:
         self._begin = begin
@@ -108,13 +108,9 @@ class Pipeline:
             return
         _running.add(self)
         for lane in self._lanes:
-            thread = _StreamThread(self._read, lane)
-            thread.start()
-            self._readers.append(thread)
+            self._readers.append(_StreamThread(self._read, lane))
         for _ in range(WORKERS):
-            thread = _StreamThread(self._work)
-            thread.start()
-            self._workers.append(thread)
+            self._workers.append(_StreamThread(self._work))
 
     def next_done(self) -> Job | None:
         """Return the next finished frame, in order; None at the end or after `stop`."""
@@ -135,12 +131,9 @@ class Pipeline:
     def stop(self, *, finalizing: bool = False) -> None:
         """End all threads and close the sources.
 
-        Waits for the frames in work, and for at most a second for each source that does not answer. Never
-        waits for the current thread.
-
-        Args:
-            finalizing: The call comes from a finalizer. It may run in any thread, at any point and with any
-                lock held, so it waits for a second at most, and not at all in a stream's own thread.
+        Waits for the frames in work, and for at most a second for sources that do not answer. Never waits for
+        the current thread. A finalizer may run in any thread, at any point and with any lock held, so it
+        waits for a second at most (`finalizing`), and not at all in a stream's own thread.
         """
         if self._ended:
             return
@@ -148,10 +141,8 @@ class Pipeline:
         # The garbage collector may have interrupted a thread that holds the lock of another pipeline.
         if not self._changed.acquire(timeout=_PATIENCE_S):
             return
-        try:
-            self._changed.notify_all()
-        finally:
-            self._changed.release()
+        self._changed.notify_all()
+        self._changed.release()
         for lane in self._lanes[len(self._readers) :]:  # No thread reads them.
             with contextlib.suppress(Exception):
                 lane.reader.source.close()
@@ -225,22 +216,24 @@ class Pipeline:
         """Return the next frame to segment, from each source in turn; None when there will be none."""
         with self._changed:
             while not self._stopped:
-                for i in range(len(self._lanes)):
-                    lane = self._lanes[(self._turn + i) % len(self._lanes)]
+                for lane in self._lanes[self._turn :] + self._lanes[: self._turn]:
                     if lane.waiting and self._has_room(lane):
-                        self._turn = lane.number + 1
-                        job = lane.waiting.popleft()
-                        job.leave_queue()
-                        # Under the lock, in order: new words never reach an earlier frame than old ones.
-                        if job.error is None:
-                            job.predict = self._begin()
-                        self._started.append(job)
-                        self._changed.notify_all()
-                        return job
+                        return self._start_next(lane)
                 if self._exhausted():
-                    return None
+                    break
                 self._changed.wait(_POLL_S)
-            return None
+        return None
+
+    def _start_next(self, lane: Lane) -> Job:
+        self._turn = (lane.number + 1) % len(self._lanes)
+        job = lane.waiting.popleft()
+        job.leave_queue()
+        # Under the lock, in order: new words never reach an earlier frame than old ones.
+        if job.error is None:
+            job.predict = self._begin()
+        self._started.append(job)
+        self._changed.notify_all()
+        return job
 
     def _has_room(self, lane: Lane) -> bool:
         started = [job for job in self._started if job.lane is lane]

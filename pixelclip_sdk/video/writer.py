@@ -102,9 +102,7 @@ class VideoWriter:
 
     def __init__(self, av: Any, file: Path, target: Path, fps: Fraction | float | None) -> None:
         self.frames = 0
-        self._av = av
-        self._file = file
-        self._target = target
+        self._av, self._file, self._target = av, file, target
         known = fps is not None and 1 <= fps <= _MAX_FPS
         self._fps = Fraction(fps).limit_denominator(1001) if fps is not None and known else _DEFAULT_FPS
         # Ticks per second: a multiple of the rate's numerator, so that a constant rate is exact.
@@ -193,8 +191,10 @@ class VideoWriter:
         return _BT709 if is_hd(height, width) else _BT601
 
     def _add_stream(self, height: int, width: int) -> Any:
-        name = next(name for name in _ENCODERS if self._has(name))
-        stream = self._container.add_stream(name, rate=self._fps)
+        for name in _ENCODERS:
+            with contextlib.suppress(self._av.codec.codec.UnknownCodecError):
+                stream = self._container.add_stream(name, rate=self._fps)
+                break
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context
         context.time_base = Fraction(1, self._ticks)
@@ -212,13 +212,6 @@ class VideoWriter:
             stream.bit_rate = int(width * height * self._fps * _BITS_PER_PIXEL)
         return stream
 
-    def _has(self, encoder: str) -> bool:
-        try:
-            self._av.codec.Codec(encoder, "w")
-        except self._av.codec.codec.UnknownCodecError:
-            return False
-        return True
-
 
 @contextlib.contextmanager
 def _output_errors(av: Any, target: Path) -> Iterator[None]:
@@ -230,11 +223,7 @@ def _output_errors(av: Any, target: Path) -> Iterator[None]:
 
 
 def _create_partial(target: Path) -> Path:
-    """Create an empty file beside `target` whose name no other file has.
-
-    Raises:
-        OutputError: It cannot be created.
-    """
+    """Create an empty file beside `target` with a name that no other file has."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
