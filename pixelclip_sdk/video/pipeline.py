@@ -7,12 +7,13 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, get_args
 
 from pixelclip_sdk import errors
-from pixelclip_sdk.errors import ImageError, PixelClipError
+from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
 from pixelclip_sdk.video.pictures import PictureSource
+from pixelclip_sdk.video.reader import SourceReader
 from pixelclip_sdk.video.sources import SourceInput, open_source
-from pixelclip_sdk.video.workers import WORKERS, Job, Pipeline, Predict
+from pixelclip_sdk.video.workers import WORKERS, Job, Lane, Pipeline, Predict
 
 __all__ = ["BUFFERS", "WORKERS", "Buffer", "OnError", "segment_frames"]
 
@@ -54,16 +55,16 @@ def segment_frames(
     if not sources:
         raise ImageError("no source is given; expected a video file, a folder, a camera or pictures")
     with contextlib.ExitStack() as stack:
-        opened = []
-        for source in sources:
-            opened.append(open_source(source, channel_order))
-            stack.callback(opened[-1].close)
-            if isinstance(opened[-1], PictureSource):
-                opened[-1].skip_damaged = on_error == "skip"
-        latest = [source.live if buffer == "auto" else buffer == "latest" for source in opened]
-        pipeline = Pipeline(begin, opened, latest, reopen=on_error == "reopen")
+        lanes: list[Lane] = []
+        for i, given in enumerate(sources):
+            source = open_source(given, channel_order)
+            stack.callback(source.close)
+            if isinstance(source, PictureSource):
+                source.skip_damaged = on_error == "skip"
+            latest = source.live if buffer == "auto" else buffer == "latest"
+            lanes.append(Lane(SourceReader(source, reopen=on_error == "reopen"), i, latest))
         stack.pop_all()  # The pipeline closes them from here on.
-    return _Stream(pipeline, max_failures=len(opened) if on_error == "skip" else 1)
+    return _Stream(Pipeline(begin, lanes), max_failures=len(lanes) if on_error == "skip" else 1)
 
 
 class _Stream(Generator[Segmentation, None, None]):
@@ -116,14 +117,17 @@ def _completed(job: Job) -> Segmentation:
             raise type(error)(f"{place}: {error}") from error
         error.add_note(f"While reading {place}.")
         raise error
-    if job.frame is None or job.result is None:
-        raise PixelClipError(f"{place}: no result")
+    assert job.frame is not None
+    assert job.result is not None
     speed = {name: ms for name, ms in job.result.speed.items() if name != "total"}
     speed["decode"] += job.frame.decode_ms
     speed["wait"] = job.wait_s * 1e3
     speed["total"] = sum(speed.values())
-    time_s, damaged = job.frame.time_s, job.frame.damaged
     info = FrameInfo(
-        index=job.index, time_s=time_s, source=job.lane.number, dropped=job.dropped, damaged=damaged
+        index=job.index,
+        time_s=job.frame.time_s,
+        source=job.lane.number,
+        dropped=job.dropped,
+        damaged=job.frame.damaged,
     )
     return dataclasses.replace(job.result, speed=speed, frame=info)

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.segmentation import Segmentation
-from pixelclip_sdk.video.frames import Frame, FrameSource
+from pixelclip_sdk.video.frames import Frame
 from pixelclip_sdk.video.reader import SourceReader
 
-__all__ = ["WORKERS", "Job", "Pipeline", "Predict"]
+__all__ = ["WORKERS", "Job", "Lane", "Pipeline", "Predict"]
 
 WORKERS = 2
 """Number of frames that are segmented at the same time."""
@@ -82,18 +82,9 @@ class _StreamThread(threading.Thread):
 class Pipeline:
     """Runs the threads of one stream."""
 
-    def __init__(
-        self,
-        begin: Callable[[], Predict],
-        sources: Sequence[FrameSource],
-        latest: Sequence[bool],
-        reopen: bool,
-    ) -> None:
+    def __init__(self, begin: Callable[[], Predict], lanes: Sequence[Lane]) -> None:
         self._begin = begin
-        self._lanes = [
-            Lane(SourceReader(source, reopen=reopen), i, drop)
-            for i, (source, drop) in enumerate(zip(sources, latest, strict=True))
-        ]
+        self._lanes = lanes
         self._turn = 0
         self._started: deque[Job] = deque()  # Taken by a worker and not yet delivered, in order.
         self._stopped = False
@@ -115,18 +106,15 @@ class Pipeline:
     def next_done(self) -> Job | None:
         """Return the next finished frame, in order; None at the end or after `stop`."""
         with self._changed:
-            while not self._stopped:
-                if self._started and self._started[0].done:
-                    job = self._started.popleft()
-                    job.leave_queue()
-                    job.dropped = job.index - job.lane.delivered
-                    job.lane.delivered += 1
-                    self._changed.notify_all()
-                    return job
-                if not self._started and self._exhausted():
-                    return None
-                self._changed.wait(_POLL_S)
-        return None
+            self._wait_until(lambda: self._started[0].done if self._started else self._exhausted())
+            if self._stopped or not self._started:
+                return None
+            job = self._started.popleft()
+            job.leave_queue()
+            job.dropped = job.index - job.lane.delivered
+            job.lane.delivered += 1
+            self._changed.notify_all()
+            return job
 
     def stop(self, *, finalizing: bool = False) -> None:
         """End all threads and close the sources.
@@ -141,8 +129,10 @@ class Pipeline:
         # The garbage collector may have interrupted a thread that holds the lock of another pipeline.
         if not self._changed.acquire(timeout=_PATIENCE_S):
             return
-        self._changed.notify_all()
-        self._changed.release()
+        try:
+            self._changed.notify_all()
+        finally:
+            self._changed.release()
         for lane in self._lanes[len(self._readers) :]:  # No thread reads them.
             with contextlib.suppress(Exception):
                 lane.reader.source.close()
@@ -189,8 +179,7 @@ class Pipeline:
         with self._changed:
             if lane.latest and job.error is None:
                 lane.waiting.clear()
-            while len(lane.waiting) >= _MAX_WAITING and not self._stopped:
-                self._changed.wait(_POLL_S)
+            self._wait_until(lambda: len(lane.waiting) < _MAX_WAITING)
             if self._stopped:
                 return False
             lane.waiting.append(job)
@@ -215,25 +204,28 @@ class Pipeline:
     def _take(self) -> Job | None:
         """Return the next frame to segment, from each source in turn; None when there will be none."""
         with self._changed:
-            while not self._stopped:
-                for lane in self._lanes[self._turn :] + self._lanes[: self._turn]:
-                    if lane.waiting and self._has_room(lane):
-                        return self._start_next(lane)
-                if self._exhausted():
-                    break
-                self._changed.wait(_POLL_S)
-        return None
+            self._wait_until(lambda: self._next_lane() is not None or self._exhausted())
+            lane = self._next_lane()
+            if self._stopped or lane is None:
+                return None
+            self._turn = lane.number + 1
+            job = lane.waiting.popleft()
+            job.leave_queue()
+            # Under the lock, in order: new words never reach an earlier frame than old ones.
+            if job.error is None:
+                job.predict = self._begin()
+            self._started.append(job)
+            self._changed.notify_all()
+            return job
 
-    def _start_next(self, lane: Lane) -> Job:
-        self._turn = (lane.number + 1) % len(self._lanes)
-        job = lane.waiting.popleft()
-        job.leave_queue()
-        # Under the lock, in order: new words never reach an earlier frame than old ones.
-        if job.error is None:
-            job.predict = self._begin()
-        self._started.append(job)
-        self._changed.notify_all()
-        return job
+    def _wait_until(self, is_ready: Callable[[], bool]) -> None:
+        """Wait under the lock until a condition is met or the stream is stopped."""
+        while not self._stopped and not is_ready():
+            self._changed.wait(_POLL_S)
+
+    def _next_lane(self) -> Lane | None:
+        lanes = (*self._lanes[self._turn :], *self._lanes[: self._turn])
+        return next((lane for lane in lanes if lane.waiting and self._has_room(lane)), None)
 
     def _has_room(self, lane: Lane) -> bool:
         started = [job for job in self._started if job.lane is lane]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.errors import ImageError, OutputError
-from pixelclip_sdk.support.files import fsync_folder
+from pixelclip_sdk.support.files import fsync_file, fsync_folder
 from pixelclip_sdk.video.decoder import is_hd
 from pixelclip_sdk.video.pyav import explain, file_url, import_av
 
@@ -73,7 +73,7 @@ def write_video(path: str | os.PathLike[str], fps: Fraction | float | None = Non
             f"cannot write a video as {target.name!r}; expected a name ending in {', '.join(_SUFFIXES)}"
         )
     av = import_av()
-    partial = _create_partial(target)
+    partial = _create_partial(av, target)
     writer = None
     try:
         writer = VideoWriter(av, partial, target, fps)
@@ -103,8 +103,8 @@ class VideoWriter:
     def __init__(self, av: Any, file: Path, target: Path, fps: Fraction | float | None) -> None:
         self.frames = 0
         self._av, self._file, self._target = av, file, target
-        known = fps is not None and 1 <= fps <= _MAX_FPS
-        self._fps = Fraction(fps).limit_denominator(1001) if fps is not None and known else _DEFAULT_FPS
+        known = fps if fps is not None and 1 <= fps <= _MAX_FPS else _DEFAULT_FPS
+        self._fps = Fraction(known).limit_denominator(1001)
         # Ticks per second: a multiple of the rate's numerator, so that a constant rate is exact.
         self._ticks = _MAX_TICKS // self._fps.numerator * self._fps.numerator or _MAX_TICKS
         self._stream: Any = None
@@ -155,7 +155,7 @@ class VideoWriter:
             frame = self._reformatter.reformat(
                 self._av.VideoFrame.from_ndarray(image, format="rgb24"),
                 format="yuv420p",
-                dst_colorspace=self._matrix(*even),
+                dst_colorspace=self._stream.codec_context.colorspace,
                 dst_color_range=_LIMITED_RANGE,
             )
             frame.pts, frame.duration = place, interval
@@ -171,24 +171,17 @@ class VideoWriter:
         Raises:
             OutputError: No frame was written, or the file cannot be written.
         """
-        container, self._container = self._container, None
+        container, stream = self._container, self._stream
+        self._container = self._stream = None
         if container is None:
             return
-        try:
-            with _output_errors(self._av, self._target):
-                with container:
-                    if self._stream is not None:
-                        container.mux(self._stream.encode())
-                with self._file.open("rb+") as file:
-                    os.fsync(file.fileno())
-        finally:
-            self._stream = None
+        with _output_errors(self._av, self._target):
+            with container:
+                if stream is not None:
+                    container.mux(stream.encode())
+            fsync_file(self._file)
         if self.frames == 0:
             raise OutputError(f"cannot write {self._target}: there were no frames to write")
-
-    @staticmethod
-    def _matrix(height: int, width: int) -> int:
-        return _BT709 if is_hd(height, width) else _BT601
 
     def _add_stream(self, height: int, width: int) -> Any:
         for name in _ENCODERS:
@@ -198,7 +191,7 @@ class VideoWriter:
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context
         context.time_base = Fraction(1, self._ticks)
-        context.colorspace = self._matrix(height, width)
+        context.colorspace = _BT709 if is_hd(height, width) else _BT601
         context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
         if name == "libx264":
@@ -214,17 +207,17 @@ class VideoWriter:
 
 
 @contextlib.contextmanager
-def _output_errors(av: Any, target: Path) -> Iterator[None]:
+def _output_errors(av: Any, target: Path, hint: str = "") -> Iterator[None]:
     """Raise errors of FFmpeg and of the operating system as `OutputError`."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        raise OutputError(f"cannot write {target}: {explain(error)}") from error
+        raise OutputError(f"cannot write {target}: {explain(error)}{hint}") from error
 
 
-def _create_partial(target: Path) -> Path:
+def _create_partial(av: Any, target: Path) -> Path:
     """Create an empty file beside `target` with a name that no other file has."""
-    try:
+    with _output_errors(av, target, ". Choose a folder that can be written."):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise OutputError(f"cannot write {target}: it is a folder. Name a file in it.")
@@ -234,8 +227,4 @@ def _create_partial(target: Path) -> Path:
             with contextlib.suppress(FileExistsError):
                 partial.touch(exist_ok=False)
                 return partial
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {explain(error)}. Choose a folder that can be written."
-        ) from error
     raise AssertionError("unreachable")
