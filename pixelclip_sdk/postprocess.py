@@ -8,7 +8,6 @@ corner of another class cannot win anywhere in the cell. In most cells, only one
 """
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -87,10 +86,13 @@ def _upsample(
     logits: Float32Array, size: tuple[int, int], covered: tuple[float, float], scores: Float32Array | None
 ) -> LabelArray:
     """Returns the best class of every pixel, and writes the best logits to `scores` if it is an array."""
-    grid, rows, columns = _cells(logits, size, covered)
+    grid = _Grid(logits, size, covered)
+    rows, columns = grid.rows, grid.columns
     labels = np.empty(size, label_dtype(len(logits)))
-    for start, stop in _pieces(rows, columns, len(logits)):
-        piece, corners = rows.pixels(start, stop), grid.corners(start, stop)
+    step = max(1, _PIECE // (columns.cells * max(len(logits), rows.block * columns.block)))
+    for start in range(0, rows.cells, step):
+        stop = min(start + step, rows.cells)
+        piece, corners = slice(*rows.starts[[start, stop]]), grid.corners(start, stop)
         found = _candidates(corners)
         cells, part = found.order, labels[piece]
         if scores is None:  # Cells with one candidate are filled with it.
@@ -117,38 +119,33 @@ def covered_cells(grid: tuple[int, ...], covered: tuple[float, float]) -> tuple[
     return rows, columns
 
 
-def _cells(
-    logits: Float32Array, size: tuple[int, int], covered: tuple[float, float]
-) -> tuple["_Grid", "_Axis", "_Axis"]:
-    """Divides the grid into cells: the logits at their corners, and the pixels inside them."""
-    spans = logits.shape[1] * covered[0], logits.shape[2] * covered[1]
-    # Without the padding, which must not be interpolated into the edge of the image.
-    logits = logits[:, *covered_cells(logits.shape[1:], covered)]
-    if not (math.isfinite(logits.min()) and math.isfinite(logits.max())):  # NaN passes through min and max.
-        raise BackendError(
-            "the logits of the engine are not finite; fp16 may have overflowed. Use a model or an engine of "
-            "higher precision, for example from `export/to_onnx.py --precision fp32`."
-        )
-    parts = _parts(logits.shape, size)
-    rows = _Axis(logits.shape[1], spans[0], size[0], parts)
-    columns = _Axis(logits.shape[2], spans[1], size[1], parts)
-    return _Grid(logits, parts), rows, columns
-
-
 class _Grid:
-    """The logits at the corners of the cells, with the classes on the last axis.
+    """Divides the grid into cells: the pixels inside them, and the logits at their corners.
 
-    They are computed for a few rows at a time, because all of them would take twice the memory of the logits.
-    If the sides of cells are divided into parts, there are fewer corners than pixels (see `_parts`), and all
-    are computed at once.
+    The corners are computed for a few rows at a time, because all of them would take twice the memory of the
+    logits. If the sides of cells are divided into parts, there are fewer corners than pixels (see `_parts`),
+    and all are computed at once.
     """
 
-    def __init__(self, logits: Float32Array, parts: int) -> None:
+    def __init__(self, logits: Float32Array, size: tuple[int, int], covered: tuple[float, float]) -> None:
+        spans = logits.shape[1] * covered[0], logits.shape[2] * covered[1]
+        # Without the padding, which must not be interpolated into the edge of the image.
+        logits = logits[:, *covered_cells(logits.shape[1:], covered)]
+        if not (math.isfinite(logits.min()) and math.isfinite(logits.max())):  # They pass NaN through.
+            raise BackendError(
+                "the logits of the engine are not finite; fp16 may have overflowed. Use a model or an engine "
+                "of higher precision, for example from `export/to_onnx.py --precision fp32`."
+            )
+        parts = _parts(logits.shape, size)
+        count, height, width = logits.shape
+        self.rows, self.columns = (
+            _Axis(height, spans[0], size[0], parts),
+            _Axis(width, spans[1], size[1], parts),
+        )
         self._logits, self._whole = logits, None
         if parts > 1:
-            count, rows, columns = logits.shape
-            whole = _corners(rows, parts) @ self.corners(0, rows + 1).reshape(rows + 2, -1)
-            self._whole = _corners(columns, parts) @ whole.reshape(len(whole), -1, count)
+            whole = _corners(height, parts) @ self.corners(0, height + 1).reshape(height + 2, -1)
+            self._whole = _corners(width, parts) @ whole.reshape(len(whole), -1, count)
 
     def corners(self, start: int, stop: int) -> Float32Array:
         """Corners of the rows of cells `[start, stop)`: `(stop - start + 1, columns + 1, K)`."""
@@ -159,13 +156,6 @@ class _Grid:
         inner = self._logits[:, max(start - 1, 0) : min(stop, height)]
         wide = np.pad(inner, ((0, 0), (int(start == 0), int(stop > height)), (1, 1)), mode="edge")
         return np.ascontiguousarray(wide.transpose(1, 2, 0))
-
-
-def _pieces(rows: "_Axis", columns: "_Axis", count: int) -> Iterator[tuple[int, int]]:
-    """Divides the rows of cells into ranges `[start, stop)` with temporary arrays of at most `_PIECE`."""
-    step = max(1, _PIECE // (columns.cells * max(count, rows.block * columns.block)))
-    for start in range(0, rows.cells, step):
-        yield start, min(start + step, rows.cells)
 
 
 def _parts(grid: tuple[int, ...], size: tuple[int, int]) -> int:
@@ -197,6 +187,7 @@ class _Axis:
         cells: Number of cells. The first and the last lie between an edge point and its repetition.
         block: Number of pixels of the widest cell.
         cell: `(pixels,)` index of the cell of each pixel, ascending.
+        starts: `(cells + 1,)` index of the first pixel of each cell.
         filled: `(cells,)` whether a cell contains pixels.
         place: `(cells, block)` index of the pixel at each position of a filled cell. The last pixel of a cell
             is repeated up to `block`.
@@ -207,16 +198,12 @@ class _Axis:
         position = ((np.arange(pixels) + 0.5) * (span / pixels) + 0.5) * parts
         self.cell = np.floor(position).astype(np.intp)
         self.cells = (points + 1) * parts
-        self._starts = np.searchsorted(self.cell, np.arange(self.cells + 1))
-        sizes = np.diff(self._starts)
+        self.starts = np.searchsorted(self.cell, np.arange(self.cells + 1))
+        sizes = np.diff(self.starts)
         self.filled = sizes > 0
         self.block = int(sizes.max())
-        self.place = np.minimum(self._starts[:-1, None] + np.arange(self.block), self._starts[1:, None] - 1)
+        self.place = np.minimum(self.starts[:-1, None] + np.arange(self.block), self.starts[1:, None] - 1)
         self.weights = (position - self.cell).astype(np.float32)[self.place]
-
-    def pixels(self, start: int, stop: int) -> slice:
-        """Slice of the pixels in the cells `[start, stop)`."""
-        return slice(int(self._starts[start]), int(self._starts[stop]))
 
 
 class _Candidates(NamedTuple):
@@ -259,9 +246,9 @@ def _compete(
     for turn in range(count.max()):
         n = np.count_nonzero(count > turn)
         candidate = found.classes[first[:n] + turn]
-        at = corner[:n] + candidate
-        top = _between(points, at, grid.shape[2], across[:n])
-        bottom = _between(points, at + width, grid.shape[2], across[:n])
+        at = corner[:n] + candidate + np.array([[0], [width]])  # Of the upper and the lower corner.
+        left, right = points[at][:, :, None], points[at + grid.shape[2]][:, :, None]
+        top, bottom = (right - left) * across[:n] + left
         values = best if turn == 0 else other[:n]
         np.multiply((bottom - top)[:, None, :], down[:n], out=values)
         values += top[:, None, :]
@@ -272,13 +259,6 @@ def _compete(
             np.copyto(winner[:n], name, where=values > best[:n])
             np.maximum(best[:n], values, out=best[:n])
     return best, winner
-
-
-def _between(points: Float32Array, at: IndexArray, step: int, weight: Float32Array) -> Float32Array:
-    """Interpolates between the points `at` and `at + step`, with weights `(n, d)`."""
-    left = points[at]
-    result: Float32Array = (points[at + step] - left)[:, None] * weight + left[:, None]
-    return result
 
 
 def _candidates(grid: Float32Array) -> _Candidates:

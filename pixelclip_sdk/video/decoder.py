@@ -68,8 +68,7 @@ class VideoSource:
             raise
         self.live = live or (network and self._container.duration is None)
         self.fps = self._stream.average_rate
-        self._duration_s = None if self.live else self._declared_duration()
-        self.count = None if self.live else self._declared_count()
+        self._duration_s, self.count = (None, None) if self.live else self._declared_length()
 
     def __iter__(self) -> Generator[Frame, None, None]:
         # Creating a reformatter takes longer than converting a small frame.
@@ -127,14 +126,12 @@ class VideoSource:
         try:
             return self._av.open(url, format=format, options=options, timeout=timeout)
         except (self._av.FFmpegError, ValueError) as error:
-            hide_credentials(error)
             kind = "a camera" if format else "a video"
             hint = "Is it there, complete, and not in use?"
             if isinstance(error, self._av.ArgumentError) and not (network or format):
                 hint = "Its format is not supported. Playlists are not read from files."
-            raise ImageError(
-                f"{self.name} cannot be opened as {kind}: {self._reason(error)}. {hint}"
-            ) from error
+            reason = self._reason(error)
+            raise ImageError(f"{self.name} cannot be opened as {kind}: {reason}. {hint}") from error
 
     def _choose_stream(self, *, may_reread: bool) -> Any:
         """Return the film: neither a cover picture nor a thumbnail of one frame."""
@@ -178,26 +175,25 @@ class VideoSource:
             except self._av.BlockingIOError:  # Some cameras raise this instead of waiting.
                 time.sleep(0.002)
             except self._av.FFmpegError as error:
-                hide_credentials(error)
                 raise ImageError(f"reading failed: {self._reason(error)}") from error
 
     def _reason(self, error: Exception) -> str:
+        hide_credentials(error)
         if isinstance(error, self._av.ExitError):  # "Immediate exit requested", by PyAV's own timer.
             return f"no data for {_TIMEOUT_S:g} seconds"
         return explain(error)
 
-    def _declared_duration(self) -> float | None:
-        """Duration in seconds; edit lists are applied, unlike in the number of frames."""
+    def _declared_length(self) -> tuple[float | None, int | None]:
+        """Duration in seconds, with edit lists applied, and number of frames; None where unknown."""
+        duration = None
         if self._stream.duration is not None:
-            return float(self._stream.duration * self._stream.time_base)
-        duration = self._container.duration
-        return None if duration is None else duration / self._av.time_base
-
-    def _declared_count(self) -> int | None:
+            duration = float(self._stream.duration * self._stream.time_base)
+        elif self._container.duration is not None:
+            duration = self._container.duration / self._av.time_base
         estimates = [self._stream.frames] if self._stream.frames else []
-        if self._duration_s is not None and self.fps is not None:
-            estimates.append(round(self._duration_s * self.fps))
-        return min(estimates, default=None)
+        if duration is not None and self.fps is not None:
+            estimates.append(round(duration * self.fps))
+        return duration, min(estimates, default=None)
 
     def _is_truncated(self, frames: int, last_s: float | None) -> bool:
         if not self.count or frames >= _COMPLETE * self.count:
