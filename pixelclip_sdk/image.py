@@ -102,8 +102,6 @@ def to_array(picture: Picture) -> UInt8Array:
     """Returns an array, or a PIL image of a mode that Pillow converts to RGB, as `(H, W, 3)` uint8 RGB."""
     if isinstance(picture, np.ndarray):
         return picture
-    if picture.height * picture.width <= _STRIP_PIXELS:
-        return np.asarray(_rgb(picture))
     # For large images, strips take a third of the time and less memory.
     array = np.empty((picture.height, picture.width, 3), np.uint8)
     for rows, strip in _strips(picture):

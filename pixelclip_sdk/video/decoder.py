@@ -1,9 +1,11 @@
-"""Decodes video files, cameras and network streams with PyAV."""
+"""Decodes video files, cameras and network streams with the optional package PyAV, which wraps FFmpeg."""
 
 import contextlib
+import errno
 import functools
 import itertools
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -13,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.errors import BackendUnavailableError, ImageError
 from pixelclip_sdk.support.redact import redact
 from pixelclip_sdk.video.frames import Frame, FrameSource
-from pixelclip_sdk.video.pyav import explain, file_url, hide_credentials, import_av
 
-__all__ = ["VideoSource", "is_hd"]
+__all__ = ["VideoSource", "explain", "file_url", "import_av", "is_hd"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ _FILE_FORMATS = (
     "bmp_pipe,jpeg_pipe,png_pipe,ppm_pipe,tiff_pipe,webp_pipe,"  # One picture.
     "aac,ac3,aiff,amr,ape,caf,flac,mp3,w64,wav,wv"  # Sound; refused with a message of its own.
 )
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NETWORK_PROTOCOLS = (
     "crypto,data,ftp,hls,http,httpproxy,https,mmsh,mmst,rist,rtmp,rtmpe,rtmps,rtmpt,rtmpte,rtmpts,rtp,sctp,"
     "sftp,srt,srtp,tcp,tls,udp,udplite,unix"
@@ -178,7 +180,8 @@ class VideoSource:
                 raise ImageError(f"reading failed: {self._reason(error)}") from error
 
     def _reason(self, error: Exception) -> str:
-        hide_credentials(error)
+        # FFmpeg puts the address into its errors, and tracebacks print it.
+        error.args = tuple(redact(value) if isinstance(value, str) else value for value in error.args)
         if isinstance(error, self._av.ExitError):  # "Immediate exit requested", by PyAV's own timer.
             return f"no data for {_TIMEOUT_S:g} seconds"
         return explain(error)
@@ -217,3 +220,26 @@ def _to_rgb(reformatter: Any, picture: Any) -> npt.NDArray[np.uint8]:
     if quarters := round(picture.rotation / 90) % 4:  # Counterclockwise, from the display matrix.
         image = np.ascontiguousarray(np.rot90(image, quarters))
     return image
+
+
+def import_av() -> Any:
+    """Return the module `av`; raises BackendUnavailableError if PyAV is not installed."""
+    try:
+        import av
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "video needs PyAV, which is not installed. Install it: "
+            'pip install "pixelclip-sdk[video]". Folders and arrays work without it.'
+        ) from error
+    return av
+
+
+def file_url(path: str | os.PathLike[str]) -> str:
+    """Return FFmpeg's URL of a local file. Without the prefix, ``a:b.mp4`` would name a protocol ``a``."""
+    return f"file:{os.fspath(path)}"
+
+
+def explain(error: Exception) -> str:
+    """Return FFmpeg's description of an error, with a hint if the disk is full."""
+    text = str(getattr(error, "strerror", None) or error)
+    return f"{text}. Free some space" if getattr(error, "errno", None) in _DISK_FULL else text

@@ -10,9 +10,8 @@ from pixelclip_sdk import errors
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
-from pixelclip_sdk.video.pictures import PictureSource
 from pixelclip_sdk.video.reader import SourceReader
-from pixelclip_sdk.video.sources import SourceInput, open_source
+from pixelclip_sdk.video.sources import PictureSource, SourceInput, open_source
 from pixelclip_sdk.video.workers import WORKERS, Job, Lane, Pipeline, Predict
 
 __all__ = ["BUFFERS", "WORKERS", "Buffer", "OnError", "segment_frames"]

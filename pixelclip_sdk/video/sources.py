@@ -3,10 +3,13 @@
 Video needs PyAV (the extra `video`). Folders and arrays need only the base install.
 """
 
+import logging
 import os
 import re
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Generator, Iterable, Iterator, Sized
+from fractions import Fraction
 from pathlib import Path
 from typing import Union
 
@@ -14,18 +17,19 @@ import numpy as np
 from PIL import Image
 
 from pixelclip_sdk.errors import ImageError
-from pixelclip_sdk.image import ChannelOrder, ImageInput
+from pixelclip_sdk.image import ChannelOrder, ImageInput, load_image
 from pixelclip_sdk.support.files import is_file, is_folder
-from pixelclip_sdk.video.decoder import VideoSource
+from pixelclip_sdk.support.images import RESULT_SUFFIXES, find_images
+from pixelclip_sdk.video.decoder import VideoSource, import_av
 from pixelclip_sdk.video.frames import Frame, FrameSource
-from pixelclip_sdk.video.pictures import PictureSource, open_folder
-from pixelclip_sdk.video.pyav import import_av
 
-__all__ = ["Frame", "FrameSource", "SourceInput", "import_av", "open_source"]
+__all__ = ["Frame", "FrameSource", "PictureSource", "SourceInput", "import_av", "open_source"]
 
 SourceInput = Union[str, os.PathLike[str], int, Iterable[ImageInput], "FrameSource"]
 """A video file, a folder of images, a camera's number or device, an address, an iterable of pictures, or an
 open `FrameSource`."""
+
+_log = logging.getLogger(__name__)
 
 _LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt", "tcp")
 
@@ -79,7 +83,7 @@ def _open_path(text: str) -> FrameSource:
     if re.fullmatch(r"/dev/video\d+", text):
         return VideoSource(text, live=True, format="v4l2")
     if is_folder(text):
-        return open_folder(Path(text))
+        return _open_folder(Path(text))
     if is_file(text):
         return VideoSource(text, live=False)
     # `Path("rtsp://host")` becomes "rtsp:/host". A single letter is a drive of Windows.
@@ -95,6 +99,16 @@ def _open_path(text: str) -> FrameSource:
     )
 
 
+def _open_folder(folder: Path) -> FrameSource:
+    """Open the image files of a folder in natural order, without hidden files and results of `predict`."""
+    files = [file for file in find_images(folder) if not file.name.endswith(RESULT_SUFFIXES)]
+    if not files:
+        raise ImageError(
+            f"the folder {folder} has only results ({', '.join(RESULT_SUFFIXES)}); expected pictures"
+        )
+    return PictureSource(files, "rgb", str(folder))
+
+
 def _open_camera(number: int) -> FrameSource:
     if number < 0:
         raise ImageError(f"camera {number}; expected a number from 0")
@@ -106,3 +120,59 @@ def _open_camera(number: int) -> FrameSource:
         "cameras go by number on Linux and macOS only. Here pass an iterable of arrays, "
         "e.g. a generator around OpenCV's VideoCapture, with channel_order='bgr'."
     )
+
+
+class PictureSource:
+    """Pictures from an iterable.
+
+    Attributes:
+        skip_damaged: Whether unreadable files are logged and counted as damaged instead of raising. Arrays
+            that cannot be used always raise, and so does the last file if all are unreadable.
+        raised: The exception that the iterable raised, if any. It reaches the caller unchanged.
+    """
+
+    live: bool = False
+    fps: Fraction | None = None
+
+    def __init__(self, pictures: Iterable[ImageInput], channel_order: ChannelOrder, name: str) -> None:
+        self.name = name
+        self.count: int | None = len(pictures) if isinstance(pictures, Sized) else None
+        self.skip_damaged = False
+        self.raised: Exception | None = None
+        self._pictures = pictures
+        self._order = channel_order
+
+    def __iter__(self) -> Generator[Frame, None, None]:
+        given = damaged = 0
+        failure: ImageError | None = None
+        for picture in self._recorded():
+            start = time.perf_counter()
+            try:
+                image = load_image(picture, self._order)
+            except ImageError as error:
+                if not self.skip_damaged or not isinstance(picture, str | os.PathLike | bytes):
+                    raise
+                _log.warning("%s. Skipped.", error)
+                failure = error
+                damaged += 1
+                continue
+            # An iterable may write its next frame into the same memory.
+            if isinstance(picture, np.ndarray) and np.may_share_memory(image, picture):
+                image = image.copy()
+            yield Frame(image, None, (time.perf_counter() - start) * 1e3, damaged)
+            given += 1
+        if failure is not None and not given:
+            raise failure
+
+    def _recorded(self) -> Iterator[ImageInput]:
+        try:
+            # `yield from` would close a generator that its owner continues to use.
+            for picture in self._pictures:  # noqa: UP028
+                yield picture
+        except Exception as error:
+            self.raised = error
+            raise
+
+    def close(self) -> None:
+        """Drop the iterable. A generator that nobody else references ends and releases its camera."""
+        self._pictures = ()

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from pixelclip_sdk.errors import ImageError, OutputError
 from pixelclip_sdk.support.files import fsync_file, fsync_folder
-from pixelclip_sdk.video.decoder import is_hd
-from pixelclip_sdk.video.pyav import explain, file_url, import_av
+from pixelclip_sdk.video.decoder import explain, file_url, import_av, is_hd
 
 __all__ = ["VideoWriter", "write_video"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pixelclip_sdk import ImageError, OutputError
-from pixelclip_sdk.video.pyav import explain
+from pixelclip_sdk.video.decoder import explain
 from pixelclip_sdk.video.sources import open_source
 from pixelclip_sdk.video.writer import write_video
 
