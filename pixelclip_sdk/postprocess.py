@@ -222,7 +222,7 @@ def _compete(
     cells: IndexArray,
     dtype: np.dtype[np.uint8 | np.uint16],
 ) -> tuple[Float32Array, LabelArray]:
-    """Interpolates the candidates of some cells and returns the best one at each position.
+    """Interpolates the candidates of some cells; returns the best logits and labels, both `(n, b, d)`.
 
     Args:
         grid: `(r + 1, c + 1, K)` logits at the corners of the cells.
@@ -231,9 +231,6 @@ def _compete(
         found: The candidates of all cells.
         cells: `(n,)` indices of the cells, by descending number of candidates.
         dtype: dtype of the labels.
-
-    Returns:
-        Best logits and labels, both `(n, b, d)`.
     """
     row, column = np.divmod(cells, len(weights[1]))
     down, across = weights[0][row][:, :, None], weights[1][column]

@@ -72,23 +72,16 @@ def _tiff_tag(image: Image.Image, tag: int) -> int | None:
 
 
 def load_scaled(image: Image.Image, file: Path | io.BytesIO | None, name: str) -> Image.Image:
-    """Loads an image; scales the colours of a 16-bit file that uses only its lowest bits.
+    """Loads an image, and scales the colours of a 16-bit file that uses only its lowest bits.
 
-    Args:
-        image: The image; its file may not have been read yet.
-        file: The file, to read the low bytes from; None if it is not available.
-        name: Name of the file for messages.
-
-    Returns:
-        The scaled image; or `image` itself if it is of 8 bits, is greyscale or uses more than 14 bits.
+    Returns `image` itself if it is of 8 bits, is greyscale or uses more than 14 bits. The low bytes are read
+    from `file` (None: not available). Messages call the image `name`.
     """
     tiles: list[tuple[Any, ...]] | None = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else ""
     layout = args[0] if isinstance(args, tuple) and args else args  # Such as "RGB;16B".
     image.load()  # Of 16-bit colours, Pillow keeps the high bytes.
-    if not isinstance(layout, str):
-        return image
-    colours, depth = layout[:-4], layout[-4:]
+    colours, depth = (layout[:-4], layout[-4:]) if isinstance(layout, str) else ("", "")
     if depth not in _OPPOSITE_BYTE_ORDER or image.mode not in ("RGB", "RGBA"):
         return image
     high = np.asarray(image)[:, :, :3]

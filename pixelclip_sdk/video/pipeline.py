@@ -19,15 +19,12 @@ __all__ = ["BUFFERS", "WORKERS", "Buffer", "OnError", "segment_frames"]
 _log = logging.getLogger(__name__)
 
 Buffer = Literal["auto", "latest", "all"]
-"""How a stream handles frames that arrive faster than they are segmented. ``"latest"``: newer frames replace
-them. ``"all"``: the source waits. ``"auto"``: ``"latest"`` for live sources, ``"all"`` for others."""
+"""How a stream handles frames that arrive faster than they are segmented; see `Segmenter.stream`."""
 
 BUFFERS = get_args(Buffer)
 
 OnError = Literal["raise", "skip", "reopen"]
-"""How a stream handles a source that fails. ``"raise"``: the stream ends with the error. ``"skip"``: the
-other sources continue, and unreadable image files are skipped. ``"reopen"``: a camera or live address
-that fails or ends is opened again every second until it is back; other sources raise."""
+"""How a stream handles a source that fails; see `Segmenter.stream`."""
 
 
 def segment_frames(

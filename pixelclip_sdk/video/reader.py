@@ -25,9 +25,6 @@ class SourceReader:
     def __init__(self, source: FrameSource, *, reopen: bool) -> None:
         self.source = source
         self._reopen = reopen
-        self._start_s: float | None = None  # Monotonic time at which `Frame.time_s` is 0.
-        self._last_s = 0.0
-        self._damaged = 0
 
     def frames(self, stopped: Callable[[float], bool]) -> Generator[Frame, None, None]:
         """Yield the frames of the source; raises whatever the source raises.
@@ -38,37 +35,33 @@ class SourceReader:
         Args:
             stopped: Waits for the given seconds; returns True at once if no more frames are wanted.
         """
+        start_s: float | None = None  # Monotonic time at which `Frame.time_s` is 0.
+        last_s, damaged = 0.0, 0
         while True:
             reopen = getattr(self.source, "reopened", None) if self._reopen and self.source.live else None
-            reason = "it ended"
+            reason, shift_s, damaged_before = "it ended", None, damaged
+            frames = None
             try:
-                yield from self._one_session()
+                frames = iter(self.source)
+                for frame in frames:
+                    damaged = damaged_before + frame.damaged
+                    if (time_s := frame.time_s) is not None:
+                        now = time.monotonic()
+                        if start_s is None:
+                            start_s, shift_s = now - time_s, 0.0
+                        if shift_s is None:
+                            shift_s = now - start_s - time_s
+                        last_s = time_s = max(time_s + shift_s, last_s)
+                    yield frame._replace(time_s=time_s, damaged=damaged)
             except ImageError as error:
                 if reopen is None:
                     raise
                 reason = str(error)
+            finally:
+                if (close := getattr(frames, "close", None)) is not None:
+                    close()
             if reopen is None or not self._open_again(reopen, reason, stopped):
                 return
-
-    def _one_session(self) -> Generator[Frame, None, None]:
-        damaged = self._damaged
-        shift_s: float | None = None
-        frames = iter(self.source)
-        try:
-            for frame in frames:
-                time_s = frame.time_s
-                if time_s is not None:
-                    now = time.monotonic()
-                    if self._start_s is None:
-                        self._start_s, shift_s = now - time_s, 0.0
-                    if shift_s is None:
-                        shift_s = now - self._start_s - time_s
-                    self._last_s = time_s = max(time_s + shift_s, self._last_s)
-                self._damaged = damaged + frame.damaged
-                yield frame._replace(time_s=time_s, damaged=self._damaged)
-        finally:
-            if (close := getattr(frames, "close", None)) is not None:
-                close()
 
     def _open_again(
         self, reopen: Callable[[], FrameSource], reason: str, stopped: Callable[[float], bool]
