@@ -24,7 +24,9 @@ Buffer = Literal["auto", "latest", "all"]
 BUFFERS = get_args(Buffer)
 
 OnError = Literal["raise", "skip", "reopen"]
-"""How a stream handles a source that fails; see `Segmenter.stream`."""
+"""How a stream handles a source that fails. ``"raise"``: the stream ends with the error. ``"skip"``: the
+other sources continue, and unreadable image files are skipped. ``"reopen"``: a camera or live address
+that fails or ends is opened again every second until it is back; other sources raise."""
 
 
 def segment_frames(
