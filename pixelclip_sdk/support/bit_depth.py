@@ -12,10 +12,6 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 from pixelclip_sdk.support.images import open_image_file
 
-__all__ = ["eight_bit_grey", "load_scaled", "used_bits"]
-
-UInt8Array = npt.NDArray[np.uint8]
-
 _log = logging.getLogger(__name__)
 
 _MAX_SAMPLE_VALUE = 281  # TIFF tag
@@ -28,8 +24,9 @@ def used_bits(largest: int) -> int:
     return next(bits for bits in (8, 10, 12, 14, 16) if largest < 1 << bits) if largest else 16
 
 
-def _bits_in_use(largest: int, name: str) -> int:
-    """`used_bits` of the largest value in a 16-bit file; logs a warning if there are fewer than 16."""
+def _guessed_bits(values: npt.NDArray[Any], name: str) -> int:
+    """The bit depth of an image, guessed from its largest value; warns if it is below 16."""
+    largest = int(values.max())
     bits = used_bits(largest)
     if bits < 16:
         _log.warning(
@@ -45,7 +42,7 @@ def _bits_in_use(largest: int, name: str) -> int:
 def eight_bit_grey(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
     """Scales a 16-bit greyscale image to 0–255."""
     values = np.asarray(image)
-    bits = _stated_bits(image) or _bits_in_use(int(values.max()), name)
+    bits = _stated_bits(image) or _guessed_bits(values, name)
     levels = np.minimum(np.arange(1 << 16) >> (bits - 8), 255).astype(np.uint8)
     if _tiff_tag(image, PHOTOMETRIC_INTERPRETATION) == 0:  # Zero is white. Pillow inverts only 8-bit files.
         levels = 255 - levels
@@ -74,13 +71,13 @@ def _tiff_tag(image: Image.Image, tag: int) -> int | None:
 def load_scaled(image: Image.Image, file: Path | io.BytesIO | None, name: str) -> Image.Image:
     """Loads an image, and scales the colours of a 16-bit file that uses only its lowest bits.
 
-    Returns `image` itself if it is of 8 bits, is greyscale or uses more than 14 bits. The low bytes are read
-    from `file` (None: not available). Messages call the image `name`.
+    Of 16-bit colours, Pillow keeps the high bytes; the low bytes are read from `file`, if there is one.
+    Returns `image` itself if it is of 8 bits, is greyscale or uses more than 14 bits.
     """
     tiles: list[tuple[Any, ...]] | None = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else ""
     layout = args[0] if isinstance(args, tuple) and args else args  # Such as "RGB;16B".
-    image.load()  # Of 16-bit colours, Pillow keeps the high bytes.
+    image.load()
     colours, depth = (layout[:-4], layout[-4:]) if isinstance(layout, str) else ("", "")
     if depth not in _OPPOSITE_BYTE_ORDER or image.mode not in ("RGB", "RGBA"):
         return image
@@ -99,8 +96,8 @@ def load_scaled(image: Image.Image, file: Path | io.BytesIO | None, name: str) -
         for i, (*place, args) in enumerate(tiles):
             tiles[i] = (*place, (opposite, *args[1:]) if isinstance(args, tuple) else opposite)
         low.load()
-        values = np.asarray(image)[:, :, :3].astype(np.uint16) << 8 | np.asarray(low)[:, :, :3]
-    bits = _bits_in_use(int(values.max()), name)
+        values = high.astype(np.uint16) << 8 | np.asarray(low)[:, :, :3]
+    bits = _guessed_bits(values, name)
     if bits == 16:
         return image
     scaled = Image.fromarray((values >> (bits - 8)).astype(np.uint8))

@@ -11,10 +11,9 @@ _log = logging.getLogger(__name__)
 
 
 def to_srgb(image: Image.Image, profile: bytes, grey: bool, name: str) -> Image.Image:
-    """Converts an image from an ICC profile to sRGB, mode RGB.
+    """Converts an image from its ICC profile to sRGB. `grey`: whether the file is greyscale.
 
-    Returns `image` itself if the profile is sRGB, damaged, or meant for other images: grey profiles apply
-    only to greyscale files (`grey`). Messages call the image `name`.
+    Returns an RGB image; or `image` itself if the profile is sRGB, damaged, or meant for other images.
     """
     try:
         mode, transform = _srgb_transform(profile)
@@ -30,7 +29,7 @@ def to_srgb(image: Image.Image, profile: bytes, grey: bool, name: str) -> Image.
 
 @functools.lru_cache(maxsize=8)
 def _srgb_transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """The mode that a profile is for, and the transform to sRGB, or None if it changes nothing."""
+    """The mode that a profile is for, and the transform to sRGB; None instead if it changes nothing."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}[source.profile.xcolor_space.strip()]
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
