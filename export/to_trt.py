@@ -1,6 +1,6 @@
 """Compile a bundle for TensorRT: ``python export/to_trt.py --bundle BUNDLE``.
 
-Writes a plan and its sidecar (docs/tensorrt.md). The ONNX file sets the precision: the network is strongly
+Writes a plan and its sidecar (docs/gpu.md). The ONNX file sets the precision: the network is strongly
 typed, and the precision of its layers is printed and written to the sidecar. If a build fails or is
 interrupted, an older engine stays unchanged.
 """

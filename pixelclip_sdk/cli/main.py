@@ -2,12 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
+from importlib import import_module
 
 from pixelclip_sdk._version import __version__
-from pixelclip_sdk.cli import benchmark, doctor, models, predict, pull, video, vocab
 from pixelclip_sdk.support.command import run_command
 
-COMMANDS = (predict, video, vocab, models, pull, benchmark, doctor)
+VERBS = ("predict", "video", "vocab", "models", "pull", "benchmark", "doctor")
 """The modules of the verbs, in the order of ``pixelclip --help``."""
 
 
@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"pixelclip-sdk {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(commands)
+    commands = parser.add_subparsers(required=True, metavar="VERB")
+    for verb in VERBS:  # Imported here, because a signal during the import should end like any other.
+        import_module(f"pixelclip_sdk.cli.{verb}").add_parser(commands)
     return parser

@@ -1,4 +1,4 @@
-"""Formats the scores of the experiments as the tables of docs/results.md."""
+"""Formats the scores of the experiments as the tables of docs/world.md."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pixelclip_sdk import Vocabulary
 from pixelclip_sdk.catalogue import CATALOGUE
-from pixelclip_sdk.cli.main import COMMANDS, _parser, main
+from pixelclip_sdk.cli.main import VERBS, _parser, main
 from pixelclip_sdk.support import command as command_module
 
 
@@ -223,8 +223,8 @@ def options_of(parser) -> set[str]:
 
 def test_the_reference_names_every_verb_option_published_model_and_exit_code():
     page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
-    for command in COMMANDS:
-        assert re.search(rf"`{command.__name__.rpartition('.')[2]}\b", page), command
+    for verb in VERBS:
+        assert re.search(rf"`{verb}\b", page), verb
     for name, model in CATALOGUE.items():
         row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
         assert f"`{model.repository}`" in row
@@ -234,3 +234,18 @@ def test_the_reference_names_every_verb_option_published_model_and_exit_code():
         assert re.search(rf"`[^`]*{option}\b", page), option
     codes = re.findall(r"^\| (\d+) \|", page, re.M)
     assert codes == re.findall(r"^(\d+) ", command_module.__doc__, re.M)
+
+
+def test_an_interrupt_while_the_verbs_are_imported_ends_with_130(tmp_path):
+    code = (
+        "import os, signal, sys, importlib.abc\n"
+        "class Interrupt(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'pixelclip_sdk.segmenter':\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from pixelclip_sdk.cli.main import main\n"
+        "sys.exit(main(['models']))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stderr.splitlines()[-1][:23]) == (130, "pixelclip: interrupted;")
