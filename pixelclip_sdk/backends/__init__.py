@@ -1,1 +1,1 @@
-"""Inference engines: ONNX Runtime and TensorRT, behind one interface (`base.Backend`)."""
+"""Inference engines behind one interface, `base.Backend`. `choose.open_backend` picks and loads one."""

@@ -24,23 +24,14 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """The device that runs a model.
-
-    Attributes:
-        kind: ``"cpu"``, ``"gpu"``, or ``"auto"`` for the backend's default.
-        index: Number of the GPU, from 0.
-    """
+    """The device that runs a model: kind ``"cpu"``, ``"gpu"`` or ``"auto"``, and the GPU's number from 0."""
 
     kind: str
     index: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Device":
-        """Read ``"auto"``, ``"cpu"``, ``"gpu"`` or ``"gpu:1"``; ``"cuda"`` is another name of ``"gpu"``.
-
-        Raises:
-            BackendUnavailableError: The text is none of these.
-        """
+        """Read ``"auto"``, ``"cpu"``, ``"gpu"`` or ``"gpu:1"``; ``"cuda"`` is another name of ``"gpu"``."""
         if text in ("auto", "cpu"):
             return cls(text)
         match = re.fullmatch(r"(?:gpu|cuda)(?::([0-9]{1,4}))?", text) if isinstance(text, str) else None
@@ -181,15 +172,10 @@ class Backend(abc.ABC):
 
     def _check_output(self, name: str, output: Float32Array, shape: tuple[int | None, ...]) -> None:
         """Raise BackendError unless the output is finite float32 of this shape; None is any size ≥ 1."""
-        fits = (
-            output.dtype == np.float32
-            and output.ndim == len(shape)
-            and all(
-                size >= 1 if expected is None else size == expected
-                for size, expected in zip(output.shape, shape, strict=True)
-            )
-        )
-        if not fits:
+        fits = output.dtype == np.float32 and output.ndim == len(shape) and output.size > 0
+        if not fits or any(
+            size not in (None, found) for size, found in zip(shape, output.shape, strict=True)
+        ):
             sides = iter("hw")
             sizes = ", ".join(next(sides) if size is None else str(size) for size in shape)
             raise BackendError(

@@ -42,11 +42,7 @@ def open_backend(
     An engine contains machine code. ``auto`` loads only engines that ``export/to_trt.py`` compiled on this
     machine for this user; the other names load any engine, because the caller asked for it.
 
-    Args:
-        bundle: The model.
-        backend: One of these.
-        device: ``"cpu"``, ``"gpu"``, ``"gpu:1"``, or ``"auto"``: the CPU for ``onnx``, else the first GPU.
-        threads: CPU threads for one image; None for all that this process may use.
+    `device` and `threads` are those of `pixelclip_sdk.Segmenter.from_pretrained`.
 
     Raises:
         BackendUnavailableError: The backend, a package that it needs, or the device is missing.
@@ -80,13 +76,7 @@ def open_backend(
 def resolve_input_spec(engine: Backend, spec: InputSpec, *, resized: bool) -> InputSpec:
     """Return the input sizes of a loaded engine, which may be compiled for one size of a model that has many.
 
-    Args:
-        engine: The engine.
-        spec: The input sizes of the model.
-        resized: Whether the caller chose the nominal size in `spec`.
-
-    Raises:
-        BundleError: The engine does not accept the size that the caller chose.
+    Raises BundleError if the caller chose the nominal size of `spec` (`resized`) and the engine has another.
     """
     if spec.fixed or engine.fixed_size is None:
         return spec
@@ -103,7 +93,7 @@ def _onnx(bundle: Bundle, name: str, place: Device, threads: int | None) -> Back
     # Imported here so that `import pixelclip_sdk` stays light; also below.
     from pixelclip_sdk.backends.onnx import OnnxBackend
 
-    provider = {"onnx-cuda": "cuda", "onnx-tensorrt": "tensorrt"}.get(name, "tensorrt-rtx")
+    provider = name.removeprefix("onnx-") if name.startswith("onnx-") else "tensorrt-rtx"
     if place.kind == "auto":
         place = Device("gpu" if name.startswith("onnx-") else "cpu")
     spec = bundle.input
@@ -147,11 +137,7 @@ def _trusted(plans: list[Path]) -> list[Path]:
 
 
 def _first_engine(bundle: Bundle, plans: list[Path], place: Device) -> Backend:
-    """Load the first of these engines that runs here.
-
-    Raises:
-        BackendUnavailableError: None runs; the message has the reason for each.
-    """
+    """Load the first of these engines that runs here; if none does, raise an error with all reasons."""
     if not plans:
         raise BackendUnavailableError(
             f"{bundle.path} has no engines. Compile one: python export/to_trt.py --bundle {bundle.path}"

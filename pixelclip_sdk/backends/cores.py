@@ -41,27 +41,12 @@ def _quotas() -> list[float]:
         # In a container the root is often its own group, while /proc has the path of the host.
         folders = [own, *own.parents] if ".." not in own.parts else [root]
         for folder in [folder for folder in folders if folder.is_relative_to(root)]:
-            quota = _quota_v1(folder) if kind else _quota_v2(folder)
-            if quota is not None:
-                found.append(quota)
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if kind else ("cpu.max",)
+            words = [word for name in names for word in " ".join(_lines(folder / name)).split()]
+            # No limit is written "max" or -1.
+            if len(words) == 2 and all(word.isdecimal() and int(word) for word in words):
+                found.append(int(words[0]) / int(words[1]))
     return found
-
-
-def _quota_v2(folder: Path) -> float | None:
-    words = " ".join(_lines(folder / "cpu.max")).split()
-    return _ratio(*words) if len(words) == 2 else None
-
-
-def _quota_v1(folder: Path) -> float | None:
-    quota, period = (" ".join(_lines(folder / f"cpu.cfs_{part}_us")) for part in ("quota", "period"))
-    return _ratio(quota, period)
-
-
-def _ratio(quota: str, period: str) -> float | None:
-    """Return quota / period, or None for no limit, which is written "max" or -1."""
-    if not (quota.isdecimal() and period.isdecimal() and int(quota) and int(period)):
-        return None
-    return int(quota) / int(period)
 
 
 def _physical(usable: set[int]) -> int:

@@ -16,13 +16,7 @@ __all__ = ["Cuda", "Gpu"]
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """A GPU of this machine.
-
-    Attributes:
-        index: CUDA's number of the GPU.
-        name: Human-readable model name.
-        compute_capability: E.g. ``"8.6"``.
-    """
+    """A GPU: CUDA's number of it, its name, and its compute capability, e.g. ``"8.6"``."""
 
     index: int
     name: str
@@ -30,15 +24,10 @@ class Gpu:
 
 
 class Cuda:
-    """Memory, copies and graphs of one GPU.
+    """Memory, copies and graphs of the GPU with number `index`.
 
-    Pointers are integers. Handles are objects of ``cuda.bindings``.
-
-    Args:
-        index: CUDA's number of the GPU.
-
-    Raises:
-        BackendUnavailableError: The package, the driver or the GPU is missing.
+    Pointers are integers. Handles are objects of ``cuda.bindings``. Raises BackendUnavailableError if the
+    package, the driver or the GPU is missing.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -66,11 +55,7 @@ class Cuda:
         self.gpu = Gpu(index, name.rstrip("\0"), f"{facts.major}.{facts.minor}")
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """Call a function of the CUDA runtime and return its result.
-
-        Raises:
-            BackendError: The function failed.
-        """
+        """Call a function of the CUDA runtime and return its result; raise BackendError if it failed."""
         status, *values = getattr(self._runtime, function)(*arguments)
         if status != self._runtime.cudaError_t.cudaSuccess:
             _, text = self._runtime.cudaGetErrorString(status)
@@ -134,8 +119,7 @@ class Cuda:
     def capture(self, stream: Any, graphs: list[Any]) -> Iterator[None]:
         """Record the work that the body starts on the stream, without running it, and append the graph.
 
-        Raises:
-            BackendError: The work cannot be recorded. The stream stays usable.
+        If the work cannot be recorded, BackendError is raised and the stream stays usable.
         """
         # Thread-local, so that other threads of the program may allocate memory meanwhile.
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal

@@ -19,16 +19,7 @@ from pixelclip_sdk.errors import BackendError
 from pixelclip_sdk.models import cache_folder
 from pixelclip_sdk.support.files import is_file, sha256
 
-__all__ = [
-    "ENGINES",
-    "FLAVORS",
-    "EngineInfo",
-    "TensorInfo",
-    "engine_files",
-    "is_trusted",
-    "system",
-    "trust",
-]
+__all__ = ["ENGINES", "FLAVORS", "EngineInfo", "TensorInfo", "engine_files", "is_trusted", "system", "trust"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +30,7 @@ FLAVORS: Mapping[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_
 """Flavour of TensorRT → its Python module."""
 
 SCHEMA_VERSION = 1
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("model", "flavor", "tensorrt_version", "compute_capability", "gpu", "system"), str),
@@ -58,8 +50,6 @@ class TensorInfo:
         shape: Sizes; −1 where a size varies.
         profile: Minimum, optimum (for tuning) and maximum shape of an input; None for an output.
 
-    Raises:
-        BackendError: Mode, shape and profile contradict each other.
     """
 
     name: str
@@ -109,9 +99,6 @@ class EngineInfo:
         plan_sha256: SHA-256 of the plan.
         options: Options of `export/to_trt.py`: batch, classes, input size, …
         schema_version: Version of this layout.
-
-    Raises:
-        BackendError: The flavour or the compute capability is unknown.
     """
 
     model: str
@@ -138,11 +125,7 @@ class EngineInfo:
 
     @classmethod
     def read(cls, plan: Path) -> "EngineInfo":
-        """Read the sidecar of a plan.
-
-        Raises:
-            BackendError: The sidecar is missing, damaged or of another version.
-        """
+        """Read the sidecar of a plan; raise BackendError if it is missing, damaged or of another version."""
         file = plan.with_suffix(".json")
         try:
             fields = json.loads(file.read_text(encoding="utf-8"))
@@ -174,25 +157,13 @@ class EngineInfo:
         return json.dumps({"schema_version": fields.pop("schema_version"), **fields}, indent=1) + "\n"
 
     def tensor(self, name: str) -> TensorInfo:
-        """Return the tensor of that name.
-
-        Raises:
-            BackendError: The engine has no such tensor.
-        """
+        """Return the tensor of that name; raise BackendError if there is none."""
         for tensor in self.tensors:
             if tensor.name == name:
                 return tensor
         raise BackendError(
             f"the engine has no tensor {name!r}; it has {', '.join(t.name for t in self.tensors)}. "
             "Expected the tensors of a bundle's image encoder."
-        )
-
-    def runs_on(self, compute_capability: str) -> bool:
-        """Return whether GPUs of this compute capability, e.g. ``"8.6"``, run the plan."""
-        found = _capability(compute_capability)
-        return any(
-            found == _capability(one) or (one.endswith("+") and found > _capability(one))
-            for one in self.compute_capability.split(", ")
         )
 
     def rebuild_command(self, plan: Path, bundle: Path) -> str:
@@ -207,79 +178,58 @@ class EngineInfo:
         return shlex.join(words)
 
     def check_bundle(self, plan: Path, *, onnx_sha256: str, bundle: Path) -> None:
-        """Check that the plan is complete and was compiled from the bundle's current image encoder.
+        """Raise BackendError unless the plan is complete and was compiled from this ONNX file.
 
-        Args:
-            plan: The plan.
-            onnx_sha256: Hash of the bundle's image encoder.
-            bundle: The bundle's folder, for the command in the message.
-
-        Raises:
-            BackendError: A hash or the size differs; the message has the command that compiles it again.
+        The message has the command that compiles it again; `bundle` is the folder in that command.
         """
-        if onnx_sha256 != self.onnx_sha256:
-            raise self._differs(
-                plan, bundle, "the hash of its ONNX file", self.onnx_sha256[:12], onnx_sha256[:12]
-            )
+        self._check_same(plan, bundle, "the hash of its ONNX file", self.onnx_sha256, onnx_sha256)
         try:
-            size = plan.stat().st_size
-            if size != self.plan_size:
-                raise self._differs(plan, bundle, "its size in bytes", str(self.plan_size), str(size))
-            found = sha256(plan)
+            self._check_same(plan, bundle, "its size in bytes", str(self.plan_size), str(plan.stat().st_size))
+            self._check_same(plan, bundle, "its SHA-256", self.plan_sha256, sha256(plan))
         except OSError as error:
             raise BackendError(f"{plan} cannot be read: {error.strerror}") from error
-        if found != self.plan_sha256:
-            raise self._differs(plan, bundle, "its SHA-256", self.plan_sha256[:12], found[:12])
 
     def check_tensorrt(self, plan: Path, *, flavor: str, version: str, bundle: Path) -> None:
-        """Check that this machine's TensorRT is the one that compiled the plan.
-
-        Args:
-            plan: The plan.
-            flavor: Flavour of this machine's TensorRT.
-            version: Its version.
-            bundle: The bundle's folder, for the command in the message.
-
-        Raises:
-            BackendError: They differ; the message has the command that compiles it again.
-        """
-        if flavor != self.flavor:
-            raise self._differs(plan, bundle, "flavour of TensorRT", self.flavor, flavor)
-        if version != self.tensorrt_version:
-            raise self._differs(plan, bundle, f"version of {flavor}", self.tensorrt_version, version)
+        """Raise BackendError unless this machine's TensorRT is the one that compiled the plan."""
+        self._check_same(plan, bundle, "flavour of TensorRT", self.flavor, flavor)
+        self._check_same(plan, bundle, f"version of {flavor}", self.tensorrt_version, version)
         # TensorRT-RTX compiles for Linux and Windows at once, TensorRT for the system that it runs on.
-        if flavor == "tensorrt" and system() != self.system:
-            raise self._differs(plan, bundle, "system", self.system, system())
+        if flavor == "tensorrt":
+            self._check_same(plan, bundle, "system", self.system, system())
 
     def check_gpu(self, plan: Path, *, compute_capability: str, bundle: Path) -> None:
-        """Check that the plan was compiled for a GPU of this compute capability.
-
-        Args:
-            plan: The plan.
-            compute_capability: Of the GPU, e.g. ``"8.6"``.
-            bundle: The bundle's folder, for the command in the message.
-
-        Raises:
-            BackendError: It was not; the message has the command that compiles it again.
-        """
-        if not self.runs_on(compute_capability):
-            # Another build of TensorRT-RTX would not run either.
-            raise dataclasses.replace(self, flavor="tensorrt")._differs(
-                plan, bundle, "the GPU's compute capability", self.compute_capability, compute_capability
-            )
-
-    def _differs(self, plan: Path, bundle: Path, what: str, expected: str, found: str) -> BackendError:
-        return BackendError(
-            f"{plan} cannot be used: {what} is {found}; the engine was compiled for {expected}. "
-            f"Compile it again: {self.rebuild_command(plan, bundle)}"
+        """Raise BackendError unless GPUs of this compute capability, e.g. ``"8.6"``, run the plan."""
+        found = _capability(compute_capability)
+        for one in self.compute_capability.split(", "):
+            if found == _capability(one) or (one.endswith("+") and found > _capability(one)):
+                return
+        # Another build of TensorRT-RTX would not run either.
+        dataclasses.replace(self, flavor="tensorrt")._check_same(
+            plan, bundle, "the GPU's compute capability", self.compute_capability, compute_capability
         )
+
+    def _check_same(self, plan: Path, bundle: Path, what: str, expected: str, found: str) -> None:
+        if found != expected:
+            found, expected = (text[:12] if _SHA256.fullmatch(text) else text for text in (found, expected))
+            raise BackendError(
+                f"{plan} cannot be used: {what} is {found}; the engine was compiled for {expected}. "
+                f"Compile it again: {self.rebuild_command(plan, bundle)}"
+            )
 
 
 def engine_files(bundle: Path) -> list[Path]:
     """Return the plans in a bundle's folder, newest first."""
     # The name of a file that is still being written starts with a dot.
-    plans = [plan for plan in (bundle / ENGINES).glob("*.plan") if not plan.name.startswith(".")]
+    plans = (bundle / ENGINES).glob("[!.]*.plan")
     return sorted(plans, key=lambda plan: (-_modified(plan), plan.name))
+
+
+def _modified(file: Path) -> float:
+    """Return the time of the last change in seconds since 1970; 0 for a broken link."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def trust(plan_sha256: str) -> None:
@@ -287,9 +237,6 @@ def trust(plan_sha256: str) -> None:
 
     An engine contains machine code, so one that came with a downloaded bundle must not run unasked. The
     record is an empty file in the user's cache folder. If it cannot be written, a warning is logged.
-
-    Args:
-        plan_sha256: SHA-256 of the plan.
     """
     try:
         record = _trust_record(plan_sha256)
@@ -305,20 +252,12 @@ def is_trusted(plan_sha256: str) -> bool:
     """Return whether `trust` recorded this plan on this machine."""
     record = _trust_record(plan_sha256)
     # A sidecar may hold any text as its hash, also a path.
-    return re.fullmatch("[0-9a-f]{64}", plan_sha256) is not None and record is not None and is_file(record)
+    return _SHA256.fullmatch(plan_sha256) is not None and record is not None and is_file(record)
 
 
 def _trust_record(plan_sha256: str) -> Path | None:
     cache = cache_folder()
     return None if cache is None else cache / "trusted-engines" / plan_sha256
-
-
-def _modified(file: Path) -> float:
-    """Return the time of the last change in seconds since 1970; 0 for a broken link."""
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def system() -> str:
@@ -335,10 +274,6 @@ def _capability(text: str) -> tuple[int, int]:
 
 def _tensor(fields: Mapping[str, Any]) -> TensorInfo:
     profile = fields["profile"]
-    return TensorInfo(
-        **{
-            **fields,
-            "shape": tuple(fields["shape"]),
-            "profile": None if profile is None else tuple(tuple(shape) for shape in profile),
-        }
-    )
+    if profile is not None:
+        profile = tuple(map(tuple, profile))
+    return TensorInfo(**{**fields, "shape": tuple(fields["shape"]), "profile": profile})

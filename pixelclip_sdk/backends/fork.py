@@ -16,14 +16,7 @@ _kept: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def check_process(process: int) -> None:
-    """Check that a model is used in the process that loaded it.
-
-    Args:
-        process: The id of the process that loaded the model.
-
-    Raises:
-        BackendError: This is another process, a forked child.
-    """
+    """Raise BackendError unless `process`, the id of the process that loaded a model, is this process."""
     if os.getpid() != process:
         raise BackendError(
             "this model was loaded before os.fork() and cannot run in the child process. Load it in the "

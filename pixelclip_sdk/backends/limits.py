@@ -19,19 +19,13 @@ __all__ = ["IMAGE", "TEXT", "Limits", "Recent", "TextSlot"]
 IMAGE, TEXT = "image", "text"
 
 Range = tuple[int, int]
+_TENSORS = {IMAGE: ("uint8", 4), TEXT: ("float32", 2), "logits": ("float32", 4), "features": ("float32", 4)}
 Value = TypeVar("Value")
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Minimum and maximum of each size that an engine accepts.
-
-    Attributes:
-        batch: Images per call.
-        height: Image height in pixels.
-        width: Image width in pixels.
-        classes: Number of texts, K.
-    """
+    """Minimum and maximum that an engine accepts: images per call, height and width in pixels, classes K."""
 
     batch: Range
     height: Range
@@ -40,18 +34,8 @@ class Limits:
 
     @classmethod
     def of(cls, info: EngineInfo, embedding_dim: int) -> "Limits":
-        """Read the limits from a sidecar.
-
-        Raises:
-            BackendError: The inputs and outputs are not those of a bundle's image encoder.
-        """
-        expected = {
-            IMAGE: ("uint8", 4),
-            TEXT: ("float32", 2),
-            "logits": ("float32", 4),
-            "features": ("float32", 4),
-        }
-        for name, (dtype, rank) in expected.items():
+        """Read the limits from a sidecar; raise BackendError if it is not that of an image encoder."""
+        for name, (dtype, rank) in _TENSORS.items():
             tensor = info.tensor(name)
             if tensor.dtype != dtype or len(tensor.shape) != rank:
                 raise BackendError(
@@ -79,9 +63,7 @@ class Limits:
     def pieces(self, count: int) -> Iterator[tuple[slice, int]]:
         """Split a batch into pieces that the engine accepts.
 
-        Yields:
-            The slice of a piece, and the batch size to run it with, which is larger if the piece is below
-            the engine's minimum.
+        Yields the slice of a piece and the batch size to run it with: at least the engine's minimum.
         """
         least, most = self.batch
         for start in range(0, count, most):
@@ -91,8 +73,7 @@ class Limits:
     def texts(self, count: int, hint: str) -> int:
         """Return the number of texts to run `count` classes with: at least the engine's minimum.
 
-        Raises:
-            BackendError: `count` is above the engine's maximum. The message ends with `hint`.
+        Above the engine's maximum raises BackendError; the message ends with `hint`.
         """
         least, most = self.classes
         if count > most:
@@ -100,11 +81,7 @@ class Limits:
         return max(count, least)
 
     def check_size(self, height: int, width: int, hint: str) -> None:
-        """Check an input size.
-
-        Raises:
-            BackendError: The engine does not accept it. The message ends with `hint`.
-        """
+        """Raise BackendError, with a message that ends with `hint`, unless the engine takes this size."""
         for name, value, (least, most) in (("height", height, self.height), ("width", width, self.width)):
             if not least <= value <= most:
                 raise BackendError(
@@ -116,6 +93,10 @@ class TextSlot:
     """Remembers the text embeddings on the GPU, so that they are copied only when they change."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Record that the content on the GPU is unknown."""
         self._source: npt.NDArray[np.float32] | None = None
         self._content = np.empty((0, 0), np.float32)
 
@@ -131,19 +112,9 @@ class TextSlot:
         self._source = text
         self._content = text.copy()
 
-    def forget(self) -> None:
-        """Record that the content on the GPU is unknown."""
-        self._source = None
-        self._content = np.empty((0, 0), np.float32)
-
 
 class Recent(Generic[Value]):
-    """A cache of the most recently used values.
-
-    Args:
-        most: Number of values to keep.
-        release: Called with each value that is removed.
-    """
+    """A cache of the `most` values that were used last. `release` is called with each removed value."""
 
     def __init__(self, most: int, release: Callable[[Value], None]) -> None:
         self._most = most
@@ -163,11 +134,7 @@ class Recent(Generic[Value]):
         return value
 
     def clear(self) -> None:
-        """Release all values, even if releasing one fails.
-
-        Raises:
-            BaseException: The last error of `release`.
-        """
+        """Release all values, even if releasing one fails; then raise that error."""
         with contextlib.ExitStack() as releases:
             while self._values:
                 releases.callback(self._release, self._values.popitem()[1])

@@ -8,38 +8,27 @@ from typing import Any
 from pixelclip_sdk.backends.engine import FLAVORS
 from pixelclip_sdk.errors import BackendUnavailableError
 
-__all__ = ["PACKAGES", "load_tensorrt", "make_logger", "one_line"]
+__all__ = ["load_tensorrt", "make_logger", "one_line"]
 
 _log = logging.getLogger(__name__)
 
-PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu12"}
-"""Flavour of TensorRT → the package to install."""
+# Flavour of TensorRT → the package to install.
+_PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu12"}
 
 
 def load_tensorrt(flavor: str) -> Any:
-    """Import the Python module of a flavour.
-
-    Args:
-        flavor: ``"tensorrt"`` or ``"tensorrt-rtx"``.
-
-    Raises:
-        BackendUnavailableError: The module is not installed or cannot be loaded.
-    """
-    if flavor not in FLAVORS:
-        raise BackendUnavailableError(f"flavor is {flavor!r}; expected one of {', '.join(FLAVORS)}")
+    """Import the Python module of a flavour; raise BackendUnavailableError if it cannot be loaded."""
     try:
         module = importlib.import_module(FLAVORS[flavor])
+        # An empty folder or a placeholder package may have the name `tensorrt`.
+        if not hasattr(module, "Runtime"):
+            raise ImportError(f"the module {FLAVORS[flavor]} is a placeholder without TensorRT")
     # A wheel with libraries that do not load raises OSError or RuntimeError.
     except (ImportError, OSError, RuntimeError) as error:
+        reason = one_line(str(error))
         raise BackendUnavailableError(
-            f"{flavor} cannot be imported: {one_line(str(error))}. Install it: pip install {PACKAGES[flavor]}"
+            f"{flavor} cannot be imported: {reason}. Install it: pip install {_PACKAGES[flavor]}"
         ) from error
-    if not hasattr(module, "Runtime"):
-        # An empty folder or a placeholder package may have the name `tensorrt`.
-        raise BackendUnavailableError(
-            f"{flavor}: the module {FLAVORS[flavor]} is a placeholder without TensorRT. "
-            f"Install it: pip install {PACKAGES[flavor]}"
-        )
     return module
 
 
