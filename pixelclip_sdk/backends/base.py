@@ -156,10 +156,13 @@ class Backend(abc.ABC):
     ) -> None:
         self.close()
 
-    def _check_images(self, images: npt.NDArray[np.uint8]) -> None:
-        check_process(self._process)
+    def _check_open(self) -> None:
         if self._closed:
             raise BackendError("this engine is closed. Load the model again.")
+
+    def _check_images(self, images: npt.NDArray[np.uint8]) -> None:
+        check_process(self._process)
+        self._check_open()
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
             raise BackendError(f"images are {images.dtype} {images.shape}; expected uint8 (N, H, W, 3)")
         height, width = images.shape[1:3]

@@ -57,13 +57,9 @@ class OnnxBackend(Backend):
         multiple: Input sides must be multiples of this.
         fixed_size: The only input size `(H, W)` of the graph, or None for any.
         batch: The only batch size of the graph, or None for any. Other batches are split or padded.
-        device: ``"cpu"``, ``"gpu"`` or e.g. ``"gpu:1"``.
-        threads: CPU threads for one image; None for all that this process may use.
-        provider: Execution provider for GPUs: one of `GPU_PROVIDERS`.
-
-    Raises:
-        BackendUnavailableError: The device, or a package that it needs, is missing.
-        BackendError: ONNX Runtime refuses the graph.
+        device: See `create_session`; also `threads`, `provider` and the errors.
+        threads: CPU threads for one image.
+        provider: Execution provider for GPUs.
     """
 
     def __init__(
@@ -123,8 +119,7 @@ class OnnxBackend(Backend):
 
     def _run_once(self, output: str, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
         session = self._session
-        if session is None:
-            raise BackendError("this engine is closed. Load the model again.")
+        self._check_open()  # Another thread may close this engine from now on; `session` stays valid.
         try:
             result: Float32Array = session.run([output], {"image": images, "text": text})[0]
         except Exception as error:  # ONNX Runtime's errors have no common base class.
@@ -140,8 +135,7 @@ class OnnxBackend(Backend):
         one another at every layer (docs/adr/0008).
         """
         with self._lock:
-            if self._session is None:
-                raise BackendError("this engine is closed. Load the model again.")
+            self._check_open()
             if self._load_again is None or calls < 2 or default_threads() < 2:
                 return self
             if self._shared is None:
@@ -171,10 +165,10 @@ def _identity(path: Path) -> tuple[int, ...]:
 def create_session(
     path: Path, *, device: str = "cpu", threads: int | None = None, provider: str = "tensorrt-rtx"
 ) -> Any:
-    """Create an ``onnxruntime.InferenceSession`` on exactly the requested device.
+    """Create an ``onnxruntime.InferenceSession`` of an ONNX file, on exactly the requested device.
 
     Args:
-        path: An ONNX file.
+        path: The file.
         device: ``"cpu"``, ``"gpu"`` or e.g. ``"gpu:1"``.
         threads: CPU threads for one call; None for all that this process may use.
         provider: Execution provider for GPUs: one of `GPU_PROVIDERS`.
@@ -245,11 +239,7 @@ def create_session(
 
 
 def _check_assignment(session: Any, expected: str) -> None:
-    """Refuse a GPU session that computes on the CPU: unsupported nodes are assigned to it silently.
-
-    Raises:
-        BackendUnavailableError: Convolutions or matrix products are assigned to the CPU.
-    """
+    """Raise BackendUnavailableError if convolutions or matrix products were silently left to the CPU."""
     if not hasattr(session, "get_provider_graph_assignment_info"):  # ONNX Runtime before 1.24
         return
     on_cpu = Counter(
@@ -268,11 +258,7 @@ def _check_assignment(session: Any, expected: str) -> None:
 
 
 def built_in_provider(provider: str) -> str:
-    """Return ONNX Runtime's name of a provider of onnxruntime-gpu.
-
-    Raises:
-        BackendUnavailableError: The provider is unknown, or this onnxruntime was built without it.
-    """
+    """Return ONNX Runtime's name of a provider; raise BackendUnavailableError if it was built without it."""
     if provider not in GPU_PROVIDERS:
         raise BackendUnavailableError(f"provider is {provider!r}; expected one of {', '.join(GPU_PROVIDERS)}")
     ort = _onnxruntime()
@@ -291,11 +277,7 @@ def built_in_provider(provider: str) -> str:
 
 
 def gpu_devices() -> list[Any]:
-    """Return the GPUs that ONNX Runtime can use through NVIDIA's TensorRT-RTX plugin.
-
-    Raises:
-        BackendUnavailableError: The plugin is not installed, or it finds no GPU.
-    """
+    """Return the GPUs that ONNX Runtime can use through NVIDIA's TensorRT-RTX plugin, at least one."""
     ort = _onnxruntime()
     try:
         import onnxruntime_ep_nv_tensorrt_rtx as plugin

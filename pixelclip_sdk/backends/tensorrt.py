@@ -48,8 +48,7 @@ class TensorRTBackend(Backend):
 
     Raises:
         BackendUnavailableError: TensorRT, cuda-bindings or the GPU is missing.
-        BackendError: The engine is damaged, does not load, or was compiled from another model, for another
-            GPU or with another TensorRT. The message has the command that compiles it again.
+        BackendError: The engine is damaged, does not load, or was compiled for something else.
         BundleError: The bundle's ONNX file was changed after the export.
     """
 
@@ -97,8 +96,7 @@ class TensorRTBackend(Backend):
     ) -> Float32Array:
         self._limits.check_size(images.shape[1], images.shape[2], self._hint)
         with self._lock:
-            if self._closed:
-                raise BackendError("this engine is closed. Load the model again.")
+            self._check_open()
             try:
                 with self._session.cuda.current():
                     self._session.put_text(text, texts)
@@ -170,10 +168,7 @@ class _Session:
 
     def run(self, output: str, images: npt.NDArray[np.uint8], given: int) -> Float32Array:
         """Compute one output for images `(N, H, W, 3)`, padded to `given` images, and the current texts."""
-        shapes: Shapes = {
-            IMAGE: (given, *images.shape[1:]),
-            TEXT: (self._texts, *self._text_width),
-        }
+        shapes: Shapes = {IMAGE: (given, *images.shape[1:]), TEXT: (self._texts, *self._text_width)}
         size = math.prod(shapes[IMAGE])
         host = self._host[IMAGE][:size]
         host[: images.size] = images.reshape(-1)

@@ -15,6 +15,7 @@ Everything else is refused with a `VocabularyError`.
 """
 
 import json
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,18 +28,11 @@ _SEPARATORS = ",;|\t"
 _NUMBERED_LINE = re.compile(r"(\d{1,6})(?:\s*[:.),;]\s*|\s+)(\S.*)")
 _NUMBERED_ITEM = re.compile(r"(\d{1,6})\s*:\s*(\S.*)")
 _YAML_NAMES = re.compile(r"^names\s*:(.*)$", re.MULTILINE)
-_FLAT_FLOW = re.compile(r"\[([^][{}]*)\]|\{([^][{}]*)\}")
+_FLAT_YAML = re.compile(r"\[[^][{}]*\]|\{[^][{}]*\}")
 
 
 def parse_line(text: str) -> list[str] | dict[str, Any]:
-    """Read classes from text that a person typed, in any convention above.
-
-    Returns:
-        Names, or name → synonyms. They are not checked yet.
-
-    Raises:
-        VocabularyError: The text is in no convention above, mixes separators, or repeats a name.
-    """
+    """Return names, or name → synonyms, of text that a person typed. The names are not checked yet."""
     text = text.strip()
     if text[:1] in ("[", "{") or len(text.splitlines()) > 1 or _YAML_NAMES.match(text):
         return parse_lines(text)
@@ -47,14 +41,7 @@ def parse_line(text: str) -> list[str] | dict[str, Any]:
 
 
 def parse_lines(text: str) -> list[str] | dict[str, Any]:
-    """Read classes from the content of a file: as `parse_line`, but commas in a line separate synonyms.
-
-    Returns:
-        Names, or name → synonyms. They are not checked yet.
-
-    Raises:
-        VocabularyError: See `parse_line`.
-    """
+    """Read the content of a file: as `parse_line`, but commas in a line separate synonyms."""
     text = text.strip()
     if text[:1] in ("[", "{"):
         return _structured(text)
@@ -78,19 +65,12 @@ def parse_lines(text: str) -> list[str] | dict[str, Any]:
 
 
 def names_by_id(classes: Mapping[Any, Any]) -> list[Any] | None:
-    """Return the values of an id → name mapping in order, or None for another mapping.
-
-    Raises:
-        VocabularyError: The ids do not count up from 0 or 1: labels are positions in the list of classes.
-    """
-    numbers = [
-        int(key) if type(key) is int or (isinstance(key, str) and re.fullmatch(r"\d{1,6}", key)) else None
-        for key in classes
-    ]
-    if not numbers or None in numbers:
+    """Return the values of an id → name mapping in order, or None for another mapping."""
+    ids = [int(key) if isinstance(key, str) and re.fullmatch(r"\d{1,6}", key) else key for key in classes]
+    if not ids or not all(type(key) is int for key in ids):
         return None
-    ordered = sorted(zip(numbers, classes.values(), strict=True), key=lambda pair: pair[0] or 0)
-    _check_ids([number for number, _ in ordered if number is not None])
+    ordered = sorted(zip(ids, classes.values(), strict=True), key=operator.itemgetter(0))
+    _check_ids([number for number, _ in ordered])
     return [name for _, name in ordered]
 
 
@@ -134,15 +114,15 @@ def _unquoted(text: str) -> str:
 
 def _unnumbered(items: list[str], pattern: re.Pattern[str]) -> list[str]:
     """Remove numbers in front of all items."""
-    matches = [pattern.fullmatch(item) for item in items]
-    if not all(matches):
-        if len(items) > 2 and all(matches[1:]):
-            raise VocabularyError(
-                f"the first line {shown(items[0])} has no number, and all others have one; remove a heading"
-            )
-        return items
-    _check_ids([int(match[1]) for match in matches if match])
-    return [match[2] for match in matches if match]
+    found = [match for item in items if (match := pattern.fullmatch(item))]
+    if len(found) == len(items):
+        _check_ids([int(match[1]) for match in found])
+        return [match[2] for match in found]
+    if len(found) == len(items) - 1 > 1 and not pattern.fullmatch(items[0]):
+        raise VocabularyError(
+            f"the first line {shown(items[0])} has no number, and all others have one; remove a heading"
+        )
+    return items
 
 
 def _check_ids(numbers: Sequence[int]) -> None:
@@ -170,15 +150,13 @@ def _structured(text: str) -> list[str] | dict[str, Any]:
 
 
 def _flat_yaml(text: str, error: Exception) -> list[str] | dict[str, Any]:
-    match = _FLAT_FLOW.fullmatch(text)
-    if match is None:
+    if not _FLAT_YAML.fullmatch(text):
         raise VocabularyError(
             f"{shown(text)} is not JSON ({shown(error)}) and not a flat YAML list; "
             'expected e.g. ["cat", "sofa"]'
         ) from error
-    inner = (match[1] if match[1] is not None else match[2]).strip().removesuffix(",")
-    parts = [part.strip() for part in inner.split(",")] if inner else []
-    if match[1] is not None:
+    parts = text[1:-1].strip().removesuffix(",").split(",")
+    if text[0] == "[":
         return [_unquoted(part) for part in parts]
     pairs = [part.partition(":") for part in parts]
     if not all(colon for _, colon, _ in pairs):
@@ -192,12 +170,8 @@ def _flat_yaml(text: str, error: Exception) -> list[str] | dict[str, Any]:
 
 def _yaml_names(first: str, rest: str) -> list[str] | dict[str, Any]:
     """Read the value of the key `names` of a YAML file."""
-    value = [first.partition("#")[0]]
-    for line in rest.splitlines():
-        if re.match(r"\w+\s*:", line):
-            break  # The next key.
-        value.append(line.partition("#")[0])
-    text = "\n".join(value).strip()
+    own = re.split(r"^\w+\s*:", rest, maxsplit=1, flags=re.MULTILINE)[0]  # Up to the next key.
+    text = re.sub("#.*", "", first + own).strip()
     if not text:
         raise VocabularyError("the key `names:` is empty; expected a list of classes")
     return parse_lines(text)
