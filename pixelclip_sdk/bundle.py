@@ -143,12 +143,8 @@ class Bundle:
             object.__setattr__(self, field, frozen(getattr(self, field)))
 
     def __reduce__(self) -> tuple[Callable[[], "Bundle"], tuple[()]]:
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        plain = {
-            key: thawed(value) if isinstance(value, Mapping | tuple) else value
-            for key, value in fields.items()
-        }
-        return functools.partial(type(self), **plain | {"grid": self.grid}), ()
+        fields = self.manifest() | {"path": self.path, "input": self.input, "grid": self.grid}
+        return functools.partial(type(self), **fields), ()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "Bundle":
@@ -174,18 +170,19 @@ class Bundle:
         fields = read_manifest(manifest)
         bundle = cls(path=folder, **fields | {"input": InputSpec(**fields["input"])})
         for name, entry in bundle.files.items():
-            bundle._check_presence(name, entry["size"])
+            if not is_file(file := folder / name):
+                raise _damaged(file, f"is missing, but {MANIFEST} lists it")
+            if (size := file.stat().st_size) != entry["size"]:
+                said = f"{MANIFEST} says {entry['size']}: the copy is incomplete or was changed"
+                raise _damaged(file, f"has {size} bytes, {said}")
         if IMAGE_ENCODER not in bundle.files:
             raise BundleError(f"{manifest} lists no {IMAGE_ENCODER}; a bundle needs one. Export it again.")
         return bundle
 
     def manifest(self) -> dict[str, Any]:
         """Return the content of ``bundle.json`` as dicts, lists, numbers and text."""
-        fields = {
-            field.name: thawed(getattr(self, field.name))
-            for field in dataclasses.fields(self)
-            if field.name != "path"
-        }
+        fields = {field.name: thawed(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        del fields["path"]
         fields["input"] = dataclasses.asdict(self.input)
         return {"schema_version": fields.pop("schema_version"), **fields}
 
@@ -211,11 +208,8 @@ class Bundle:
             raise BundleError(f"{path} cannot be read: {error.strerror}") from error
         expected = self.files[name]["sha256"]
         if found != expected:
-            raise BundleError(
-                f"{path} was changed or damaged: its SHA-256 is {found[:12]}…, "
-                f"{MANIFEST} says {expected[:12]}…. "
-                "Copy or export the bundle again."
-            )
+            hashes = f"its SHA-256 is {found[:12]}…, {MANIFEST} says {expected[:12]}…"
+            raise _damaged(path, f"was changed or damaged: {hashes}")
         return path
 
     def verify(self) -> None:
@@ -252,16 +246,9 @@ class Bundle:
         found = {p.name.partition(".")[0]: str(p) for p in paths if p.match(f"{VOCABULARIES}/*.npz")}
         return dict(sorted(found.items()))
 
-    def _check_presence(self, name: str, size: int) -> None:
-        path = self.path / name
-        if not is_file(path):
-            raise BundleError(f"{path} is missing, but {MANIFEST} lists it. Copy or export the bundle again.")
-        found = path.stat().st_size
-        if found != size:
-            raise BundleError(
-                f"{path} has {found} bytes, {MANIFEST} says {size}: the copy is incomplete or was changed. "
-                "Copy or export the bundle again."
-            )
+
+def _damaged(file: Path, problem: str) -> BundleError:
+    return BundleError(f"{file} {problem}. Copy or export the bundle again.")
 
 
 def misfit(size: tuple[int, int], multiple: int) -> str:

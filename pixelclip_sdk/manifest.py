@@ -19,33 +19,23 @@ MANIFEST = "bundle.json"
 SCHEMA_VERSION = 1
 
 _MAX_BYTES = 16 << 20
-_MAX_PIXELS = 1 << 16
-_MAX_WIDTH = 4096
-_MAX_FILE_SIZE = 1 << 40
-
+_SIDE = range(1, (1 << 16) + 1)
 _TEMPLATE = re.compile(r"[^{}]*\{\}[^{}]*", re.DOTALL)
-_Types = Mapping[str, type | tuple[type, ...]]
-_INPUT_TYPES: _Types = {
-    "height": int,
-    "width": int,
-    "multiple": int,
-    "fixed": bool,
-    "keep_aspect": bool,
-    "batch": (int, type(None)),
+
+_Rules = Mapping[str, type | range]
+"""Key → the type of its value, or the range of a whole number."""
+_KEYS: _Rules = {
+    **dict.fromkeys(("name", "license", "precision"), str),
+    **dict.fromkeys(("sources", "grid", "templates"), list),
+    **dict.fromkeys(("input", "verification", "files"), dict),
+    **{"schema_version": int, "embedding_dim": range(1, 4097)},
 }
-_TYPES: _Types = {
-    "schema_version": int,
-    "name": str,
-    "license": str,
-    "sources": list,
-    "input": dict,
-    "grid": list,
-    "embedding_dim": int,
-    "templates": list,
-    "precision": str,
-    "verification": dict,
-    "files": dict,
+_INPUT_KEYS: _Rules = {
+    **dict.fromkeys(("height", "width", "multiple", "batch"), _SIDE),
+    **dict.fromkeys(("fixed", "keep_aspect"), bool),
 }
+_FILE_KEYS: _Rules = {"size": range((1 << 40) + 1), "sha256": str}
+_OPTIONAL = ("input.batch",)
 
 
 def read_manifest(manifest: Path) -> dict[str, Any]:
@@ -74,19 +64,17 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
             f"{manifest} has schema version {version}; this pixelclip_sdk reads up to {SCHEMA_VERSION}. "
             "Upgrade pixelclip-sdk, or export the bundle with this version."
         )
-    _check_types(fields, _TYPES, manifest, "")
-    _check_types(fields["input"], _INPUT_TYPES, manifest, "input.")
-    _check_range(fields["embedding_dim"], 1, _MAX_WIDTH, manifest, "embedding_dim")
-    for key in ("height", "width", "multiple", "batch"):
-        if (value := fields["input"][key]) is not None:
-            _check_range(value, 1, _MAX_PIXELS, manifest, f"input.{key}")
+    _check(fields, _KEYS, manifest, "")
+    _check(fields["input"], _INPUT_KEYS, manifest, "input.")
     for name, entry in fields["files"].items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BundleError(f"{manifest}: file {name!r} is outside the bundle; expected a path inside it")
-        if not isinstance(entry, dict):
-            raise BundleError(f"{manifest}: files.{name} is a {type(entry).__name__}; expected an object")
-        _check_types(entry, {"size": int, "sha256": str}, manifest, f"files.{name}.")
-        _check_range(entry["size"], 0, _MAX_FILE_SIZE, manifest, f"files.{name}.size")
+        _check(entry, _FILE_KEYS, manifest, f"files.{name}.")
+    grid = fields["grid"]
+    if len(grid) != 2 or not all(type(side) is int and side in _SIDE for side in grid):
+        raise BundleError(
+            f"{manifest}: grid is {str(grid)[:60]}; expected rows and columns, from 1 to {_SIDE[-1]}"
+        )
     if not all(isinstance(text, str) and _TEMPLATE.fullmatch(text) for text in fields["templates"]):
         raise BundleError(
             f"{manifest}: templates are {fields['templates']}; expected texts with one {{}} each"
@@ -94,7 +82,7 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
     return {
         **fields,
         "sources": tuple(fields["sources"]),
-        "grid": _grid(fields["grid"], manifest),
+        "grid": tuple(grid),
         "templates": tuple(fields["templates"]),
     }
 
@@ -113,42 +101,33 @@ def thawed(value: Any) -> Any:
     return list(map(thawed, value)) if isinstance(value, list | tuple) else value
 
 
-def _grid(sides: list[Any], manifest: Path) -> tuple[int, int]:
-    if len(sides) != 2 or not all(type(side) is int and 0 < side <= _MAX_PIXELS for side in sides):
+def _check(found: Any, rules: _Rules, manifest: Path, prefix: str) -> None:
+    """Check the keys and values of an object of the manifest, found at `prefix`, e.g. ``"input."``."""
+    if not isinstance(found, dict):
         raise BundleError(
-            f"{manifest}: grid is {str(sides)[:60]}; expected rows and columns, from 1 to {_MAX_PIXELS}"
+            f"{manifest}: {prefix.removesuffix('.')} is a {type(found).__name__}; expected an object"
         )
-    return sides[0], sides[1]
-
-
-def _check_range(value: int, least: int, most: int, manifest: Path, name: str) -> None:
-    if not least <= value <= most:
-        found = value if abs(value) <= _MAX_FILE_SIZE else "a huge number"
-        raise BundleError(
-            f"{manifest}: {name} is {found}; expected {least} to {most}. Export the bundle again."
-        )
-
-
-def _check_types(found: Mapping[str, Any], expected: _Types, manifest: Path, prefix: str) -> None:
-    _check_keys(found, set(expected), manifest, prefix)
-    for key, kinds in expected.items():
-        kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-        if type(found[key]) not in kinds:  # Not isinstance: True is an int.
-            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
-            raise BundleError(
-                f"{manifest}: {prefix}{key} is a {type(found[key]).__name__}; expected a {names}. "
-                "Export the bundle again."
-            )
-
-
-def _check_keys(found: Mapping[str, Any], expected: set[str], manifest: Path, prefix: str) -> None:
     for key in found:
-        if key not in expected:
-            hint = did_you_mean(key, expected)
+        if key not in rules:
+            hint = did_you_mean(key, rules)
             raise BundleError(
-                f"{manifest}: unknown key {prefix + key!r}.{hint} Expected: {', '.join(sorted(expected))}"
+                f"{manifest}: unknown key {prefix + key!r}.{hint} Expected: {', '.join(sorted(rules))}"
             )
-    if missing := sorted(expected - found.keys()):
+    if missing := sorted(rules.keys() - found.keys()):
         raise BundleError(
             f"{manifest}: missing {', '.join(prefix + key for key in missing)}. Export the bundle again."
         )
+    for key, rule in rules.items():
+        value, name = found[key], prefix + key
+        if value is None and name in _OPTIONAL:
+            continue
+        kind = int if isinstance(rule, range) else rule
+        if type(value) is not kind:  # Not isinstance: True is an int.
+            problem = f"a {type(value).__name__}; expected a {kind.__name__}"
+            problem += " or null" if name in _OPTIONAL else ""
+        elif isinstance(rule, range) and value not in rule:
+            shown = value if abs(value) < 1 << 63 else "a huge number"
+            problem = f"{shown}; expected {rule[0]} to {rule[-1]}"
+        else:
+            continue
+        raise BundleError(f"{manifest}: {name} is {problem}. Export the bundle again.")

@@ -1,4 +1,1 @@
-"""Words to embeddings: class lists and files, the text encoder, vocabularies and their resolver.
-
-Nothing here reads pixels.
-"""
+"""Words to embeddings: class lists and files, the text encoder, vocabularies. Nothing here reads pixels."""

@@ -12,20 +12,10 @@ from pixelclip_sdk.support.files import is_file, is_folder
 from pixelclip_sdk.support.hints import did_you_mean
 from pixelclip_sdk.words.formats import names_by_id, parse_line, parse_lines, shown
 
-__all__ = [
-    "CLASS_FILES",
-    "MAX_CLASSES",
-    "MAX_NAME_LENGTH",
-    "Classes",
-    "check_list_name",
-    "class_list",
-    "class_lists",
-    "parse_classes",
-    "read_class_file",
-]
+__all__ = ["Classes", "class_list", "class_lists", "parse_classes"]
 
 MAX_CLASSES = 4096
-MAX_NAME_LENGTH = 200
+_MAX_NAME_LENGTH = 200
 
 Classes = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 """Names: ``"cat, sofa"``, ``["cat", "sofa"]``, with synonyms ``{"cat": ["cat", "kitten"]}``, or ``"voc-20"``,
@@ -73,14 +63,10 @@ def class_list(name: str) -> dict[str, tuple[str, ...]]:
 
 
 def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
-    """Check class names and return them in one form.
+    """Check class names and return name → synonyms, in label order.
 
-    Args:
-        classes: The words; see `Classes`, and `pixelclip_sdk.words.formats` for text. Surrounding spaces are
-            removed, and letters are normalised to Unicode NFC.
-
-    Returns:
-        Name → synonyms, in label order. A class without synonyms of its own has its name as the only one.
+    A class without synonyms has its name as the only one. Surrounding spaces are removed, and letters are
+    normalised to Unicode NFC. `pixelclip_sdk.words.formats` describes the forms of text.
 
     Raises:
         VocabularyError: There are no names or more than 4 096; a name is empty, repeated (ignoring case),
@@ -94,13 +80,9 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
         classes = parse_line(classes)
     if isinstance(classes, Mapping):
         classes = names_by_id(classes) or classes
-    pairs: Iterable[tuple[str, str | Sequence[str]]]
-    if isinstance(classes, Mapping):
-        pairs = classes.items()
-    elif isinstance(classes, Sequence) and not isinstance(classes, bytes | bytearray):
-        pairs = [(name, (name,)) for name in classes]
-    else:
+    if not isinstance(classes, Mapping | Sequence) or isinstance(classes, bytes | bytearray):
         raise VocabularyError(f"classes is {type(classes).__name__}; expected names, e.g. ['cat', 'sofa']")
+    pairs = classes.items() if isinstance(classes, Mapping) else [(name, (name,)) for name in classes]
     result: dict[str, tuple[str, ...]] = {}
     seen: dict[str, str] = {}
     for raw, texts in pairs:
@@ -130,11 +112,7 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
 
 
 def read_class_file(path: Path) -> Classes:
-    """Read classes from a text, JSON or simple YAML file; see `pixelclip_sdk.words.formats`.
-
-    Raises:
-        VocabularyError: The file cannot be read, is not UTF-8, is larger than 4 MiB, or repeats a name.
-    """
+    """Read classes from a text, JSON or simple YAML file of at most 4 MiB."""
     try:
         if (size := path.stat().st_size) > _MAX_FILE_SIZE:
             raise VocabularyError(f"it has {size} bytes; expected at most {_MAX_FILE_SIZE}")
@@ -142,26 +120,16 @@ def read_class_file(path: Path) -> Classes:
         if path.suffix.lower() == ".json" and content.strip()[:1] not in ("[", "{"):
             raise VocabularyError("it is not a JSON list or object")
         return parse_lines(content)
-    except UnicodeError as error:
-        raise VocabularyError(
-            f"classes cannot be read from {path}: it is not UTF-8 text. ({error})"
-        ) from error
-    except (OSError, ValueError) as error:  # VocabularyError is a ValueError.
-        raise VocabularyError(f"classes cannot be read from {path}: {error}.{_hint(path)}") from error
+    except (OSError, ValueError) as error:  # VocabularyError and UnicodeError are ValueErrors.
+        reason = f"it is not UTF-8 text ({error})" if isinstance(error, UnicodeError) else error
+        raise VocabularyError(f"classes cannot be read from {path}: {reason}.{_hint(path)}") from error
 
 
 def check_list_name(text: str, known: Iterable[str]) -> None:
-    """Refuse a single word that is nearly the name of a list, because it would silently become a class.
+    """Refuse a single word that is nearly a known list's name, because it would silently become a class.
 
     Refused are a name without its number or in other case (``"cityscapes"``), and a word with a hyphen or
     digit that is close to a name (``"voc-21"``). Words in a list are never refused.
-
-    Args:
-        text: Classes in one text.
-        known: The names of the lists.
-
-    Raises:
-        VocabularyError: The text is nearly a name.
     """
     word = text.strip()
     names = {name: re.sub(r"-\d+$", "", name) for name in known}
@@ -211,10 +179,10 @@ def _checked(text: object, what: str) -> str:
     stripped = " ".join(unicodedata.normalize("NFC", text).split())
     if not stripped:
         raise VocabularyError(f"a {what} is empty; expected a word")
-    if len(stripped) > MAX_NAME_LENGTH:
+    if len(stripped) > _MAX_NAME_LENGTH:
         raise VocabularyError(
             f"the {what} {stripped[:40]!r}… has {len(stripped)} characters; "
-            f"expected at most {MAX_NAME_LENGTH}"
+            f"expected at most {_MAX_NAME_LENGTH}"
         )
     if any("\ud800" <= c <= "\udfff" for c in stripped):
         raise VocabularyError(

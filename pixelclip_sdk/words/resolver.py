@@ -18,11 +18,7 @@ _log = logging.getLogger(__name__)
 class VocabularyResolver:
     """Makes vocabularies for one model. Thread-safe; the text encoder is loaded with the first words.
 
-    Args:
-        bundle: The model's files, or None.
-        encoder: A text encoder to use instead of the bundle's.
-        width: Width D of the model's embeddings.
-        threads: CPU threads of the bundle's text encoder; None for all.
+    The arguments are those of `pixelclip_sdk.Segmenter`, and the width D of the model's embeddings.
     """
 
     def __init__(
@@ -34,13 +30,9 @@ class VocabularyResolver:
         self._closed = False
 
     def resolve(self, classes: Classes | Vocabulary) -> Vocabulary:
-        """Return the vocabulary of words or of a list's name; check a vocabulary that is given.
+        """Return the vocabulary of words or of a list's name; see `pixelclip_sdk.Segmenter.set_classes`.
 
-        Raises:
-            VocabularyError: The words cannot be used, no list has that name, or the vocabulary belongs to
-                another model.
-            BundleError: The model has no text encoder, and these are words.
-            BackendError: The resolver is closed, or the text encoder failed.
+        A `Vocabulary` is checked and returned.
         """
         self._check_open()
         if isinstance(classes, Vocabulary):
@@ -94,11 +86,7 @@ class VocabularyResolver:
         vocabulary = Vocabulary.load(bundle.file(bundle.vocabularies[name]))
         stored, current = (vocabulary.text_hash, vocabulary.templates), (bundle.text_hash, bundle.templates)
         if bundle.has_text_encoder and stored != current and name in class_lists():
-            _log.info(
-                "%s: the precomputed %s was made with another text encoder; embedding it again",
-                bundle.name,
-                name,
-            )
+            _log.info("%s: another text encoder made its %s; embedding it again", bundle.name, name)
             return None
         self._check_fits(vocabulary)
         return vocabulary
@@ -122,6 +110,6 @@ class VocabularyResolver:
         expected = self._text_hash
         if vocabulary.text_hash and expected and vocabulary.text_hash != expected:
             raise VocabularyError(
-                "the vocabulary was made with another text encoder than this model's, so its embeddings do "
-                "not fit. Build it with this model: pixelclip vocab build --model …"
+                "the vocabulary was made with another text encoder than this model's. "
+                "Build it with this model: pixelclip vocab build --model …"
             )

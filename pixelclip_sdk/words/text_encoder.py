@@ -1,6 +1,7 @@
 """TextEncoder: words to unit embeddings without torch, by a `tokenizers` tokenizer and an ONNX graph."""
 
 import functools
+import itertools
 import logging
 import os
 import time
@@ -29,13 +30,7 @@ _SLOW_S = 2.0
 class TextEncoder:
     """The text encoder of a bundle. Safe to call from several threads at once.
 
-    Args:
-        bundle: A bundle with `text_encoder.onnx` and `tokenizer.json`.
-        threads: CPU threads; None for all that this process may use.
-
-    Raises:
-        BundleError: The bundle has no text encoder, or its files are damaged.
-        BackendError: ONNX Runtime refuses the graph.
+    Raises BundleError if the bundle has no text encoder or its files are damaged.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
@@ -63,13 +58,9 @@ class TextEncoder:
             )
 
     def check_words(self, words: Sequence[str]) -> None:
-        """Refuse words without any known token: their embeddings would be meaningless.
-
-        Raises:
-            VocabularyError: Names the first such word.
-        """
+        """Refuse words without any known token: their embeddings would be meaningless."""
         for word, encoding in zip(words, self._tokenize(words, add_special_tokens=False), strict=True):
-            ids = [i for i, real in zip(encoding.ids, encoding.attention_mask, strict=True) if real]
+            ids = itertools.compress(encoding.ids, encoding.attention_mask)
             # A byte-level tokenizer has no unknown token, but may find no token (a control character).
             if all(i == self._unknown for i in ids):
                 raise VocabularyError(
@@ -84,39 +75,23 @@ class TextEncoder:
         more pieces or leaves a single letter. Of the 2 298 words of ``everyday-nouns``, 166 split that way
         (7 %), hence the exception for the lists.
         """
-        parts = [
-            (word, part)
-            for word in words
-            for part in word.replace("_", " ").replace("-", " ").split()
-            if part.isalpha()
-        ]
+        parts = [(word, part) for word in words for part in _split(word) if part.isalpha()]
         if not parts:
             return []
         unfamiliar = {}
         encodings = self._tokenize([part for _, part in parts], add_special_tokens=False)
         for (word, part), encoding in zip(parts, encodings, strict=True):
-            lengths = [
-                stop - start
-                for (start, stop), real in zip(encoding.offsets, encoding.attention_mask, strict=True)
-                if real
-            ]
+            offsets = itertools.compress(encoding.offsets, encoding.attention_mask)
+            lengths = [stop - start for start, stop in offsets]
             if len(lengths) >= 4 or (len(lengths) > 1 and 1 in lengths):
                 unfamiliar[word] = part.casefold()
         return [word for word, part in unfamiliar.items() if part not in _listed_words()]
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Embed texts without templates.
+        """Embed at least one text, without templates: `(len(texts), D)` float32, unit rows.
 
-        Args:
-            texts: At least one text.
-
-        Returns:
-            `(len(texts), D)` float32, unit rows.
-
-        Raises:
-            VocabularyError: A text has more tokens than the encoder accepts.
-            BundleError: The tokenizer or the graph is damaged, or the graph's output has another width.
-            BackendError: The engine failed.
+        Raises VocabularyError if a text has more tokens than the encoder takes, and BundleError or
+        BackendError if the model fails.
         """
         check_process(self._process)
         encodings = self._tokenize(texts)
@@ -133,20 +108,14 @@ class TextEncoder:
         for start in range(0, len(order), _BATCH):
             batch = order[start : start + _BATCH]
             longest = max(lengths[i] for i in batch)
-            rows.append(
-                self._run(
-                    np.array([encodings[i].ids[:longest] for i in batch], np.int64),
-                    np.array([encodings[i].attention_mask[:longest] for i in batch], np.int64),
-                )
-            )
-            if start == 0:
+            ids = np.array([encodings[i].ids[:longest] for i in batch], np.int64)
+            mask = np.array([encodings[i].attention_mask[:longest] for i in batch], np.int64)
+            rows.append(self._run(ids, mask))
+            if start == 0 and len(texts) > _BATCH:
                 total = sum(lengths) / (longest * len(batch)) * (time.perf_counter() - begin)
-                if total > _SLOW_S and len(texts) > _BATCH:
-                    _log.warning(
-                        "embedding %d texts takes about %.0f s; `pixelclip vocab build` saves the result",
-                        len(texts),
-                        total,
-                    )
+                message = "embedding %d texts takes about %.0f s; `pixelclip vocab build` saves the result"
+                if total > _SLOW_S:
+                    _log.warning(message, len(texts), total)
         embeddings = np.concatenate(rows)
         result = np.empty_like(embeddings)
         result[order] = embeddings
@@ -178,7 +147,11 @@ class TextEncoder:
 def _listed_words() -> frozenset[str]:
     """Every word of every class list of the SDK, in lower case."""
     texts = [text for name in class_lists() for texts in class_list(name).values() for text in texts]
-    return frozenset(" ".join(texts).casefold().replace("_", " ").replace("-", " ").split())
+    return frozenset(_split(" ".join(texts).casefold()))
+
+
+def _split(text: str) -> list[str]:
+    return text.replace("_", " ").replace("-", " ").split()
 
 
 def _load_tokenizer(path: Path) -> Any:
