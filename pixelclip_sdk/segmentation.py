@@ -5,6 +5,7 @@ import functools
 import numbers
 import os
 import threading
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -192,6 +193,8 @@ class Segmentation:
             )
         if not isinstance(name, str):
             raise VocabularyError(f"got {type(name).__name__} {name!r}; expected a class name or a label")
+        if name not in self.names:
+            name = unicodedata.normalize("NFC", name)  # The names of a vocabulary are normalised.
         if name in self.names:
             return self.names.index(name)
         if name == "unknown":

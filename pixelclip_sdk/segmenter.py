@@ -7,9 +7,8 @@ import math
 import numbers
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -17,16 +16,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelclip_sdk.backends.base import Backend
-from pixelclip_sdk.backends.batches import batched_logits
 from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.errors import ImageError, PixelClipError, VocabularyError
-from pixelclip_sdk.image import ChannelOrder, ImageInput, Picture, open_image, picture_size
+from pixelclip_sdk.image import ChannelOrder, ImageInput, open_image, picture_size
+from pixelclip_sdk.inference import segment_images
 from pixelclip_sdk.models import find_bundle
-from pixelclip_sdk.postprocess import covered_cells, labels_upsampled
+from pixelclip_sdk.postprocess import covered_cells
 from pixelclip_sdk.preprocess import covered, fit
 from pixelclip_sdk.segmentation import Segmentation
-from pixelclip_sdk.support.clock import Clock
 from pixelclip_sdk.words.resolver import VocabularyResolver
 from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
 
@@ -310,8 +308,13 @@ class Segmenter:
             raise ImageError(
                 f"images is one {type(images).__name__}; expected a list. Use predict for one image."
             )
-        return self._segment(
-            list(images), self.vocabulary, self._limit(threshold), channel_order, self._backend
+        return segment_images(
+            list(images),
+            self._backend,
+            self._input,
+            self.vocabulary,
+            threshold=self._limit(threshold),
+            channel_order=channel_order,
         )
 
     def stream(
@@ -362,7 +365,9 @@ class Segmenter:
 
         def begin() -> Callable[[npt.NDArray[np.uint8]], Segmentation]:
             vocabulary, limit = self.vocabulary, self._limit(threshold)
-            return lambda image: self._segment([image], vocabulary, limit, "rgb", engine)[0]
+            return lambda image: segment_images(
+                [image], engine, self._input, vocabulary, threshold=limit, channel_order="rgb"
+            )[0]
 
         begin()  # Missing words and a bad threshold raise here, not at the first frame.
         engine = self._backend.shared(WORKERS)
@@ -379,52 +384,6 @@ class Segmenter:
 
     def _limit(self, threshold: float | None) -> float | None:
         return self._threshold if threshold is None else _checked_threshold(threshold)
-
-    def _segment(
-        self,
-        images: Sequence[ImageInput],
-        vocabulary: Vocabulary,
-        limit: float | None,
-        channel_order: ChannelOrder,
-        engine: Backend,
-    ) -> list[Segmentation]:
-        """Segment images with one vocabulary and one engine."""
-        pictures: list[Picture] = []
-        inputs: list[npt.NDArray[np.uint8]] = []
-        speeds: list[dict[str, float]] = []
-        for i, source in enumerate(images):
-            clock = Clock()
-            try:
-                picture = open_image(source, channel_order=channel_order)
-            except ImageError as error:
-                if len(images) > 1:
-                    raise ImageError(f"image {i} of {len(images)}: {error}") from error
-                raise
-            clock.lap("decode")
-            inputs.append(fit(picture, self._input))
-            clock.lap("preprocess")
-            pictures.append(picture)
-            speeds.append(clock.laps)
-        logits = batched_logits(engine, inputs, vocabulary.embeddings, speeds)
-        results = []
-        for picture, grid, speed in zip(pictures, logits, speeds, strict=True):
-            clock = Clock(speed)
-            size = picture_size(picture)
-            part = covered(size, self._input)
-            labels = labels_upsampled(grid, size, limit, part)
-            clock.lap("postprocess")
-            speed["total"] = sum(speed.values())
-            results.append(
-                Segmentation(
-                    labels=labels,
-                    logits=grid,
-                    covered=part,
-                    names=vocabulary.names,
-                    image=picture,
-                    speed=dict(speed),
-                )
-            )
-        return results
 
     def features(self, image: ImageInput, *, channel_order: ChannelOrder = "rgb") -> npt.NDArray[np.float32]:
         """Compute the dense embeddings of one image, to compare with texts or with each other.
@@ -460,9 +419,7 @@ class Segmenter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., "Segmenter"], tuple[()]]:

@@ -8,7 +8,6 @@ import abc
 import dataclasses
 import os
 import re
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -151,9 +150,7 @@ class Backend(abc.ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _check_open(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pixelclip_sdk.backends.cuda import Cuda
-from pixelclip_sdk.backends.engine import FLAVORS, EngineInfo, engine_files
+from pixelclip_sdk.backends.engine import FLAVORS, EngineInfo, engine_files, is_trusted
 from pixelclip_sdk.backends.onnx import built_in_provider, gpu_devices
 from pixelclip_sdk.backends.trt import load_tensorrt
 from pixelclip_sdk.benchmark import LatencyReport, environment, measure_latency, sample_jpeg
@@ -114,8 +114,10 @@ def _verify(path: Path) -> str:
 def _check_engine(plan: Path, path: Path) -> str:
     """Check that an engine is complete and compiled from the bundle's file, not that it runs here."""
     sha256 = Bundle.open(path).files[IMAGE_ENCODER]["sha256"]
-    EngineInfo.read(plan).check_bundle(plan, onnx_sha256=sha256, bundle=path)
-    return f"{plan.name}, complete, compiled from this model's file"
+    info = EngineInfo.read(plan)
+    info.check_bundle(plan, onnx_sha256=sha256, bundle=path)
+    trust = "trusted" if is_trusted(info.plan_sha256) else 'not trusted, so "auto" does not load it'
+    return f"{plan.name}, complete, compiled from this model's file, {trust}"
 
 
 def _smoke_test() -> LatencyReport:

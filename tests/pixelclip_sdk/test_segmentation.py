@@ -167,6 +167,18 @@ def test_the_mask_of_unknown_pixels(half_unknown, label):
     assert half_unknown.mask(label).sum() == 12
 
 
+def test_a_mask_is_found_by_either_unicode_form():
+    composed, decomposed = "K\u00e4tzchen", "Ka\u0308tzchen"
+    arrays = {
+        "labels": np.array([[0, 1]], np.uint8),
+        "logits": np.zeros((2, 1, 1), np.float32),
+        "image": np.zeros((1, 2, 3), np.uint8),
+    }
+    for name, asked in ((composed, composed), (composed, decomposed), (decomposed, decomposed)):
+        result = Segmentation(names=[name, "wall"], speed={}, **arrays)
+        np.testing.assert_array_equal(result.mask(asked), [[True, False]])
+
+
 def test_a_class_named_unknown_is_found_by_its_name(half_unknown):
     renamed = dataclasses.replace(half_unknown, names=["unknown", "sofa"])
     np.testing.assert_array_equal(renamed.mask("unknown"), renamed.labels == 0)

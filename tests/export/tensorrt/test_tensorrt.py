@@ -19,7 +19,7 @@ from pixelclip_sdk.backends import choose
 from pixelclip_sdk.backends.base import Device
 from pixelclip_sdk.backends.choose import open_backend
 from pixelclip_sdk.backends.cuda import Cuda
-from pixelclip_sdk.backends.engine import ENGINES, engine_files
+from pixelclip_sdk.backends.engine import ENGINES, EngineInfo, engine_files, trust
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.cli.doctor import diagnose
@@ -185,8 +185,13 @@ def test_a_plan_cut_short_is_refused(bundle):
 
 def test_the_doctor_looks_at_engines(bundle, monkeypatch):
     monkeypatch.setenv("PIXELCLIP_HOME", str(bundle.parent))
-    assert {c.status for c in diagnose() if c.name == "engine of lite"} == {"ok"}
+    (check,) = [c for c in diagnose() if c.name == "engine of lite"]
+    assert check.status == "ok"
+    assert ", not trusted" in check.detail
     (plan,) = engine_files(bundle)
+    trust(EngineInfo.read(plan).plan_sha256)
+    (check,) = [c for c in diagnose() if c.name == "engine of lite"]
+    assert check.detail.endswith(", trusted")
     plan.write_bytes(b"")
     (check,) = [c for c in diagnose() if c.name == "engine of lite"]
     assert check.status == "broken"

@@ -1,0 +1,96 @@
+"""Images to label maps: decode, preprocess, run the engine, postprocess."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelclip_sdk.backends.base import Backend
+from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.image import ChannelOrder, ImageInput, Picture, open_image, picture_size
+from pixelclip_sdk.postprocess import labels_upsampled
+from pixelclip_sdk.preprocess import covered, fit
+from pixelclip_sdk.segmentation import Segmentation
+from pixelclip_sdk.support.clock import Clock
+from pixelclip_sdk.words.vocabulary import Vocabulary
+
+__all__ = ["segment_images"]
+
+# Images per call of the engine. More gain nothing and may not fit into memory.
+_MAX_BATCH = 16
+
+
+def segment_images(
+    images: Sequence[ImageInput],
+    engine: Backend,
+    spec: InputSpec,
+    vocabulary: Vocabulary,
+    *,
+    threshold: float | None,
+    channel_order: ChannelOrder,
+) -> list[Segmentation]:
+    """Segment images with one engine and one vocabulary; inputs of one size run together.
+
+    `speed` of a result holds milliseconds; ``inference`` is the time of the batch divided by its images.
+    """
+    pictures: list[Picture] = []
+    inputs: list[npt.NDArray[np.uint8]] = []
+    speeds: list[dict[str, float]] = []
+    for i, source in enumerate(images):
+        clock = Clock()
+        try:
+            picture = open_image(source, channel_order=channel_order)
+        except ImageError as error:
+            if len(images) > 1:
+                raise ImageError(f"image {i} of {len(images)}: {error}") from error
+            raise
+        clock.lap("decode")
+        inputs.append(fit(picture, spec))
+        clock.lap("preprocess")
+        pictures.append(picture)
+        speeds.append(clock.laps)
+    logits = _run(engine, inputs, vocabulary.embeddings, speeds)
+    results = []
+    for picture, grid, speed in zip(pictures, logits, speeds, strict=True):
+        clock = Clock(speed)
+        size = picture_size(picture)
+        part = covered(size, spec)
+        labels = labels_upsampled(grid, size, threshold, part)
+        clock.lap("postprocess")
+        speed["total"] = sum(speed.values())
+        results.append(
+            Segmentation(
+                labels=labels,
+                logits=grid,
+                covered=part,
+                names=vocabulary.names,
+                image=picture,
+                speed=speed,
+            )
+        )
+    return results
+
+
+def _run(
+    engine: Backend,
+    inputs: Sequence[npt.NDArray[np.uint8]],
+    text: npt.NDArray[np.float32],
+    speeds: Sequence[dict[str, float]],
+) -> list[npt.NDArray[np.float32]]:
+    """Return the logits `(K, h, w)` of every input `(H, W, 3)`, and add its time to its mapping in `speeds`."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, image in enumerate(inputs):
+        groups.setdefault(image.shape, []).append(i)
+    logits: dict[int, npt.NDArray[np.float32]] = {}
+    batches = [m[i : i + _MAX_BATCH] for m in groups.values() for i in range(0, len(m), _MAX_BATCH)]
+    for members in batches:
+        clock = Clock()
+        first = inputs[members[0]]
+        together = first[None] if len(members) == 1 else np.stack([inputs[i] for i in members])
+        batch = engine.logits(together, text)
+        clock.lap("inference")
+        for i, grid in zip(members, batch, strict=True):
+            logits[i] = grid if len(members) == 1 else grid.copy()  # A view would keep the whole batch alive.
+            speeds[i]["inference"] = clock.laps["inference"] / len(members)
+    return [logits[i] for i in range(len(inputs))]
