@@ -16,18 +16,6 @@ from pixelclip_sdk.errors import BundleError
 from pixelclip_sdk.manifest import MANIFEST, SCHEMA_VERSION, frozen, read_manifest, thawed
 from pixelclip_sdk.support.files import is_file, set_aside, sha256
 
-__all__ = [
-    "IMAGE_ENCODER",
-    "MANIFEST",
-    "SCHEMA_VERSION",
-    "TEXT_ENCODER",
-    "TOKENIZER",
-    "VOCABULARIES",
-    "Bundle",
-    "InputSpec",
-    "misfit",
-]
-
 IMAGE_ENCODER = "image_encoder.onnx"
 TEXT_ENCODER = "text_encoder.onnx"
 TOKENIZER = "tokenizer.json"

@@ -15,8 +15,6 @@ from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.support.clock import Clock
 from pixelclip_sdk.words.vocabulary import Vocabulary
 
-__all__ = ["segment_images"]
-
 # Images per call of the engine. More gain nothing and may not fit into memory.
 _MAX_BATCH = 16
 
@@ -78,7 +76,7 @@ def _run(
     text: npt.NDArray[np.float32],
     speeds: Sequence[dict[str, float]],
 ) -> list[npt.NDArray[np.float32]]:
-    """Return the logits `(K, h, w)` of every input `(H, W, 3)`, and add its time to its mapping in `speeds`."""
+    """Return the logits `(K, h, w)` of every input `(H, W, 3)`; its milliseconds go to `speeds`."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, image in enumerate(inputs):
         groups.setdefault(image.shape, []).append(i)

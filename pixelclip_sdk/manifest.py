@@ -13,8 +13,6 @@ from typing import Any
 from pixelclip_sdk.errors import BundleError
 from pixelclip_sdk.support.hints import did_you_mean
 
-__all__ = ["MANIFEST", "SCHEMA_VERSION", "frozen", "read_manifest", "thawed"]
-
 MANIFEST = "bundle.json"
 SCHEMA_VERSION = 1
 

@@ -5,9 +5,10 @@ import logging
 import os
 from pathlib import Path
 
-from pixelclip_sdk.bundle import MANIFEST, Bundle
+from pixelclip_sdk.bundle import Bundle
 from pixelclip_sdk.catalogue import CATALOGUE
 from pixelclip_sdk.errors import ModelNotFoundError
+from pixelclip_sdk.manifest import MANIFEST
 from pixelclip_sdk.support.files import is_file, is_folder, same, set_aside
 from pixelclip_sdk.support.hints import did_you_mean
 

@@ -14,8 +14,6 @@ from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle, InputSpec
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError, BundleError
 from pixelclip_sdk.support.files import is_file
 
-__all__ = ["BACKENDS", "open_backend", "resolve_input_spec"]
-
 _log = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "onnx", "onnx-cuda", "onnx-tensorrt", "tensorrt")
@@ -61,11 +59,11 @@ def open_backend(
             f'backend {name!r} runs on GPUs only; device is "cpu". Use backend="onnx" on a CPU.'
         )
     if is_plan:
-        return _engine(bundle, Path(name), place)
+        return _first_engine(bundle, [Path(name)], place)
     plans = engine_files(bundle.path)
     if name == "tensorrt":
         return _first_engine(bundle, plans, place)
-    if name == "auto" and place.kind != "cpu" and (trusted := _trusted(plans)):
+    if name == "auto" and place.kind != "cpu" and (trusted := [plan for plan in plans if _may_load(plan)]):
         try:
             return _first_engine(bundle, trusted, place)
         except BackendError as error:
@@ -109,35 +107,25 @@ def _onnx(bundle: Bundle, name: str, place: Device, threads: int | None) -> Back
     )
 
 
-def _engine(bundle: Bundle, plan: Path, place: Device) -> Backend:
-    from pixelclip_sdk.backends.tensorrt import TensorRTBackend
-
-    if not is_file(plan):
-        raise BackendUnavailableError(f"{plan} does not exist; expected an engine from export/to_trt.py")
-    return TensorRTBackend(plan, bundle=bundle, gpu=place.index)
-
-
-def _trusted(plans: list[Path]) -> list[Path]:
-    """Return the engines that were compiled on this machine; log the others."""
-    trusted = []
-    for plan in plans:
-        try:
-            known = is_trusted(EngineInfo.read(plan).plan_sha256)
-        except BackendError:
-            known = True  # Loading it fails and logs the reason.
-        if known:
-            trusted.append(plan)
-        else:
-            _log.warning(
-                "%s was not compiled on this machine, and engines contain code, so it is not loaded. "
-                'If you trust it, use backend="tensorrt".',
-                plan,
-            )
-    return trusted
+def _may_load(plan: Path) -> bool:
+    """Return whether an engine was compiled on this machine; log it if not."""
+    try:
+        if is_trusted(EngineInfo.read(plan).plan_sha256):
+            return True
+    except BackendError:
+        return True  # Loading it fails and logs the reason.
+    _log.warning(
+        "%s was not compiled on this machine, and engines contain code, so it is not loaded. "
+        'If you trust it, use backend="tensorrt".',
+        plan,
+    )
+    return False
 
 
 def _first_engine(bundle: Bundle, plans: list[Path], place: Device) -> Backend:
     """Load the first of these engines that runs here; if none does, raise an error with all reasons."""
+    from pixelclip_sdk.backends.tensorrt import TensorRTBackend
+
     if not plans:
         raise BackendUnavailableError(
             f"{bundle.path} has no engines. Compile one: python export/to_trt.py --bundle {bundle.path}"
@@ -145,7 +133,11 @@ def _first_engine(bundle: Bundle, plans: list[Path], place: Device) -> Backend:
     reasons: list[BackendError] = []
     for plan in plans:
         try:
-            return _engine(bundle, plan, place)
+            if not is_file(plan):
+                raise BackendUnavailableError(
+                    f"{plan} does not exist; expected an engine from export/to_trt.py"
+                )
+            return TensorRTBackend(plan, bundle=bundle, gpu=place.index)
         except BackendError as error:
             reasons.append(error)
     kind = BackendUnavailableError if isinstance(reasons[0], BackendUnavailableError) else BackendError

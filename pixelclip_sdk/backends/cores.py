@@ -4,8 +4,6 @@ import math
 import os
 from pathlib import Path
 
-__all__ = ["default_threads"]
-
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")

@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
-__all__ = ["Cuda", "Gpu"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
@@ -21,6 +19,10 @@ class Gpu:
     index: int
     name: str
     compute_capability: str
+
+
+def _text(value: bytes | str) -> str:
+    return (value.decode() if isinstance(value, bytes) else str(value)).rstrip("\0")
 
 
 class Cuda:
@@ -51,16 +53,14 @@ class Cuda:
                 f"device is gpu:{index}; this machine has {count} NVIDIA GPU(s), counted from 0"
             )
         facts = self.call("cudaGetDeviceProperties", index)
-        name = facts.name.decode() if isinstance(facts.name, bytes) else str(facts.name)
-        self.gpu = Gpu(index, name.rstrip("\0"), f"{facts.major}.{facts.minor}")
+        self.gpu = Gpu(index, _text(facts.name), f"{facts.major}.{facts.minor}")
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Call a function of the CUDA runtime and return its result; raise BackendError if it failed."""
         status, *values = getattr(self._runtime, function)(*arguments)
         if status != self._runtime.cudaError_t.cudaSuccess:
-            _, text = self._runtime.cudaGetErrorString(status)
-            reason = text.decode() if isinstance(text, bytes) else str(text)
-            raise BackendError(f"{function} failed: {reason} (CUDA error {int(status)})")
+            _, reason = self._runtime.cudaGetErrorString(status)
+            raise BackendError(f"{function} failed: {_text(reason)} (CUDA error {int(status)})")
         return values[0] if values else None
 
     @contextlib.contextmanager

@@ -19,8 +19,6 @@ from pixelclip_sdk.errors import BackendError
 from pixelclip_sdk.models import cache_folder
 from pixelclip_sdk.support.files import is_file, sha256
 
-__all__ = ["ENGINES", "FLAVORS", "EngineInfo", "TensorInfo", "engine_files", "is_trusted", "system", "trust"]
-
 _log = logging.getLogger(__name__)
 
 ENGINES = "engines"
@@ -49,7 +47,6 @@ class TensorInfo:
         dtype: Name of the numpy dtype.
         shape: Sizes; −1 where a size varies.
         profile: Minimum, optimum (for tuning) and maximum shape of an input; None for an output.
-
     """
 
     name: str
@@ -59,21 +56,15 @@ class TensorInfo:
     profile: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in ("input", "output") or (self.mode == "input") != (self.profile is not None):
-            raise BackendError(
-                f"tensor {self.name!r} has mode {self.mode!r} and profile {self.profile}; "
-                "expected an input with a profile, or an output without"
-            )
-        if self.profile is None:
-            return
         rank = len(self.shape)
-        if len(self.profile) != 3 or any(len(shape) != rank for shape in self.profile):
+        if self.profile is None:
+            fits = self.mode == "output"
+        elif fits := self.mode == "input" and [len(shape) for shape in self.profile] == [rank] * 3:
+            fits = all(1 <= low <= usual <= high for low, usual, high in zip(*self.profile, strict=True))
+        if not fits:
             raise BackendError(
-                f"tensor {self.name!r} has profile {self.profile}; expected three shapes of {rank}"
-            )
-        if not all(1 <= low <= usual <= high for low, usual, high in zip(*self.profile, strict=True)):
-            raise BackendError(
-                f"tensor {self.name!r} has profile {self.profile}; expected 1 ≤ min ≤ opt ≤ max"
+                f"tensor {self.name!r} has mode {self.mode!r} and profile {self.profile}; expected an output "
+                f"without a profile, or an input with three shapes of {rank} sizes, 1 ≤ min ≤ opt ≤ max"
             )
 
 
@@ -158,13 +149,13 @@ class EngineInfo:
 
     def tensor(self, name: str) -> TensorInfo:
         """Return the tensor of that name; raise BackendError if there is none."""
-        for tensor in self.tensors:
-            if tensor.name == name:
-                return tensor
-        raise BackendError(
-            f"the engine has no tensor {name!r}; it has {', '.join(t.name for t in self.tensors)}. "
-            "Expected the tensors of a bundle's image encoder."
-        )
+        found = {tensor.name: tensor for tensor in self.tensors}
+        if name not in found:
+            raise BackendError(
+                f"the engine has no tensor {name!r}; it has {', '.join(found)}. "
+                "Expected the tensors of a bundle's image encoder."
+            )
+        return found[name]
 
     def rebuild_command(self, plan: Path, bundle: Path) -> str:
         """Return the command that compiles this engine again, in the same folder with the same shapes."""

@@ -10,8 +10,6 @@ from typing import Any
 
 from pixelclip_sdk.errors import BackendError
 
-__all__ = ["check_process", "keep_in_children"]
-
 _kept: weakref.WeakSet[Any] = weakref.WeakSet()
 
 

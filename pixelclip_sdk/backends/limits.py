@@ -1,12 +1,10 @@
-"""Bookkeeping of a TensorRT engine: its shape limits, the words on the GPU, and a small cache.
+"""Bookkeeping of a TensorRT engine: its shape limits, and the words on the GPU.
 
 Plain Python and numpy, so that it can be tested without a GPU.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +12,10 @@ import numpy.typing as npt
 from pixelclip_sdk.backends.engine import EngineInfo
 from pixelclip_sdk.errors import BackendError
 
-__all__ = ["IMAGE", "TEXT", "Limits", "Recent", "TextSlot"]
-
 IMAGE, TEXT = "image", "text"
 
 Range = tuple[int, int]
 _TENSORS = {IMAGE: ("uint8", 4), TEXT: ("float32", 2), "logits": ("float32", 4), "features": ("float32", 4)}
-Value = TypeVar("Value")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,30 +106,3 @@ class TextSlot:
         """Record that these embeddings are on the GPU now."""
         self._source = text
         self._content = text.copy()
-
-
-class Recent(Generic[Value]):
-    """A cache of the `most` values that were used last. `release` is called with each removed value."""
-
-    def __init__(self, most: int, release: Callable[[Value], None]) -> None:
-        self._most = most
-        self._release = release
-        self._values: dict[tuple[int, ...], Value] = {}
-
-    def get(self, key: tuple[int, ...], make: Callable[[], Value]) -> Value:
-        """Return the value of a key, made if it is missing, and mark it as the most recent."""
-        if key in self._values:
-            value = self._values.pop(key)
-        else:
-            # Remove first: a GPU may lack the memory for both.
-            while len(self._values) >= self._most:
-                self._release(self._values.pop(next(iter(self._values))))
-            value = make()
-        self._values[key] = value
-        return value
-
-    def clear(self) -> None:
-        """Release all values, even if releasing one fails; then raise that error."""
-        with contextlib.ExitStack() as releases:
-            while self._values:
-                releases.callback(self._release, self._values.popitem()[1])

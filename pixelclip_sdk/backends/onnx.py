@@ -24,15 +24,6 @@ from pixelclip_sdk.backends.cores import default_threads
 from pixelclip_sdk.backends.fork import keep_in_children
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
-__all__ = [
-    "GPU_PROVIDERS",
-    "OnnxBackend",
-    "built_in_provider",
-    "create_session",
-    "default_threads",
-    "gpu_devices",
-]
-
 _log = logging.getLogger(__name__)
 
 _MAX_THREADS = 1024
@@ -240,8 +231,6 @@ def create_session(
 
 def _check_assignment(session: Any, expected: str) -> None:
     """Raise BackendUnavailableError if convolutions or matrix products were silently left to the CPU."""
-    if not hasattr(session, "get_provider_graph_assignment_info"):  # ONNX Runtime before 1.24
-        return
     on_cpu = Counter(
         node.op_type
         for part in session.get_provider_graph_assignment_info()
@@ -286,8 +275,11 @@ def gpu_devices() -> list[Any]:
             f"no GPU execution provider is installed. Install it: {_GPU_EXTRA}, or use device='cpu'."
         ) from error
     name = plugin.get_ep_name()
-    devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
-    if not devices:
+
+    def found() -> list[Any]:
+        return [device for device in ort.get_ep_devices() if device.ep_name == name]
+
+    if not found():
         try:
             # The wheel contains the CUDA runtime but does not load it (version 0.5.0).
             for runtime in Path(plugin.__file__).parent.glob("libcudart.so*"):
@@ -297,13 +289,12 @@ def gpu_devices() -> list[Any]:
             raise BackendUnavailableError(
                 f"{name} cannot be loaded: {error}. It needs an NVIDIA driver; use device='cpu' without one."
             ) from error
-        devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
-    if not devices:
+    if not found():
         raise BackendUnavailableError(
             f"{name} finds no NVIDIA GPU of compute capability 8.0 or newer. "
             "Check `nvidia-smi`, or use device='cpu'."
         )
-    return devices
+    return found()
 
 
 def _onnxruntime() -> Any:

@@ -21,19 +21,18 @@ from pixelclip_sdk.backends.base import Backend, Float32Array
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.backends.engine import EngineInfo
 from pixelclip_sdk.backends.fork import keep_in_children
-from pixelclip_sdk.backends.limits import IMAGE, TEXT, Limits, Recent, TextSlot
+from pixelclip_sdk.backends.limits import IMAGE, TEXT, Limits, TextSlot
 from pixelclip_sdk.backends.trt import load_tensorrt, make_logger, one_line
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle
 from pixelclip_sdk.errors import BackendError
-
-__all__ = ["TensorRTBackend"]
 
 _log = logging.getLogger(__name__)
 
 _OUTPUTS = ("logits", "features")
 # Each shape costs an execution context. A camera has one shape, and the number of words changes rarely.
 _SHAPES_KEPT = 4
-Shapes = dict[str, tuple[int, ...]]
+Shape = tuple[int, ...]
+Shapes = dict[str, Shape]
 
 
 class TensorRTBackend(Backend):
@@ -136,7 +135,7 @@ class _Session:
         self._runtime: Any = None
         self._engine: Any = None
         self._first: Any = None
-        self._executions: Recent[_Execution] = Recent(_SHAPES_KEPT, lambda execution: execution.close())
+        self._executions: dict[Shape, _Execution] = {}  # The most recently used is last.
         try:
             with cuda.current():
                 self._load(plan)
@@ -190,8 +189,9 @@ class _Session:
         if os.getpid() != self._process:
             return  # A forked child cannot use its parent's GPU context.
         with contextlib.suppress(BackendError), self.cuda.current():
-            with contextlib.suppress(BackendError):
-                self._executions.clear()
+            with contextlib.suppress(BackendError), contextlib.ExitStack() as closed:
+                while self._executions:  # All are closed, even if closing one fails.
+                    closed.callback(self._executions.popitem()[1].close)
             self._first = self._engine = self._runtime = None
             self._release.close()
 
@@ -228,7 +228,13 @@ class _Session:
         # TensorRT needs a context per graph. TensorRT-RTX compiles kernels per context and handles the graphs
         # of several shapes itself.
         key = () if self._records_itself else (*shapes[IMAGE], *shapes[TEXT])
-        execution = self._executions.get(key, self._new_execution)
+        execution = self._executions.pop(key, None)
+        if execution is None:
+            # The oldest goes first: the GPU may lack the memory for both.
+            if len(self._executions) >= _SHAPES_KEPT:
+                self._executions.pop(next(iter(self._executions))).close()
+            execution = self._new_execution()
+        self._executions[key] = execution
         execution.prepare(shapes)
         return execution
 

@@ -8,8 +8,6 @@ from typing import Any
 from pixelclip_sdk.backends.engine import FLAVORS
 from pixelclip_sdk.errors import BackendUnavailableError
 
-__all__ = ["load_tensorrt", "make_logger", "one_line"]
-
 _log = logging.getLogger(__name__)
 
 # Flavour of TensorRT → the package to install.

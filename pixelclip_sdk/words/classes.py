@@ -12,8 +12,6 @@ from pixelclip_sdk.support.files import is_file, is_folder
 from pixelclip_sdk.support.hints import did_you_mean
 from pixelclip_sdk.words.formats import names_by_id, parse_line, parse_lines, shown
 
-__all__ = ["Classes", "class_list", "class_lists", "parse_classes"]
-
 MAX_CLASSES = 4096
 _MAX_NAME_LENGTH = 200
 

@@ -22,8 +22,6 @@ from typing import Any
 
 from pixelclip_sdk.errors import VocabularyError
 
-__all__ = ["names_by_id", "parse_line", "parse_lines", "shown"]
-
 _SEPARATORS = ",;|\t"
 _NUMBERED_LINE = re.compile(r"(\d{1,6})(?:\s*[:.),;]\s*|\s+)(\S.*)")
 _NUMBERED_ITEM = re.compile(r"(\d{1,6})\s*:\s*(\S.*)")

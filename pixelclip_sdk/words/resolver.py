@@ -10,8 +10,6 @@ from pixelclip_sdk.support.hints import did_you_mean
 from pixelclip_sdk.words.classes import check_list_name, class_lists
 from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
 
-__all__ = ["VocabularyResolver"]
-
 _log = logging.getLogger(__name__)
 
 

@@ -18,8 +18,6 @@ from pixelclip_sdk.bundle import TEXT_ENCODER, TOKENIZER, Bundle
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError, BundleError, VocabularyError
 from pixelclip_sdk.words.classes import class_list, class_lists
 
-__all__ = ["TextEncoder"]
-
 _log = logging.getLogger(__name__)
 
 _BATCH = 64

@@ -331,14 +331,14 @@ def test_all_contexts_go_before_the_memory_if_one_graph_cannot_be_destroyed(mach
     backend = open_backend(Bundle.open(compiled), "tensorrt")
     for classes in (5, 6, 7):
         backend.logits(pictures(1), words(classes))
-    executions = list(backend._session._executions._values.values())
+    executions = list(backend._session._executions.values())
     assert len(executions) == (3 if machine.flavor == "tensorrt" else 1)
     before, graphs = machine.free_memory(), len(host.graphs)
     host.kept_graphs = 1
     backend.close()
     kept, host.kept_graphs = 1 - host.kept_graphs, 0
     assert [execution._context for execution in executions] == [None] * len(executions)
-    assert not backend._session._executions._values
+    assert not backend._session._executions
     assert machine.free_memory() > before
     assert kept == (machine.flavor == "tensorrt")  # TensorRT-RTX has graphs of its own.
     assert len(host.graphs) == graphs - 2 * kept

@@ -5,7 +5,7 @@ import pytest
 
 from pixelclip_sdk import BackendError
 from pixelclip_sdk.backends.engine import EngineInfo, TensorInfo
-from pixelclip_sdk.backends.limits import Limits, Recent, TextSlot
+from pixelclip_sdk.backends.limits import Limits, TextSlot
 
 TENSORS = (
     TensorInfo(
@@ -121,21 +121,3 @@ def test_a_view_of_words_that_can_change_is_compared():
     slot.remember(view)
     words[0, 1] = 0.5
     assert not slot.holds(view)
-
-
-def test_recent_values_stay_and_old_ones_are_released():
-    released = []
-    recent = Recent(2, released.append)
-    assert [recent.get((key,), lambda key=key: str(key)) for key in (1, 2, 1, 3)] == ["1", "2", "1", "3"]
-    assert released == ["2"]
-    assert recent.get((1,), lambda: "new") == "1"
-    recent.clear()
-    assert sorted(released) == ["1", "2", "3"]
-    assert recent.get((1,), lambda: "new") == "new"
-
-
-def test_a_value_that_cannot_be_made_leaves_no_trace():
-    recent = Recent(1, [].append)
-    with pytest.raises(BackendError):
-        recent.get((1,), lambda: (_ for _ in ()).throw(BackendError("full")))
-    assert recent.get((1,), lambda: "new") == "new"
