@@ -119,7 +119,7 @@ def _check(found: Any, rules: _Rules, manifest: Path, prefix: str) -> None:
         value, name = found[key], prefix + key
         if value is None and name in _OPTIONAL:
             continue
-        kind = int if isinstance(rule, range) else rule
+        kind: Any = int if isinstance(rule, range) else rule
         if type(value) is not kind:  # Not isinstance: True is an int.
             problem = f"a {type(value).__name__}; expected a {kind.__name__}"
             problem += " or null" if name in _OPTIONAL else ""

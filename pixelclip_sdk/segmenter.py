@@ -63,9 +63,9 @@ class Segmenter:
         >>> from pixelclip_sdk import Segmenter
         >>> image = np.zeros((48, 64, 3), np.uint8)
         >>> with Segmenter.from_pretrained("pixelclip-lite", classes=["cat", "sofa"]) as segmenter:
-        ...     result = segmenter.predict(image)
-        >>> result.labels.shape, result.labels.dtype
-        ((48, 64), dtype('uint8'))
+        ...     result = segmenter.predict(image, channel_order="bgr")
+        >>> result.labels.shape, result.labels.dtype, result.scores.dtype
+        ((48, 64), dtype('uint8'), dtype('float32'))
     """
 
     def __init__(
@@ -119,8 +119,7 @@ class Segmenter:
             threads: CPU threads for one image; None for all that this process may use, which `stream`
                 divides between two frames at a time.
             input_size: Nominal input size `(H, W)` of a model that accepts any size: an image is scaled to
-                about that many pixels. Smaller is faster, larger finds smaller things. None for the model's
-                own.
+                about that many pixels. Larger finds smaller things, slower. None for the model's own.
 
         Raises:
             ModelNotFoundError: No model has that name.
@@ -228,8 +227,7 @@ class Segmenter:
     def warm_up(self, size: tuple[int, int] | None = None) -> None:
         """Segment a grey image and drop the result, so that the first real image is not slower than others.
 
-        With the first input of a size an engine allocates memory and, on a GPU, selects its kernels. With the
-        first file Pillow loads its decoders.
+        With the first input of a size an engine allocates memory and, on a GPU, selects its kernels.
 
         Args:
             size: Expected image size `(H, W)` in pixels; None for the model's nominal input size.
@@ -264,14 +262,6 @@ class Segmenter:
             VocabularyError: No classes are set.
             BackendError: The engine is closed or failed.
             PixelClipError: `threshold` is not a number.
-
-        Example:
-            >>> import numpy as np
-            >>> from pixelclip_sdk import Segmenter
-            >>> with Segmenter.from_pretrained("pixelclip-lite", classes="cat, sofa") as segmenter:
-            ...     result = segmenter.predict(np.zeros((48, 64, 3), np.uint8), channel_order="bgr")
-            >>> result.scores.shape, result.scores.dtype
-            ((48, 64), dtype('float32'))
         """
         return self.predict_batch([image], channel_order=channel_order, threshold=threshold)[0]
 

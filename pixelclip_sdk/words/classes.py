@@ -97,9 +97,7 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
         # dict.fromkeys drops repeated synonyms and keeps their order.
         result[name] = tuple(dict.fromkeys(_checked(word, f"synonym of {name!r}") for word in words))
         if not result[name]:
-            raise VocabularyError(
-                f"the class {name!r} has an empty list of synonyms; expected at least one text"
-            )
+            raise VocabularyError(f"the class {name!r} has an empty list of synonyms; expected at least one")
     if not result:
         raise VocabularyError("no classes; expected at least one name, e.g. ['cat', 'sofa']")
     if len(result) > MAX_CLASSES:

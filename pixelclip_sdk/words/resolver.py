@@ -34,13 +34,11 @@ class VocabularyResolver:
         """
         self._check_open()
         if isinstance(classes, Vocabulary):
-            self._check_fits(classes)
-            return classes
+            return self._checked(classes)
         if isinstance(classes, str) and (precomputed := self._precomputed(classes.strip())):
             return precomputed
         encoder = self._loaded_encoder()
-        vocabulary = Vocabulary.encode(classes, encoder)
-        self._check_fits(vocabulary)
+        vocabulary = self._checked(Vocabulary.encode(classes, encoder))
         # Encoders of users need not have this method.
         for word in getattr(encoder, "unfamiliar_words", lambda _: [])(vocabulary.names):
             _log.warning("the text encoder may not know %r; check the spelling, and use English words", word)
@@ -86,8 +84,7 @@ class VocabularyResolver:
         if bundle.has_text_encoder and stored != current and name in class_lists():
             _log.info("%s: another text encoder made its %s; embedding it again", bundle.name, name)
             return None
-        self._check_fits(vocabulary)
-        return vocabulary
+        return self._checked(vocabulary)
 
     @functools.cached_property
     def _text_hash(self) -> str:
@@ -98,7 +95,8 @@ class VocabularyResolver:
         files = map(bundle.file, bundle.vocabularies.values())
         return next((Vocabulary.load(file).text_hash for file in files), "")
 
-    def _check_fits(self, vocabulary: Vocabulary) -> None:
+    def _checked(self, vocabulary: Vocabulary) -> Vocabulary:
+        """Return the vocabulary if it belongs to this model."""
         width = vocabulary.embeddings.shape[1]
         if width != self._width:
             raise VocabularyError(
@@ -111,3 +109,4 @@ class VocabularyResolver:
                 "the vocabulary was made with another text encoder than this model's. "
                 "Build it with this model: pixelclip vocab build --model …"
             )
+        return vocabulary

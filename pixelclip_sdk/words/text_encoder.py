@@ -1,11 +1,12 @@
 """TextEncoder: words to unit embeddings without torch, by a `tokenizers` tokenizer and an ONNX graph."""
 
+import contextlib
 import functools
 import itertools
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ from pixelclip_sdk.words.classes import class_list, class_lists
 _log = logging.getLogger(__name__)
 
 _BATCH = 64
-# Shorter work needs no message.
-_SLOW_S = 2.0
+_SLOW_S = 2.0  # Shorter work needs no message.
 
 
 class TextEncoder:
@@ -34,9 +34,8 @@ class TextEncoder:
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         if not bundle.has_text_encoder:
             raise BundleError(
-                f"bundle {bundle.name!r} has no text encoder, only precomputed vocabularies "
-                f"({', '.join(sorted(bundle.vocabularies)) or 'none'}). Use one of them, "
-                "or a Vocabulary loaded from a .npz file, or export the bundle with its text encoder."
+                f"bundle {bundle.name!r} has no text encoder. Use one of its vocabularies "
+                f"({', '.join(bundle.vocabularies) or 'none'}), or export it with its text encoder."
             )
         self.templates = bundle.templates
         self.text_hash = bundle.text_hash
@@ -70,8 +69,7 @@ class TextEncoder:
         """Return the words that are probably misspelt or not English. A cheap guess, for hints.
 
         A word is unfamiliar if no class list of the SDK contains it, and the tokenizer splits it into four or
-        more pieces or leaves a single letter. Of the 2 298 words of ``everyday-nouns``, 166 split that way
-        (7 %), hence the exception for the lists.
+        more pieces or leaves a single letter.
         """
         parts = [(word, part) for word in words for part in _split(word) if part.isalpha()]
         if not parts:
@@ -120,10 +118,8 @@ class TextEncoder:
         return result
 
     def _tokenize(self, texts: Sequence[str], **options: Any) -> list[Any]:
-        try:
+        with _damaged_if_it_fails(f"{TOKENIZER} fails"):
             return list(self.tokenizer.encode_batch(list(texts), **options))
-        except BaseException as error:  # A panic of the Rust library is not an Exception.
-            raise _tokenizer_error(error, f"{TOKENIZER} fails") from error
 
     def _run(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         try:
@@ -159,18 +155,18 @@ def _load_tokenizer(path: Path) -> Any:
         raise BackendUnavailableError(
             "tokenizers is not installed. Install it: pip install tokenizers"
         ) from error
-    try:
+    with _damaged_if_it_fails(f"{path} is not a tokenizer that tokenizers {tokenizers.__version__} reads"):
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except BaseException as error:  # A panic of the Rust library is not an Exception.
-        raise _tokenizer_error(
-            error, f"{path} is not a tokenizer that tokenizers {tokenizers.__version__} reads"
-        ) from error
     tokenizer.enable_padding(direction="right", pad_id=0)
     return tokenizer
 
 
-def _tokenizer_error(error: BaseException, what: str) -> BaseException:
-    """Return a BundleError for an error or panic of `tokenizers`; other exits are passed on."""
-    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | MemoryError):
-        return error
-    return BundleError(f"{what}: {error}. Export the bundle again.")
+@contextlib.contextmanager
+def _damaged_if_it_fails(problem: str) -> Iterator[None]:
+    """Raise BundleError for an error or a panic of `tokenizers`."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # A panic of the Rust library is not an Exception.
+        raise BundleError(f"{problem}: {error}. Export the bundle again.") from error

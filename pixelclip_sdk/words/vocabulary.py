@@ -35,15 +35,12 @@ _MAX_META_BYTES = 16 << 20
 
 
 class Encoder(Protocol):
-    """A text encoder: `pixelclip_sdk.words.text_encoder.TextEncoder`, or your own.
-
-    Attributes:
-        templates: Prompts that a word is put into, each with one ``{}``.
-        text_hash: SHA-256 that identifies the encoder; empty when unknown.
-    """
+    """A text encoder: `pixelclip_sdk.words.text_encoder.TextEncoder`, or your own."""
 
     templates: tuple[str, ...]
+    """Prompts that a word is put into, each with one ``{}``."""
     text_hash: str
+    """SHA-256 that identifies the encoder; empty when unknown."""
 
     def check_words(self, words: Sequence[str]) -> None:
         """Raise VocabularyError if a word cannot be embedded."""
@@ -104,15 +101,11 @@ class Vocabulary:
 
     @classmethod
     def encode(cls, classes: Classes, encoder: Encoder) -> "Vocabulary":
-        """Embed words.
+        """Embed words. Underscores in a word are read as spaces.
 
         The embedding of a class is, for each of the encoder's templates, the mean over its synonyms,
         normalised; then the mean of these over the templates, normalised (PixelCLIP's prompt ensemble, in the
-        order of the official code). Underscores in a word are read as spaces.
-
-        Args:
-            classes: The words; see `Classes`.
-            encoder: The text encoder.
+        order of the official code).
 
         Raises:
             VocabularyError: The words cannot be used (see `parse_classes`), the encoder does not know one, or
@@ -129,8 +122,7 @@ class Vocabulary:
                 f"the text encoder returned {rows.dtype} {rows.shape} for {len(prompts)} texts; "
                 f"expected float32 ({len(prompts)}, D)"
             )
-        counts = [len(texts) for texts in synonyms.values()]
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        starts = np.cumsum([0, *map(len, synonyms.values())])[:-1]
         means = np.add.reduceat(rows.reshape(len(words), -1, rows.shape[1]), starts, axis=0)
         means /= np.linalg.norm(means, axis=2, keepdims=True)
         if means.shape[1] > 1:  # Several templates.
@@ -180,8 +172,7 @@ class Vocabulary:
             with zipfile.ZipFile(path) as archive:
                 meta = json.loads(_array(archive, "meta", "|u1", 1, _MAX_META_BYTES).tobytes())
                 embeddings = _array(archive, "embeddings", "<f4", 2, MAX_CLASSES * _MAX_WIDTH * 4)
-            version = meta["schema_version"]
-            if version > _SCHEMA_VERSION:
+            if (version := meta["schema_version"]) > _SCHEMA_VERSION:
                 raise VocabularyError(
                     f"{path} has schema version {version}; this pixelclip_sdk reads up to {_SCHEMA_VERSION}. "
                     "Upgrade pixelclip-sdk."
