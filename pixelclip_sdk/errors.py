@@ -16,18 +16,6 @@ A message states the input, what was expected, and how to fix it. The error of t
 available as ``__cause__``.
 """
 
-__all__ = [
-    "BackendError",
-    "BackendUnavailableError",
-    "BundleError",
-    "CheckpointError",
-    "ImageError",
-    "ModelNotFoundError",
-    "OutputError",
-    "PixelClipError",
-    "VocabularyError",
-]
-
 
 class PixelClipError(Exception):
     """Base class of all exceptions of this library."""

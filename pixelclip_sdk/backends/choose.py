@@ -40,12 +40,7 @@ def open_backend(
     An engine contains machine code. ``auto`` loads only engines that ``export/to_trt.py`` compiled on this
     machine for this user; the other names load any engine, because the caller asked for it.
 
-    `device` and `threads` are those of `pixelclip_sdk.Segmenter.from_pretrained`.
-
-    Raises:
-        BackendUnavailableError: The backend, a package that it needs, or the device is missing.
-        BackendError: The model or engine does not load.
-        BundleError: The model's files are damaged.
+    Arguments and errors are those of `pixelclip_sdk.Segmenter.from_pretrained`.
     """
     place = Device.parse(device)
     name = os.fspath(backend)

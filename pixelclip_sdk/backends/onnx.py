@@ -29,7 +29,6 @@ _log = logging.getLogger(__name__)
 _MAX_THREADS = 1024
 # The operators that take most of the time; they must run on the requested device.
 _HEAVY = ("Conv", "Gemm", "MatMul")
-_GPU_EXTRA = 'pip install "pixelclip-sdk[gpu]"'
 
 GPU_PROVIDERS = {
     "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
@@ -184,10 +183,10 @@ def create_session(
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", nowhere)
     if place.kind == "gpu":  # For `_check_assignment`.
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    arguments: dict[str, Any] = {}
+    providers: list[Any] | None = None
     if place.kind != "gpu":
         expected = "CPUExecutionProvider"
-        arguments = {"providers": [expected]}
+        providers = [expected]
     elif provider == "tensorrt-rtx":
         devices = gpu_devices()
         if place.index >= len(devices):
@@ -200,15 +199,13 @@ def create_session(
         expected = built_in_provider(provider)
         # Operators that TensorRT lacks run on CUDA, and operators that CUDA lacks run on the CPU.
         names = [expected] + [GPU_PROVIDERS["cuda"]] * (provider == "tensorrt")
-        arguments = {"providers": [(name, {"device_id": place.index}) for name in names]}
+        providers = [(name, {"device_id": place.index}) for name in names]
     try:
         with warnings.catch_warnings():
             # ONNX Runtime warns when it falls back; that is an error below.
             warnings.simplefilter("ignore", UserWarning)
             # With fallback, its Python code would retry on the CPU when loading or a run fails.
-            session = ort.InferenceSession(
-                path.read_bytes(), sess_options=options, enable_fallback=0, **arguments
-            )
+            session = ort.InferenceSession(path.read_bytes(), options, providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors have no common base class.
         if "External data" in str(error) or nowhere in str(error):
             raise BackendError(
@@ -248,15 +245,12 @@ def _check_assignment(session: Any, expected: str) -> None:
 
 def built_in_provider(provider: str) -> str:
     """Return ONNX Runtime's name of a provider; raise BackendUnavailableError if it was built without it."""
-    if provider not in GPU_PROVIDERS:
-        raise BackendUnavailableError(f"provider is {provider!r}; expected one of {', '.join(GPU_PROVIDERS)}")
     ort = _onnxruntime()
     name, available = GPU_PROVIDERS[provider], ort.get_available_providers()
     if name not in available:
         raise BackendUnavailableError(
             f"{name} is not in this onnxruntime, which has {', '.join(available)}. Replace onnxruntime by "
-            "onnxruntime-gpu: pip uninstall -y onnxruntime && "
-            'pip install "onnxruntime-gpu[cuda,cudnn]"'
+            'onnxruntime-gpu: pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
         )
     # Loads the CUDA libraries that pip installed. It prints missing ones; the session's error names them too.
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -272,7 +266,7 @@ def gpu_devices() -> list[Any]:
         import onnxruntime_ep_nv_tensorrt_rtx as plugin
     except ImportError as error:
         raise BackendUnavailableError(
-            f"no GPU execution provider is installed. Install it: {_GPU_EXTRA}, or use device='cpu'."
+            'no GPU execution provider is installed: pip install "pixelclip-sdk[gpu]", or use device="cpu".'
         ) from error
     name = plugin.get_ep_name()
 
@@ -301,7 +295,5 @@ def _onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendUnavailableError(
-            "onnxruntime is not installed. Install it: pip install onnxruntime"
-        ) from error
+        raise BackendUnavailableError("onnxruntime is not installed: pip install onnxruntime") from error
     return onnxruntime

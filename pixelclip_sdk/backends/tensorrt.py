@@ -56,11 +56,8 @@ class TensorRTBackend(Backend):
     def __init__(self, plan: Path, *, bundle: Bundle, gpu: int = 0) -> None:
         info = EngineInfo.read(plan)
         limits = Limits.of(info, bundle.embedding_dim)
-        super().__init__(
-            embedding_dim=bundle.embedding_dim,
-            multiple=bundle.input.multiple,
-            fixed_size=limits.fixed_size,
-        )
+        multiple, width = bundle.input.multiple, bundle.embedding_dim
+        super().__init__(embedding_dim=width, multiple=multiple, fixed_size=limits.fixed_size)
         info.check_bundle(plan, onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"], bundle=bundle.path)
         bundle.file(IMAGE_ENCODER)  # Checks that the file still has the hash of the manifest.
         trt = load_tensorrt(info.flavor)
@@ -142,9 +139,8 @@ class _Session:
                 self._allocate(info)
         except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
             self.close()
-            raise BackendError(
-                f"{plan} does not load: {self._logged_errors(one_line(str(error)))}"
-            ) from error
+            reason = self._logged_errors(one_line(str(error)))
+            raise BackendError(f"{plan} does not load: {reason}") from error
         except BaseException:
             self.close()
             raise
@@ -304,9 +300,7 @@ class _Execution:
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(int(self._stream)):
-            raise BackendError(
-                f"TensorRT did not start: {' '.join(self._logger.errors) or 'no reason given'}"
-            )
+            raise BackendError(f"TensorRT did not start: {' '.join(self._logger.errors) or 'no reason'}")
 
     def close(self) -> None:
         try:

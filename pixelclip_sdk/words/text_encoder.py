@@ -152,9 +152,7 @@ def _load_tokenizer(path: Path) -> Any:
     try:
         import tokenizers
     except ImportError as error:
-        raise BackendUnavailableError(
-            "tokenizers is not installed. Install it: pip install tokenizers"
-        ) from error
+        raise BackendUnavailableError("tokenizers is not installed: pip install tokenizers") from error
     with _damaged_if_it_fails(f"{path} is not a tokenizer that tokenizers {tokenizers.__version__} reads"):
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     tokenizer.enable_padding(direction="right", pad_id=0)
