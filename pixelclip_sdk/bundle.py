@@ -57,9 +57,7 @@ class InputSpec:
         if problem := misfit((self.height, self.width), self.multiple):
             raise BundleError(f"input {problem}")
         if not self.fixed and not self.keep_aspect:
-            raise BundleError(
-                "fixed and keep_aspect are both false, but squashing needs one size; set one of them"
-            )
+            raise BundleError("fixed and keep_aspect are both false; set one: squashing needs one size")
         if self.batch is not None and self.batch < 1:
             raise BundleError(f"input batch is {self.batch}; expected at least 1, or null for any")
 

@@ -53,7 +53,7 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{manifest} cannot be read: {error}. Export or copy the bundle again.") from error
     if not isinstance(fields, dict):
-        raise BundleError(f"{manifest} holds a {type(fields).__name__}; expected an object")
+        raise _wrong(manifest, f"it holds a {type(fields).__name__}; expected an object")
     version = fields.get("schema_version")
     if not isinstance(version, int) or version < 1:
         raise BundleError(f"{manifest}: schema_version is {version!r}; expected {SCHEMA_VERSION}")
@@ -66,17 +66,13 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
     _check(fields["input"], _INPUT_KEYS, manifest, "input.")
     for name, entry in fields["files"].items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BundleError(f"{manifest}: file {name!r} is outside the bundle; expected a path inside it")
+            raise _wrong(manifest, f"file {name!r} is outside the bundle; expected a path inside it")
         _check(entry, _FILE_KEYS, manifest, f"files.{name}.")
     grid = fields["grid"]
     if len(grid) != 2 or not all(type(side) is int and side in _SIDE for side in grid):
-        raise BundleError(
-            f"{manifest}: grid is {str(grid)[:60]}; expected rows and columns, from 1 to {_SIDE[-1]}"
-        )
+        raise _wrong(manifest, f"grid is {str(grid)[:60]}; expected rows and columns, 1 to {_SIDE[-1]}")
     if not all(isinstance(text, str) and _TEMPLATE.fullmatch(text) for text in fields["templates"]):
-        raise BundleError(
-            f"{manifest}: templates are {fields['templates']}; expected texts with one {{}} each"
-        )
+        raise _wrong(manifest, f"templates are {fields['templates']}; expected texts with one {{}} each")
     return {
         **fields,
         "sources": tuple(fields["sources"]),
@@ -102,19 +98,13 @@ def thawed(value: Any) -> Any:
 def _check(found: Any, rules: _Rules, manifest: Path, prefix: str) -> None:
     """Check the keys and values of an object of the manifest, found at `prefix`, e.g. ``"input."``."""
     if not isinstance(found, dict):
-        raise BundleError(
-            f"{manifest}: {prefix.removesuffix('.')} is a {type(found).__name__}; expected an object"
-        )
+        raise _wrong(manifest, f"{prefix.removesuffix('.')} is a {type(found).__name__}; expected an object")
     for key in found:
         if key not in rules:
-            hint = did_you_mean(key, rules)
-            raise BundleError(
-                f"{manifest}: unknown key {prefix + key!r}.{hint} Expected: {', '.join(sorted(rules))}"
-            )
+            known = f"{did_you_mean(key, rules)} Expected: {', '.join(sorted(rules))}"
+            raise _wrong(manifest, f"unknown key {prefix + key!r}.{known}")
     if missing := sorted(rules.keys() - found.keys()):
-        raise BundleError(
-            f"{manifest}: missing {', '.join(prefix + key for key in missing)}. Export the bundle again."
-        )
+        raise _wrong(manifest, f"missing {', '.join(prefix + key for key in missing)}")
     for key, rule in rules.items():
         value, name = found[key], prefix + key
         if value is None and name in _OPTIONAL:
@@ -128,4 +118,8 @@ def _check(found: Any, rules: _Rules, manifest: Path, prefix: str) -> None:
             problem = f"{shown}; expected {rule[0]} to {rule[-1]}"
         else:
             continue
-        raise BundleError(f"{manifest}: {name} is {problem}. Export the bundle again.")
+        raise _wrong(manifest, f"{name} is {problem}")
+
+
+def _wrong(manifest: Path, problem: str) -> BundleError:
+    return BundleError(f"{manifest}: {problem}. Export the bundle again.")

@@ -295,9 +295,7 @@ class Segmenter:
         """
         one = isinstance(images, str | bytes | bytearray) or not isinstance(images, Iterable)
         if one or (isinstance(images, np.ndarray) and images.ndim != 4):
-            raise ImageError(
-                f"images is one {type(images).__name__}; expected a list. Use predict for one image."
-            )
+            raise ImageError(f"images is one {type(images).__name__}; expected a list. Use predict for one.")
         return segment_images(
             list(images),
             self._backend,

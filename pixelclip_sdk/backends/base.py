@@ -166,9 +166,7 @@ class Backend(abc.ABC):
         if self.fixed_size is not None and (height, width) != self.fixed_size:
             raise BackendError(f"images are {height}×{width}; this engine takes {self.fixed_size} only")
         if height % self.multiple or width % self.multiple:
-            raise BackendError(
-                f"images are {height}×{width}; expected sides that are multiples of {self.multiple}"
-            )
+            raise BackendError(f"images are {height}×{width}; expected multiples of {self.multiple}")
 
     def _check_output(self, name: str, output: Float32Array, shape: tuple[int | None, ...]) -> None:
         """Raise BackendError unless the output is finite float32 of this shape; None is any size ≥ 1."""

@@ -129,9 +129,7 @@ def _first_engine(bundle: Bundle, plans: list[Path], place: Device) -> Backend:
     for plan in plans:
         try:
             if not is_file(plan):
-                raise BackendUnavailableError(
-                    f"{plan} does not exist; expected an engine from export/to_trt.py"
-                )
+                raise BackendUnavailableError(f"{plan} does not exist; run export/to_trt.py")
             return TensorRTBackend(plan, bundle=bundle, gpu=place.index)
         except BackendError as error:
             reasons.append(error)

@@ -37,8 +37,7 @@ class Cuda:
             from cuda.bindings import driver, runtime
         except ImportError as error:
             raise BackendUnavailableError(
-                f"cuda-bindings cannot be imported: {error}. "
-                'Install it: pip install "pixelclip-sdk[tensorrt]"'
+                f'cuda-bindings cannot be imported: {error}. Run: pip install "pixelclip-sdk[tensorrt]"'
             ) from error
         self._runtime: Any = runtime
         self._driver: Any = driver

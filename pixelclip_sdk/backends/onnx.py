@@ -113,9 +113,7 @@ class OnnxBackend(Backend):
         try:
             result: Float32Array = session.run([output], {"image": images, "text": text})[0]
         except Exception as error:  # ONNX Runtime's errors have no common base class.
-            raise BackendError(
-                f"onnxruntime failed on images {images.shape} with {len(text)} texts: {error}"
-            ) from error
+            raise BackendError(f"onnxruntime failed on images {images.shape}: {error}") from error
         return result
 
     def shared(self, calls: int) -> Backend:
@@ -285,8 +283,7 @@ def gpu_devices() -> list[Any]:
             ) from error
     if not found():
         raise BackendUnavailableError(
-            f"{name} finds no NVIDIA GPU of compute capability 8.0 or newer. "
-            "Check `nvidia-smi`, or use device='cpu'."
+            f"{name} finds no NVIDIA GPU of compute capability 8.0 or newer; use device='cpu'."
         )
     return found()
 

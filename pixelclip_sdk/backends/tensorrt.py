@@ -102,8 +102,7 @@ class TensorRTBackend(Backend):
                     ]
             except (RuntimeError, TypeError, ValueError) as error:  # Raised by TensorRT's bindings.
                 raise BackendError(
-                    f"{self.description} failed on images {images.shape} with {texts} texts: "
-                    f"{one_line(str(error))}"
+                    f"{self.description} failed on images {images.shape}: {one_line(str(error))}"
                 ) from error
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -316,6 +315,4 @@ def _set_shapes(context: Any, shapes: Shapes) -> None:
         if not context.set_input_shape(name, shape):
             raise BackendError(f"the engine refuses {name} of shape {shape}; its sidecar is wrong")
     if missing := context.infer_shapes():
-        raise BackendError(
-            f"the engine needs more than shapes: {', '.join(missing)}. Export the model again."
-        )
+        raise BackendError(f"the engine needs more than shapes: {', '.join(missing)}. Compile it again.")

@@ -90,9 +90,7 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
             raise VocabularyError(f"the name {name!r} is repeated (as {other!r}); expected each class once")
         seen[key] = name
         if not isinstance(texts, str | list | tuple):
-            raise VocabularyError(
-                f"the synonyms of {name!r} are a {type(texts).__name__}; expected a text or a list of texts"
-            )
+            raise VocabularyError(f"the synonyms of {name!r} are a {type(texts).__name__}; expected texts")
         words = [texts] if isinstance(texts, str) else texts
         # dict.fromkeys drops repeated synonyms and keeps their order.
         result[name] = tuple(dict.fromkeys(_checked(word, f"synonym of {name!r}") for word in words))
@@ -101,9 +99,7 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
     if not result:
         raise VocabularyError("no classes; expected at least one name, e.g. ['cat', 'sofa']")
     if len(result) > MAX_CLASSES:
-        raise VocabularyError(
-            f"got {len(result)} classes; expected at most {MAX_CLASSES}. Split them over several passes."
-        )
+        raise VocabularyError(f"got {len(result)} classes; expected at most {MAX_CLASSES}: split them")
     return result
 
 
@@ -177,11 +173,8 @@ def _checked(text: object, what: str) -> str:
         raise VocabularyError(f"a {what} is empty; expected a word")
     if len(stripped) > _MAX_NAME_LENGTH:
         raise VocabularyError(
-            f"the {what} {stripped[:40]!r}… has {len(stripped)} characters; "
-            f"expected at most {_MAX_NAME_LENGTH}"
+            f"the {what} {stripped[:40]!r}… has {len(stripped)} characters, more than {_MAX_NAME_LENGTH}"
         )
     if any("\ud800" <= c <= "\udfff" for c in stripped):
-        raise VocabularyError(
-            f"the {what} {stripped[:40]!a} has half a character (a lone surrogate); expected whole ones"
-        )
+        raise VocabularyError(f"the {what} {stripped[:40]!a} has half a character (a lone surrogate)")
     return stripped

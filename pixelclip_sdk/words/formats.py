@@ -55,9 +55,7 @@ def parse_lines(text: str) -> list[str] | dict[str, Any]:
         lines = _unnumbered(lines, _NUMBERED_LINE)
     for line in lines:
         if re.match(r"[\w-]+:(\s|$)", line):
-            raise VocabularyError(
-                f"the line {shown(line)} has a key; expected one class per line, or a list under `names:`"
-            )
+            raise VocabularyError(f"the line {shown(line)} has a key; expected classes, or the key `names:`")
     texts = [[_unquoted(part) for part in line.removesuffix(",").split(",")] for line in lines]
     return _mapping([(parts[0], parts) for parts in texts])
 
@@ -86,8 +84,7 @@ def _split(line: str) -> list[str]:
     found = [separator for separator in _SEPARATORS if separator in line]
     if len(found) > 1:
         raise VocabularyError(
-            f"the classes {shown(line)} mix the separators {' and '.join(map(repr, found))}; "
-            "expected one, e.g. 'cat, sofa'"
+            f"the classes {shown(line)} mix the separators {' and '.join(map(repr, found))}; expected one"
         )
     if found:
         parts = line.split(found[0])
@@ -104,8 +101,7 @@ def _unquoted(text: str) -> str:
         return text
     if len(text) < 2 or text[-1] != text[0]:
         raise VocabularyError(
-            f"{shown(text)} has one quotation mark; expected none or a pair. "
-            "For names with commas use a JSON list."
+            f"{shown(text)} has one quotation mark; expected a pair. For names with commas use a JSON list."
         )
     return text[1:-1]
 
@@ -135,16 +131,16 @@ def _check_ids(numbers: Sequence[int]) -> None:
 def _structured(text: str) -> list[str] | dict[str, Any]:
     """Read JSON, or one flat YAML list or mapping."""
     try:
-        loaded = json.loads(text, object_pairs_hook=_mapping)
+        loaded: list[str] | dict[str, Any] = json.loads(text, object_pairs_hook=_mapping)
     except VocabularyError:
         raise
     except (ValueError, RecursionError) as error:
         loaded = _flat_yaml(text, error)
     if isinstance(loaded, dict):
         for key in ("names", "id2label"):  # A dataset's or a model's configuration.
-            if isinstance(loaded.get(key), dict):
-                loaded = loaded[key]
-    return loaded if isinstance(loaded, list | dict) else [loaded]
+            if isinstance(inner := loaded.get(key), dict):
+                loaded = inner
+    return loaded
 
 
 def _flat_yaml(text: str, error: Exception) -> list[str] | dict[str, Any]:
@@ -160,9 +156,7 @@ def _flat_yaml(text: str, error: Exception) -> list[str] | dict[str, Any]:
     if not all(colon for _, colon, _ in pairs):
         raise VocabularyError(f'{shown(text)} is not a mapping; expected e.g. {{"cat": ["cat", "kitten"]}}')
     if all(re.fullmatch(r"\s*\d+\s*", value) for _, _, value in pairs):
-        raise VocabularyError(
-            f"{shown(text)} maps names to ids; expected ids to names, e.g. {{0: cat, 1: sofa}}"
-        )
+        raise VocabularyError(f"{shown(text)} maps names to ids; expected e.g. {{0: cat, 1: sofa}}")
     return _mapping([(_unquoted(key), _unquoted(value)) for key, _, value in pairs])
 
 

@@ -99,14 +99,9 @@ class VocabularyResolver:
         """Return the vocabulary if it belongs to this model."""
         width = vocabulary.embeddings.shape[1]
         if width != self._width:
-            raise VocabularyError(
-                f"the vocabulary's embeddings are {width} wide, this model's {self._width}. "
-                "Build the vocabulary with this model: pixelclip vocab build --model …"
-            )
-        expected = self._text_hash
-        if vocabulary.text_hash and expected and vocabulary.text_hash != expected:
-            raise VocabularyError(
-                "the vocabulary was made with another text encoder than this model's. "
-                "Build it with this model: pixelclip vocab build --model …"
-            )
-        return vocabulary
+            problem = f"the vocabulary's embeddings are {width} wide, this model's {self._width}"
+        elif vocabulary.text_hash and self._text_hash not in ("", vocabulary.text_hash):
+            problem = "the vocabulary was made with another text encoder than this model's"
+        else:
+            return vocabulary
+        raise VocabularyError(f"{problem}. Build it with this model: pixelclip vocab build --model …")

@@ -145,9 +145,7 @@ class Vocabulary:
         """
         target = Path(path)
         if target.suffix != ".npz":
-            raise VocabularyError(
-                f"cannot save a vocabulary as {target.name!r}; expected a name ending in .npz"
-            )
+            raise VocabularyError(f"cannot save a vocabulary as {target.name!r}; expected NAME.npz")
         meta = {
             "schema_version": _SCHEMA_VERSION,
             "names": self.names,
@@ -187,13 +185,10 @@ class Vocabulary:
         except VocabularyError:
             raise
         except FileNotFoundError as error:
-            raise VocabularyError(
-                f"{path} does not exist; expected a vocabulary made by `pixelclip vocab build`"
-            ) from error
+            raise VocabularyError(f"{path} does not exist; run `pixelclip vocab build`") from error
         except Exception as error:  # The readers of zip, JSON and arrays raise many kinds for damaged files.
-            raise VocabularyError(
-                f"{path} is not a vocabulary, or is damaged: {error}. Build it again."
-            ) from error
+            problem = f"{path} is not a vocabulary, or is damaged: {error}"
+            raise VocabularyError(f"{problem}. Build it again.") from error
 
     def __len__(self) -> int:
         return len(self.names)
