@@ -136,7 +136,7 @@ class Bundle:
     def open(cls, path: str | os.PathLike[str]) -> "Bundle":
         """Read a bundle's manifest and check that every listed file exists and has the listed size.
 
-        Hashes are checked later, by `file` for each file in use and by `verify` for all. Nothing is written.
+        Hashes are checked later, by `file` for each file in use and by `verify` for all.
 
         Raises:
             BundleError: The manifest is missing or cannot be read, its schema is newer than this library's, a
@@ -177,10 +177,7 @@ class Bundle:
         return json.dumps(self.manifest(), indent=1, ensure_ascii=False) + "\n"
 
     def file(self, name: str) -> Path:
-        """Check the hash of a file and return its path.
-
-        Args:
-            name: Relative path, a key of `files`.
+        """Check the hash of a file and return its path. `name` is a key of `files`.
 
         Raises:
             BundleError: The bundle has no such file, or the file was changed after the export.
@@ -199,11 +196,7 @@ class Bundle:
         return path
 
     def verify(self) -> None:
-        """Check the hash of every file.
-
-        Raises:
-            BundleError: A file was changed after the export.
-        """
+        """Check the hash of every file; raise BundleError if one was changed after the export."""
         for name in self.files:
             self.file(name)
 

@@ -12,8 +12,7 @@
     ├── CheckpointError      weights cannot be downloaded, read or loaded into their model
     └── OutputError          a result cannot be written
 
-A message states the input, what was expected, and how to fix it. The error of the underlying library is
-available as ``__cause__``.
+A message states the input, what was expected, and how to fix it. ``__cause__`` is the underlying error.
 """
 
 

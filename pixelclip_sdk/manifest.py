@@ -37,14 +37,9 @@ _OPTIONAL = ("input.batch",)
 
 
 def read_manifest(manifest: Path) -> dict[str, Any]:
-    """Read and check ``bundle.json``.
+    """Read ``bundle.json`` and check every key, type and range; raise BundleError if one is wrong.
 
-    Returns:
-        The fields of `pixelclip_sdk.bundle.Bundle` without `path`; ``input`` is a plain dict.
-
-    Raises:
-        BundleError: The file cannot be read, has a newer schema, lacks a key or has an unknown one, or a
-            value has the wrong type or is out of range.
+    Returns the fields of `pixelclip_sdk.bundle.Bundle` without `path`; ``input`` is a plain dict.
     """
     try:
         if (size := manifest.stat().st_size) > _MAX_BYTES:

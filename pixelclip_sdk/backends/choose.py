@@ -63,7 +63,22 @@ def open_backend(
             return _first_engine(bundle, trusted, place)
         except BackendError as error:
             _log.warning("%s: no engine runs here, using ONNX Runtime: %s", bundle.name, error)
-    return _onnx(bundle, name, place, threads)
+    on_gpu = name.startswith("onnx-")
+    if place.kind == "auto":
+        place = Device("gpu" if on_gpu else "cpu")
+    # Imported here so that `import pixelclip_sdk` stays light; also below.
+    from pixelclip_sdk.backends.onnx import OnnxBackend
+
+    return OnnxBackend(
+        bundle.file(IMAGE_ENCODER),
+        embedding_dim=bundle.embedding_dim,
+        multiple=bundle.input.multiple,
+        fixed_size=bundle.input.only_size,
+        batch=bundle.input.batch,
+        device=str(place) if place.index else place.kind,
+        threads=threads,
+        provider=name.removeprefix("onnx-") if on_gpu else "tensorrt-rtx",
+    )
 
 
 def resolve_input_spec(engine: Backend, spec: InputSpec, *, resized: bool) -> InputSpec:
@@ -80,26 +95,6 @@ def resolve_input_spec(engine: Backend, spec: InputSpec, *, resized: bool) -> In
             'only. Omit input_size, compile another engine, or use backend="onnx".'
         )
     return dataclasses.replace(spec, height=height, width=width, fixed=True)
-
-
-def _onnx(bundle: Bundle, name: str, place: Device, threads: int | None) -> Backend:
-    # Imported here so that `import pixelclip_sdk` stays light; also below.
-    from pixelclip_sdk.backends.onnx import OnnxBackend
-
-    provider = name.removeprefix("onnx-") if name.startswith("onnx-") else "tensorrt-rtx"
-    if place.kind == "auto":
-        place = Device("gpu" if name.startswith("onnx-") else "cpu")
-    spec = bundle.input
-    return OnnxBackend(
-        bundle.file(IMAGE_ENCODER),
-        embedding_dim=bundle.embedding_dim,
-        multiple=spec.multiple,
-        fixed_size=spec.only_size,
-        batch=spec.batch,
-        device=str(place) if place.index else place.kind,
-        threads=threads,
-        provider=provider,
-    )
 
 
 def _may_load(plan: Path) -> bool:

@@ -66,8 +66,8 @@ class Cuda:
     def current(self) -> Iterator[None]:
         """Make the GPU this thread's current one, and restore the previous one afterwards if it is in use.
 
-        Setting a device creates a context on it. That takes memory, and fails on a GPU that another process
-        reserved. In a thread that never used CUDA, the previous device is number 0 although it is unused.
+        Setting a device creates a context on it, which takes memory and may fail. In a thread that never used
+        CUDA, the previous device is number 0 although it is unused.
         """
         before = self.call("cudaGetDevice")
         self.call("cudaSetDevice", self.gpu.index)

@@ -39,17 +39,9 @@ GPU_PROVIDERS = {
 
 
 class OnnxBackend(Backend):
-    """The image encoder of a bundle in ONNX Runtime.
+    """The image encoder of a bundle in ONNX Runtime. Arguments are those of `Backend` and `create_session`.
 
-    Args:
-        path: The ONNX file, with the inputs and outputs of a bundle's image encoder.
-        embedding_dim: Width D of the embeddings.
-        multiple: Input sides must be multiples of this.
-        fixed_size: The only input size `(H, W)` of the graph, or None for any.
-        batch: The only batch size of the graph, or None for any. Other batches are split or padded.
-        device: See `create_session`; also `threads`, `provider` and the errors.
-        threads: CPU threads for one image.
-        provider: Execution provider for GPUs.
+    `batch` is the only batch size of the graph, or None for any. Other batches are split or padded.
     """
 
     def __init__(
@@ -199,9 +191,8 @@ def create_session(
         names = [expected] + [GPU_PROVIDERS["cuda"]] * (provider == "tensorrt")
         providers = [(name, {"device_id": place.index}) for name in names]
     try:
-        with warnings.catch_warnings():
-            # ONNX Runtime warns when it falls back; that is an error below.
-            warnings.simplefilter("ignore", UserWarning)
+        # ONNX Runtime warns when it falls back; that is an error below.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
             # With fallback, its Python code would retry on the CPU when loading or a run fails.
             session = ort.InferenceSession(path.read_bytes(), options, providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors have no common base class.

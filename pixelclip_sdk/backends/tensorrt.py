@@ -36,19 +36,11 @@ Shapes = dict[str, Shape]
 
 
 class TensorRTBackend(Backend):
-    """An engine that `export/to_trt.py` compiled from a bundle.
+    """An engine that `export/to_trt.py` compiled from a bundle, with its sidecar beside it.
 
-    Batches above the engine's maximum are split, batches below its minimum are padded.
-
-    Args:
-        plan: The engine, with its sidecar beside it.
-        bundle: The bundle that the engine was compiled from.
-        gpu: CUDA's number of the GPU.
-
-    Raises:
-        BackendUnavailableError: TensorRT, cuda-bindings or the GPU is missing.
-        BackendError: The engine is damaged, does not load, or was compiled for something else.
-        BundleError: The bundle's ONNX file was changed after the export.
+    Batches above the engine's maximum are split, batches below its minimum are padded. `gpu` is CUDA's number
+    of the GPU. Raises BackendUnavailableError if TensorRT, cuda-bindings or the GPU is missing, and
+    BackendError if the engine is damaged, does not load, or was compiled for something else.
     """
 
     name = "tensorrt"

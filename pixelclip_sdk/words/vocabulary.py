@@ -161,11 +161,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
-        """Read a file that `save` wrote.
-
-        Raises:
-            VocabularyError: The file is missing, damaged, newer than this library, or not a vocabulary.
-        """
+        """Read a file that `save` wrote; raise VocabularyError if it is missing, damaged or newer."""
         try:
             with zipfile.ZipFile(path) as archive:
                 meta = json.loads(_array(archive, "meta", "|u1", 1, _MAX_META_BYTES).tobytes())
