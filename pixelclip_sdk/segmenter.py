@@ -42,6 +42,9 @@ class Segmenter:
 
     Use `from_pretrained` to load a model. The constructor combines parts that are already loaded.
 
+    Every method that segments raises VocabularyError if no classes are set, BackendError if the engine is
+    closed or failed, and PixelClipError if `threshold` is not a number.
+
     A forked child process cannot use its parent's segmenter. A pickled one, as `multiprocessing` sends it to
     spawned workers, loads its model again in the worker.
 
@@ -234,8 +237,6 @@ class Segmenter:
 
         Raises:
             ImageError: `size` has a side below 1.
-            VocabularyError: No classes are set.
-            BackendError: The engine is closed or failed.
         """
         height, width = size or (self._input.height, self._input.width)
         if min(height, width) < 1:
@@ -259,9 +260,6 @@ class Segmenter:
 
         Raises:
             ImageError: The image cannot be used.
-            VocabularyError: No classes are set.
-            BackendError: The engine is closed or failed.
-            PixelClipError: `threshold` is not a number.
         """
         return self.predict_batch([image], channel_order=channel_order, threshold=threshold)[0]
 
@@ -289,9 +287,6 @@ class Segmenter:
 
         Raises:
             ImageError: An image cannot be used; the message has its position.
-            VocabularyError: No classes are set.
-            BackendError: The engine is closed or failed.
-            PixelClipError: `threshold` is not a number.
         """
         one = isinstance(images, str | bytes | bytearray) or not isinstance(images, Iterable)
         if one or (isinstance(images, np.ndarray) and images.ndim != 4):
@@ -337,9 +332,6 @@ class Segmenter:
         Raises:
             ImageError: A source cannot be opened, fails, or one of its frames cannot be used.
             BackendUnavailableError: Video needs PyAV, which is not installed.
-            VocabularyError: No classes are set.
-            BackendError: The engine is closed or failed.
-            PixelClipError: `threshold` is not a number.
 
         Example:
             >>> import numpy as np

@@ -13,7 +13,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pixelclip_sdk.errors import BackendError
 from pixelclip_sdk.models import cache_folder
@@ -30,29 +30,16 @@ FLAVORS: Mapping[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_
 SCHEMA_VERSION = 1
 _SHA256 = re.compile("[0-9a-f]{64}")
 
-_TYPES: Mapping[str, type] = {
-    **dict.fromkeys(("model", "flavor", "tensorrt_version", "compute_capability", "gpu", "system"), str),
-    **dict.fromkeys(("precision", "stored_as", "onnx_sha256", "plan_sha256"), str),
-    **{"layers": dict, "tensors": list, "plan_size": int, "options": dict},
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TensorInfo:
-    """An input or output of an engine.
+    """An input or output of an engine."""
 
-    Attributes:
-        name: Name in the ONNX graph.
-        mode: ``"input"`` or ``"output"``.
-        dtype: Name of the numpy dtype.
-        shape: Sizes; −1 where a size varies.
-        profile: Minimum, optimum (for tuning) and maximum shape of an input; None for an output.
-    """
-
-    name: str
-    mode: str
-    dtype: str
-    shape: tuple[int, ...]
+    name: str  # In the ONNX graph.
+    mode: str  # "input" or "output".
+    dtype: str  # Name of the numpy dtype.
+    shape: tuple[int, ...]  # −1 where a size varies.
+    # Minimum, optimum (for tuning) and maximum shape of an input; None for an output.
     profile: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
 
     def __post_init__(self) -> None:
@@ -70,45 +57,30 @@ class TensorInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """The content of a sidecar, `NAME.json`, which describes `NAME.plan`.
+    """The content of a sidecar, `NAME.json`, which describes `NAME.plan`."""
 
-    Attributes:
-        model: The bundle's name.
-        flavor: ``"tensorrt"`` or ``"tensorrt-rtx"``.
-        tensorrt_version: Version that built the plan, and the only one that runs it.
-        compute_capability: The GPUs that run the plan: ``"8.6"`` for one compute capability, or a list such
-            as ``"8.0, 8.6, 12.0+"``, in which ``+`` adds all newer ones.
-        gpu: Name of the GPU that the plan was tuned on; empty if it was built without one.
-        system: Operating system and processor of the build, e.g. ``"Linux x86_64"``.
-        precision: Arithmetic of most convolutions and matrix products: ``"fp32"``, ``"fp16"``, ``"bf16"`` or
-            ``"int8"``.
-        layers: Precision → number of convolutions and matrix products.
-        stored_as: Precision of the stored weights in the ONNX file; arithmetic may differ.
-        tensors: Inputs and outputs.
-        onnx_sha256: SHA-256 of the `image_encoder.onnx` that the plan was compiled from.
-        plan_size: Size of the plan in bytes.
-        plan_sha256: SHA-256 of the plan.
-        options: Options of `export/to_trt.py`: batch, classes, input size, …
-        schema_version: Version of this layout.
-    """
-
-    model: str
-    flavor: str
-    tensorrt_version: str
+    model: str  # Name of the bundle.
+    flavor: str  # "tensorrt" or "tensorrt-rtx".
+    tensorrt_version: str  # The version that built the plan, and the only one that runs it.
+    # "8.6" for GPUs of one compute capability, or a list: "8.0, 8.6, 12.0+", in which + adds all newer ones.
     compute_capability: str
-    gpu: str
-    system: str
-    precision: str
-    layers: Mapping[str, int]
-    stored_as: str
+    gpu: str  # Name of the GPU that the plan was tuned on; empty if it was built without one.
+    system: str  # Operating system and processor of the build, e.g. "Linux x86_64".
+    precision: str  # Of most convolutions and matrix products: "fp32", "fp16", "bf16" or "int8".
+    layers: Mapping[str, int]  # Precision → number of convolutions and matrix products.
+    stored_as: str  # Precision of the weights in the ONNX file; arithmetic may differ.
     tensors: tuple[TensorInfo, ...]
-    onnx_sha256: str
-    plan_size: int
+    onnx_sha256: str  # Of the `image_encoder.onnx` that the plan was compiled from.
+    plan_size: int  # In bytes.
     plan_sha256: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Any]  # Of `export/to_trt.py`: batch, classes, input size, …
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            kind: Any = get_origin(field.type) or field.type
+            if not isinstance(value := getattr(self, field.name), kind):
+                raise BackendError(f"{field.name} is {value!r}; expected a {kind.__name__}")
         if self.flavor not in FLAVORS:
             raise BackendError(f"flavor is {self.flavor!r}; expected one of {', '.join(FLAVORS)}")
         for capability in self.compute_capability.split(", "):
@@ -132,12 +104,9 @@ class EngineInfo:
                 "Compile the engine again with export/to_trt.py of this version."
             )
         try:
-            for key, kind in _TYPES.items():
-                if type(fields[key]) is not kind:
-                    raise TypeError(f"{key} is {fields[key]!r}; expected a {kind.__name__}")
             tensors = tuple(_tensor(tensor) for tensor in fields.pop("tensors"))
             return cls(**fields, tensors=tensors)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (BackendError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise BackendError(
                 f"{file} is not a sidecar of an engine: {error}. Compile it again with export/to_trt.py"
             ) from error
