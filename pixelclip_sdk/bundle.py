@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pixelclip_sdk.errors import BundleError
-from pixelclip_sdk.manifest import MANIFEST, SCHEMA_VERSION, frozen, read_manifest, thawed
+from pixelclip_sdk.manifest import MANIFEST, SCHEMA_VERSION, frozen, read_manifest
 from pixelclip_sdk.support.files import is_file, set_aside, sha256
 
 IMAGE_ENCODER = "image_encoder.onnx"
@@ -167,14 +167,15 @@ class Bundle:
 
     def manifest(self) -> dict[str, Any]:
         """Return the content of ``bundle.json`` as dicts, lists, numbers and text."""
-        fields = {field.name: thawed(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        del fields["path"]
-        fields["input"] = dataclasses.asdict(self.input)
-        return {"schema_version": fields.pop("schema_version"), **fields}
+        fields: dict[str, Any] = json.loads(self.to_json())
+        return fields
 
     def to_json(self) -> str:
         """Return the text of ``bundle.json``."""
-        return json.dumps(self.manifest(), indent=1, ensure_ascii=False) + "\n"
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["path"]
+        fields = {"schema_version": fields.pop("schema_version"), **fields, "input": vars(self.input)}
+        return json.dumps(fields, indent=1, ensure_ascii=False, default=dict) + "\n"
 
     def file(self, name: str) -> Path:
         """Check the hash of a file and return its path. `name` is a key of `files`.

@@ -83,13 +83,6 @@ def frozen(value: Any) -> Any:
     return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
-def thawed(value: Any) -> Any:
-    """Return JSON values as dicts and lists: the reverse of `frozen`."""
-    if isinstance(value, Mapping):
-        return {key: thawed(item) for key, item in value.items()}
-    return list(map(thawed, value)) if isinstance(value, list | tuple) else value
-
-
 def _check(found: Any, rules: _Rules, manifest: Path, prefix: str) -> None:
     """Check the keys and values of an object of the manifest, found at `prefix`, e.g. ``"input."``."""
     if not isinstance(found, dict):

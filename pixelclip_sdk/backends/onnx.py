@@ -90,23 +90,20 @@ class OnnxBackend(Backend):
         return self._run("features", images, self._no_text)
 
     def _run(self, output: str, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
-        if self._batch is None or len(images) == self._batch:
-            return self._run_once(output, images, text)
-        results = []
-        for start in range(0, len(images), self._batch):
-            piece = images[start : start + self._batch]
-            padding = np.zeros((self._batch - len(piece), *piece.shape[1:]), np.uint8)
-            results.append(self._run_once(output, np.concatenate([piece, padding]), text)[: len(piece)])
-        return np.concatenate(results)
-
-    def _run_once(self, output: str, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
         session = self._session
         self._check_open()  # Another thread may close this engine from now on; `session` stays valid.
+        count, batch = len(images), self._batch or len(images)
+        if missing := -count % batch:
+            images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
         try:
-            result: Float32Array = session.run([output], {"image": images, "text": text})[0]
+            results: list[Float32Array] = [
+                session.run([output], {"image": images[start : start + batch], "text": text})[0]
+                for start in range(0, count, batch)
+            ]
         except Exception as error:  # ONNX Runtime's errors have no common base class.
             raise BackendError(f"onnxruntime failed on images {images.shape}: {error}") from error
-        return result
+        result = results[0] if len(results) == 1 else np.concatenate(results)
+        return result[:count] if missing else result
 
     def shared(self, calls: int) -> Backend:
         """Return a session with fewer threads, so that each call has cores of its own.
