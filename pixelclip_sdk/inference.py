@@ -59,12 +59,7 @@ def segment_images(
         speed["total"] = sum(speed.values())
         results.append(
             Segmentation(
-                labels=labels,
-                logits=grid,
-                covered=part,
-                names=vocabulary.names,
-                image=picture,
-                speed=speed,
+                labels=labels, logits=grid, covered=part, names=vocabulary.names, image=picture, speed=speed
             )
         )
     return results

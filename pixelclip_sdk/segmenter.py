@@ -291,13 +291,9 @@ class Segmenter:
         one = isinstance(images, str | bytes | bytearray) or not isinstance(images, Iterable)
         if one or (isinstance(images, np.ndarray) and images.ndim != 4):
             raise ImageError(f"images is one {type(images).__name__}; expected a list. Use predict for one.")
+        words, limit = self.vocabulary, self._limit(threshold)
         return segment_images(
-            list(images),
-            self._backend,
-            self._input,
-            self.vocabulary,
-            threshold=self._limit(threshold),
-            channel_order=channel_order,
+            list(images), self._backend, self._input, words, threshold=limit, channel_order=channel_order
         )
 
     def stream(
