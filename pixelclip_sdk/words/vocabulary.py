@@ -149,8 +149,8 @@ class Vocabulary:
         meta = {
             "schema_version": _SCHEMA_VERSION,
             "names": self.names,
-            "synonyms": {name: list(texts) for name, texts in self.synonyms.items()},
-            "templates": list(self.templates),
+            "synonyms": dict(self.synonyms),
+            "templates": self.templates,
             "text_hash": self.text_hash,
         }
         # JSON in a byte array: numpy's own string arrays lose trailing NULs and use four bytes per letter.
@@ -166,18 +166,12 @@ class Vocabulary:
             with zipfile.ZipFile(path) as archive:
                 meta = json.loads(_array(archive, "meta", "|u1", 1, _MAX_META_BYTES).tobytes())
                 embeddings = _array(archive, "embeddings", "<f4", 2, MAX_CLASSES * _MAX_WIDTH * 4)
-            if (version := meta["schema_version"]) > _SCHEMA_VERSION:
+            if (version := meta.pop("schema_version")) > _SCHEMA_VERSION:
                 raise VocabularyError(
                     f"{path} has schema version {version}; this pixelclip_sdk reads up to {_SCHEMA_VERSION}. "
                     "Upgrade pixelclip-sdk."
                 )
-            return cls(
-                names=tuple(meta["names"]),
-                embeddings=embeddings,
-                synonyms={name: tuple(texts) for name, texts in meta["synonyms"].items()},
-                templates=tuple(meta["templates"]),
-                text_hash=meta["text_hash"],
-            )
+            return cls(embeddings=embeddings, **meta)
         except VocabularyError:
             raise
         except FileNotFoundError as error:
