@@ -263,6 +263,16 @@ def test_a_shape_is_captured_once_and_then_replayed(machine, compiled, host):
         assert (host.counts["capture"], host.counts["enqueue"]) == (0, 5)
 
 
+def test_the_shapes_used_last_are_kept(machine, compiled, host, monkeypatch):
+    monkeypatch.setattr("pixelclip_sdk.backends.tensorrt._SHAPES_KEPT", 2)
+    with open_backend(Bundle.open(compiled), "tensorrt") as backend:
+        for classes in (5, 6, 5, 7, 5):
+            backend.logits(pictures(1), words(classes))
+        assert len(backend._session._executions) == (2 if machine.flavor == "tensorrt" else 1)
+    if machine.flavor == "tensorrt":  # The context for 6 classes was closed for 7.
+        assert (host.counts["capture"], host.counts["launch"]) == (3, 2)
+
+
 def test_no_graph_is_no_error(compiled, reference, host, monkeypatch):
     monkeypatch.setattr(host, "refuse_capture", True)
     images, text = pictures(1), words(5)
