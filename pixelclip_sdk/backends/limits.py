@@ -51,9 +51,8 @@ class Limits:
     @property
     def fixed_size(self) -> tuple[int, int] | None:
         """The only input size `(H, W)`, or None if there are several."""
-        if self.height[0] == self.height[1] and self.width[0] == self.width[1]:
-            return self.height[0], self.width[0]
-        return None
+        fixed = self.height[0] == self.height[1] and self.width[0] == self.width[1]
+        return (self.height[0], self.width[0]) if fixed else None
 
     def pieces(self, count: int) -> Iterator[tuple[slice, int]]:
         """Split a batch into pieces that the engine accepts.

@@ -129,9 +129,8 @@ def check_list_name(text: str, known: Iterable[str]) -> None:
         return
     near = [name for name, stem in names.items() if word.casefold() in (name, stem)]
     if not near and len(word) < 40 and re.fullmatch(r"[\w-]*[-\d_][\w-]*", word, re.ASCII):
-        near = difflib.get_close_matches(
-            word.casefold(), names, n=1, cutoff=0.72 if re.search(r"\d", word) else 0.8
-        )
+        cutoff = 0.72 if re.search(r"\d", word) else 0.8
+        near = difflib.get_close_matches(word.casefold(), names, n=1, cutoff=cutoff)
     if near:
         raise VocabularyError(
             f"no list of classes {word!r}. Did you mean {near[0]!r}? Lists: {', '.join(sorted(names))}. "

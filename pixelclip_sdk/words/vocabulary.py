@@ -198,9 +198,7 @@ def _array(archive: zipfile.ZipFile, name: str, dtype: str, rank: int, limit: in
             raise ValueError(f"{name} has an unknown header")
         shape, by_columns, found = np.lib.format.read_array_header_1_0(stream)
         if found != np.dtype(dtype) or len(shape) != rank or by_columns:
-            raise ValueError(
-                f"{name} is {found} {shape}; expected {np.dtype(dtype)} with {rank} dimension(s)"
-            )
+            raise ValueError(f"{name} is {found} {shape}; expected {np.dtype(dtype)}, {rank} dimension(s)")
         return np.frombuffer(stream.read(), dtype).reshape(shape)
 
 
