@@ -1,3 +1,3 @@
-"""Measurements: how fast, how right. Results worth keeping are in `benchmarks/results/`."""
+"""Commands that measure speed, memory and accuracy. Tests of right or wrong are in `tests/`."""
 
 import pixelclip_sdk  # noqa: F401 - switches off the telemetry of onnxruntime, so it comes first

@@ -17,9 +17,7 @@ from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.benchmark import SAMPLE_WORDS, measure_latency, sample_jpeg
 from pixelclip_sdk.support.command import run_command
 
-__all__ = ["ONNX_BACKENDS", "main", "measure"]
-
-ONNX_BACKENDS = (("onnx", "cpu"), ("onnx", "gpu"), ("onnx-cuda", "gpu"), ("onnx-tensorrt", "gpu"))
+_ONNX_BACKENDS = (("onnx", "cpu"), ("onnx", "gpu"), ("onnx-cuda", "gpu"), ("onnx-tensorrt", "gpu"))
 
 
 def measure(name: str, model: str, backend: str | Path, device: str, runs: int) -> dict[str, Any]:
@@ -41,11 +39,9 @@ def main() -> int:
     """Run the command; return 1 if no backend runs."""
     parser = command_parser(__doc__, runs=100)
     parser.add_argument("--model", default="pixelclip-lite", help="name or folder (default: %(default)s)")
-    parser.add_argument(
-        "--engines", type=Path, metavar="DIR", help="folder of .plan files (default: the model's)"
-    )
+    parser.add_argument("--engines", type=Path, metavar="DIR", help=".plan files (default: the model's)")
     options = parser.parse_args()
-    cases: list[tuple[str, str | Path, str]] = [(f"{b} {device}", b, device) for b, device in ONNX_BACKENDS]
+    cases: list[tuple[str, str | Path, str]] = [(f"{b} {device}", b, device) for b, device in _ONNX_BACKENDS]
     if options.engines:
         plans = sorted(options.engines.glob("*.plan"))
         if not plans:
@@ -54,17 +50,14 @@ def main() -> int:
     else:
         cases.append(("tensorrt gpu", "tensorrt", "gpu"))
     rows = [measure(name, options.model, backend, device, options.runs) for name, backend, device in cases]
-    content = {"model": Path(options.model).name, "environment": {"gpu": _gpu()}, "backends": rows}
+    try:
+        gpu = dataclasses.asdict(Cuda().gpu)
+    except PixelClipError as error:
+        gpu = {"missing": str(error)}
+    content = {"model": Path(options.model).name, "environment": {"gpu": gpu}, "backends": rows}
     print(tables.backends(content))
     store(options.json, content)
     return 0 if any("stages_ms" in row for row in rows) else 1
-
-
-def _gpu() -> dict[str, Any]:
-    try:
-        return dataclasses.asdict(Cuda().gpu)
-    except PixelClipError as error:
-        return {"missing": str(error)}
 
 
 if __name__ == "__main__":

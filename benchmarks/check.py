@@ -6,29 +6,19 @@ worse; 1: at least one did; 2: there is nothing to compare.
 """
 
 import argparse
-import json
 import math
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.results import read_result
 from benchmarks.harness.tables import table
 from pixelclip_sdk.support.command import run_command
 
-__all__ = ["main", "read_ratios", "worse"]
+TOLERANCE = 0.2  # Allowed loss as a share of the older ratio.
 
 
-def read_ratios(path: Path) -> tuple[dict[str, float], str]:
-    """Returns a result's ratios and the processor it was measured on.
-
-    Raises:
-        ValueError: The file cannot be read or has no ratios, or a ratio is not a positive number.
-    """
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+def _ratios(path: Path, content: Any) -> dict[str, float]:
     ratios = content.get("ratios") if isinstance(content, dict) else None
     if not isinstance(ratios, dict) or not ratios:
         raise ValueError(
@@ -37,18 +27,41 @@ def read_ratios(path: Path) -> tuple[dict[str, float], str]:
     for name, value in ratios.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise ValueError(f"{path}: the ratio {name!r} is {value!r}; expected a positive number")
-    return ratios, str(content.get("environment", {}).get("cpu", "unknown"))
+    return ratios
 
 
-def worse(before: Mapping[str, float], after: Mapping[str, float], tolerance: float) -> list[str]:
-    """Returns the sorted names of ratios that fell by more than the tolerance.
+def got_worse(before: Path, after: Path, tolerance: float = TOLERANCE) -> bool:
+    """Print a table of both results' ratios; return whether one fell by more than the tolerance.
 
-    Args:
-        before: Name → older ratio.
-        after: Name → newer ratio.
-        tolerance: Allowed loss as a share of the older ratio, 0–1.
+    Raises:
+        ValueError: A file cannot be read or has no ratios, or the results have no ratio in common.
     """
-    return [name for name in sorted(before.keys() & after) if after[name] < before[name] * (1 - tolerance)]
+    old, new = read_result(before), read_result(after)
+    older, newer = _ratios(before, old), _ratios(after, new)
+    both = older.keys() & newer
+    if not both:
+        raise ValueError("the results have no ratio in common: they are of different benchmarks")
+    cpus = [str(content.get("environment", {}).get("cpu", "unknown")) for content in (old, new)]
+    if cpus[0] != cpus[1]:
+        print(f"different processors, ratios may differ: {cpus[0]}, now {cpus[1]}")
+    fallen = [name for name in sorted(both) if newer[name] < older[name] * (1 - tolerance)]
+    rows = [
+        {
+            "name": name,
+            "before": f"{older[name]:.3f}",
+            "after": f"{newer[name]:.3f}",
+            "change": f"{newer[name] / older[name] - 1:+.1%}",
+            "": "WORSE" if name in fallen else "",
+        }
+        for name in [*fallen, *sorted(both - {*fallen})]
+    ]
+    print(table(rows))
+    for text, names in (("missing in the newer result", older.keys() - both), ("new", newer.keys() - both)):
+        for name in sorted(names):
+            print(f"{text}: {name}")
+    if fallen:
+        print(f"{len(fallen)} of {len(older)} ratios fell by more than {tolerance:.0%}")
+    return bool(fallen)
 
 
 def main() -> int:
@@ -57,37 +70,18 @@ def main() -> int:
     parser.add_argument("before", type=Path, help="older result")
     parser.add_argument("after", type=Path, help="newer result")
     parser.add_argument(
-        "--tolerance", type=float, default=0.2, help="allowed loss of a ratio, 0–1 (default: %(default)s)"
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        help="allowed loss, 0–1 (default: %(default)s)",
     )
     options = parser.parse_args()
     if not 0 <= options.tolerance < 1:
         parser.error(f"--tolerance is {options.tolerance}; expected a share from 0 to below 1")
     try:
-        (before, cpu_before), (after, cpu_after) = read_ratios(options.before), read_ratios(options.after)
+        return int(got_worse(options.before, options.after, options.tolerance))
     except ValueError as error:
         parser.error(str(error))
-    both = before.keys() & after
-    if not both:
-        parser.error("the results have no ratio in common: they are of different benchmarks")
-    if cpu_before != cpu_after:
-        print(f"different processors, ratios may differ: {cpu_before}, now {cpu_after}")
-    fallen = worse(before, after, options.tolerance)
-    rows = [
-        {
-            "name": name,
-            "before": f"{before[name]:.3f}",
-            "after": f"{after[name]:.3f}",
-            "change": f"{after[name] / before[name] - 1:+.1%}",
-            "": "WORSE" if name in fallen else "",
-        }
-        for name in [*fallen, *sorted(both - {*fallen})]
-    ]
-    print(table(rows))
-    for text, names in (("missing in the newer result", before.keys() - both), ("new", after.keys() - both)):
-        print("".join(f"{text}: {name}\n" for name in sorted(names)), end="")
-    if fallen:
-        print(f"{len(fallen)} of {len(before)} ratios fell by more than {options.tolerance:.0%}")
-    return 1 if fallen else 0
 
 
 if __name__ == "__main__":

@@ -20,22 +20,18 @@ import numpy as np
 import torch
 
 from benchmarks.harness import tables
-from benchmarks.harness.models import LITE_INT8_GATE, cached_bundle, grid_vocabulary, random_vit
+from benchmarks.harness.models import LITE_INT8_GATE, exported, grid_vocabulary, lite_words, random_vit
 from benchmarks.harness.photos import PHOTOS, photo_jpeg
 from benchmarks.harness.results import command_parser, store
 from benchmarks.harness.rivals import ClipSeg, OpenVinoBackend, Outcome, TorchPipeline, missing
 from benchmarks.harness.turns import in_turns, medians
 from pixelclip_sdk import Bundle, Segmenter, Vocabulary
 from pixelclip_sdk.backends.onnx import default_threads
-from pixelclip_sdk.benchmark import SAMPLE_WORDS
-from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.images import find_images
 from training.models.load import load_model
 from training.models.pair import EncoderPair
 from training.models.registry import LITE
-
-__all__ = ["REFERENCE", "main", "measure", "sdk_pipeline"]
 
 REFERENCE = "PyTorch"
 _CALIBRATION = 32
@@ -47,26 +43,18 @@ Case = tuple[dict[str, Any], bytes, dict[str, Pipeline | str]]
 
 
 def lite_case(folder: Path, photos: Sequence[Path]) -> Case:
-    """pixelclip-lite, a 640×480 JPEG, 20 classes.
-
-    Args:
-        folder: Folder of exported bundles.
-        photos: Real photos. The first one verifies the exports; the others calibrate int8.
-    """
-    pair, size = load_model(LITE), (480, 640)
+    """pixelclip-lite, a 640×480 JPEG, 20 classes. Bundles are exported to the folder with the photos."""
+    pair, size, words = load_model(LITE), (480, 640), lite_words()
     jpeg = photo_jpeg(*size)
-    shipped = Segmenter.from_pretrained("pixelclip-lite", classes=SAMPLE_WORDS)
-    # Without the text encoder's hash: exported bundles have text encoders that differ by rounding.
-    words = Vocabulary(names=shipped.vocabulary.names, embeddings=shipped.vocabulary.embeddings)
     gates = {"fp32": None, "fp16": None, "int8": LITE_INT8_GATE}
-    bundles = {p: cached_bundle(pair, p, folder, photos, gate=gate) for p, gate in gates.items()}
+    bundles = {p: exported(pair, p, folder, photos, gate=gate) for p, gate in gates.items()}
     pipelines = _pipelines(pair, bundles, words, jpeg, official=False)
     pipelines |= {
-        "ours, as shipped": sdk_pipeline(shipped),
+        "ours, as shipped": sdk_pipeline(Segmenter.from_pretrained("pixelclip-lite", classes=words)),
         "CLIPSeg": missing("transformers") or ClipSeg(len(words)),
     }
-    facts = {"weights": "real", "int8 calibrated on": len(photos) - 1}
-    return {"name": "lite", "image_size": size, "classes": len(words), **facts}, jpeg, pipelines
+    facts = {"name": "lite", "image_size": size, "classes": len(words), "weights": "real"}
+    return {**facts, "int8 calibrated on": len(photos) - 1}, jpeg, pipelines
 
 
 def vit_case(folder: Path, photos: Sequence[Path]) -> Case:
@@ -74,29 +62,37 @@ def vit_case(folder: Path, photos: Sequence[Path]) -> Case:
     pair, size = random_vit(), (1080, 1920)
     jpeg = photo_jpeg(*size)
     # No gate: labels of random weights mean nothing.
-    bundles = {p: cached_bundle(pair, p, folder, photos[:3], gate=0.0) for p in ("fp32", "fp16", "int8")}
-    with Segmenter.from_pretrained(bundles["fp32"].path) as segmenter:
-        words = grid_vocabulary(segmenter.features(jpeg), 150)
+    bundles = {p: exported(pair, p, folder, photos[:3], gate=0.0) for p in ("fp32", "fp16", "int8")}
+    words = grid_vocabulary(bundles["fp32"], jpeg, 150)
     pipelines = _pipelines(pair, bundles, words, jpeg, official=True)
     pipelines["CLIPSeg"] = "not measured with 150 prompts, which are 150 forwards; see lite"
-    facts = {"weights": "random, seed 0"}
-    return {"name": "vit", "image_size": size, "classes": len(words), **facts}, jpeg, pipelines
+    facts = {"name": "vit", "image_size": size, "classes": len(words), "weights": "random, seed 0"}
+    return facts, jpeg, pipelines
 
 
 def _pipelines(
     pair: EncoderPair, bundles: Mapping[str, Bundle], words: Vocabulary, jpeg: bytes, *, official: bool
 ) -> dict[str, Pipeline | str]:
     """Pipelines that both cases have."""
-    return {
+    compiled: Pipeline | str = TorchPipeline(pair, words.embeddings, official=official, compiled=True)
+    try:
+        compiled(jpeg)
+    except Exception as error:  # Inductor raises errors of its own and of the C++ compiler.
+        compiled = f"torch.compile: {str(error).strip().splitlines()[0]}"
+    pipelines = {
         REFERENCE: TorchPipeline(pair, words.embeddings, official=official),
-        "torch.compile": _compiled(pair, words, jpeg, official=official),
-        **{
-            f"ours, {precision}": sdk_pipeline(Segmenter.from_pretrained(bundle.path, classes=words))
-            for precision, bundle in bundles.items()
-        },
-        "OpenVINO, fp32": _openvino(bundles["fp32"], words, "f32"),
-        "OpenVINO, its choice": _openvino(bundles["fp32"], words, None),
+        "torch.compile": compiled,
     }
+    for name, bundle in bundles.items():
+        pipelines[f"ours, {name}"] = sdk_pipeline(Segmenter.from_pretrained(bundle.path, classes=words))
+    fp32 = bundles["fp32"]
+    for name, precision in (("OpenVINO, fp32", "f32"), ("OpenVINO, its choice", None)):
+        if reason := missing("openvino"):
+            pipelines[name] = reason
+        else:
+            backend = OpenVinoBackend(fp32, precision)
+            pipelines[name] = sdk_pipeline(Segmenter(backend, fp32.input, vocabulary=words))
+    return pipelines
 
 
 def sdk_pipeline(segmenter: Segmenter) -> Pipeline:
@@ -109,36 +105,10 @@ def sdk_pipeline(segmenter: Segmenter) -> Pipeline:
     return run
 
 
-def _openvino(bundle: Bundle, vocabulary: Vocabulary, precision: str | None) -> Pipeline | str:
-    """The SDK with OpenVINO instead of ONNX Runtime."""
-    if reason := missing("openvino"):
-        return reason
-    graph = bundle.file(IMAGE_ENCODER)
-    backend = OpenVinoBackend(graph, bundle.input, bundle.embedding_dim, precision)
-    return sdk_pipeline(Segmenter(backend, bundle.input, vocabulary=vocabulary))
-
-
-def _compiled(pair: EncoderPair, words: Vocabulary, jpeg: bytes, *, official: bool) -> Pipeline | str:
-    """Returns a compiled pipeline, or the compiler's error."""
-    pipeline = TorchPipeline(pair, words.embeddings, official=official, compiled=True)
-    try:
-        pipeline(jpeg)
-    except Exception as error:  # Inductor raises errors of its own and of the C++ compiler.
-        return f"torch.compile: {str(error).strip().splitlines()[0]}"
-    return pipeline
-
-
 def measure(
     facts: Mapping[str, Any], jpeg: bytes, pipelines: Mapping[str, Pipeline | str], rounds: int
 ) -> dict[str, Any]:
-    """Returns a case with its rows: milliseconds, stages, speed and equal labels against the reference.
-
-    Args:
-        facts: Facts for the result.
-        jpeg: The photo.
-        pipelines: Pipelines by name, `REFERENCE` among them; see `lite_case`.
-        rounds: Timed runs of each.
-    """
+    """Returns a case with its rows: milliseconds, stages, speed and equal labels against `REFERENCE`."""
     stages: dict[str, list[dict[str, float]]] = {}
     labels: dict[str, np.ndarray] = {}
 
@@ -178,27 +148,18 @@ def main() -> int:
     parser = command_parser(__doc__, rounds=15)
     cases = {"lite": lite_case, "vit": vit_case}
     parser.add_argument("--case", choices=cases, help="default: both")
-    parser.add_argument(
-        "--photos",
-        type=Path,
-        default=PHOTOS,
-        metavar="DIR",
-        help=f"real photos; up to {_CALIBRATION} calibrate int8 (default: examples/photos)",
-    )
-    parser.add_argument("--bundles", type=Path, metavar="DIR", help="keep exported bundles here for reuse")
+    about = f"real photos; up to {_CALIBRATION} calibrate int8 (default: examples/photos)"
+    parser.add_argument("--photos", type=Path, default=PHOTOS, metavar="DIR", help=about)
     options = parser.parse_args()
     photos = find_images(options.photos)
-    if len(photos) < 2:
-        parser.error(f"{len(photos)} photo in {options.photos}; expected at least 2")
     random.Random(0).shuffle(photos)
     torch.set_num_threads(default_threads())
     results = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for name, make in cases.items():
-            if options.case in (None, name):
-                case = make(options.bundles or Path(temporary), photos[: _CALIBRATION + 1])
-                results.append(measure(*case, options.rounds))
-                print(f"{name}\n\n{tables.comparison(results[-1], REFERENCE)}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in [options.case] if options.case else cases:
+            case = cases[name](Path(folder), photos[: _CALIBRATION + 1])
+            results.append(measure(*case, options.rounds))
+            print(f"{name}\n\n{tables.comparison(results[-1], REFERENCE)}\n")
     ratios = {
         f"{case['name']}: {row['name']} against {REFERENCE}": row["speedup"]
         for case in results

@@ -18,65 +18,46 @@ from pixelclip_sdk.benchmark import SAMPLE_WORDS, measure_latency, sample_jpeg
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.support.command import run_command
 
-__all__ = ["cold_start", "main"]
-
+_STEPS = {
+    "import pixelclip_sdk": "import pixelclip_sdk",
+    "import Segmenter": "from pixelclip_sdk import Segmenter",
+    "from_pretrained": "segmenter = Segmenter.from_pretrained(model)",
+    "first 20 words (loads the text encoder)": "segmenter.set_classes(words)",
+    "20 other words": "segmenter.set_classes(words.replace(', ', ' one, ') + ' one')",
+    "first picture": "segmenter.predict(jpeg)",
+}
 # Runs in a fresh interpreter; prints seconds and megabytes as JSON.
 _COLD_START = """
 import json, sys, time
-t0 = time.perf_counter()
-import pixelclip_sdk
-t1 = time.perf_counter()
-from pixelclip_sdk import Segmenter
-t2 = time.perf_counter()
-segmenter = Segmenter.from_pretrained(sys.argv[1])
-t3 = time.perf_counter()
-segmenter.set_classes(sys.argv[2])
-t4 = time.perf_counter()
-segmenter.set_classes(sys.argv[2].replace(", ", " one, ") + " one")
-t5 = time.perf_counter()
-jpeg = open(sys.argv[3], "rb").read()
-t6 = time.perf_counter()
-segmenter.predict(jpeg)
-t7 = time.perf_counter()
+steps, model, words, image = sys.argv[1:]
+jpeg, seconds = open(image, "rb").read(), {}
+for name, step in json.loads(steps).items():
+    start = time.perf_counter()
+    exec(step)
+    seconds[name] = time.perf_counter() - start
 for _ in range(10):
     segmenter.predict(jpeg)
-status = open("/proc/self/status").read() if sys.platform == "linux" else ""
-peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6 if status else None
-print(json.dumps({
-    "import pixelclip_sdk": t1 - t0,
-    "import Segmenter": t2 - t1,
-    "from_pretrained": t3 - t2,
-    "first 20 words (loads the text encoder)": t4 - t3,
-    "20 other words": t5 - t4,
-    "first picture": t7 - t6,
-    "peak MB": peak,
-}))
+from benchmarks.harness.memory import memory_mb
+print(json.dumps([seconds, memory_mb("VmHWM") if sys.platform == "linux" else None]))
 """
 
 
 def cold_start(model: str, jpeg: bytes, runs: int) -> tuple[dict[str, float], float | None]:
     """Measure fresh processes, after one that warms the file cache.
 
-    Args:
-        model: Name or folder.
-        jpeg: The image.
-        runs: Number of processes.
-
-    Returns:
-        Median seconds of each step. Median peak memory in megabytes over eleven images; None where the
-        system is not Linux.
+    Returns median seconds of each step, and median peak memory in megabytes over eleven images (Linux).
     """
     samples = []
     with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
         file.write(jpeg)
         file.flush()
-        command = [sys.executable, "-c", _COLD_START, model, SAMPLE_WORDS, file.name]
+        command = [sys.executable, "-c", _COLD_START, json.dumps(_STEPS), model, SAMPLE_WORDS, file.name]
         for _ in range(runs + 1):
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             samples.append(json.loads(output))
-    peaks = [sample.pop("peak MB") for sample in samples]
-    steps = {step: statistics.median(sample[step] for sample in samples[1:]) for step in samples[0]}
-    return steps, None if None in peaks else statistics.median(peaks[1:])
+    seconds, peaks = zip(*samples[1:], strict=True)
+    steps = {step: statistics.median(sample[step] for sample in seconds) for step in _STEPS}
+    return steps, None if None in peaks else statistics.median(peaks)
 
 
 def main() -> int:
@@ -91,17 +72,16 @@ def main() -> int:
     with Segmenter.from_pretrained(options.model, classes=SAMPLE_WORDS) as segmenter:
         report = measure_latency(segmenter, jpeg, runs=options.runs)
     encoder = report.stages["inference"]["p50"] / report.stages["total"]["p50"]
+    print(report.table())
+    print(f"outside the encoder: {1 - encoder:.1%} of the time\n\n{tables.seconds(steps)}")
+    if peak is not None:
+        print(f"peak memory: {peak:.0f} MB")
     content = {
         **report.to_json(),
         "cold_start_s": steps,
         "peak_mb": peak,
-        "outside_encoder": 1 - encoder,
         "ratios": {"encoder's share of the time": encoder},
     }
-    print(report.table())
-    print(f"outside the encoder: {1 - encoder:.1%} of the time\n\n{tables.cold_start(content)}")
-    if peak is not None:
-        print(f"peak memory: {peak:.0f} MB")
     store(options.json, content)
     return 0
 

@@ -24,30 +24,19 @@ from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.images import find_images
 
-__all__ = ["PhotoTest", "difference", "draw_names", "main", "name_of", "photo_test"]
-
 _RESAMPLES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class PhotoTest:
-    """Result of the test.
-
-    Attributes:
-        photos: Number of photos.
-        names: Names per photo.
-        largest: Share of photos won, 0–1, mean of all draws.
-        pixels: Mean share of a photo's pixels with its own name, 0–1.
-        lost: File name → winning name, for photos lost in the first draw.
-        won: Share of draws won by each photo, 0–1, in the order of `find_images`.
-    """
+    """Result of the test. Shares are 0–1."""
 
     photos: int
-    names: int
-    largest: float
-    pixels: float
-    lost: dict[str, str]
-    won: tuple[float, ...]
+    names: int  # Per photo.
+    largest: float  # Share of photos won, mean of all draws.
+    pixels: float  # Mean share of a photo's pixels with its own name.
+    lost: dict[str, str]  # File name → winning name, for photos lost in the first draw.
+    won: tuple[float, ...]  # Share of draws won by each photo, in the order of `find_images`.
 
 
 def name_of(photo: Path) -> str:
@@ -67,32 +56,24 @@ def draw_names(photo: Path, names: list[str], count: int, seed: int) -> list[str
 def photo_test(
     segmenter: Segmenter, folder: Path, *, count: int = 20, seed: int = 0, draws: int = 1
 ) -> PhotoTest:
-    """Run the test on all photos of a folder.
+    """Run the test on all photos of a folder, with `count` names per photo. Replaces the classes.
 
-    Args:
-        segmenter: A model with a text encoder; its classes are replaced.
-        folder: The photos.
-        count: Names per photo.
-        seed: Seed of the first draw of names; later draws use the seeds after it.
-        draws: Number of draws per photo.
-
-    Raises:
-        ImageError: The folder has no photos, or photos of fewer than `count` names.
+    The first draw of names uses `seed`; later draws use the seeds after it. Raises ImageError if the folder
+    has no photos, or photos of fewer than `count` names.
     """
     photos = find_images(folder)
     names = sorted({name_of(photo) for photo in photos})
     if len(names) < count:
         raise ImageError(f"{folder} has photos of {len(names)} names; expected at least {count}")
     known = segmenter.set_classes(names)
-    row = {name: i for i, name in enumerate(known.names)}
+    embedding = dict(zip(known.names, known.embeddings, strict=True))
     shares, won, lost = [], [], {}
     for photo in photos:
         own, wins = name_of(photo), 0
         for draw in range(draws):
             drawn = draw_names(photo, names, count, seed + draw)
-            segmenter.set_classes(
-                Vocabulary(names=drawn, embeddings=known.embeddings[[row[name] for name in drawn]])
-            )
+            embeddings = np.stack([embedding[name] for name in drawn])
+            segmenter.set_classes(Vocabulary(names=drawn, embeddings=embeddings))
             areas = segmenter.predict(photo).areas()
             shares.append(areas[own])
             winner = next(iter(areas))
@@ -104,13 +85,9 @@ def photo_test(
 
 
 def difference(won: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
-    """Returns the mean difference of two models and its 95 % confidence interval.
+    """Returns the mean difference of two models' `PhotoTest.won` and its 95 % confidence interval.
 
     The percentile bootstrap over photos, paired (Efron and Tibshirani 1993, chapter 13), seeded.
-
-    Args:
-        won: `PhotoTest.won` of one model.
-        other: `PhotoTest.won` of the other model, on the same photos.
     """
     paired = np.subtract(won, other)
     chosen = np.random.default_rng(0).integers(len(paired), size=(_RESAMPLES, len(paired)))
@@ -140,16 +117,12 @@ def main() -> int:
     result = _test(options.model, options)
     for photo, winner in list(result.lost.items())[:10]:
         print(f"  lost: {photo} to {winner}")
-    if len(result.lost) > 10:
-        print(f"  … and {len(result.lost) - 10} more")
     content = {**dataclasses.asdict(result), "seed": options.seed, "draws": options.draws}
     if options.against:
         other = _test(options.against, options)
         mean, low, high = difference(result.won, other.won)
-        print(
-            f"difference: {100 * mean:+.2f} points, {100 * low:+.2f} to {100 * high:+.2f} "
-            "with 95 % confidence"
-        )
+        interval = f"{100 * low:+.2f} to {100 * high:+.2f} with 95 % confidence"
+        print(f"difference: {100 * mean:+.2f} points, {interval}")
         content |= {"against": dataclasses.asdict(other), "difference": mean, "interval": [low, high]}
     files = {name: entry["sha256"] for name, entry in find_bundle(options.model).files.items()}
     store(options.json, {"files": files, **content})

@@ -28,8 +28,6 @@ from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.images import find_images
 from pixelclip_sdk.words.classes import class_list
 
-__all__ = ["compare", "grid_logits", "main", "ties"]
-
 _GRID = 64
 _PHOTOS_PER_FOLDER = 5
 _TIE = 1e-6  # Largest difference of two logits that rounding explains.
@@ -57,8 +55,7 @@ def reference_labels(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def ties(logits: np.ndarray, labels: np.ndarray, expected: np.ndarray) -> int:
     """Returns the number of pixels with different labels.
 
-    Raises:
-        PixelClipError: The two labels' logits differ by more than rounding at one of these pixels.
+    Raises PixelClipError if the logits of two such labels differ by more than rounding.
     """
     rows, columns = np.nonzero(labels != expected)
     if len(rows):
@@ -76,10 +73,7 @@ def ties(logits: np.ndarray, labels: np.ndarray, expected: np.ndarray) -> int:
 def compare(logits: Sequence[np.ndarray], size: tuple[int, int], runs: int) -> dict[str, Any]:
     """Returns median times, their ratio, equal labels, and our peak memory beyond the result.
 
-    Args:
-        logits: `(K, 64, 64)` float32 of each photo.
-        size: Size `(H, W)` of the labels.
-        runs: Timed runs of each photo.
+    Logits are `(K, 64, 64)` float32 of each photo; `size` is that of the labels, `(H, W)`.
     """
     samples: dict[str, list[float]] = {"ours": [], "torch": []}
     differing, peaks = [], []
@@ -109,19 +103,14 @@ def compare(logits: Sequence[np.ndarray], size: tuple[int, int], runs: int) -> d
 def main() -> int:
     """Run the command and return its exit code."""
     parser = command_parser(__doc__, runs=5)
-    parser.add_argument(
-        "photos",
-        type=Path,
-        nargs="*",
-        default=[PHOTOS],
-        help=f"image files or folders; the first {_PHOTOS_PER_FOLDER} of a folder (default: examples/photos)",
-    )
+    about = f"image files or folders; the first {_PHOTOS_PER_FOLDER} of a folder (default: examples/photos)"
+    parser.add_argument("photos", type=Path, nargs="*", default=[PHOTOS], help=about)
     options = parser.parse_args()
     photos = []
     for path in options.photos:
         photos += find_images(path)[:_PHOTOS_PER_FOLDER] if path.is_dir() else [path]
     torch.set_num_threads(default_threads())
-    cases = []
+    cases, ratios = [], {}
     with Segmenter.from_pretrained("pixelclip-lite") as segmenter:
         names = segmenter.set_classes(class_list("common-150")).names
         for count, height, width in _CASES:
@@ -129,15 +118,8 @@ def main() -> int:
             logits = [grid_logits(segmenter, photo) for photo in photos]
             row = compare(logits, (height, width), options.runs)
             cases.append({"classes": count, "size": [height, width], **row})
-    content = {
-        "photos": len(photos),
-        "grid": _GRID,
-        "cases": cases,
-        "ratios": {
-            f"{count} classes, {width}×{height}: speed against PyTorch": case["ratio"]
-            for (count, height, width), case in zip(_CASES, cases, strict=True)
-        },
-    }
+            ratios[f"{count} classes, {width}×{height}: speed against PyTorch"] = row["ratio"]
+    content = {"photos": len(photos), "grid": _GRID, "cases": cases, "ratios": ratios}
     print(f"{len(photos)} photos, {_GRID}×{_GRID} grid\n\n{tables.postprocess(content)}")
     store(options.json, content)
     return 0

@@ -1,9 +1,9 @@
 """Speed, size, labels and accuracy of precisions: ``python benchmarks/precision.py --photos FOLDER``.
 
-ViT-B/16 at 320² with random weights, for speed and size: eager PyTorch, and ONNX in fp32, int8 (`to_int8`)
-and dynamic int8. pixelclip-lite, also for labels: ONNX in fp32, fp16 and int8, on photos that did not
-calibrate. Different labels are not always wrong, so ``--camvid`` and ``--named`` add each precision's
-accuracy. Encoders run in turns; times are medians.
+ViT-B/16 at 320² with random weights, for speed and size: eager PyTorch; ONNX in fp32, int8, dynamic int8.
+pixelclip-lite, also for labels: ONNX in fp32, fp16 and int8, on photos that did not calibrate. Different
+labels are not always wrong, so ``--camvid`` and ``--named`` add each precision's accuracy. Encoders run in
+turns; times are medians.
 """
 
 import functools
@@ -31,7 +31,6 @@ from pixelclip_sdk import Segmenter
 from pixelclip_sdk.backends.onnx import OnnxBackend, create_session, default_threads
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import labels_upsampled
-from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.images import find_images
 from pixelclip_sdk.words.text_encoder import TextEncoder
@@ -39,12 +38,9 @@ from training.models.load import load_model
 from training.models.pair import EncoderPair
 from training.models.registry import LITE
 
-__all__ = ["agreement", "lite", "main", "model_accuracies", "timings", "vit"]
-
 _SIZE = (480, 640)  # Labels are compared at this size.
-# The gate of `export/to_onnx.py` on calibration photos. Labels of random weights need none.
-_GATE = 0.975
-_VIT_GATE = 0.0
+_CALIBRATION, _COMPARED = 64, 100  # Photos.
+_GATE = 0.975  # The gate of `export/to_onnx.py` on calibration photos.
 
 Batch = Mapping[str, np.ndarray]
 Run = Callable[[Batch], np.ndarray]
@@ -61,58 +57,40 @@ def vit(photos: Sequence[Path], runs: int) -> dict[str, Any]:
 
     models = {
         "fp32": trace_image_encoder(pair, for_cpu=True),
-        "int8": to_int8(fp32, batches, gate=_VIT_GATE),
+        "int8": to_int8(fp32, batches, gate=0),  # Labels of random weights need no gate.
         "int8 dynamic": _dynamic_int8(fp32),
     }
     sizes = {name: model.ByteSize() for name, model in models.items()}
     sizes["fp16"] = to_fp16(fp32, batches[:1]).ByteSize()
-    functions = {"eager": eager, **{name: _session(model) for name, model in models.items()}}
+    functions = {"eager": eager, **{name: _run(model) for name, model in models.items()}}
     return {"model": f"{VIT}, random weights", **timings(functions, batches[0], runs, sizes)}
 
 
-def lite(
-    photos: Sequence[Path],
-    calibration: int,
-    runs: int,
-    *,
-    camvid: Path | None = None,
-    named: Path | None = None,
-) -> dict[str, Any]:
-    """Times, sizes, labels and accuracy of pixelclip-lite.
-
-    Args:
-        photos: Real photos; labels are compared on those that do not calibrate.
-        calibration: Number of photos, from the first, that calibrate.
-        runs: Timed runs of each precision.
-        camvid: See `accuracies`.
-        named: Photos named after their content; see `accuracies`.
-    """
+def lite(photos: Sequence[Path], runs: int, camvid: Path | None, named: Path | None) -> dict[str, Any]:
+    """Times, sizes, labels and accuracy of pixelclip-lite; see `accuracies` for CamVid and named photos."""
     pair = load_model(LITE)
     fp32 = trace_image_encoder(pair)
     batches = list(photo_batches(pair, photos))
-    seen, unseen = batches[:calibration], batches[calibration:]
+    seen, unseen = batches[:_CALIBRATION], batches[_CALIBRATION:]
     models = {
         "fp32": fp32,
         "fp16": to_fp16(fp32, seen[:8]),
         "int8": to_int8(fp32, seen, gate=_GATE),
         "int8, all": to_int8(fp32, seen, gate=0),
     }
-    functions = {name: _session(model) for name, model in models.items()}
+    functions = {name: _run(model) for name, model in models.items()}
     sizes = {name: model.ByteSize() for name, model in models.items()}
     result = timings(functions, seen[0], runs, sizes)
     # Labels and accuracy of fp16 with the rounding of a GPU; a CPU rounds less often.
     models["fp16"] = rounding(models["fp16"])
-    functions["fp16"] = _session(models["fp16"])
+    functions["fp16"] = _run(models["fp16"])
+    reference = functions.pop("fp32")
     return {
         "model": "pixelclip-lite",
         "calibrated_on": len(seen),
         "compared_on": len(unseen),
         **result,
-        "label_agreement": {
-            name: agreement(functions["fp32"], run, unseen)
-            for name, run in functions.items()
-            if name != "fp32"
-        },
+        "label_agreement": {name: agreement(reference, run, unseen) for name, run in functions.items()},
         "accuracy": {name: model_accuracies(model, pair, camvid, named) for name, model in models.items()},
     }
 
@@ -155,8 +133,8 @@ def model_accuracies(
         return accuracies(segmenter, camvid=camvid, photos=named)
 
 
-def _session(model: onnx.ModelProto) -> Run:
-    """A graph on the CPU, in the SDK's session: batch → logits."""
+def _run(model: onnx.ModelProto) -> Run:
+    """A graph on the CPU: batch → logits."""
     with tempfile.TemporaryDirectory() as folder:
         onnx.save(model, Path(folder) / "model.onnx")
         session = create_session(Path(folder) / "model.onnx")
@@ -184,26 +162,18 @@ def _dynamic_int8(model: onnx.ModelProto) -> onnx.ModelProto:
 def main() -> int:
     """Run the command and return its exit code."""
     parser = command_parser(__doc__, runs=12)
-    parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help="real photos")
-    parser.add_argument(
-        "--calibration", type=positive, default=64, help="photos that calibrate (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--compared", type=positive, default=100, help="other photos to compare (default: %(default)s)"
-    )
+    about = f"real photos: {_CALIBRATION} calibrate, up to {_COMPARED} others compare labels"
+    parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER", help=about)
     parser.add_argument("--camvid", type=Path, metavar="DIR", help="CamVid, for its mIoU")
-    parser.add_argument(
-        "--named", type=Path, metavar="DIR", help="photos named after content, for photo_test.py"
-    )
+    parser.add_argument("--named", type=Path, metavar="DIR", help="photos for photo_test.py")
     options = parser.parse_args()
     photos = find_images(options.photos)
-    if len(photos) <= options.calibration:
-        parser.error(f"{len(photos)} photos in {options.photos}; expected more than {options.calibration}")
+    if len(photos) <= _CALIBRATION:
+        parser.error(f"{len(photos)} photos in {options.photos}; expected more than {_CALIBRATION}")
     random.Random(0).shuffle(photos)
-    photos = photos[: options.calibration + options.compared]
+    photos = photos[: _CALIBRATION + _COMPARED]
     torch.set_num_threads(default_threads())
-    folders = {"camvid": options.camvid, "named": options.named}
-    models = [vit(photos, options.runs), lite(photos, options.calibration, options.runs, **folders)]
+    models = [vit(photos, options.runs), lite(photos, options.runs, options.camvid, options.named)]
     for model in models:
         print(f"{model['model']}\n\n{tables.precision(model)}\n")
     ratios = {

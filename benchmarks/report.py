@@ -12,14 +12,11 @@ from typing import Any
 
 from benchmarks.harness import tables
 from benchmarks.harness.results import COMMANDS, RESULTS, ROOT, command_of, load_other_machines, load_results
-from benchmarks.page import targets
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write
 
-__all__ = ["main", "page"]
-
 _TEMPLATE = Path(__file__).parent / "page" / "speed.md.template"
-_SWEEPS = ("classes", "picture", "batch", "threads", "together", "input")
+_SWEEPS = ("classes", "threads", "input")
 
 
 def page(
@@ -27,38 +24,35 @@ def page(
     others: Mapping[str, Mapping[str, Any]] | None = None,
     images: Mapping[str, str] | None = None,
 ) -> str:
-    """Returns the page in Markdown.
+    """Returns the page in Markdown, with rows for other machines' results.
 
-    Args:
-        results: Result → content.
-        others: Other machine → its results.
-        images: Result → Markdown image; see `benchmarks.page.plots.draw`.
+    Images are result → Markdown; see `benchmarks.page.plots.draw`.
     """
-    others, images = others or {}, images or {}
-    rows = [row for name, loaded in {"": results, **others}.items() for row in _end_to_end(loaded, name)]
+    machines = {"": results, **(others or {})}
+    rows = [row for name, loaded in machines.items() for row in _end_to_end(loaded, name)]
     commands = [{"result": name, "command": f"`{command_of(results, name)}`"} for name in COMMANDS]
     blocks = {
         "end_to_end": tables.table(rows) if rows else "",
-        "targets": tables.table(targets.rows(results, others)),
         "commands": tables.table(commands),
         "environments": "\n".join(_environments(results)),
     }
     sections: dict[str, Callable[[Any], list[str]]] = {
-        "gpu-latency": lambda _: [],
+        "gpu-latency": lambda _: [""],
         "lite-latency": _start_up,
         "compare-lite": _comparison,
         "compare-vit": _comparison,
         "precision": _precisions,
         "roofline": tables.roofline,
-        "postprocess": lambda content: [tables.postprocess(content)],
-        "scaling": lambda _: [],
+        "postprocess": lambda content: ["", tables.postprocess(content)],
+        "scaling": lambda _: [""],
     }
     for name, write in sections.items():
         missing = f"*Not measured: there is no `benchmarks/results/{name}.json`.*"
         text = [f"{missing} Command: `{command_of(results, name)}`"]
         if content := results.get(name):
-            source = f"Result: {name}, {_machine(content)}."
-            text = [*([images[name]] if name in images else []), *write(content), source]
+            facts, *shown = write(content)
+            text = [f"{facts} Result: {name}, {_machine(content)}.".strip(), *shown]
+            text[:0] = [images[name]] if images and name in images else []
         blocks[name.replace("-", "_")] = "\n\n".join(text)
     measured = {sweep["name"]: tables.sweep(sweep) for sweep in results.get("scaling", {}).get("sweeps", [])}
     blocks |= {f"sweep_{name}": measured.get(name, "*Not measured.*") for name in _SWEEPS}
@@ -71,41 +65,10 @@ def _machine(content: Any) -> str:
 
 def _end_to_end(results: Mapping[str, Any], folder: str) -> Iterator[dict[str, Any]]:
     """Rows of one machine; `folder` is the folder of another machine's results."""
-    measured: list[tuple[str, str, Any, Mapping[str, Any]]] = []
-    if latency := results.get("lite-latency"):
-        measured.append(
-            (
-                "lite-latency",
-                latency["model"],
-                latency,
-                {**latency["stages"]["total"], "mb": latency.get("peak_mb")},
-            )
-        )
-    if video := results.get("lite-video"):
-        measured.append(
-            (
-                "lite-video",
-                f"{video['model']}, video",
-                video,
-                {"fps": video["fps"], "mb": video["rss_mb"]["peak"]},
-            )
-        )
-    for case in results.get("compare-vit", {}).get("cases", []):
-        measured += [
-            ("compare-vit", f"ViT-B/16, {row['name'].removeprefix('ours, ')}", case, {"p50": row["ms"]})
-            for row in case["rows"]
-            if row["name"].startswith("ours") and "ms" in row
-        ]
-    gpu = results.get("gpu-latency", {"backends": []})
-    for row in gpu["backends"]:
-        if "stages_ms" in row:
-            case = {"image_size": (480, 640), "classes": 20}
-            measured.append(
-                ("gpu-latency", f"{gpu['model']}, {row['name']}", case, row["stages_ms"]["total"])
-            )
-    for result, name, case, times in measured:
-        yield {
-            "model": name,
+
+    def row(result: str, model: str, case: Any, **times: Any) -> dict[str, Any]:
+        return {
+            "model": model,
             "image": tables.size_text(case["image_size"]),
             "classes": case["classes"],
             "median, ms": times.get("p50"),
@@ -116,11 +79,29 @@ def _end_to_end(results: Mapping[str, Any], folder: str) -> Iterator[dict[str, A
             "result": f"{folder}/{result}".lstrip("/"),
         }
 
+    if latency := results.get("lite-latency"):
+        total, mb = latency["stages"]["total"], latency.get("peak_mb")
+        yield row("lite-latency", latency["model"], latency, p50=total["p50"], p95=total["p95"], mb=mb)
+    if video := results.get("lite-video"):
+        name = f"{video['model']}, video"
+        yield row("lite-video", name, video, fps=video["fps"], mb=video["rss_mb"]["peak"])
+    for case in results.get("compare-vit", {}).get("cases", []):
+        for ours in case["rows"]:
+            if ours["name"].startswith("ours") and "ms" in ours:
+                name = f"ViT-B/16, {ours['name'].removeprefix('ours, ')}"
+                yield row("compare-vit", name, case, p50=ours["ms"])
+    gpu = results.get("gpu-latency", {"backends": []})
+    for backend in gpu["backends"]:
+        if "stages_ms" in backend:
+            case, total = {"image_size": (480, 640), "classes": 20}, backend["stages_ms"]["total"]
+            name = f"{gpu['model']}, {backend['name']}"
+            yield row("gpu-latency", name, case, p50=total["p50"], p95=total["p95"])
+
 
 def _start_up(content: Any) -> list[str]:
     peak = content.get("peak_mb")
-    text = [f"Peak memory of this process, the text encoder included: {peak:.0f} MB."] if peak else []
-    return [tables.cold_start(content), *text]
+    text = f"Peak memory of this process, the text encoder included: {peak:.0f} MB." if peak else ""
+    return [text, tables.seconds(content["cold_start_s"])]
 
 
 def _comparison(content: Any) -> list[str]:
@@ -131,7 +112,8 @@ def _comparison(content: Any) -> list[str]:
 
 
 def _precisions(content: Any) -> list[str]:
-    return [text for model in content["models"] for text in (f"{model['model']}:", tables.precision(model))]
+    models = content["models"]
+    return ["", *(text for model in models for text in (f"{model['model']}:", tables.precision(model)))]
 
 
 def _environments(results: Mapping[str, Any]) -> Iterator[str]:

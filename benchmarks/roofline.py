@@ -10,8 +10,7 @@ import dataclasses
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,12 @@ from benchmarks.floors.graph_cost import GraphCost, graph_cost
 from benchmarks.floors.operators import profile
 from benchmarks.harness import tables
 from benchmarks.harness.machine import Work, floor_ms, machine_work, peak_rates
-from benchmarks.harness.models import LITE_INT8_GATE, cached_bundle, grid_vocabulary, random_vit
+from benchmarks.harness.models import LITE_INT8_GATE, exported, grid_vocabulary, lite_words, random_vit
 from benchmarks.harness.photos import PHOTOS, photo_jpeg
 from benchmarks.harness.results import command_parser, store
 from benchmarks.harness.turns import in_turns
 from pixelclip_sdk import Bundle, Segmenter, Vocabulary
 from pixelclip_sdk.backends.onnx import default_threads
-from pixelclip_sdk.benchmark import SAMPLE_WORDS
 from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.image import load_image
 from pixelclip_sdk.models import find_bundle
@@ -38,20 +36,12 @@ from pixelclip_sdk.support.images import find_images
 from training.models.load import load_model
 from training.models.registry import LITE
 
-__all__ = ["Case", "lite_case", "main", "measure"]
-
 _VIT = "ViT-B/16, random weights"
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A model, its classes and an image.
-
-    Attributes:
-        bundle: The model.
-        vocabulary: The classes.
-        jpeg: The image.
-    """
+    """A model, its classes and an image."""
 
     bundle: Bundle
     vocabulary: Vocabulary
@@ -70,64 +60,45 @@ class Case:
 
 
 def lite_case(jpeg: bytes) -> Case:
-    """pixelclip-lite with 20 classes."""
-    with Segmenter.from_pretrained("pixelclip-lite", classes=SAMPLE_WORDS) as segmenter:
-        return Case(find_bundle("pixelclip-lite"), segmenter.vocabulary, jpeg)
+    """pixelclip-lite as shipped, with 20 classes."""
+    return Case(find_bundle("pixelclip-lite"), lite_words(), jpeg)
 
 
-def _lite_cases(folder: Path, jpeg: bytes) -> dict[str, Case]:
-    """pixelclip-lite as shipped and in int8."""
-    photos, fp32 = find_images(PHOTOS), lite_case(jpeg)
-    int8 = cached_bundle(load_model(LITE), "int8", folder, photos, gate=LITE_INT8_GATE)
-    # Without the text encoder's hash: the bundles have text encoders that differ by rounding.
-    words = Vocabulary(names=fp32.vocabulary.names, embeddings=fp32.vocabulary.embeddings)
-    return {"pixelclip-lite": fp32, "pixelclip-lite, int8": Case(int8, words, jpeg)}
-
-
-def _vit_cases(folder: Path, jpeg: bytes) -> dict[str, Case]:
-    """ViT-B/16 at 320² with random weights and 20 classes, in fp32 and int8."""
-    photos = find_images(PHOTOS)
-    fp32, int8 = (cached_bundle(random_vit(), p, folder, photos, gate=0.0) for p in ("fp32", "int8"))
-    with Segmenter.from_pretrained(fp32.path) as segmenter:
-        words = grid_vocabulary(segmenter.features(jpeg), 20)
-    return {_VIT: Case(fp32, words, jpeg), f"{_VIT}, int8": Case(int8, words, jpeg)}
-
-
-def measure(cases: Mapping[str, Case], rounds: int, *, work: Work | None = None) -> dict[str, Any]:
-    """Returns rates, stages, the encoder's floor, and operators of fp32 models.
-
-    Args:
-        cases: Name → case.
-        rounds: Timed calls of each.
-        work: Functions that measure the machine; default: `machine_work`.
-    """
-    work = work or machine_work()
-    contenders = {name: call for name, (call, _) in work.items()}
-    speeds: dict[str, list[Mapping[str, float]]] = {name: [] for name in cases}
-    for name, case in cases.items():
-        segmenter = Segmenter.from_pretrained(case.bundle.path, backend="onnx", classes=case.vocabulary)
-        contenders[name] = partial(_predict, segmenter, case.jpeg, speeds[name])
-    rates = peak_rates(work, in_turns(contenders, rounds))
-    # The second call of each turn, without the warm-up.
-    models = [
-        _model(name, case, speeds[name][1::2][-rounds:], {n: rate["typical"] for n, rate in rates.items()})
-        for name, case in cases.items()
-    ]
+def _cases(folder: Path, jpeg: bytes) -> dict[str, Case]:
+    """pixelclip-lite, and ViT-B/16 at 320² with random weights; 20 classes, in fp32 and int8."""
+    photos, lite, vit = find_images(PHOTOS), lite_case(jpeg), random_vit()
+    lite_int8 = exported(load_model(LITE), "int8", folder, photos, gate=LITE_INT8_GATE)
+    fp32, int8 = (exported(vit, precision, folder, photos, gate=0.0) for precision in ("fp32", "int8"))
+    words = grid_vocabulary(fp32, jpeg, 20)
     return {
-        "rounds": rounds,
-        "machine": {"threads": default_threads(), **rates},
-        "models": models,
-        "ratios": {
-            f"{model['name']}: floor over inference, medians": 1 / row["over_typical_floor"]
-            for model in models
-            for row in model["stages"]
-            if row["stage"] == "inference"
-        },
+        "pixelclip-lite": lite,
+        "pixelclip-lite, int8": Case(lite_int8, lite.vocabulary, jpeg),
+        _VIT: Case(fp32, words, jpeg),
+        f"{_VIT}, int8": Case(int8, words, jpeg),
     }
 
 
-def _predict(segmenter: Segmenter, jpeg: bytes, speeds: list[Mapping[str, float]]) -> None:
-    speeds.append(segmenter.predict(jpeg).speed)
+def measure(cases: Mapping[str, Case], rounds: int, *, work: Work | None = None) -> dict[str, Any]:
+    """Returns rates, stages, the encoder's floor, and operators of fp32 models."""
+    work = work or machine_work()
+    speeds: dict[str, list[Mapping[str, float]]] = {name: [] for name in cases}
+
+    def contender(name: str, case: Case) -> Callable[[], None]:
+        segmenter = Segmenter.from_pretrained(case.bundle.path, backend="onnx", classes=case.vocabulary)
+        return lambda: speeds[name].append(segmenter.predict(case.jpeg).speed)
+
+    contenders = {name: call for name, (call, _) in work.items()}
+    contenders |= {name: contender(name, case) for name, case in cases.items()}
+    rates = peak_rates(work, in_turns(contenders, rounds))
+    models, ratios = [], {}
+    for name, case in cases.items():
+        # The second call of each turn, without the warm-up.
+        model = _model(name, case, speeds[name][1::2][-rounds:], rates)
+        over = next(row["over_typical_floor"] for row in model["stages"] if row["stage"] == "inference")
+        ratios[f"{name}: floor over inference, medians"] = 1 / over
+        models.append(model)
+    machine = {"threads": default_threads(), **{name: {"typical": rate} for name, rate in rates.items()}}
+    return {"rounds": rounds, "machine": machine, "models": models, "ratios": ratios}
 
 
 def _model(
@@ -135,18 +106,14 @@ def _model(
 ) -> dict[str, Any]:
     """Returns a model's stages and operators."""
     cost, feeds = case.cost(), case.feeds
+    floor = floor_ms(cost.operations, cost.bytes, rates, cost.integer_operations)
     stages: list[dict[str, Any]] = []
     for stage in speeds[0]:
         times = [speed[stage] for speed in speeds]
         stages.append({"stage": stage, "ms": statistics.median(times), "min_ms": min(times)})
         if stage == "inference":
-            least, bound = floor_ms(cost.operations, cost.bytes, rates, cost.integer_operations)
-            stages[-1] |= {
-                **dataclasses.asdict(cost),
-                "typical_floor_ms": least,
-                "bound": bound,
-                "over_typical_floor": stages[-1]["ms"] / least,
-            }
+            over = stages[-1]["ms"] / floor
+            stages[-1] |= {**dataclasses.asdict(cost), "typical_floor_ms": floor, "over_typical_floor": over}
     operators: list[dict[str, Any]] = []
     # ONNX Runtime fuses int8 graphs so much that their operators say little.
     if not cost.integer_operations:
@@ -166,16 +133,9 @@ def _model(
 def main() -> int:
     """Run the command and return its exit code."""
     parser = command_parser(__doc__, rounds=30)
-    parser.add_argument("--case", choices=["lite", "vit"], help="only this one (default: both)")
-    parser.add_argument("--bundles", type=Path, metavar="DIR", help="keep exported bundles here for reuse")
     options = parser.parse_args()
-    jpeg = photo_jpeg(480, 640)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, cases = options.bundles or Path(temporary), {}
-        if options.case != "vit":
-            cases |= _lite_cases(folder, jpeg)
-        if options.case != "lite":
-            cases |= _vit_cases(folder, jpeg)
+    with tempfile.TemporaryDirectory() as folder:
+        cases = _cases(Path(folder), photo_jpeg(480, 640))
         report = measure(cases, options.rounds)
     print("\n\n".join(tables.roofline(report)))
     store(options.json, report)

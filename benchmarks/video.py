@@ -1,23 +1,24 @@
 """Sustained speed and memory on video, from file to labels: ``python benchmarks/video.py``.
 
-The video is a moving crop of a real photo, 480×360, H.264, repeated until there are enough frames. ``--draw``
-also draws and encodes every result, as ``pixelclip video --out`` does. ``--camera`` plays the video in real
-time, as a live source that drops frames.
+The video is a moving crop of a real photo, 480×360, H.264, repeated until there are enough frames.
+``--camera`` plays it in real time, as a live source that drops frames.
 """
 
 import math
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import ImageOps
 
 from benchmarks.harness import tables
+from benchmarks.harness.memory import memory_mb
 from benchmarks.harness.photos import PHOTOS
 from benchmarks.harness.results import command_parser, store
 from pixelclip_sdk import PixelClipError, Segmentation, Segmenter
@@ -25,10 +26,8 @@ from pixelclip_sdk.benchmark import SAMPLE_WORDS
 from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.images import open_image_file
-from pixelclip_sdk.video.sources import Frame, FrameSource, open_source
+from pixelclip_sdk.video.sources import Frame, open_source
 from pixelclip_sdk.video.writer import write_video
-
-__all__ = ["RepeatedVideo", "main", "make_video", "measure"]
 
 _STAGES = ("decode", "preprocess", "inference", "postprocess", "wait", "total")
 _FPS = 30
@@ -41,25 +40,16 @@ def make_video(
 ) -> None:
     """Write a video: a crop that circles over a photo of twice its size."""
     with open_image_file(photo) as image:
-        scale = 2 * max(height / image.height, width / image.width)
-        large = np.asarray(
-            image.convert("RGB").resize((math.ceil(image.width * scale), math.ceil(image.height * scale)))
-        )
+        large = np.asarray(ImageOps.fit(image.convert("RGB"), (2 * width, 2 * height)))
     with write_video(path, Fraction(_FPS)) as writer:
         for angle in np.linspace(0, 2 * math.pi, frames, endpoint=False):
-            top = int((large.shape[0] - height) * (0.5 + 0.5 * math.sin(angle)))
-            left = int((large.shape[1] - width) * (0.5 + 0.5 * math.cos(angle)))
+            top = int(height * (0.5 + 0.5 * math.sin(angle)))
+            left = int(width * (0.5 + 0.5 * math.cos(angle)))
             writer.write(np.ascontiguousarray(large[top : top + height, left : left + width]))
 
 
 class RepeatedVideo:
-    """A source that plays a video again and again.
-
-    Args:
-        path: The video.
-        frames: Number of frames to play.
-        live: Play in real time, as a camera whose frames may be dropped.
-    """
+    """A source that plays a video again and again, `live` in real time as a camera that drops frames."""
 
     def __init__(self, path: Path, frames: int, *, live: bool = False) -> None:
         self.name, self.live, self.fps, self.count = str(path), live, Fraction(_FPS), frames
@@ -68,8 +58,7 @@ class RepeatedVideo:
     def __iter__(self) -> Generator[Frame, None, None]:
         played, start = 0, time.perf_counter()
         while played < self.count:
-            source: FrameSource = open_source(self._path)
-            try:
+            with closing(open_source(self._path)) as source:
                 for frame in source:
                     if self.live:
                         time.sleep(max(start + played / _FPS - time.perf_counter(), 0))
@@ -77,36 +66,18 @@ class RepeatedVideo:
                     played += 1
                     if played == self.count:
                         break
-            finally:
-                source.close()
 
     def close(self) -> None:
         """Does nothing: the video is closed after each pass."""
 
 
-def _resident_mb() -> float:
-    """Resident memory of this process in megabytes (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def measure(results: Iterator[Segmentation], frames: int, *, warmup: int) -> dict[str, Any]:
-    """Returns rate, stages, dropped frames and memory of a stream.
+    """Returns rate, stages, dropped frames and memory of a stream with at most `frames` results.
 
-    Args:
-        results: The stream.
-        frames: Most results after the warm-up, at least 10.
-        warmup: Results before them that are not counted, at least 0.
-
-    Raises:
-        ValueError: `frames` or `warmup` is too small.
-        PixelClipError: The stream has fewer than 10 results after the warm-up.
+    Results of the warm-up do not count. Raises PixelClipError if fewer than 10 others come.
     """
-    if frames < _FEWEST or warmup < 0:
-        raise ValueError(f"frames is {frames} and warmup {warmup}; expected at least {_FEWEST} and 0")
     # Allocated before the first reading, so that growing memory is not the benchmark's own.
-    stages = np.full((frames, len(_STAGES)), np.nan, np.float32)
-    seconds, memory = np.full(frames, np.nan), np.full(frames, np.nan)
+    rows = np.full((frames, len(_STAGES) + 2), np.nan)
     start, cpu, dropped = time.perf_counter(), time.process_time(), 0
     n = -warmup
     for result in results:
@@ -114,11 +85,11 @@ def measure(results: Iterator[Segmentation], frames: int, *, warmup: int) -> dic
         if n == 0:
             start, cpu, dropped = time.perf_counter(), time.process_time(), result.frame.dropped
         elif n > 0:
-            stages[n - 1] = [result.speed[stage] for stage in _STAGES]
-            seconds[n - 1], memory[n - 1] = time.perf_counter() - start, _resident_mb()
+            times = [result.speed[stage] for stage in _STAGES]
+            rows[n - 1] = [*times, time.perf_counter() - start, memory_mb("VmRSS")]
     if n < _FEWEST:
         raise PixelClipError(f"{max(n, 0)} frames after {warmup} of warm-up; expected at least {_FEWEST}")
-    stages, seconds, memory = stages[:n], seconds[:n], memory[:n]
+    *stages, seconds, memory = rows[:n].T
     thirds = np.diff(seconds[[0, n // 3, 2 * n // 3, n - 1]])
     tenth = n // 10  # Medians of memory: a single reading varies by the frames in flight.
     return {
@@ -129,24 +100,15 @@ def measure(results: Iterator[Segmentation], frames: int, *, warmup: int) -> dic
         "cpu_ms_per_frame": (time.process_time() - cpu) / n * 1e3,
         "dropped": int(result.frame.dropped - dropped),
         "stages_ms": {
-            stage: {f"p{p}": float(np.percentile(stages[:, i], p)) for p in (50, 95)}
-            for i, stage in enumerate(_STAGES)
+            stage: {f"p{p}": float(np.percentile(times, p)) for p in (50, 95)}
+            for stage, times in zip(_STAGES, stages, strict=True)
         },
         "rss_mb": {
             "start": float(np.median(memory[:tenth])),
-            "middle": float(np.median(memory[n // 2 - tenth // 2 : n // 2 + tenth // 2 + 1])),
             "end": float(np.median(memory[-tenth:])),
             "peak": float(memory.max()),
         },
     }
-
-
-def _drawn(results: Iterator[Segmentation], path: Path) -> Iterator[Segmentation]:
-    """Draw and encode results before passing them on."""
-    with write_video(path, Fraction(_FPS)) as writer:
-        for result in results:
-            writer.write(np.asarray(result.plot(legend="inside")), result.frame.time_s)
-            yield result
 
 
 def main() -> int:
@@ -155,10 +117,7 @@ def main() -> int:
     parser.add_argument("--model", default="pixelclip-lite", help="name or folder (default: %(default)s)")
     parser.add_argument("--frames", type=positive, default=1000, help="timed frames (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=50, help="frames before them (default: %(default)s)")
-    parser.add_argument(
-        "--threads", type=positive, help="CPU threads for one frame (default: half the cores)"
-    )
-    parser.add_argument("--draw", action="store_true", help="draw and encode the results as well")
+    parser.add_argument("--threads", type=positive, help="threads for one frame (default: half the cores)")
     parser.add_argument("--camera", action="store_true", help=f"a live source of {_FPS} frames a second")
     options = parser.parse_args()
     if options.frames < _FEWEST or options.warmup < 0:
@@ -172,26 +131,22 @@ def main() -> int:
         clip = Path(folder) / "clip.mp4"
         make_video(PHOTOS / "chelsea.jpg", clip)
         source = RepeatedVideo(clip, options.frames + options.warmup, live=options.camera)
-        results: Iterator[Segmentation] = segmenter.stream(source)
-        if options.draw:
-            results = _drawn(results, Path(folder) / "drawn.mp4")
         facts = {
             "model": options.model,
             "backend": segmenter.engine_description,
             "classes": len(segmenter.vocabulary),
             "image_size": [360, 480],
-            "draw": options.draw,
             "camera": options.camera,
-            "load_before": os.getloadavg()[0],
         }
-        report = measure(results, options.frames, warmup=options.warmup)
+        report = measure(segmenter.stream(source), options.frames, warmup=options.warmup)
     memory = report["rss_mb"]
+    stages = [{"stage": stage, **values} for stage, values in report["stages_ms"].items()]
     print(
         f"{options.model}, {facts['backend']}, {facts['classes']} classes, 480×360\n"
         f"{report['frames']} frames, {report['dropped']} dropped: {report['fps']:.1f} frames a second, "
         f"{report['fps_slowest_third']:.1f} in the slowest third; longest gap "
         f"{report['longest_gap_ms']:.0f} ms; {report['cpu_ms_per_frame']:.1f} ms of CPU a frame\n\n"
-        f"{tables.video(report)}\n\n"
+        f"{tables.table(stages, {'stage': 'stage', 'p50, ms': 'p50', 'p95, ms': 'p95'})}\n\n"
         "resident memory, MB: " + ", ".join(f"{when} {value:.0f}" for when, value in memory.items())
     )
     ratios = {

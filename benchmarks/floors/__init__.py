@@ -1,1 +1,1 @@
-"""Operations, bytes and lower bounds of an ONNX graph; the command is `benchmarks/roofline.py`."""
+"""Operations, bytes and operator times of ONNX graphs. Rates of the machine are in `harness/machine.py`."""

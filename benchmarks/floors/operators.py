@@ -12,18 +12,13 @@ import onnxruntime
 
 from pixelclip_sdk.backends.onnx import create_session
 
-__all__ = ["kind", "profile"]
-
-_SMALL = 0.005  # Kinds with a smaller share of the time are summed up as "others".
 _WARMUP = 2
 
 
 def kind(op: str, inputs: Sequence[Sequence[int]]) -> str:
     """Returns the kind of a node: convolutions by window, products by their second matrix, others by type.
 
-    Args:
-        op: The node's type. Fused nodes of ONNX Runtime have the kind of the product in them.
-        inputs: Shapes of its inputs. The profiler omits constant matrices that ONNX Runtime packed.
+    Shapes of constant matrices are missing in the profile where ONNX Runtime packed them.
     """
     if op in ("Conv", "FusedConv"):
         _, channels, *window = inputs[1]
@@ -35,17 +30,10 @@ def kind(op: str, inputs: Sequence[Sequence[int]]) -> str:
 
 
 def profile(path: Path, feeds: Mapping[str, np.ndarray], runs: int, folder: Path) -> list[dict[str, Any]]:
-    """Profile an encoder in the SDK's session.
+    """Profile an encoder in the SDK's session; the profile is written to `folder`.
 
-    Args:
-        path: The encoder.
-        feeds: Its inputs.
-        runs: Profiled runs, after two runs of warm-up.
-        folder: Folder for the profile.
-
-    Returns:
-        Rows with `kind`, `nodes`, `ms` (median of the runs) and `share` (0–1), the slowest first. Small kinds
-        are summed up. The last row is the time between nodes.
+    Returns rows with `kind`, `nodes`, `ms` (median of the runs) and `share` (0–1), the slowest first.
+    The last row is the time between nodes.
     """
     options = create_session(path).get_session_options()
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
@@ -63,17 +51,9 @@ def profile(path: Path, feeds: Mapping[str, np.ndarray], runs: int, folder: Path
         name = kind(event["args"]["op_name"], shapes)
         times[name][i // each] += event["dur"] / 1e3
         count[name] += i < each
-    between = [run - sum(values[i] for values in times.values()) for i, run in enumerate(whole)]
+    between = statistics.median(np.subtract(whole, np.sum(list(times.values()), axis=0)))
     medians = {name: statistics.median(values) for name, values in times.items()}
-    medians["between nodes"] = statistics.median(between)
-    total = sum(medians.values())
-    small = [name for name, ms in medians.items() if ms < _SMALL * total and name in count]
-    medians["others"], count["others"] = (
-        sum(medians.pop(name) for name in small),
-        sum(count[n] for n in small),
-    )
-    order = sorted(medians, key=lambda name: (name == "between nodes", name == "others", -medians[name]))
-    return [
-        {"kind": name, "nodes": count[name], "ms": medians[name], "share": medians[name] / total}
-        for name in order
-    ]
+    total = sum(medians.values()) + between
+    rows = [(name, count[name], medians[name]) for name in sorted(medians, key=lambda name: -medians[name])]
+    rows.append(("between nodes", 0, float(between)))
+    return [{"kind": name, "nodes": n, "ms": ms, "share": float(ms / total)} for name, n, ms in rows]

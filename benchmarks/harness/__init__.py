@@ -1,1 +1,1 @@
-"""Shared parts of the benchmark commands: timing, results, tables, models, the machine's rates."""
+"""Parts that the benchmark commands share: timing, results, tables, models. No command is here."""

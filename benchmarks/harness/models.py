@@ -1,4 +1,4 @@
-"""Models to measure, exported on first use."""
+"""Models to measure, exported when they are needed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,17 +8,13 @@ import open_clip
 import torch
 
 from export.to_onnx import export_bundle
-from pixelclip_sdk import Bundle, Vocabulary
+from pixelclip_sdk import Bundle, Segmenter, Vocabulary
+from pixelclip_sdk.benchmark import SAMPLE_WORDS
 from training.models.clip.build import build_clip
 from training.models.pair import EncoderPair
 
-__all__ = ["LITE_INT8_GATE", "VIT", "cached_bundle", "grid_vocabulary", "random_vit"]
-
-VIT = "ViT-B-16-quickgelu"
-"""open_clip's name of OpenAI's ViT-B/16."""
-
-LITE_INT8_GATE = 0.7
-"""Gate that lets `export_bundle` quantise all convolutions of pixelclip-lite; see docs/pixelclip-lite.md."""
+VIT = "ViT-B-16-quickgelu"  # open_clip's name of OpenAI's ViT-B/16.
+LITE_INT8_GATE = 0.7  # Lets `export_bundle` quantise all convolutions of pixelclip-lite.
 
 
 def random_vit() -> EncoderPair:
@@ -27,33 +23,27 @@ def random_vit() -> EncoderPair:
     return build_clip("vit", open_clip.create_model(VIT, pretrained=None, load_weights=False))
 
 
-def cached_bundle(
+def exported(
     pair: EncoderPair, precision: str, folder: Path, photos: Sequence[Path], *, gate: float | None = None
 ) -> Bundle:
-    """Returns a model's bundle in `folder`, exported unless it exists.
-
-    Args:
-        pair: The model.
-        precision: One of `export.to_onnx.GATES`.
-        folder: Folder of bundles.
-        photos: The first one verifies the export; the others calibrate int8.
-        gate: See `export_bundle`.
-    """
+    """Returns a new bundle in `folder`. The first photo verifies it; the others calibrate int8."""
     path = folder / f"{pair.name}-{precision}"
-    if (path / "bundle.json").is_file():
-        return Bundle.open(path)
     return export_bundle(
         pair, path, precision=precision, photos=photos[:1], calibration=photos[1:], gate=gate
     )
 
 
-def grid_vocabulary(features: np.ndarray, count: int) -> Vocabulary:
-    """Returns embeddings of random grid cells, so that random weights give a label map with regions.
+def lite_words() -> Vocabulary:
+    """Returns 20 embedded words, without the text encoder's hash: those of exports differ by rounding."""
+    with Segmenter.from_pretrained("pixelclip-lite", classes=SAMPLE_WORDS) as segmenter:
+        words = segmenter.vocabulary
+    return Vocabulary(names=words.names, embeddings=words.embeddings)
 
-    Args:
-        features: Dense features of a photo, `(h, w, D)` float32.
-        count: Number of classes.
-    """
+
+def grid_vocabulary(bundle: Bundle, jpeg: bytes, count: int) -> Vocabulary:
+    """Returns embeddings of a photo's random grid cells: with random weights they give a label map."""
+    with Segmenter.from_pretrained(bundle.path) as segmenter:
+        features = segmenter.features(jpeg)
     cells = features.reshape(-1, features.shape[-1])
     chosen = cells[np.random.default_rng(0).choice(len(cells), count, replace=False)] - cells.mean(0)
     chosen /= np.linalg.norm(chosen, axis=1, keepdims=True)

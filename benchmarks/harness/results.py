@@ -13,19 +13,6 @@ from pixelclip_sdk.benchmark import environment
 from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.files import atomic_write
 
-__all__ = [
-    "ACCURACIES",
-    "COMMANDS",
-    "RESULTS",
-    "ROOT",
-    "command_line",
-    "command_of",
-    "command_parser",
-    "load_other_machines",
-    "load_results",
-    "store",
-]
-
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -38,9 +25,9 @@ COMMANDS = {
     "compare-vit": f"python benchmarks/compare.py --case vit --rounds 30 {_JSON}/compare-vit.json",
     "gpu-latency": "make test-gpu",
     "roofline": f"python benchmarks/roofline.py --rounds 30 {_JSON}/roofline.json",
-    "precision": (f"python benchmarks/precision.py {_DATA} --named PHOTOS {_JSON}/precision.json"),
+    "precision": f"python benchmarks/precision.py {_DATA} --named PHOTOS {_JSON}/precision.json",
     "postprocess": f"python benchmarks/postprocess.py PHOTOS {_JSON}/postprocess.json",
-    "scaling": (f"python benchmarks/scaling.py --rounds 30 {_DATA} {_JSON}/scaling.json"),
+    "scaling": f"python benchmarks/scaling.py --rounds 30 {_DATA} {_JSON}/scaling.json",
 }
 """Result on docs/speed.md → command. A stored result holds the command that made it."""
 
@@ -55,12 +42,7 @@ ACCURACIES = {
 
 
 def command_parser(doc: str | None, **counts: int) -> argparse.ArgumentParser:
-    """Returns a parser with the option ``--json``.
-
-    Args:
-        doc: The command's module docstring; the first line is the description.
-        counts: ``rounds`` or ``runs``, an option with this default.
-    """
+    """Returns a parser with ``--json`` and ``--rounds`` or ``--runs``. `doc` is the module's docstring."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     for name, default in counts.items():
         about = f"timed {name} of each (default: {default})"
@@ -70,12 +52,7 @@ def command_parser(doc: str | None, **counts: int) -> argparse.ArgumentParser:
 
 
 def store(path: Path | None, content: Mapping[str, Any]) -> None:
-    """Write a result as JSON, with the command and the environment.
-
-    Args:
-        path: The file, usually from ``--json``. None writes nothing.
-        content: The result. Its own ``environment`` is added to that of the machine.
-    """
+    """Write a result as JSON, with the command and the environment. None writes nothing."""
     if path is None:
         return
     facts = {**environment(), "threads": default_threads(), **content.get("environment", {})}
@@ -87,65 +64,50 @@ def store(path: Path | None, content: Mapping[str, Any]) -> None:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """Returns a command without paths of this machine.
+    """Returns the command of ``sys.argv`` without paths of this machine.
 
     Files of the checkout keep their relative path. Other paths become the option's name in capitals:
     ``--camvid /data/camvid`` → ``--camvid CAMVID``. Paths without an option become ``PHOTOS``.
-
-    Args:
-        arguments: As in ``sys.argv``.
     """
-    words, option = ["python"], ""
+    words = ["python"]
     for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        if flag.startswith("--") and equals:
-            words.append(f"{flag}={_portable(value, flag)}")
-        elif argument.startswith("--"):
-            words.append(argument)
-        else:
-            word = _portable(argument, option)
-            if word != "PHOTOS" or words[-1] != word:  # Several photos are written once.
-                words.append(word)
-        option = argument if argument.startswith("--") and not equals else ""
+        for word in argument.split("=", 1) if argument.startswith("--") else [argument]:
+            portable = word if word.startswith("--") else _portable(word, words[-1])
+            if portable != "PHOTOS" or words[-1] != portable:  # Several photos are written once.
+                words.append(portable)
     return shlex.join(words)
 
 
-def _portable(text: str, option: str) -> str:
+def _portable(text: str, before: str) -> str:
     path = Path(text)
     if not path.is_absolute() and not path.exists():
         return text  # A number or a name.
     full = path.resolve()
     if full.is_relative_to(ROOT):
         return full.relative_to(ROOT).as_posix()
-    return option.removeprefix("--").upper().replace("-", "_") or "PHOTOS"
+    return before.removeprefix("--").upper() if before.startswith("--") else "PHOTOS"
+
+
+def read_result(path: Path) -> Any:
+    """Returns a file's JSON; raises ValueError if it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def load_results(folder: Path) -> dict[str, Any]:
-    """Load the results in a folder: name → content. Results that do not exist are left out.
-
-    Args:
-        folder: Contains ``NAME.json`` for names of `COMMANDS` and `ACCURACIES`.
-
-    Raises:
-        ValueError: A file is not valid JSON.
-    """
-    results = {}
-    for name in (*COMMANDS, *ACCURACIES):
-        path = folder / f"{name}.json"
-        if path.is_file():
-            try:
-                results[name] = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ValueError(f"{path} cannot be read as JSON: {error}") from error
-    return results
+    """Returns name → content of the results in a folder, without those that do not exist."""
+    paths = {name: folder / f"{name}.json" for name in (*COMMANDS, *ACCURACIES)}
+    return {name: read_result(path) for name, path in paths.items() if path.is_file()}
 
 
 def load_other_machines(folder: Path) -> dict[str, dict[str, Any]]:
-    """Load the results of other machines: subfolder's name → results."""
+    """Returns subfolder's name → results of another machine."""
     loaded = {path.name: load_results(path) for path in sorted(folder.glob("*/"))}
     return {name: results for name, results in loaded.items() if results}
 
 
 def command_of(results: Mapping[str, Any], name: str) -> str:
     """Returns the command that made a result, or the one that would make it."""
-    return str(results.get(name, {}).get("command") or {**COMMANDS, **ACCURACIES}[name])
+    return str(results.get(name, {}).get("command") or COMMANDS[name])

@@ -2,7 +2,6 @@
 
 import importlib.util
 import io
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +12,11 @@ from torch.nn import functional as F
 
 from pixelclip_sdk.backends.base import Backend, Float32Array
 from pixelclip_sdk.backends.onnx import default_threads
-from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle
 from pixelclip_sdk.preprocess import input_size
 from pixelclip_sdk.support.clock import Clock
 from pixelclip_sdk.support.images import open_image_file
 from training.models.pair import EncoderPair
-
-__all__ = ["ClipSeg", "OpenVinoBackend", "Outcome", "TorchPipeline", "missing"]
 
 Outcome = tuple[npt.NDArray[np.integer], dict[str, float]]
 """Labels `(H, W)` and milliseconds of each stage."""
@@ -35,14 +32,9 @@ def missing(package: str) -> str:
 class TorchPipeline:
     """The reference: the official code's steps in PyTorch, on the same model.
 
-    Decode, resize as float, encode, interpolate the logits to the photo's size, argmax.
-
-    Args:
-        pair: The model.
-        text: Class embeddings `(K, D)` float32, unit rows.
-        official: Resize as in PixelCLIP's protocol: to a short side of 640, then to the input size without
-            antialiasing. Otherwise resize once, antialiased.
-        compiled: Use ``torch.compile`` from the resized pixels to the labels.
+    Decode, resize as float, encode, interpolate the logits to the photo's size, argmax. `text` is `(K, D)`
+    float32, unit rows. `official` resizes as in PixelCLIP's protocol: to a short side of 640, then to the
+    input size without antialiasing. `compiled` uses ``torch.compile`` from the resized pixels to the labels.
     """
 
     def __init__(
@@ -75,13 +67,10 @@ class TorchPipeline:
         size = input_size(photo.height, photo.width, self._spec)
         if self._official:
             scale = min(640 / min(photo.size), 2560 / max(photo.size))
-            photo = photo.resize(
-                (round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BILINEAR
-            )
+            resized = round(photo.width * scale), round(photo.height * scale)
+            photo = photo.resize(resized, Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float()
-        pixels = F.interpolate(
-            pixels, size, mode="bilinear", align_corners=False, antialias=not self._official
-        )
+        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=not self._official)
         return pixels.permute(0, 2, 3, 1)
 
     def _labels(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -90,35 +79,28 @@ class TorchPipeline:
 
 def _upsampled_labels(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits `(1, K, h, w)` → labels `(H, W)`."""
-    return F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(1)[0]
+    return F.interpolate(logits, size, mode="bilinear").argmax(1)[0]
 
 
 class OpenVinoBackend(Backend):
-    """A bundle's `image_encoder.onnx` in OpenVINO.
+    """A bundle in OpenVINO, with ``"f32"`` or, for None, OpenVINO's choice of precision."""
 
-    Args:
-        path: The graph.
-        spec: Input sizes of the graph.
-        embedding_dim: Length of the class embeddings.
-        precision: OpenVINO's inference precision, such as ``"f32"``; None for OpenVINO's default.
-    """
-
-    def __init__(self, path: Path, spec: InputSpec, embedding_dim: int, precision: str | None) -> None:
+    def __init__(self, bundle: Bundle, precision: str | None) -> None:
         import openvino
 
-        super().__init__(embedding_dim=embedding_dim, multiple=spec.multiple, fixed_size=spec.only_size)
+        spec, path = bundle.input, bundle.file(IMAGE_ENCODER)
+        super().__init__(
+            embedding_dim=bundle.embedding_dim, multiple=spec.multiple, fixed_size=spec.only_size
+        )
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": default_threads()}
         if precision:
             config["INFERENCE_PRECISION_HINT"] = precision
-        model = openvino.Core().compile_model(path, "CPU", config)
-        self._request = model.create_infer_request()
-        chosen = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        self._description = f"openvino {openvino.__version__}, {chosen}"
+        self._request = openvino.Core().compile_model(path, "CPU", config).create_infer_request()
 
     @property
     def description(self) -> str:
-        """Version and precision."""
-        return self._description
+        """The engine's name."""
+        return "openvino"
 
     def _logits(self, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
         return self._run("logits", images, text)
@@ -127,20 +109,19 @@ class OpenVinoBackend(Backend):
         return self._run("features", images, np.zeros((1, self.embedding_dim), np.float32))
 
     def _run(self, output: str, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
-        result: Float32Array = self._request.infer({"image": images, "text": text})[output].copy()
-        return result
+        return self._request.infer({"image": images, "text": text})[output].copy()
 
 
 class ClipSeg:
     """CLIPSeg from transformers, with random weights in the shape of `CIDAS/clipseg-rd64-refined`.
 
     As in its examples, the whole network runs once per prompt at 352². Prompts are embedded beforehand.
-
-    Args:
-        prompts: Number of prompts.
     """
 
     _SIDE = 352
+    # Of CLIPSeg's image processor.
+    _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
     def __init__(self, prompts: int) -> None:
         from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
@@ -149,9 +130,6 @@ class ClipSeg:
         config = CLIPSegConfig(vision_config={"patch_size": 16})
         self._model = CLIPSegForImageSegmentation(config).eval()
         self._embeddings = torch.randn(prompts, 1, config.projection_dim)
-        # Mean and standard deviation of CLIPSeg's image processor.
-        self._mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-        self._std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
     @torch.inference_mode()
     def __call__(self, jpeg: bytes) -> Outcome:
@@ -160,14 +138,11 @@ class ClipSeg:
         photo = open_image_file(io.BytesIO(jpeg)).convert("RGB")
         clock.lap("decode")
         small = np.array(photo.resize((self._SIDE, self._SIDE), Image.Resampling.BILINEAR))
-        pixels = ((torch.from_numpy(small).permute(2, 0, 1) / 255 - self._mean) / self._std)[None]
+        pixels = ((torch.from_numpy(small).permute(2, 0, 1) / 255 - self._MEAN) / self._STD)[None]
         clock.lap("preprocess")
-        logits = torch.stack([self._forward(pixels, embedding) for embedding in self._embeddings])
+        results = [self._model(pixel_values=pixels, conditional_embeddings=e) for e in self._embeddings]
+        logits = torch.stack([result.logits for result in results])
         clock.lap("inference")
         labels = _upsampled_labels(logits.view(1, -1, self._SIDE, self._SIDE), (photo.height, photo.width))
         clock.lap("postprocess")
         return labels.numpy(), clock.laps
-
-    def _forward(self, pixels: Tensor, embedding: Tensor) -> Tensor:
-        logits: Tensor = self._model(pixel_values=pixels, conditional_embeddings=embedding).logits
-        return logits

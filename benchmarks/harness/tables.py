@@ -7,42 +7,27 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = [
-    "backends",
-    "cold_start",
-    "comparison",
-    "number",
-    "postprocess",
-    "precision",
-    "roofline",
-    "size_text",
-    "sweep",
-    "table",
-    "video",
-]
-
 _NUMBER = re.compile(r"[-+]?\d[\d.]*\D{0,3}|–")
 _FORMATS = {
-    **dict.fromkeys(["speedup", "ratio", "time_ratio", "memory_ratio", "over_floor"], "{}×"),
+    **dict.fromkeys(["speed", "speedup", "ratio", "time_ratio", "memory_ratio", "inference / floor"], "{}×"),
     **dict.fromkeys(["share", "miou", "photo_test"], "{:.1%}"),
     **dict.fromkeys(["equal_labels", "label_agreement"], "{:.2%}"),
     "equal_pixels": "{:.4%}",
 }
+_OPERATORS = 3  # Of each model.
+_SCORES = {"CamVid val mIoU": "miou", "photo test": "photo_test"}
 
 
 def table(entries: Sequence[Mapping[str, Any]], columns: Mapping[str, str] | None = None) -> str:
     """Returns a Markdown table with aligned columns; columns of numbers are aligned to the right.
 
-    Args:
-        entries: Key → value. Missing values are shown as a dash. Known ratios and shares, such as
-            ``speedup`` and ``miou``, are shown as such.
-        columns: Heading → key; dots lead into nested entries, as in ``stages_ms.total.p50``. None for the
-            keys of the first entry. Columns of which no entry has a value are left out.
+    Columns are heading → key; None for the keys of the first entry. Empty columns are left out, missing
+    values are shown as a dash, and known ratios and shares, such as ``speedup`` and ``miou``, as such.
     """
     columns = columns or {key: key for key in entries[0]}
     texts = []
-    for i, (heading, path) in enumerate(columns.items()):
-        cells = [_cell(entry, path) for entry in entries]
+    for i, (heading, key) in enumerate(columns.items()):
+        cells = [_cell(entry.get(key), _FORMATS.get(key, "{}")) for entry in entries]
         if set(cells) == {"–"}:
             continue
         right = i > 0 and all(_NUMBER.fullmatch(cell) for cell in cells)
@@ -53,11 +38,7 @@ def table(entries: Sequence[Mapping[str, Any]], columns: Mapping[str, str] | Non
     return "\n".join("| " + " | ".join(line) + " |" for line in zip(*texts, strict=True))
 
 
-def _cell(entry: Any, path: str) -> str:
-    *parents, key = path.split(".") if path not in entry else [path]
-    for parent in parents:
-        entry = entry.get(parent) or {}
-    value, form = entry.get(key), _FORMATS.get(key, "{}")
+def _cell(value: Any, form: str) -> str:
     if value is None:
         return "–"
     if isinstance(value, Mapping):
@@ -78,37 +59,35 @@ def size_text(size: Sequence[int]) -> str:
     return f"{size[1]}×{size[0]}"
 
 
-def cold_start(latency: Any) -> str:
-    """Seconds of each step in a fresh process."""
-    entries = [{"step": step, "seconds": f"{s:.3f}"} for step, s in latency["cold_start_s"].items()]
-    return table(entries)
+def seconds(steps: Mapping[str, float]) -> str:
+    """Seconds of each step."""
+    return table([{"step": step, "seconds": f"{value:.3f}"} for step, value in steps.items()])
 
 
 def comparison(case: Any, reference: str) -> str:
     """Pipelines of a case of `compare.py`."""
-    speed = {"pipeline": "name", "ms": "ms", f"speed against {reference}": "speedup"}
-    return table(
-        case["rows"],
-        {**speed, "equal labels": "equal_labels", "stages, ms": "stages_ms", "not measured": "reason"},
-    )
+    columns = {"pipeline": "name", "ms": "ms", f"speed against {reference}": "speedup"}
+    columns |= {"equal labels": "equal_labels", "stages, ms": "stages_ms", "not measured": "reason"}
+    return table(case["rows"], columns)
 
 
 def backends(content: Any) -> str:
     """Backends of `backends.py`; speed against the first one that ran."""
-    totals = [row["stages_ms"]["total"]["p50"] for row in content["backends"] if "stages_ms" in row]
-    entries = [
-        {**row, "speedup": totals[0] / row["stages_ms"]["total"]["p50"]} if "stages_ms" in row else row
-        for row in content["backends"]
-    ]
-    columns = {"backend": "name", "first result, s": "first_s"}
-    for stage in ("inference", "total"):
-        columns |= {f"{stage} {p}, ms": f"stages_ms.{stage}.{p}" for p in ("p50", "p95")}
-    return table(entries, {**columns, "speed": "speedup", "not measured": "reason"})
+    entries, first = [], None
+    for row in content["backends"]:
+        entry = {"backend": row["name"], "first result, s": row.get("first_s")}
+        times = row.get("stages_ms", {})
+        for stage in ("inference", "total"):
+            entry |= {f"{stage} {p}, ms": times.get(stage, {}).get(p) for p in ("p50", "p95")}
+        first = first or (times and times["total"]["p50"])
+        speed = first / times["total"]["p50"] if times else None
+        entries.append({**entry, "speed": speed, "not measured": row.get("reason")})
+    return table(entries)
 
 
 def roofline(content: Any) -> list[str]:
-    """Peak rates, stages of all models with the encoder's floor, and operators of fp32 models."""
-    machine, entries = content["machine"], []
+    """Peak rates, stages of all models with the encoder's floor, and the slowest operators of fp32 models."""
+    machine, entries, operators = content["machine"], [], []
     for model in content["models"]:
         stages = {row["stage"]: row for row in model["stages"]}
         entries.append(
@@ -116,25 +95,18 @@ def roofline(content: Any) -> list[str]:
                 "ms": f"{model['name']}, input {size_text(model['input_size'])}",
                 **{stage: row["ms"] for stage, row in stages.items()},
                 "floor of inference": stages["inference"]["typical_floor_ms"],
-                "over_floor": stages["inference"]["over_typical_floor"],
+                "inference / floor": stages["inference"]["over_typical_floor"],
             }
         )
-    columns = {key: key for key in entries[0]} | {"inference / floor": "over_floor"}
-    del columns["over_floor"]
+        for row in model["operators"][:_OPERATORS]:
+            row = {key: row[key] for key in ("kind", "nodes", "ms", "share")}
+            operators.append({"slowest operators of": model["name"], **row})
     rates = {name: machine[name]["typical"] / 1e9 for name in ("matrix", "integer", "memory")}
-    return [
+    text = (
         f"Peak rates with {machine['threads']} threads: fp32 {rates['matrix']:.0f} Gop/s, int8 "
-        f"{rates['integer']:.0f} Gop/s, memory {rates['memory']:.1f} GB/s.",
-        table(entries, columns),
-        *(
-            table(
-                model["operators"],
-                {f"{model['name']}, operators": "kind", "nodes": "nodes", "ms": "ms", "share": "share"},
-            )
-            for model in content["models"]
-            if model["operators"]
-        ),
-    ]
+        f"{rates['integer']:.0f} Gop/s, memory {rates['memory']:.1f} GB/s."
+    )
+    return [text, table(entries), *([table(operators)] if operators else [])]
 
 
 def precision(model: Any) -> str:
@@ -147,9 +119,6 @@ def precision(model: Any) -> str:
         entries.append({"name": name, "mb": size and size / 1e6, **values, **scores})
     columns = {"precision": "name", "encoder, ms": "ms", f"speed against {model['reference']}": "speedup"}
     return table(entries, {**columns, "MB": "mb", "equal labels": "label_agreement", **_SCORES})
-
-
-_SCORES = {"CamVid val mIoU": "miou", "photo test": "photo_test"}
 
 
 def postprocess(content: Any) -> str:
@@ -167,9 +136,3 @@ def sweep(content: Any) -> str:
     entries = [{**row, "rate": 1e3 / row["ms"], "mb": f"{row['peak_mb']:.0f}"} for row in content["rows"]]
     columns = {content["name"]: "value", "ms an image": "ms", "time ratio": "time_ratio", "images/s": "rate"}
     return table(entries, {**columns, "peak MB": "mb", "memory ratio": "memory_ratio", **_SCORES})
-
-
-def video(content: Any) -> str:
-    """Stages of a stream."""
-    entries = [{"stage": stage, **values} for stage, values in content["stages_ms"].items()]
-    return table(entries, {"stage": "stage", "p50, ms": "p50", "p95, ms": "p95"})

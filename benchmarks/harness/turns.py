@@ -4,10 +4,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-__all__ = ["in_turns", "medians"]
-
-# Idle threads of a runtime spin for a while and would slow down the next contender.
-_PAUSE_S = 0.1
 _LEAST_ROUNDS = 3
 
 
@@ -16,19 +12,14 @@ def in_turns(
     rounds: int,
     *,
     warmup: int = 2,
-    pause_s: float = _PAUSE_S,
+    pause_s: float = 0.1,
     slow_s: float = float("inf"),
 ) -> dict[str, list[float]]:
     """Time every contender once a round; returns milliseconds by name.
 
     A turn is two calls. Only the second is timed, because the first has cold caches and sleeping cores.
-
-    Args:
-        contenders: Name → function to time.
-        rounds: Timed calls of each contender.
-        warmup: Rounds before them that are not counted.
-        pause_s: Seconds before each turn.
-        slow_s: Contenders with slower calls, in seconds, stop after 3 rounds.
+    The pause before it lets idle threads of other runtimes stop spinning. Contenders that take longer than
+    `slow_s` seconds stop after 3 rounds.
     """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(warmup + rounds):

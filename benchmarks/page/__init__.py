@@ -1,1 +1,1 @@
-"""Targets and plots of docs/speed.md; the command is `benchmarks/report.py`."""
+"""Text and plots of docs/speed.md. Its numbers are in `results/`, and `report.py` writes it."""
