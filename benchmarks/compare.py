@@ -152,6 +152,8 @@ def main() -> int:
     parser.add_argument("--photos", type=Path, default=PHOTOS, metavar="DIR", help=about)
     options = parser.parse_args()
     photos = find_images(options.photos)
+    if len(photos) < 2:
+        parser.error(f"{len(photos)} photo in {options.photos}; expected at least 2")
     random.Random(0).shuffle(photos)
     torch.set_num_threads(default_threads())
     results = []

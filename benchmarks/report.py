@@ -106,9 +106,8 @@ def _start_up(content: Any) -> list[str]:
 
 def _comparison(content: Any) -> list[str]:
     (case,) = content["cases"]
-    size = tables.size_text(case["image_size"])
-    facts = f"A {size} JPEG, {case['classes']} classes, weights {case['weights']}."
-    return [facts, tables.comparison(case, content["reference"])]
+    facts = f"{tables.size_text(case['image_size'])} JPEG, {case['classes']} classes"
+    return [f"A {facts}, weights {case['weights']}.", tables.comparison(case, content["reference"])]
 
 
 def _precisions(content: Any) -> list[str]:

@@ -32,12 +32,9 @@ from pixelclip_sdk.video.writer import write_video
 _STAGES = ("decode", "preprocess", "inference", "postprocess", "wait", "total")
 _FPS = 30
 _FEWEST = 10
-_CLIP_FRAMES = 300
 
 
-def make_video(
-    photo: Path, path: Path, *, height: int = 360, width: int = 480, frames: int = _CLIP_FRAMES
-) -> None:
+def make_video(photo: Path, path: Path, *, height: int = 360, width: int = 480, frames: int = 300) -> None:
     """Write a video: a crop that circles over a photo of twice its size."""
     with open_image_file(photo) as image:
         large = np.asarray(ImageOps.fit(image.convert("RGB"), (2 * width, 2 * height)))

@@ -9,7 +9,6 @@ import torch
 
 from pixelclip_sdk.backends.onnx import default_threads
 
-_SIDES = (1024, 2048, 3072)
 # fp32 values in each of two arrays: 512 MB each, more than any cache.
 _FLOATS = 1 << 27
 
@@ -17,7 +16,7 @@ Work = dict[str, tuple[Callable[[], object], float]]
 """Name → function to time, and its operations or bytes. The name starts with the rate that it measures."""
 
 
-def machine_work(sides: Sequence[int] = _SIDES, floats: int = _FLOATS) -> Work:
+def machine_work(sides: Sequence[int] = (1024, 2048, 3072), floats: int = _FLOATS) -> Work:
     """Returns functions that measure the machine, with the SDK's thread count.
 
     ``matrix``: fp32 products in PyTorch and numpy. ``integer``: uint8 by int8 products in oneDNN (through
@@ -36,7 +35,7 @@ def machine_work(sides: Sequence[int] = _SIDES, floats: int = _FLOATS) -> Work:
         calls = {
             "matrix torch": partial(torch.matmul, left, right, out=torch.empty_like(left)),
             "matrix numpy": partial(np.matmul, a, b, out=np.empty_like(a)),
-            "integer onednn": _onednn_product(u8, s8),
+            "integer onednn": onednn_product(u8, s8),
         }
         work |= {f"{name} {side}": (call, 2.0 * side**3) for name, call in calls.items()}
     return work
@@ -64,7 +63,7 @@ def floor_ms(operations: float, moved: float, rates: Mapping[str, float], intege
     return max(arithmetic, moved / rates["memory"]) * 1e3
 
 
-def _onednn_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
+def onednn_product(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
     """The int8 product that torch.compile uses. Its second matrix is transposed, its result fp32."""
     left, side = torch.from_numpy(a), len(a)
     packed = torch.ops.onednn.qlinear_prepack(torch.from_numpy(b).T.contiguous(), list(a.shape))

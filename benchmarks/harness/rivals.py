@@ -88,14 +88,13 @@ class OpenVinoBackend(Backend):
     def __init__(self, bundle: Bundle, precision: str | None) -> None:
         import openvino
 
-        spec, path = bundle.input, bundle.file(IMAGE_ENCODER)
-        super().__init__(
-            embedding_dim=bundle.embedding_dim, multiple=spec.multiple, fixed_size=spec.only_size
-        )
+        spec, dim = bundle.input, bundle.embedding_dim
+        super().__init__(embedding_dim=dim, multiple=spec.multiple, fixed_size=spec.only_size)
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": default_threads()}
         if precision:
             config["INFERENCE_PRECISION_HINT"] = precision
-        self._request = openvino.Core().compile_model(path, "CPU", config).create_infer_request()
+        model = openvino.Core().compile_model(bundle.file(IMAGE_ENCODER), "CPU", config)
+        self._request = model.create_infer_request()
 
     @property
     def description(self) -> str:

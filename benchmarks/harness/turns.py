@@ -4,8 +4,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-_LEAST_ROUNDS = 3
-
 
 def in_turns(
     contenders: Mapping[str, Callable[[], object]],
@@ -25,7 +23,7 @@ def in_turns(
     for i in range(warmup + rounds):
         for name, run in contenders.items():
             times = samples[name]
-            if len(times) >= _LEAST_ROUNDS and min(times) > slow_s * 1e3:
+            if len(times) >= 3 and min(times) > slow_s * 1e3:
                 continue
             time.sleep(pause_s)
             run()

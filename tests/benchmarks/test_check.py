@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.check import main, worse
+from benchmarks.check import main
 
 
 @pytest.fixture
@@ -24,6 +24,12 @@ def run(tmp_path, monkeypatch):
 
 def result(cpu="one", **ratios):
     return {"ratios": ratios, "environment": {"cpu": cpu}}
+
+
+def test_fallen_ratios_come_first_and_are_sorted(run, capsys):
+    assert run(result(b=1.0, a=1.0, d=1.0, c=1.0), result(b=0.1, a=0.1, c=1.0)) == 1
+    names = [line.split()[1] for line in capsys.readouterr().out.splitlines()[2:5]]
+    assert names == ["a", "b", "c"]
 
 
 def test_what_fell_by_more_than_the_tolerance_fails_by_name(run, capsys):
@@ -71,7 +77,3 @@ def test_another_processor_is_reported(run, capsys):
 def test_nothing_to_compare_is_not_success(run, capsys, before, after, message):
     assert run(before, after) == 2
     assert message in capsys.readouterr().err
-
-
-def test_names_are_sorted():
-    assert worse({"b": 1.0, "a": 1.0, "d": 1.0, "c": 1.0}, {"b": 0.1, "a": 0.1, "c": 1.0}, 0.2) == ["a", "b"]

@@ -144,8 +144,9 @@ def test_the_page_has_the_numbers_of_the_results(folder):
     assert "fp32 123 Gop/s, int8 234 Gop/s, memory 45.6 GB/s" in text
     assert cells(text, "tiny, input 64×32")[1:] == ["12.5", "15.0", "10.0", "1.25×"]
     assert cells(text, "tiny, int8, input")[1:] == ["9.50", "12.0", "8.00", "1.19×"]
-    assert cells(text, "Conv 5×5")[1:] == ["17", "8.75", "70.0%"]
-    assert "tiny, int8, operators" not in text
+    assert [cell.strip() for cell in re.search("tiny .*Conv 5×5.*", text)[0].strip("|").split("|")] == [
+        *("tiny", "Conv 5×5", "17", "8.75", "70.0%"),
+    ]
     assert cells(text, "int8 ")[1:] == ["4.00", "2.50×", "–", "91.25%"]
     assert cells(text, "fp16 ")[1:] == ["–", "–", "20.0", "–"]
     assert cells(text, "150 classes, 1920×1080")[1:] == ["40.0", "2346", "58.6×", "99.9998%", "8.25"]
@@ -196,7 +197,8 @@ def test_the_results_of_this_repository_make_the_page_of_the_docs():
     text = page(load_results(RESULTS), load_other_machines(RESULTS))
     stored = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     plots = [line for line in stored.splitlines() if line.startswith("![")]
-    assert len(plots) == 3
+    assert len(plots) == 2
+    assert len(stored.splitlines()) < 200  # Readable in two minutes.
     assert text == re.sub(r"!\[.*\n\n", "", stored)
 
 
@@ -209,7 +211,7 @@ def test_plots_and_page_are_the_same_every_time(folder, tmp_path, monkeypatch):
         assert main() == 0
         runs.append({path.relative_to(docs): path.read_bytes() for path in docs.rglob("*.*")})
     assert runs[0] == runs[1]
-    plots = {f"images/speed-{name}.png" for name in ("compare-vit", "scaling")}
+    plots = {"images/speed-compare-vit.png"}
     assert {str(path) for path in runs[0]} == {"speed.md", *plots}
     text = runs[0][Path("speed.md")].decode()
     assert all(f"]({plot})" in text for plot in plots)

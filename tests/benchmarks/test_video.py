@@ -44,9 +44,6 @@ def test_every_frame_after_the_warm_up_counts(wandering, fake):
     assert 20 < report["rss_mb"]["start"] <= report["rss_mb"]["peak"] < 4000
     with pytest.raises(PixelClipError, match="4 frames after 4 of warm-up"):
         measure(fake.stream(RepeatedVideo(wandering, 8)), 12, warmup=4)
-    for frames, warmup in ((8, 4), (20, -1)):
-        with pytest.raises(ValueError, match="expected at least"):
-            measure(fake.stream(RepeatedVideo(wandering, 8)), frames, warmup=warmup)
 
 
 def test_without_a_warm_up_the_clock_starts_at_once(wandering, fake):
@@ -56,7 +53,7 @@ def test_without_a_warm_up_the_clock_starts_at_once(wandering, fake):
     assert report["fps"] > 20 / (time.perf_counter() - began) * 0.5
 
 
-@pytest.mark.parametrize("options", [[], ["--draw"]])
+@pytest.mark.parametrize("options", [[], ["--camera"]])
 def test_the_command_writes_json(tmp_path, monkeypatch, capsys, options):
     out = tmp_path / "video.json"
     command = ["video.py", "--frames", "12", "--warmup", "2", "--json", str(out), *options]
@@ -65,5 +62,5 @@ def test_the_command_writes_json(tmp_path, monkeypatch, capsys, options):
     report = json.loads(out.read_text())
     assert report["frames"] == 12
     assert report["stages_ms"]["inference"]["p50"] > 0
-    assert report["draw"] is bool(options)
+    assert report["camera"] is bool(options)
     assert "frames a second" in capsys.readouterr().out

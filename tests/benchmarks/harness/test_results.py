@@ -23,11 +23,11 @@ from pixelclip_sdk.models import BUNDLED
     [
         (["benchmarks/latency.py", "--runs", "200"], "benchmarks/latency.py --runs 200"),
         ([str(ROOT / "benchmarks" / "video.py"), "--draw"], "benchmarks/video.py --draw"),
-        (["x.py", "--camvid", "/data/camvid", "--rounds=6"], "x.py --camvid CAMVID --rounds=6"),
+        (["x.py", "--camvid", "/data/camvid", "--rounds=6"], "x.py --camvid CAMVID --rounds 6"),
         (["x.py", "--json", str(RESULTS / "a.json")], "x.py --json benchmarks/results/a.json"),
         (
             ["x.py", "--named=/a/b", "/a/1.jpg", "/a/2.jpg", "--runs", "3"],
-            "x.py --named=NAMED PHOTOS --runs 3",
+            "x.py --named NAMED PHOTOS --runs 3",
         ),
         (["x.py", "--model", "pixelclip-lite"], "x.py --model pixelclip-lite"),
     ],
