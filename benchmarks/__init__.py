@@ -1,3 +1,3 @@
-"""Commands that measure speed, memory and accuracy. Tests of right or wrong are in `tests/`."""
+"""Commands that measure speed, memory and accuracy. Tests of correctness are in `tests/`."""
 
 import pixelclip_sdk  # noqa: F401 - switches off the telemetry of onnxruntime, so it comes first
