@@ -8,6 +8,7 @@ the same model, with different k for example, are shown side by side.
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,11 +35,10 @@ from training.figures.layout import save_png
 from training.figures.names import (
     WordVectors,
     embed_words,
-    initial_words,
     merge_classes,
+    name_table,
     nearest_words,
     with_clusters,
-    write_names,
 )
 from training.figures.tsne import draw_tsne
 from training.models.pair import EncoderPair
@@ -229,30 +229,15 @@ def _clusters(
 def _table(
     title: str, run: Run, clustered: Clustered, names: Sequence[Sequence[tuple[str, float]]], out: Path
 ) -> str:
-    """Write one run's clusters as CSV and return them as an HTML table, the most used first."""
-    initial, file = initial_words(run), f"names-{title}.csv"
-    write_names(out / file, clustered, names, initial)
-    columns = [
-        "cluster",
-        f"of {clustered.shown.sum()} masks shown",
-        f"of {clustered.used.sum()} in the batch",
-        "nearest words (cosine)",
-        "began as",
-    ]
-    rows = []
-    for cluster in np.argsort(clustered.rank):
-        near = ", ".join(f"{name} ({cosine:.2f})" for name, cosine in names[cluster])
-        cells = [
-            str(cluster),
-            str(clustered.shown[cluster]),
-            str(clustered.used[cluster]),
-            near,
-            initial[cluster],
-        ]
-        rows.append(("#{:02x}{:02x}{:02x}".format(*clustered.colours[cluster]), cells))
+    """Write one run's clusters as CSV and return them as an HTML table."""
+    rows, file = name_table(run, clustered, names), f"names-{title}.csv"
+    with atomic_write(out / file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    colours = ["#{:02x}{:02x}{:02x}".format(*clustered.colours[row[0]]) for row in rows[1:]]
     centred = ", centred" if run.config.centre else ""
-    heading = f"{title}: {int((clustered.used > 0).sum())} of {len(clustered.rank)} clusters in use{centred}"
-    return page.table(heading, file, columns, rows)
+    used = f"{int((clustered.used > 0).sum())} of {len(clustered.rank)} clusters in use{centred}"
+    masks = f"{clustered.shown.sum()} masks shown, {clustered.used.sum()} in the batch"
+    return page.table(f"{title}: {used}; {masks}", file, rows, colours)
 
 
 def _parser() -> argparse.ArgumentParser:

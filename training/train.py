@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import logging
 import math
 import sys
@@ -48,9 +49,6 @@ _MOST_WORKERS = 4  # by default
 def train(config: Config) -> Path:
     """Run a training to its end, or until a signal stops it.
 
-    Args:
-        config: The settings.
-
     Returns:
         The newest weights, for ``export/to_onnx.py --checkpoint``.
 
@@ -77,18 +75,8 @@ def _train(config: Config, device: torch.device, saved: checkpoint.Saved | None)
         raise ConfigError(f"batch is {config.batch}; expected a multiple of accumulate × processes, {share}")
 
     # Photos
-    photos = MaskedPhotos(
-        config.images,
-        config.masks,
-        short_side=config.short_side,
-        long_side=config.long_side,
-        crop=config.crop,
-        imgsz=config.imgsz,
-        mask_size=config.mask_size,
-        seed=config.seed,
-        vary=config.vary,
-        strong=config.strong,
-    )
+    settings = [field.name for field in dataclasses.fields(MaskedPhotos)]
+    photos = MaskedPhotos(**{name: getattr(config, name) for name in settings})
     listed = {"count": len(photos), "sha256": photos.digest()}
     if not distributed.agree(int(listed["sha256"][:15], 16), device):
         raise ConfigError(

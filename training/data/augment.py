@@ -112,9 +112,7 @@ def _turned(pixels: Tensor, turn: float) -> Tensor:
 def strengthen(image: Tensor, scale: float) -> Tensor:
     """Apply the student's stronger augmentation, except the cut-out: jitter, greyscale and blur.
 
-    Args:
-        image: uint8 `[3, H, W]`.
-        scale: Pixels of `image` per pixel of the crop.
+    The image is uint8 `[3, H, W]`, with `scale` of its pixels per pixel of the crop.
     """
     image = _STRENGTHEN(image)
     if torch.rand(()) < 0.5:

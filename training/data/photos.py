@@ -7,11 +7,12 @@ processes, nor on interruptions.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from pixelclip_sdk.support.images import image_suffixes
 from training.data.augment import Crop, random_crop, random_cut, strengthen, take, vary
 from training.masks.format import read_masks
 
-__all__ = ["Batch", "MaskedPhotos", "Order", "Sample", "collate", "find_pairs", "reading"]
+__all__ = ["Batch", "MaskedPhotos", "Order", "collate", "find_pairs", "reading"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,43 +36,15 @@ _TRIES = 16  # consecutive unreadable files before an error
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One augmented photo.
-
-    Attributes:
-        image: uint8 `[3, S, S]`, RGB, for the teacher.
-        student_image: The same crop with stronger augmentation.
-        masks: bool `[M, R, R]`, the masks in this crop; none is empty.
-        name: The photo's path under its folder.
-        skipped: Errors of files that were skipped before it.
-    """
-
-    image: Tensor
-    student_image: Tensor
-    masks: Tensor
-    name: str
-    skipped: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Batch:
-    """Several samples; see `Sample`.
+    """Augmented photos with their masks."""
 
-    Attributes:
-        images: uint8 `[N, 3, S, S]`.
-        student_images: uint8 `[N, 3, S, S]`.
-        masks: bool `[M, R, R]`, photo after photo.
-        counts: Number of masks of each photo, `[N]`.
-        names: `[N]`.
-        skipped: Errors of files that were skipped.
-    """
-
-    images: Tensor
-    student_images: Tensor
-    masks: Tensor
-    counts: tuple[int, ...]
-    names: tuple[str, ...]
-    skipped: tuple[str, ...] = ()
+    images: Tensor  # uint8 [N, 3, S, S], RGB, for the teacher
+    student_images: Tensor  # the same crops with stronger augmentation
+    masks: Tensor  # bool [M, R, R], the masks in these crops, photo after photo; none is empty
+    counts: tuple[int, ...]  # number of masks of each photo
+    names: tuple[str, ...]  # paths under the folder of photos
+    skipped: tuple[str, ...] = ()  # errors of files that were skipped
 
     def to(self, device: torch.device) -> Batch:
         """Copy to a device; copies from pinned memory to a GPU are asynchronous."""
@@ -86,15 +59,15 @@ class Batch:
         return replace(self, **{name: function(getattr(self, name)) for name in names})
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Combine samples into a batch."""
+def collate(batches: Sequence[Batch]) -> Batch:
+    """Join batches."""
     return Batch(
-        images=torch.stack([sample.image for sample in samples]),
-        student_images=torch.stack([sample.student_image for sample in samples]),
-        masks=torch.cat([sample.masks for sample in samples]),
-        counts=tuple(len(sample.masks) for sample in samples),
-        names=tuple(sample.name for sample in samples),
-        skipped=tuple(reason for sample in samples for reason in sample.skipped),
+        images=torch.cat([batch.images for batch in batches]),
+        student_images=torch.cat([batch.student_images for batch in batches]),
+        masks=torch.cat([batch.masks for batch in batches]),
+        counts=tuple(count for batch in batches for count in batch.counts),
+        names=tuple(name for batch in batches for name in batch.names),
+        skipped=tuple(reason for batch in batches for reason in batch.skipped),
     )
 
 
@@ -104,14 +77,7 @@ def reading(
 ) -> Iterator[Iterator[Batch]]:
     """Yield an iterator over batches, loaded ahead by worker processes that end with the block.
 
-    Args:
-        photos: The samples.
-        order: The samples of each batch.
-        workers: Number of worker processes; 0 loads in this process.
-        pin_memory: Whether to pin memory, for a GPU.
-
-    Yields:
-        The batches. The iterator raises ImageError if photos cannot be used; see `MaskedPhotos`.
+    Without workers, this process loads them. The iterator raises ImageError if photos cannot be used.
     """
     loader = DataLoader(
         photos,
@@ -144,11 +110,7 @@ def _ignore_signals(_: int) -> None:
 
 
 def find_pairs(images: Path, masks: Path) -> list[str]:
-    """Return the photos with a file of masks, as sorted paths under `images`; log the others.
-
-    Raises:
-        ImageError: A folder does not exist, or no photo has masks.
-    """
+    """Return the photos with a file of masks, as sorted paths under `images`; log the others."""
     for folder, content in ((images, "photos"), (masks, "masks of training/make_masks.py")):
         if not folder.is_dir():
             raise ImageError(f"{folder} is no folder; expected a folder of {content}")
@@ -175,46 +137,28 @@ def _log_unpaired(kind: str, names: list[str]) -> None:
         _log.warning("ignored %d %s: %s%s", len(names), kind, ", ".join(names[:_SHOWN]), more)
 
 
-class MaskedPhotos(Dataset[Sample]):
-    """Photos and their masks, augmented as in the paper. Keys are (epoch, index).
+@dataclass(eq=False)
+class MaskedPhotos(Dataset[Batch]):
+    """Photos and their masks, augmented as in the paper. Keys are (epoch, index); items have one photo.
 
-    Resizing, crop and resizing to the encoder's input are one resampling.
-
-    Args:
-        images: Folder of the photos.
-        masks: Folder of their masks, with the same tree.
-        short_side: Short side of a photo after resizing, in pixels.
-        crop: Side of the square crop of the resized photo; at most its short side.
-        imgsz: Side S of the images.
-        mask_size: Side R of the masks.
-        long_side: Upper bound of the long side after resizing; None for no bound.
-        seed: Seed of the augmentation.
-        vary: Colour augmentation, for teacher and student alike.
-        strong: Stronger augmentation of the student's image.
-
-    Raises:
-        ImageError: See `find_pairs`.
+    Resizing, crop and resizing to the encoder's input are one resampling. The settings are those of
+    `training.runs.config.Config`.
     """
 
-    def __init__(
-        self,
-        images: Path,
-        masks: Path,
-        *,
-        short_side: int,
-        crop: int,
-        imgsz: int,
-        mask_size: int,
-        long_side: int | None = None,
-        seed: int = 0,
-        vary: bool = True,
-        strong: bool = True,
-    ) -> None:
-        self.images, self.masks = images, masks
-        self.names = find_pairs(images, masks)
-        self.short_side, self.long_side, self.crop = short_side, long_side, crop
-        self.imgsz, self.mask_size = imgsz, mask_size
-        self.seed, self.vary, self.strong = seed, vary, strong
+    images: Path
+    masks: Path
+    _: KW_ONLY
+    short_side: int
+    crop: int
+    imgsz: int
+    mask_size: int
+    long_side: int | None = None
+    seed: int = 0
+    vary: bool = True
+    strong: bool = True
+
+    def __post_init__(self) -> None:
+        self.names = find_pairs(self.images, self.masks)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -223,25 +167,21 @@ class MaskedPhotos(Dataset[Sample]):
         """Return the SHA-256 of the list of photos, in hexadecimal."""
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """Return a sample, or the next one if its files cannot be read.
-
-        Raises:
-            ImageError: Too many consecutive files cannot be read.
-        """
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        """Return a photo, or the next one if its files cannot be read; ImageError if too many cannot."""
         epoch, index = key
         skipped: list[str] = []
         for attempt in range(min(_TRIES, len(self))):
             candidate = (index + attempt) % len(self)
             try:
-                sample = self._read(epoch, candidate)
+                batch = self._read(epoch, candidate)
             except ImageError as error:
                 skipped.append(str(error))
             else:
-                return replace(sample, skipped=tuple(skipped))
+                return replace(batch, skipped=tuple(skipped))
         raise ImageError(f"{len(skipped)} files in a row cannot be used; the last: {skipped[-1]}")
 
-    def _read(self, epoch: int, index: int) -> Sample:
+    def _read(self, epoch: int, index: int) -> Batch:
         name = self.names[index]
         image = torch.from_numpy(load_image(self.images / name).copy()).permute(2, 0, 1)
         file = self.masks / f"{_stem(name)}.npz"
@@ -262,7 +202,8 @@ class MaskedPhotos(Dataset[Sample]):
                 student = cut.of(student, 0)
                 masks = cut.of(masks, False)
         # Masks of one pixel are noise, and empty masks have no mean.
-        return Sample(image, student, masks[masks.sum((1, 2)) > 1], name)
+        masks = masks[masks.sum((1, 2)) > 1]
+        return Batch(image[None], student[None], masks, (len(masks),), (name,))
 
     def _resized(self, height: int, width: int) -> tuple[float, float]:
         """Return the short side of the resized photo and the side of the crop, in its pixels."""
@@ -279,37 +220,22 @@ def _points(crop: Crop, shape: torch.Size, size: int) -> tuple[np.ndarray, np.nd
     return (crop.top + steps * crop.side) / shape[1], columns[::-1] if crop.flipped else columns
 
 
+@dataclass(eq=False)
 class Order(Sampler[list[tuple[int, int]]]):
     """Keys of this process's samples, batch by batch. Shuffled epochs follow one another without gaps.
 
     The samples of a step do not depend on the number of processes and parts.
-
-    Args:
-        length: Number of photos.
-        batch: Photos per step, over all processes; a multiple of `parts` times `world`.
-        parts: Batches per step and process (gradient accumulation).
-        first: First step.
-        last: Step to stop before.
-        seed: Seed of the shuffling.
-        rank: Index of this process.
-        world: Number of processes.
     """
 
-    def __init__(
-        self,
-        length: int,
-        *,
-        batch: int,
-        parts: int,
-        first: int,
-        last: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.length, self.batch, self.parts, self.seed = length, batch, parts, seed
-        self.first, self.last, self.rank, self.world = first, last, rank, world
-        self._epoch, self._shuffled = -1, torch.empty(0)
+    length: int  # number of photos
+    _: KW_ONLY
+    batch: int  # photos per step, over all processes; a multiple of `parts` times `world`
+    parts: int  # batches per step and process (gradient accumulation)
+    first: int  # first step
+    last: int  # step to stop before
+    seed: int  # of the shuffling
+    rank: int = 0  # of this process
+    world: int = 1  # number of processes
 
     def __len__(self) -> int:
         return (self.last - self.first) * self.parts
@@ -323,8 +249,10 @@ class Order(Sampler[list[tuple[int, int]]]):
 
     def _key(self, position: int) -> tuple[int, int]:
         epoch, offset = divmod(position, self.length)
-        if epoch != self._epoch:
-            words = np.random.SeedSequence([self.seed, epoch]).generate_state(1)
-            generator = torch.Generator().manual_seed(int(words[0]))
-            self._epoch, self._shuffled = epoch, torch.randperm(self.length, generator=generator)
-        return epoch, int(self._shuffled[offset])
+        return epoch, int(_shuffled(self.length, self.seed, epoch)[offset])
+
+
+@functools.lru_cache(maxsize=1)
+def _shuffled(length: int, seed: int, epoch: int) -> Tensor:
+    words = np.random.SeedSequence([seed, epoch]).generate_state(1)
+    return torch.randperm(length, generator=torch.Generator().manual_seed(int(words[0])))

@@ -28,21 +28,13 @@ _NAMED = 6  # clusters in the legend of a tile
 
 @dataclass(frozen=True, eq=False)
 class Clustered:
-    """Masks of a batch of photos and their clusters.
+    """Masks of a batch of photos and their clusters."""
 
-    Attributes:
-        masks: bool `[M, H, W]` for each shown photo.
-        clusters: int64 `[M]` for each shown photo: the cluster of each mask.
-        shown: int64 `[k]`: number of masks per cluster in the shown photos.
-        used: int64 `[k]`: number of masks per cluster in the whole batch.
-        rank: int64 `[k]`: rank of each cluster by `shown`, then by `used`; the most used has rank 0.
-    """
-
-    masks: list[npt.NDArray[np.bool_]]
-    clusters: list[npt.NDArray[np.int64]]
-    shown: npt.NDArray[np.int64]
-    used: npt.NDArray[np.int64]
-    rank: npt.NDArray[np.int64]
+    masks: list[npt.NDArray[np.bool_]]  # [M, H, W] for each shown photo
+    clusters: list[npt.NDArray[np.int64]]  # [M] for each shown photo: the cluster of each mask
+    shown: npt.NDArray[np.int64]  # [k]: number of masks per cluster in the shown photos
+    used: npt.NDArray[np.int64]  # [k]: number of masks per cluster in the whole batch
+    rank: npt.NDArray[np.int64]  # [k]: 0 for the most used cluster, by `shown`, then by `used`
 
     @property
     def colours(self) -> npt.NDArray[np.uint8]:
@@ -57,18 +49,8 @@ def assign(
     """Assign the masks of a batch of photos to clusters as a training step does, without augmentation.
 
     The teacher sees each whole photo, squashed to the run's `imgsz`. Masks are pooled at the run's
-    `mask_size`. Sinkhorn balances over the batch and the run's queue.
-
-    Args:
-        run: The run; its model is moved to `device`.
-        images: Folder of the photos.
-        masks: Folder of their masks.
-        names: Photos of the batch, as paths under `images`.
-        show: The first this many photos are shown.
-        device: Device name, as torch takes it.
-
-    Raises:
-        ImageError: A photo or its masks cannot be read.
+    `mask_size`. Sinkhorn balances over the batch and the run's queue. `names` are paths under `images`; the
+    first `show` photos are shown. The run's model is moved to `device`.
     """
     config, model = run.config, run.model.to(device)
     whole, pooled, counts = [], [], []
@@ -103,12 +85,8 @@ def draw_clusters(
 ) -> Any:
     """Draw one row per photo: the photo, its masks, and each run's masks coloured by cluster.
 
-    Args:
-        photos: `(H, W, 3)` each, RGB: the shown photos.
-        columns: Title, clusters and the nearest name of each cluster, for every run.
-
-    Returns:
-        The figure; under each tile is a legend of the clusters that cover most of it.
+    Photos are RGB `(H, W, 3)`. `columns` has title, clusters and the nearest name of each cluster for every
+    run. Under each tile is a legend of the clusters that cover most of it.
     """
     headings = ["photo", "masks\none colour per mask"]
     headings += [

@@ -27,15 +27,7 @@ _LEGEND_COLUMN = 2.0  # inches
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty `matplotlib.figure.Figure`, without pyplot's global state.
-
-    Args:
-        width: In inches.
-        height: In inches.
-
-    Raises:
-        BackendUnavailableError: matplotlib is not installed.
-    """
+    """Return an empty `matplotlib.figure.Figure` of a size in inches, without pyplot's global state."""
     figure = imported("matplotlib.figure").Figure((width, height), dpi=110, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.08)
     imported("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
@@ -43,15 +35,9 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def photo_grid(headings: Sequence[str], photos: Sequence[UInt8Array], *, legend: int = 0) -> tuple[Any, Any]:
-    """Return a figure with one row per photo and one column per heading.
+    """Return a figure and its axes `(rows, columns)`: one row per photo, one column per heading.
 
-    Args:
-        headings: Text above each column.
-        photos: `(H, W, 3)` each; each row has the aspect of its photo.
-        legend: Number of entries of a legend under the grid that the height must allow for.
-
-    Returns:
-        The figure and its axes, `(rows, columns)`.
+    Photos are `(H, W, 3)`. Under the grid is room for a legend of this many entries.
     """
     heights = [max(_TILE * photo.shape[0] / photo.shape[1], 0.2) for photo in photos]
     width = _TILE * len(headings)
@@ -79,16 +65,10 @@ def show(tile: Any, picture: UInt8Array) -> None:
 def overlay(
     photo: UInt8Array, labels: npt.NDArray[np.integer], count: int, *, opacity: float = 0.6
 ) -> UInt8Array:
-    """Return a photo with its regions tinted in the colours of `palette` and outlined in white.
+    """Return a photo, as large as a tile, with its regions tinted in the colours of `palette` and outlined.
 
-    Args:
-        photo: `(H, W, 3)`, RGB.
-        labels: `(h, w)` of the same aspect: 0 to `count` - 1; any other value is drawn grey.
-        count: Number of labels.
-        opacity: Of the tint, 0-1.
-
-    Returns:
-        `(H', W', 3)`, RGB, as large as a tile.
+    The photo is RGB `(H, W, 3)`; the labels are `(h, w)` of the same aspect, 0 to `count` - 1, and any other
+    value is drawn grey. `opacity` of the tint is in 0-1.
     """
     unknown = unknown_label(count)
     labels = np.where((labels >= 0) & (labels < count), labels, unknown)
@@ -99,12 +79,7 @@ def overlay(
 
 
 def add_legend(parent: Any, entries: Sequence[tuple[str, npt.NDArray[np.uint8]]]) -> None:
-    """Add names beside their colours, under the grid or under one tile.
-
-    Args:
-        parent: The figure or one of its axes.
-        entries: Text and RGB colour of each.
-    """
+    """Add names beside their RGB colours under the grid (a figure) or under one tile (axes)."""
     if not entries:
         return
     patch = imported("matplotlib.patches").Patch
@@ -118,11 +93,7 @@ def add_legend(parent: Any, entries: Sequence[tuple[str, npt.NDArray[np.uint8]]]
 
 
 def save_png(figure: Any, path: Path) -> None:
-    """Write a figure; equal figures give equal files.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Write a figure; equal figures give equal files."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 

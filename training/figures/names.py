@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from pixelclip_sdk import Vocabulary
-from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.words.classes import parse_classes
 from training.figures.clusters import Clustered
 from training.method.clustering import centred
@@ -25,25 +23,19 @@ __all__ = [
     "embed_words",
     "initial_words",
     "merge_classes",
+    "name_table",
     "nearest_words",
     "with_clusters",
-    "write_names",
 ]
 
 
 @dataclass(frozen=True, eq=False)
 class WordVectors:
-    """Words and a run's clusters in one space, for comparison by cosine.
-
-    Attributes:
-        names: N words.
-        embeddings: float32 `(N, D)`, unit rows.
-        clusters: float32 `(k, D)`, unit rows.
-    """
+    """Words and a run's clusters in one space, for comparison by cosine."""
 
     names: list[str]
-    embeddings: npt.NDArray[np.float32]
-    clusters: npt.NDArray[np.float32]
+    embeddings: npt.NDArray[np.float32]  # (N, D), unit rows
+    clusters: npt.NDArray[np.float32]  # (k, D), unit rows
 
 
 def merge_classes(
@@ -64,15 +56,10 @@ def embed_words(run: Run, words: Mapping[str, tuple[str, ...]]) -> npt.NDArray[n
 
 @torch.inference_mode()
 def with_clusters(run: Run, names: Sequence[str], embeddings: npt.NDArray[np.float32]) -> WordVectors:
-    """Return words and the run's clusters in the space in which the run compares.
+    """Return words, embedded by `embed_words`, and the run's clusters in the space in which the run compares.
 
     A run with ``centre: true`` centres its clusters. The words are then centred by their own mean, because
     they would otherwise all be about equally near to each cluster.
-
-    Args:
-        run: The run.
-        names: N words.
-        embeddings: `(N, D)`, from `embed_words`.
     """
     vectors = torch.from_numpy(embeddings.copy())
     if run.config.centre:
@@ -103,26 +90,14 @@ def initial_words(run: Run) -> list[str]:
     ]
 
 
-def write_names(
-    path: Path, clustered: Clustered, names: Sequence[Sequence[tuple[str, float]]], initial: Sequence[str]
-) -> None:
-    """Write all clusters as CSV, the most used first.
-
-    Args:
-        path: The file.
-        clustered: Use of each cluster.
-        names: Nearest words of each cluster.
-        initial: Initial words of each cluster.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    columns = [f"{column}_{i + 1}" for i in range(len(names[0])) for column in ("name", "cosine")]
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["cluster", "masks_shown", "masks_in_batch", "began_as", *columns])
-        for cluster in np.argsort(clustered.rank):
-            cells = [cell for name, cosine in names[cluster] for cell in (name, f"{cosine:.4f}")]
-            writer.writerow(
-                [cluster, clustered.shown[cluster], clustered.used[cluster], initial[cluster], *cells]
-            )
+def name_table(
+    run: Run, clustered: Clustered, names: Sequence[Sequence[tuple[str, float]]]
+) -> list[list[Any]]:
+    """Return a table of all clusters, the most used first, after a row of headings."""
+    initial = initial_words(run)
+    headings = [f"{column}_{i + 1}" for i in range(len(names[0])) for column in ("name", "cosine")]
+    rows: list[list[Any]] = [["cluster", "masks_shown", "masks_in_batch", "began_as", *headings]]
+    for cluster in np.argsort(clustered.rank):
+        cells = [cell for name, cosine in names[cluster] for cell in (name, f"{cosine:.4f}")]
+        rows.append([cluster, clustered.shown[cluster], clustered.used[cluster], initial[cluster], *cells])
+    return rows

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
+from string import Template
 from urllib.parse import quote
 
 __all__ = ["figure", "page", "section", "table"]
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 sans-serif; max-width: 1500px; margin: 2rem auto; padding: 0 1rem; }}
-p {{ max-width: 75ch; }}
-img {{ max-width: 100%; }}
-th, td {{ padding: 0.2rem 0.7rem; text-align: left; border-bottom: 1px solid #8884; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-{body}
-</body>
-</html>
-"""
-
 
 def page(title: str, parts: Sequence[str]) -> str:
     """Return a whole page from HTML parts."""
-    return _PAGE.format(title=escape(title), body="\n".join(parts))
+    template = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
+    return template.substitute(title=escape(title), body="\n".join(parts))
 
 
 def section(heading: str, *paragraphs: str) -> str:
@@ -47,21 +31,11 @@ def figure(file: str, caption: str) -> str:
     )
 
 
-def table(heading: str, file: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Return a table with a colour before each row.
-
-    Args:
-        heading: Text above the table.
-        file: CSV file beside the page with the same content.
-        columns: Column headings.
-        rows: Hexadecimal colour and cells of each row.
-    """
-    head = "".join(f"<th>{escape(column)}</th>" for column in ["", *columns])
-    body = "\n".join(
-        f'<tr><td style="background:{colour}"></td>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        + "</tr>"
-        for colour, cells in rows
-    )
+def table(heading: str, file: str, rows: Sequence[Iterable[object]], colours: Iterable[str]) -> str:
+    """Return a table that is also in a CSV file, with a colour before each row after the first."""
+    lines = []
+    for colour, row in zip(["", *colours], rows, strict=True):
+        cells = "".join(f"<td>{escape(str(cell))}</td>" for cell in row)
+        lines.append(f'<tr><td style="background:{colour}"></td>{cells}</tr>')
     link = f'<a href="{quote(file)}">{escape(file)}</a>'
-    return f"<h3>{escape(heading)}</h3>\n<p>As CSV: {link}</p>\n<table>\n<tr>{head}</tr>\n{body}\n</table>"
+    return "\n".join([f"<h3>{escape(heading)}</h3>", f"<p>As CSV: {link}</p>", "<table>", *lines, "</table>"])

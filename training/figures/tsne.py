@@ -31,18 +31,10 @@ class _Label(NamedTuple):
 
 
 def project(points: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.float32]:
-    """Project unit vectors to the plane by t-SNE (van der Maaten and Hinton 2008).
+    """Project unit vectors `(N, D)` to the plane by t-SNE (van der Maaten and Hinton 2008): `(N, 2)`.
 
-    Args:
-        points: `(N, D)`, unit rows, so that Euclidean distances have the order of the cosines.
-        seed: Seed of the optimiser.
-
-    Returns:
-        `(N, 2)`.
-
-    Raises:
-        PixelClipError: There are fewer than five points, or they are not finite.
-        BackendUnavailableError: scikit-learn is not installed.
+    Euclidean distances of unit vectors have the order of their cosines. Raises PixelClipError for fewer than
+    five points or points that are not finite.
     """
     if len(points) < _MIN_POINTS:
         raise PixelClipError(
@@ -61,21 +53,9 @@ def draw_tsne(
 ) -> Any:
     """Draw a map of a run's clusters among words.
 
-    Words are grey dots, classes black diamonds with their names, clusters discs in their colour; the area of
+    Words are grey dots, `classes` black diamonds with their names, clusters discs in their colour; the area of
     a disc grows with its number of masks. Clusters without a mask are rings. The most used clusters show
     number and nearest name. A label that would overlap another one is left out.
-
-    Args:
-        words: The words and clusters.
-        clustered: Use and colour of each cluster.
-        classes: The words that are drawn as classes.
-        nearest: Nearest name of each cluster.
-
-    Returns:
-        The figure.
-
-    Raises:
-        PixelClipError: See `project`.
     """
     flat = project(np.concatenate([words.embeddings, words.clusters]))
     points, clusters = flat[: len(words.names)], flat[len(words.names) :]

@@ -23,19 +23,13 @@ _MAX_ASPECT = 4  # the long side that DINO sees is at most this many wanted shor
 
 @dataclass(frozen=True)
 class DinoKMeans:
-    """The masks of PixelCLIP's DINO variant: 16 clusters per photo.
-
-    Attributes:
-        clusters: Clusters per photo.
-        image_side: Short side of the photo that DINO sees, in pixels; masks have one pixel per patch.
-        checkpoint: Weights in the layout of timm or DINO, which are equal; None for timm's download.
-        sha256: Hash of the checkpoint.
-    """
+    """The masks of PixelCLIP's DINO variant: 16 clusters per photo, with one pixel per patch."""
 
     clusters: int = 16
-    image_side: int = 640
+    image_side: int = 640  # short side of the photo that DINO sees, in pixels
+    # Weights in the layout of timm or DINO, which are equal; None for timm's download.
     checkpoint: Path | None = field(default=None, compare=False)
-    sha256: str = ""
+    sha256: str = ""  # of the checkpoint
     name = "dino"
     on_gpus = True
 
@@ -45,14 +39,9 @@ class DinoKMeans:
 
 
 def cluster(features: npt.NDArray[np.float32], clusters: int) -> npt.NDArray[np.int64]:
-    """Cluster one photo's features by k-means with a fixed seed.
+    """Cluster one photo's features `[h, w, D]` by k-means with a fixed seed.
 
-    Args:
-        features: `[h, w, D]`.
-        clusters: Number of clusters; there are fewer if fewer patches differ.
-
-    Returns:
-        `[h, w]`, cluster numbers from 1.
+    Returns cluster numbers from 1, `[h, w]`; there are fewer clusters if fewer patches differ.
     """
     kmeans2 = imported("scipy.cluster.vq").kmeans2
     rows = features.reshape(-1, features.shape[-1]).astype(np.float64)

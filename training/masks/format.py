@@ -31,12 +31,10 @@ _MAX_PIXELS = 2**30  # M × H × W
 
 
 def write_masks(path: str | os.PathLike[str], regions: npt.NDArray[np.generic]) -> None:
-    """Write one photo's masks, completely or not at all.
+    """Write one photo's masks to a ``.npz`` file, completely or not at all; its folder is created.
 
-    Args:
-        path: The file, with the suffix ``.npz``; its folder is created.
-        regions: A partition, integers `[H, W]` in 0-65535, 0 for pixels without a region; or masks that may
-            overlap, bool `[M, H, W]`. M may be 0.
+    `regions` are a partition, integers `[H, W]` in 0-65535 with 0 for pixels without a region; or masks that
+    may overlap, bool `[M, H, W]`. M may be 0.
 
     Raises:
         ImageError: `regions` has another type or shape, or is too large.

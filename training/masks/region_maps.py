@@ -21,16 +21,15 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 class RegionMaps:
     """Hand-drawn regions, instances or any segmentation. Values tell regions apart and have no other meaning.
 
-    Attributes:
-        maps: Folder with `REL/PATH.png` for the photo `REL/PATH.jpg`: grey, palette, 16 or 32 bits (a value
-            is a region) or RGB (a colour is a region); transparent pixels have no region. Alternatively a
-            folder `REL/PATH` with one PNG per mask, as written by segment-anything's `amg.py`: a mask is all
-            pixels above 0, and masks may overlap.
-        background: Value of pixels without a region, for colours R + 256 G + 65536 B. None: every value is a
-            region. Unused for folders of masks.
+    The folder `maps` has `REL/PATH.png` for the photo `REL/PATH.jpg`: grey, palette, 16 or 32 bits (a value is
+    a region) or RGB (a colour is a region); transparent pixels have no region. Alternatively it has a folder
+    `REL/PATH` with one PNG per mask, as written by segment-anything's `amg.py`: a mask is all pixels above 0,
+    and masks may overlap.
     """
 
     maps: Path
+    # Value of pixels without a region, for colours R + 256 G + 65536 B; None: every value is a region. Unused
+    # for folders of masks.
     background: int | None = None
     name = "regions"
     on_gpus = False
@@ -52,11 +51,7 @@ class RegionMaps:
 
 
 def photo_size(photo: Path) -> tuple[int, int]:
-    """Return `(H, W)` of a photo after its EXIF orientation is applied; only the header is read.
-
-    Raises:
-        ImageError: The file is no image.
-    """
+    """Return `(H, W)` of a photo after its EXIF orientation is applied; only the header is read."""
     try:
         with open_image_file(photo) as image:
             width, height = image.size

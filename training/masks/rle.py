@@ -16,17 +16,12 @@ _MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)  # as Pillow, which refuses 
 
 
 def decode_mask(code: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-    """Decode one mask.
+    """Decode one mask: bool `[H, W]`.
 
-    Args:
-        code: ``{"size": [H, W], "counts": …}``; the counts are a string, as in files, or a list of runs.
-
-    Returns:
-        bool `[H, W]`.
+    `code` is ``{"size": [H, W], "counts": …}``; the counts are a string, as in files, or a list of runs.
 
     Raises:
         ValueError: The code is invalid, its runs do not fill the mask, or the mask is larger than any photo.
-        BackendUnavailableError: pycocotools is not installed.
     """
     mask = imported("pycocotools.mask")
     try:

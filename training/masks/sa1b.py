@@ -21,12 +21,9 @@ class SA1B:
     """Files ``{"image": {…}, "annotations": [{"segmentation": {"size": [H, W], "counts": …}, …}]}``.
 
     The list of annotations alone, as written by segment-anything's ``amg.py --convert-to-rle``, is read too.
-
-    Attributes:
-        annotations: Folder with `REL/PATH.json` for the photo `REL/PATH.jpg`.
     """
 
-    annotations: Path
+    annotations: Path  # folder with REL/PATH.json for the photo REL/PATH.jpg
     name = "sa1b"
     on_gpus = False
 

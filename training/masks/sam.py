@@ -22,18 +22,12 @@ __all__ = ["SAM"]
 
 @dataclass(frozen=True)
 class SAM:
-    """Overlapping masks of every size.
+    """Overlapping masks of every size."""
 
-    Attributes:
-        model: SAM's registry name, ``"vit_h"``, ``"vit_l"`` or ``"vit_b"``; or a configuration of SAM 2, as
-            ``"configs/sam2.1/sam2.1_hiera_l.yaml"``.
-        checkpoint: The weights.
-        sha256: Hash of the weights.
-    """
-
+    # "vit_h", "vit_l" or "vit_b"; or a configuration of SAM 2, as "configs/sam2.1/sam2.1_hiera_l.yaml".
     model: str
     checkpoint: Path = field(compare=False)
-    sha256: str = ""
+    sha256: str = ""  # of the checkpoint
     name = "sam"
     on_gpus = True
 

@@ -16,17 +16,11 @@ __all__ = ["Felzenszwalb", "Slic"]
 
 @dataclass(frozen=True)
 class Slic:
-    """Compact superpixels of about equal size (Achanta et al. 2012): k-means on position and colour.
+    """Compact superpixels of about equal size (Achanta et al. 2012): k-means on position and colour."""
 
-    Attributes:
-        segments: Approximate number per photo.
-        compactness: Weight of position against colour; higher values give squarer superpixels.
-        sigma: Standard deviation of the blur applied first, in pixels.
-    """
-
-    segments: int = 100
-    compactness: float = 10.0
-    sigma: float = 1.0
+    segments: int = 100  # approximate number per photo
+    compactness: float = 10.0  # weight of position against colour; higher values give squarer superpixels
+    sigma: float = 1.0  # standard deviation of the blur applied first, in pixels
     name = "slic"
     on_gpus = False
 
@@ -43,17 +37,11 @@ class Slic:
 
 @dataclass(frozen=True)
 class Felzenszwalb:
-    """Regions of any size that follow edges (Felzenszwalb and Huttenlocher 2004).
+    """Regions of any size that follow edges (Felzenszwalb and Huttenlocher 2004)."""
 
-    Attributes:
-        scale: Higher values give larger regions; it applies to the photo at the wanted short side.
-        sigma: Standard deviation of the blur applied first, in pixels.
-        min_size: Smaller regions are merged with a neighbour, in pixels.
-    """
-
-    scale: float = 200.0
-    sigma: float = 0.8
-    min_size: int = 200
+    scale: float = 200.0  # higher values give larger regions; applies to the photo at the wanted short side
+    sigma: float = 0.8  # standard deviation of the blur applied first, in pixels
+    min_size: int = 200  # smaller regions are merged with a neighbour, in pixels
     name = "felzenszwalb"
     on_gpus = False
 

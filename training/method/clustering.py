@@ -30,7 +30,7 @@ def sinkhorn(similarity: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
 
     Maximises similarity plus ε · entropy under equal mass per cluster. Computed in logarithms, because
     exp(similarity / 0.01) overflows float32. As in the official code, a softmax over clusters comes first, so
-    that all masks start with equal weight. Sums run over the masks of all processes. Every process must call
+    that all masks start with equal weight. Sums run over the masks of all processes; every process must call
     this, also one without masks.
 
     Args:
@@ -58,16 +58,10 @@ def _log_mass(log_q: Tensor) -> Tensor:
 
 
 def merge(masks: Tensor, clusters: Tensor, counts: Sequence[int], k: int) -> Tensor:
-    """Merge the masks of each photo that share a cluster.
+    """Merge the masks of each photo that share a cluster, 0…k - 1.
 
-    Args:
-        masks: bool `[M, H, W]`, photo after photo.
-        clusters: int64 `[M]` in 0…k - 1.
-        counts: Number of masks of each photo, `[N]`.
-        k: Number of clusters.
-
-    Returns:
-        bool `[N, k, H, W]`: the pixels of each cluster; empty for a cluster without a mask in a photo.
+    Masks are bool `[M, H, W]` and clusters int64 `[M]`, photo after photo; `counts` has the number of masks
+    of each of N photos. Returns bool `[N, k, H, W]`, empty for a cluster without a mask in a photo.
     """
     merged = []
     for photo_masks, photo_clusters in zip(
@@ -82,12 +76,8 @@ def merge(masks: Tensor, clusters: Tensor, counts: Sequence[int], k: int) -> Ten
 def perplexity(clusters: Tensor, k: int) -> Tensor:
     """Return the effective number of clusters in use: the exponential of the entropy of their shares.
 
-    Args:
-        clusters: int64 `[M]` of this process; all processes are counted.
-        k: Number of clusters.
-
-    Returns:
-        A float scalar: 1 if all masks are in one cluster, k if they are spread evenly.
+    `clusters` are those of this process's masks, int64 `[M]`; the masks of all processes count. The scalar is
+    1 if all masks are in one cluster, k if they are spread evenly.
     """
     counts = distributed.total(torch.bincount(clusters, minlength=k).double())
     shares = counts / counts.sum().clamp(min=1)

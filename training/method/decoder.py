@@ -9,13 +9,10 @@ _GROUP = 16  # channels per group of GroupNorm
 
 
 class MaskDecoder(nn.Module):
-    """Upsamples each cluster's map by four, one channel in and one out.
+    """Upsamples each cluster's map by four, one channel in and one out. Used in training only.
 
-    It is used in training only: it learns sharp borders, so that the encoder need not.
-
-    Args:
-        width: Channels at 2×; half as many at 4×. An even number up to 32, or a multiple of 32. The paper:
-            64.
+    It learns sharp borders, so that the encoder need not. `width` is the number of channels at 2× (paper:
+    64), with half as many at 4×: an even number up to 32, or a multiple of 32.
     """
 
     def __init__(self, width: int = 64) -> None:
@@ -31,14 +28,7 @@ class MaskDecoder(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return mask logits.
-
-        Args:
-            maps: float `[R, h, w]`, cosines in -1…1.
-
-        Returns:
-            float `[R, 4 h, 4 w]`.
-        """
+        """Return mask logits, float `[R, 4 h, 4 w]`, of cosine maps, float `[R, h, w]`."""
         first, *others = self.layers
         # On a CPU, convolutions of few channels are almost twice as fast in channels-last order.
         x = first(maps[:, None]).contiguous(memory_format=torch.channels_last)

@@ -20,8 +20,7 @@ def covered_bce(logits: Tensor, targets: Tensor, covered: Tensor) -> Tensor:
 
     Returns:
         A scalar; 0, with zero gradients, if nothing is covered. Data-parallel training averages gradients
-        over
-        processes: their mean is the gradient of the mean over the whole batch.
+        over processes; that mean is the gradient of the loss over the whole batch.
     """
     weight = covered.to(logits.dtype).expand_as(logits)
     summed = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), weight, reduction="sum")

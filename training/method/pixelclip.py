@@ -38,25 +38,11 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 class PixelCLIP(nn.Module):
     """Student, teacher, prompts and mask decoder. Student and text tower share the pair's parameters.
 
-    Args:
-        pair: The encoders to start from. The text tower is frozen.
-        trainable: Regular expression; parameters of the image encoder with a matching name are trained.
-        clusters: k.
-        words: l.
-        templates: Sentences around the class prompts.
-        epsilon: ε of the clustering.
-        classes: Kind of clusters: ``"prompts"`` as in the paper; ``"words"``, prompts that keep their random
-            initial words; ``"vectors"``, free vectors without a text tower; ``"names"``, fixed embeddings of
-            `names`.
-        names: Class names for ``"names"``, with synonyms; their number replaces k, and `words` is unused.
-        clustering: False makes every mask its own class, with the teacher's feature as its vector. The paper
-            does not describe this ablation; this is our reading.
-        centre: Centre the clusters by their mean before they are compared.
-        queue: Number of earlier masks that are balanced together with a batch. A small batch shows few
-            clusters, and balancing it alone would spread its masks over all of them.
-        decoder_width: Channels of the mask decoder.
-        batch_norm: ``"frozen"`` keeps the image encoder's batch-norm statistics, ``"updated"`` updates them.
-        seed: Seed of the initial prompts or vectors, and of the decoder's weights.
+    The text tower is frozen. `classes` is the kind of clusters: ``"prompts"`` as in the paper; ``"words"``,
+    prompts that keep their random initial words; ``"vectors"``, free vectors without a text tower; or
+    ``"names"``, fixed embeddings of `names`, with as many clusters. Without `clustering`, every mask is its own
+    class, with the teacher's feature as its vector: our reading of an ablation that the paper does not
+    describe. See `training.runs.config.Config` for the other settings.
 
     Raises:
         PixelClipError: `trainable` is no regular expression or matches no parameter, or names are missing.
@@ -170,13 +156,9 @@ class PixelCLIP(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of a batch.
 
-        Args:
-            batch: Photos and masks.
-
-        Returns:
-            The loss, a scalar with a gradient even without masks, and scalars to report: `masks`, their
-            number over all processes; `clusters`, the effective number in use (`perplexity`); and `margin`,
-            the mean cosine of masks to their cluster minus that to all clusters.
+        Returns the loss, a scalar with a gradient even without masks, and scalars to report: `masks`, their
+        number over all processes; `clusters`, the effective number in use (`perplexity`); and `margin`, the mean
+        cosine of masks to their cluster minus that to all clusters.
         """
         with torch.no_grad():
             teacher_features = dense_features(self.teacher.encoder, batch.images)
@@ -211,12 +193,8 @@ class PixelCLIP(nn.Module):
     def assign(self, pooled: Tensor, clusters: Tensor) -> Tensor:
         """Assign each mask to a cluster, balanced over the masks of all processes and of the queue.
 
-        Args:
-            pooled: float32 `[M, D]`, the teacher's unit features of this process's masks.
-            clusters: float32 `[k, D]`, unit rows.
-
-        Returns:
-            int64 `[M]`.
+        `pooled` are the teacher's features of this process's masks, float32 `[M, D]`, and `clusters` float32
+        `[k, D]`, both with unit rows. Returns int64 `[M]`.
         """
         balanced = pooled
         # Sinkhorn sums over processes, and all have the same queue: only the first adds it.
@@ -248,15 +226,10 @@ class PixelCLIP(nn.Module):
 
 
 def dense_features(encoder: nn.Module, images: Tensor) -> Tensor:
-    """Return an image encoder's features on its own grid, differentiable.
+    """Return an image encoder's features on its own grid, differentiable: float `[N, h, w, D]`.
 
-    Args:
-        encoder: The image encoder of an `EncoderPair`.
-        images: uint8 or float `[N, 3, H, W]`, RGB 0-255; H, W multiples of the encoder's stride.
-
-    Returns:
-        float `[N, h, w, D]`. CLIP's are not normalised, so that patches with a large norm weigh more in a
-        mask's mean.
+    Images are `[N, 3, H, W]`, RGB 0-255, with sides that are multiples of the encoder's stride. CLIP's
+    features are not normalised, so that patches with a large norm weigh more in a mask's mean.
     """
     if isinstance(encoder, DenseImageEncoder):
         # `encode_image` would resize to the 64×64 grid of the evaluation protocol.

@@ -19,7 +19,7 @@ def pool_masks(features: Tensor, masks: Tensor, counts: Sequence[int]) -> Tensor
     Args:
         features: float `[N, h, w, D]`, the teacher's.
         masks: bool `[M, H, W]`, photo after photo; none is empty.
-        counts: Number of masks of each photo, `[N]`, with sum M.
+        counts: Number of masks of each photo, `[N]`.
 
     Returns:
         float32 `[M, D]`, not normalised.

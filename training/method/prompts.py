@@ -30,10 +30,11 @@ class ClassPrompts(nn.Module):
     """k prompts of l learnable words, initialised with random whole words of the vocabulary.
 
     With several templates, the embedding of a class is the mean of its unit vectors in each of them. (The
-    official code embeds the first template for all, so that its training ensemble has no effect.)
+    official code embeds the first template for all, so that its training ensemble has no effect.) The module
+    keeps no reference to the text tower.
 
     Args:
-        text: The text tower; the module keeps no reference to it.
+        text: The text tower.
         tokenizer: The tower's tokenizer.
         count: k.
         length: l.
@@ -81,8 +82,7 @@ class ClassPrompts(nn.Module):
 def whole_words(tokenizer: Tokenizer) -> list[int]:
     """Return the ids of all tokens that are whole words of three letters or more, in ascending order.
 
-    Args:
-        tokenizer: CLIP's (words end in ``</w>``) or BERT's (pieces begin with ``##``).
+    In CLIP's tokenizer, words end in ``</w>``; in BERT's, other pieces begin with ``##``.
     """
     vocabulary = tokenizer.get_vocab()
     marked = any(word.endswith(_WORD_END) for word in vocabulary)
@@ -118,15 +118,9 @@ def _word_table(text: TextTower) -> Tensor:
 
 
 def _embed(text: TextTower, tokens: Tensor, ids: Tensor) -> Tensor:
-    """Embed sentences of word embeddings.
+    """Embed B sentences of T word embeddings, float `[B, T, C]`; returns unit rows, float32 `[B, D]`.
 
-    Args:
-        text: The text tower.
-        tokens: float `[B, T, C]`, without padding.
-        ids: int64 `[T]`, the token ids of the template.
-
-    Returns:
-        float32 `[B, D]`, unit rows.
+    `ids` int64 `[T]` are the token ids of their template.
     """
     if isinstance(text, LiteTextEncoder):
         return text.place(text.tower.embed_words(tokens, tokens.new_ones(tokens.shape[:2]))).float()

@@ -12,9 +12,6 @@ class Teacher(nn.Module):
     """A frozen copy of the student, updated by ``teacher = γ · teacher + (1 - γ) · student``.
 
     Buffers are averaged too, because averaged weights do not fit the first batch-norm statistics.
-
-    Args:
-        student: The encoder to copy.
     """
 
     def __init__(self, student: nn.Module) -> None:
@@ -23,12 +20,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def follow(self, student: nn.Module, momentum: float) -> None:
-        """Update the teacher once.
-
-        Args:
-            student: The encoder that was copied.
-            momentum: γ in 0-1. 0 copies the student; 1 keeps the teacher unchanged.
-        """
+        """Update the teacher once; `momentum` is γ in 0-1. 0 copies the student, 1 changes nothing."""
         teacher_tensors = [*self.encoder.parameters(), *self.encoder.buffers()]
         student_tensors = [*student.parameters(), *student.buffers()]
         for mean, new in zip(teacher_tensors, student_tensors, strict=True):

@@ -31,17 +31,11 @@ _WEIGHTS, _STATE = ".weights.safetensors", ".state.safetensors"
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint.
+    """A checkpoint."""
 
-    Attributes:
-        step: Number of steps done.
-        state: Tensors, on the CPU.
-        notes: The `notes` given to `save`.
-    """
-
-    step: int
-    state: dict[str, Tensor]
-    notes: dict[str, Any]
+    step: int  # number of steps done
+    state: dict[str, Tensor]  # on the CPU
+    notes: dict[str, Any]  # as given to `save`
 
 
 def weights_file(folder: Path, step: int) -> Path:
@@ -60,16 +54,9 @@ def save(
 ) -> None:
     """Write a checkpoint, then delete older ones beyond `keep` and any of later steps.
 
-    Args:
-        folder: The run's folder.
-        step: Number of steps done.
-        weights: Tensors for inference.
-        state: Other tensors that the run needs to continue.
-        notes: JSON values.
-        keep: Number of checkpoints to keep, at least 1.
-
-    Raises:
-        OutputError: The disk is full or the folder is not writable; older checkpoints are unchanged.
+    `weights` are the tensors for inference, `state` the others that the run needs to continue, and `notes` JSON
+    values. If the disk is full or the folder is not writable, an OutputError is raised and older checkpoints
+    are unchanged.
     """
     hashes = {}
     for suffix, tensors in ((_WEIGHTS, weights), (_STATE, state)):
@@ -86,11 +73,7 @@ def save(
 
 
 def newest(folder: Path) -> Saved | None:
-    """Read the newest undamaged checkpoint; None if there is no checkpoint.
-
-    Raises:
-        CheckpointError: All checkpoints are damaged.
-    """
+    """Read the newest undamaged checkpoint; None if there is none. Raises CheckpointError if all are damaged."""
     reasons = []
     for file in sorted(folder.glob("step-*.json"), reverse=True):
         try:

@@ -24,98 +24,61 @@ class ConfigError(PixelClipError, ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All settings of a training run. Defaults are the paper's for the ViT-B/16.
+    """All settings of a training run. Defaults are the paper's for the ViT-B/16."""
 
-    Attributes:
-        images: Folder of photos.
-        masks: Folder of their masks, written by ``training/make_masks.py``.
-        out: Folder for checkpoints and logs. A run continues from the checkpoints in it.
-        model: Model name, as in ``export/to_onnx.py``, or a ``.json`` file with an open_clip configuration
-            (in a YAML file, relative to that file).
-        checkpoint: Weights to start from; None for the model's own.
-        random_weights: Start from random weights, for tests.
-        trainable: Regular expression over the parameter names of the image encoder.
-        batch_norm: ``frozen`` or ``updated`` statistics.
-        short_side: Short side of a photo after resizing, in pixels.
-        long_side: Upper bound of the long side after resizing; None for no bound.
-        crop: Side of the square crop of the resized photo.
-        imgsz: Side of the encoder's input; the crop is resized to it.
-        mask_size: Side at which masks are pooled and compared.
-        vary: Colour augmentation, for teacher and student alike.
-        strong: Stronger augmentation of the student's photos.
-        clusters: k, the number of class prompts.
-        words: l, the number of learnable words per prompt.
-        templates: Sentences around the prompts; several form an ensemble.
-        epsilon: ε of the clustering.
-        momentum: γ of the teacher; 0 makes the teacher the student, 1 freezes it.
-        classes: ``prompts``, ``words`` (fixed prompts), ``vectors`` (no text tower) or ``names`` (fixed).
-        names: The class names for ``names``: a list's name, a file, or ``"a, b"``; k is their number.
-        clustering: False makes every mask its own class.
-        centre: Centre the clusters by their mean.
-        queue: Number of earlier masks that are balanced together with a batch, for small batches.
-        decoder_width: Channels of the mask decoder.
-        steps: Length of the run.
-        batch: Photos per step, over all processes and parts.
-        accumulate: Parts of a process's share of a step; each part is clustered separately.
-        lr_decoder: Learning rate of the mask decoder.
-        lr_encoder: Learning rate of the image encoder.
-        lr_prompts: Learning rate of the prompts.
-        lr_final: Learning rates at the end of the cosine, as a share of those above.
-        weight_decay: Weight decay of AdamW.
-        clip_norm: Largest norm of the whole gradient.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        seed: Seed of all random choices.
-        workers: Processes that load photos; None for one per core, at most 4.
-        save_every: Steps between checkpoints.
-        keep: Number of checkpoints to keep.
-        log_every: Steps between log lines.
-        offline: Use cached downloads only.
-    """
+    images: Path  # folder of photos
+    masks: Path  # folder of their masks, written by training/make_masks.py
+    out: Path  # folder for checkpoints and logs; a run continues from the checkpoints in it
 
-    images: Path
-    masks: Path
-    out: Path
+    # Model name, as in export/to_onnx.py, or a .json file with an open_clip configuration (in a YAML file,
+    # relative to that file).
     model: str = "clip-vit-b16"
-    checkpoint: Path | None = None
-    random_weights: bool = False
+    checkpoint: Path | None = None  # weights to start from; None for the model's own
+    random_weights: bool = False  # start from random weights, for tests
+    # Regular expression: the parameters of the image encoder with a matching name are trained.
     trainable: str = r"\.attn\.|positional_embedding"
-    batch_norm: Literal["frozen", "updated"] = "frozen"
-    short_side: int = 1024
-    long_side: int | None = 1333
-    crop: int = 640
-    imgsz: int = 320
-    mask_size: int = 256
-    vary: bool = True
-    strong: bool = True
-    clusters: int = 64
-    words: int = 4
-    templates: tuple[str, ...] = ("A photo of a {} in the scene",)
-    epsilon: float = 0.01
-    momentum: float = 0.999
+    batch_norm: Literal["frozen", "updated"] = "frozen"  # the image encoder's statistics
+
+    short_side: int = 1024  # of a photo after resizing, in pixels
+    long_side: int | None = 1333  # upper bound of the long side after resizing; None for no bound
+    crop: int = 640  # side of the square crop of the resized photo; at most its short side
+    imgsz: int = 320  # side of the encoder's input; the crop is resized to it
+    mask_size: int = 256  # side at which masks are pooled and compared
+    vary: bool = True  # colour augmentation, for teacher and student alike
+    strong: bool = True  # stronger augmentation of the student's photos
+
+    clusters: int = 64  # k, the number of class prompts
+    words: int = 4  # l, the number of learnable words per prompt
+    templates: tuple[str, ...] = ("A photo of a {} in the scene",)  # around the prompts; several: an ensemble
+    epsilon: float = 0.01  # ε of the clustering
+    momentum: float = 0.999  # γ of the teacher; 0 makes the teacher the student, 1 freezes it
+    # "words" are prompts that stay fixed, "vectors" have no text tower, "names" are fixed embeddings.
     classes: Literal["prompts", "words", "vectors", "names"] = "prompts"
-    names: str | None = None
-    clustering: bool = True
-    centre: bool = False
+    names: str | None = None  # for classes: names; a list's name, a file, or "a, b"; k is their number
+    clustering: bool = True  # False makes every mask its own class
+    centre: bool = False  # centre the clusters by their mean before they are compared
+    # Number of earlier masks that are balanced together with a batch. A small batch shows few clusters, and
+    # balancing it alone would spread its masks over all of them.
     queue: int = 0
-    decoder_width: int = 64
-    steps: int = 10_000
-    batch: int = 48
-    accumulate: int = 1
+    decoder_width: int = 64  # channels of the mask decoder
+
+    steps: int = 10_000  # length of the run
+    batch: int = 48  # photos per step, over all processes and parts
+    accumulate: int = 1  # parts of a process's share of a step; each part is clustered separately
     lr_decoder: float = 2e-4
     lr_encoder: float = 2e-6
     lr_prompts: float = 2e-3
-    lr_final: float = 0.5
-    weight_decay: float = 1e-4
-    clip_norm: float = 0.01
+    lr_final: float = 0.5  # learning rates at the end of the cosine, as a share of those above
+    weight_decay: float = 1e-4  # of AdamW
+    clip_norm: float = 0.01  # largest norm of the whole gradient
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = 0
-    workers: int | None = None
-    save_every: int = 500
-    keep: int = 2
-    log_every: int = 20
-    offline: bool = False
+    seed: int = 0  # of all random choices
+    workers: int | None = None  # processes that load photos; None for one per core, at most 4
+    save_every: int = 500  # steps between checkpoints
+    keep: int = 2  # number of checkpoints to keep
+    log_every: int = 20  # steps between log lines
+    offline: bool = False  # use cached downloads only
 
     def __post_init__(self) -> None:
         for name, (accepted, expected) in _RANGES.items():
@@ -153,11 +116,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def load_config(file: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a run's settings.
-
-    Args:
-        file: YAML, one mapping of `Config`'s names to values.
-        overrides: ``key=value``, values in YAML; they replace the file's.
+    """Read a run's settings from a YAML file and from ``key=value`` overrides with values in YAML.
 
     Raises:
         ConfigError: The file cannot be read, a name is unknown or missing, or a value is invalid.
@@ -176,7 +135,10 @@ def load_config(file: Path, overrides: Sequence[str] = ()) -> Config:
         name, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"got {override!r}; expected key=value, for example steps=100")
-        values[name] = text if _is_text(name, text) else _loaded(override, text)
+        try:
+            values[name] = text if _is_text(name, text) else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"cannot read the value of {override!r}: {error}") from error
         if name == "model" and text.endswith(".json"):
             values[name] = str(Path(text).resolve())
     return config_of(values)
@@ -189,19 +151,8 @@ def _is_text(name: str, text: str) -> bool:
     return (Path in options or str in options) and text not in ("", "null") and text[0] not in "'\""
 
 
-def _loaded(override: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"cannot read the value of {override!r}: {error}") from error
-
-
 def config_of(values: Mapping[Any, Any]) -> Config:
-    """Return settings from the plain values of YAML or JSON.
-
-    Raises:
-        ConfigError: A name is unknown or missing, or a value is invalid.
-    """
+    """Return settings from the plain values of YAML or JSON."""
     kinds = typing.get_type_hints(Config)
     for name in values:
         if name not in kinds:

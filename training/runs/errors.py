@@ -30,14 +30,7 @@ def last_checkpoint(folder: Path) -> str:
 
 @contextlib.contextmanager
 def translate_errors(folder: Path) -> Iterator[None]:
-    """Turn torch's errors about memory, processes and connections into a TrainingError with advice.
-
-    Args:
-        folder: The run's folder.
-
-    Raises:
-        TrainingError: The body raised such an error.
-    """
+    """Turn torch's errors about memory, processes and connections into a TrainingError with advice."""
     try:
         yield
     except (RuntimeError, MemoryError, ConnectionError) as error:

@@ -24,12 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Reports the steps of a run. Only the first process writes files and shows a bar.
-
-    Args:
-        config: The run's settings.
-        first: Number of steps that were done before.
-    """
+    """Reports the steps of a run that starts at step `first`. Only the first process writes files."""
 
     def __init__(self, config: Config, first: int) -> None:
         self.config, self.first = config, first
@@ -55,13 +50,7 @@ class Progress:
                 _log.warning("skipped, %d so far: %s", len(self.skipped_files), reason)
 
     def report_step(self, done: int, values: Mapping[str, Tensor], rates: Mapping[str, float]) -> None:
-        """Report one step.
-
-        Args:
-            done: Number of steps done.
-            values: Scalars by name.
-            rates: Learning rates by name; they go to the files only.
-        """
+        """Report scalars after step `done`; the learning rates go to the files only."""
         self.bar.update()
         config = self.config
         if not self.is_first or (done % config.log_every and done != config.steps):

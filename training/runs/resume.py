@@ -33,11 +33,7 @@ def plain_settings(config: Config) -> dict[str, Any]:
 
 
 def check_settings(config: Config, saved: Saved) -> None:
-    """Check that the settings are those of the saved run.
-
-    Raises:
-        ConfigError: A setting that changes the result differs.
-    """
+    """Raise ConfigError if a setting that changes the result differs from the saved run's."""
     before, now = saved.notes["config"], plain_settings(config)
     changed = [name for name in now if name not in _FREE and now[name] != before.get(name)]
     if not changed:
@@ -54,17 +50,7 @@ def check_settings(config: Config, saved: Saved) -> None:
 
 
 def check_inputs(config: Config, photos: Mapping[str, Any], start: str | None, saved: Saved) -> None:
-    """Check that photos and start weights are those of the saved run.
-
-    Args:
-        config: The settings.
-        photos: ``count`` and ``sha256`` of the list of photos.
-        start: SHA-256 of the start weights.
-        saved: The checkpoint.
-
-    Raises:
-        ConfigError: They differ.
-    """
+    """Raise ConfigError unless photos (``count`` and ``sha256`` of their list) and start weights are the saved."""
     advice = "Restore them, or give another out=FOLDER to start a new run."
     if saved.notes["start"] != start:
         raise ConfigError(
@@ -91,11 +77,7 @@ def state_of(model: PixelCLIP, optimiser: torch.optim.Optimizer) -> dict[str, Te
 def restore(
     model: PixelCLIP, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, saved: Saved
 ) -> None:
-    """Load the tensors of `state_of` and the state of the scaler.
-
-    Raises:
-        ConfigError: The checkpoint is of another model.
-    """
+    """Load the tensors of `state_of` and the state of the scaler."""
     restore_weights(model, saved)
     for name, parameter in model.named_parameters():
         prefix = f"optimiser.{name}."
@@ -108,11 +90,7 @@ def restore(
 
 
 def restore_weights(model: nn.Module, saved: Saved) -> None:
-    """Load a checkpoint into a model; the frozen text tower keeps its weights.
-
-    Raises:
-        ConfigError: The checkpoint is of another model.
-    """
+    """Load a checkpoint into a model; the frozen text tower keeps its weights."""
     weights = {k.removeprefix("model."): v for k, v in saved.state.items() if k.startswith("model.")}
     problem = f"the checkpoint of step {saved.step} is of another model"
     try:

@@ -22,31 +22,18 @@ __all__ = ["Run", "assemble", "open_run", "starting_point", "with_weights"]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run at its newest checkpoint.
+    """A run at its newest checkpoint."""
 
-    Attributes:
-        name: Name of its folder.
-        step: Number of steps done.
-        config: The settings, with overrides applied.
-        start: The encoders before training.
-        pair: The encoders now; the text tower is the same module.
-        model: Student, teacher, prompts and decoder; the student is the image encoder of `pair`.
-    """
-
-    name: str
-    step: int
-    config: Config
-    start: EncoderPair
-    pair: EncoderPair
-    model: PixelCLIP
+    name: str  # of its folder
+    step: int  # number of steps done
+    config: Config  # with overrides applied
+    start: EncoderPair  # the encoders before training
+    pair: EncoderPair  # the encoders now; the text tower is the same module
+    model: PixelCLIP  # its student is the image encoder of `pair`
 
 
 def starting_point(config: Config) -> EncoderPair:
-    """Load the encoders that a run starts from.
-
-    Raises:
-        PixelClipError: See `load_model`.
-    """
+    """Load the encoders that a run starts from."""
     return load_model(
         config.model,
         checkpoint=config.checkpoint,
@@ -57,11 +44,7 @@ def starting_point(config: Config) -> EncoderPair:
 
 
 def assemble(config: Config, pair: EncoderPair) -> PixelCLIP:
-    """Build the method's model around the encoders.
-
-    Raises:
-        PixelClipError: See `PixelCLIP` and `read_words`.
-    """
+    """Build the method's model around the encoders."""
     return PixelCLIP(
         pair,
         trainable=config.trainable,
@@ -83,9 +66,7 @@ def assemble(config: Config, pair: EncoderPair) -> PixelCLIP:
 def open_run(folder: Path, **overrides: Any) -> Run:
     """Open the newest checkpoint of a run, on the CPU.
 
-    Args:
-        folder: The run's folder, written by ``training/train.py``.
-        overrides: Settings that replace the run's, for files that have moved. None keeps the run's setting.
+    `overrides` replace the run's settings, for files that have moved; None keeps the run's setting.
 
     Raises:
         CheckpointError: There is no checkpoint, or it or the model's weights cannot be used.
@@ -120,14 +101,6 @@ def open_run(folder: Path, **overrides: Any) -> Run:
 
 
 def with_weights(run: Run, weights: Path) -> EncoderPair:
-    """Return the run's encoders with other weights, for example those of ``training/average.py``.
-
-    Args:
-        run: The run.
-        weights: A file that ``export/to_onnx.py --checkpoint`` takes for the run's model.
-
-    Raises:
-        CheckpointError: The file cannot be read, or is of another model.
-    """
+    """Return the run's encoders with other weights, for example those of ``training/average.py``."""
     config = dataclasses.replace(run.config, checkpoint=weights, random_weights=False)
     return starting_point(config)

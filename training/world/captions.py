@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 __all__ = ["Mention", "caption"]
 
@@ -23,73 +25,17 @@ class Mention:
     colour: str
 
 
-_FRAMES = (
-    "a photo of {}",
-    "A photo of {} in the scene",
-    "there is {} here",
-    "a picture with {}",
-    "{}",
-    "this is {}",
-    "we see {}",
-    "a small photo of {}",
-    "a view of {}",
-)
-_ABOVE = ("under {}", "and {}", "with {} above")
-_BEHIND = ("before {}", "and {}", "with {} behind", "near {}")
-_BELOW = ("on {}", "standing on {}", "with {} around", "and {}", "over {}")
-_PLACES = {"sky": _ABOVE, "forest": _BEHIND, "mountain": _BEHIND, "brick wall": _BEHIND}
+_DATA = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+
+# Where a material is, seen from the things in front of it; all others are below.
+_PLACES = {"sky": "above", "forest": "behind", "mountain": "behind", "brick wall": "behind"}
 _COUNTED = ("forest", "mountain", "brick wall", "road", "wooden floor")
 _NUMBERS = {2: "two", 3: "three"}
 _PLURALS = {"person": "people", "cactus": "cacti"}
 
-_WHERE = """
-Amsterdam Athens Atlanta Auckland Austin Baltimore Bangkok Barcelona Beijing Belfast Berlin Boston Bristol
-Brooklyn Brussels Budapest Cairo Calgary Cambridge Canada Charlotte Chicago Chile Cleveland Cuba Dallas
-Delhi Denver Detroit Dubai Dublin Edinburgh Egypt Florence France Germany Glasgow Greece Hamburg Havana
-Helsinki Houston Iceland India Ireland Istanbul Italy Jakarta Japan Kenya Kyoto Leeds Lisbon Liverpool
-London Madrid Malaysia Manchester Melbourne Memphis Mexico Miami Milan Montreal Morocco Moscow Mumbai Munich
-Nairobi Naples Nashville Nepal Norway Oslo Oxford Paris Peru Portland Prague Queensland Rome Scotland
-Seattle Shanghai Singapore Spain Stockholm Sweden Sydney Tokyo Toronto Vancouver Venice Vienna Vietnam Wales
-Warsaw Zurich
-"""
-_WHO = """
-Adam Alex Alice Amanda Amy Andrea Andrew Angela Anna Anthony Ashley Barbara Ben Brian Carlos Caroline
-Charles Chris Claire Daniel David Diana Edward Elena Elizabeth Emily Emma Eric Frank George Grace Hannah
-Helen Henry Isabella Jack James Jane Jason Jennifer Jessica Joan John Joseph Julia Karen Kate Kevin Laura
-Lisa Louis Lucy Luke Maria Mark Martin Mary Matthew Michael Michelle Monica Nancy Nicole Oliver Oscar
-Patricia Paul Peter Philip Rachel Rebecca Richard Robert Roger Sam Sandra Sarah Simon Sophie Stephen Steven
-Susan Thomas Tim Tony Victoria Vincent William
-"""
-_WHEN = """
-January February March April June July August September October November December Monday Tuesday Wednesday
-Thursday Friday Saturday Sunday Christmas Easter morning afternoon evening night noon weekend holiday today
-yesterday winter spring summer autumn
-"""
-_WHAT_FOR = """
-album amazing archive art article award background banner beautiful blog book calendar calm canvas card
-charity classic club collection company competition contest cover creative daily design digital download
-editorial email evidence exhibition famous favourite feature film free funny gallery gift guide happy
-history idea image journal lecture license lovely magazine memory museum news original painting perfect
-portfolio post poster premium print project quality quote research review royalty sale school series share
-shop sketch souvenir special stock story studio test theatre theme travel update vintage wallpaper website
-wonderful workshop
-"""
-_ASIDES = (
-    (("in {}", "near {}", ", {}", "from {}"), _WHERE),
-    (("by {}", "for {}", ", {}", "with thanks to {}"), _WHO),
-    (("on {}", "last {}", ", {}", "one {}"), _WHEN),
-    ((", {}", "for a {}", "for the {}", "({})"), _WHAT_FOR),
-)
-
 
 def caption(rng: np.random.Generator, things: Sequence[Mention], stuff: Sequence[str]) -> str:
-    """Return a caption.
-
-    Args:
-        rng: Source of all random choices.
-        things: Visible objects.
-        stuff: Visible materials, the farthest first. There must be at least one thing or material.
-    """
+    """Return a caption of visible things and materials, the farthest material first; at least one is needed."""
     named = [thing for thing in things if rng.random() < 0.85]
     around = [name for name in stuff if rng.random() < 0.7]
     if not named and not around:
@@ -99,13 +45,13 @@ def caption(rng: np.random.Generator, things: Sequence[Mention], stuff: Sequence
     rng.shuffle(phrases)
     sentence = " and ".join([", ".join(phrases[:-1]), phrases[-1]] if len(phrases) > 1 else phrases)
     for name in reversed(around):
-        form = str(rng.choice(_PLACES.get(name, _BELOW))) if sentence else "{}"
+        form = str(rng.choice(_DATA[_PLACES.get(name, "below")])) if sentence else "{}"
         sentence = f"{sentence} {form.format(_stuff(rng, name))}".strip()
-    sentence = str(rng.choice(_FRAMES)).format(sentence)
-    for forms, words in _ASIDES:
+    sentence = str(rng.choice(_DATA["frames"])).format(sentence)
+    for aside in _DATA["asides"]:
         if rng.random() < 0.5:
-            aside = str(rng.choice(forms)).format(rng.choice(words.split()))
-            sentence = f"{sentence} {aside}".replace(" ,", ",")
+            phrase = str(rng.choice(aside["forms"])).format(rng.choice(aside["words"].split()))
+            sentence = f"{sentence} {phrase}".replace(" ,", ",")
     return sentence
 
 

@@ -16,50 +16,30 @@ Points = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class Stuff:
-    """A material: two colours mixed by noise, with lines over them.
+    """A material: two colours mixed by noise, with lines over them."""
 
-    Attributes:
-        colours: Pairs of RGB colours to choose from.
-        cells: Rows and columns of the noise.
-        lines: ``"none"``, ``"bricks"``, ``"planks"`` or ``"ripples"``.
-        things: Objects that mostly stand on it.
-    """
-
-    colours: list[list[list[int]]]
-    cells: list[int]
-    lines: str = "none"
-    things: list[str] = field(default_factory=list)
+    colours: list[list[list[int]]]  # pairs of RGB colours to choose from
+    cells: list[int]  # rows and columns of the noise
+    lines: str = "none"  # or "bricks", "planks" or "ripples"
+    things: list[str] = field(default_factory=list)  # objects that mostly stand on it
 
 
 @dataclass(frozen=True)
 class Part:
-    """A polygon of an object.
+    """A polygon of an object."""
 
-    Attributes:
-        points: (x, y) in 0-1 of the object's box, y downwards.
-        colour: A name of `COLOURS`; ``"own"``, the object's colour; or ``"dark"`` or ``"light"``, a shade of
-            it.
-    """
-
-    points: Points
-    colour: str
+    points: Points  # (x, y) in 0-1 of the object's box, y downwards
+    colour: str  # a name of `COLOURS`; "own", the object's colour; or "dark" or "light", a shade of it
 
 
 @dataclass(frozen=True)
 class Thing:
-    """An object.
+    """An object."""
 
-    Attributes:
-        aspect: Width over height.
-        size: Height when nearest, as a share of the photo's height.
-        colours: Names of `COLOURS` to choose from.
-        parts: From back to front.
-    """
-
-    aspect: float
-    size: float
-    colours: list[str]
-    parts: list[Part]
+    aspect: float  # width over height
+    size: float  # height when nearest, as a share of the photo's height
+    colours: list[str]  # names of `COLOURS` to choose from
+    parts: list[Part]  # from back to front
 
 
 def _polygon(*coordinates: float) -> Points:
@@ -75,12 +55,8 @@ def _oval(x: float, y: float, width: float, height: float, turn: float = 0.0) ->
     for step in range(20):
         angle = 2 * math.pi * step / 20
         across, down = width / 2 * math.cos(angle), height / 2 * math.sin(angle)
-        corners.append(
-            (
-                x + across * math.cos(turn) - down * math.sin(turn),
-                y + across * math.sin(turn) + down * math.cos(turn),
-            )
-        )
+        left, top = x + across * math.cos(turn), y + across * math.sin(turn)
+        corners.append((left - down * math.sin(turn), top + down * math.cos(turn)))
     return tuple(corners)
 
 

@@ -30,14 +30,9 @@ _log = logging.getLogger("training")
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and their captions.
+    """Images and their captions."""
 
-    Attributes:
-        images: uint8 `[N, 3, S, S]`, RGB.
-        captions: `[N]`.
-    """
-
-    images: Tensor
+    images: Tensor  # uint8 [N, 3, S, S], RGB
     captions: tuple[str, ...]
 
 
@@ -62,7 +57,7 @@ def train_contrast(
     lr: float = 2e-3,
     weight_decay: float = 0.1,
 ) -> list[float]:
-    """Train a CLIP from random weights and write its weights.
+    """Train a CLIP from random weights, write its weights, and return the loss of every step.
 
     Args:
         model_file: An open_clip configuration, JSON.
@@ -73,12 +68,6 @@ def train_contrast(
         batch: Pairs per step; the other captions of a batch are negatives.
         lr: Peak learning rate: linear warm-up over 5 % of the steps, then a cosine to 0.
         weight_decay: Weight decay of matrices other than word embeddings (AdamW).
-
-    Returns:
-        The loss of every step.
-
-    Raises:
-        OutputError: The weights cannot be written, for example to a full disk.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -140,15 +129,9 @@ def train_contrast(
 
 @torch.inference_mode()
 def top1(pair: EncoderPair, images: Tensor, texts: np.ndarray) -> np.ndarray:
-    """Return the nearest text of every whole image, as CLIP classifies images.
+    """Return the nearest text of every whole image, as CLIP classifies images: int64 `[N]`.
 
-    Args:
-        pair: The encoders of a CLIP.
-        images: uint8 `[N, 3, S, S]` at the model's size.
-        texts: float32 `[K, D]`, unit rows.
-
-    Returns:
-        int64 `[N]`.
+    Images are uint8 `[N, 3, S, S]` at the model's size; texts are float32 `[K, D]`, unit rows.
     """
     features = pair.network.encode_image((images - pair.image.mean) / pair.image.std)
     return (features @ torch.from_numpy(texts.copy()).T).argmax(1).numpy()

@@ -71,21 +71,13 @@ SWEEPS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Size of the experiments.
+    """Size of the experiments."""
 
-    Attributes:
-        pairs: Scenes with captions, for the small CLIP.
-        photos: Scenes with masks, for PixelCLIP.
-        held_out: Scenes in each of ``val`` (used to choose settings) and ``test``.
-        clip_steps: Training steps of the small CLIP.
-        overrides: Changes to `CONFIG` for all runs.
-    """
-
-    pairs: int = 20_000
-    photos: int = 1_500
-    held_out: int = 250
-    clip_steps: int = 1_500
-    overrides: tuple[str, ...] = ()
+    pairs: int = 20_000  # scenes with captions, for the small CLIP
+    photos: int = 1_500  # scenes with masks, for PixelCLIP
+    held_out: int = 250  # scenes in each of "val" (used to choose settings) and "test"
+    clip_steps: int = 1_500  # of the small CLIP
+    overrides: tuple[str, ...] = ()  # changes to `CONFIG` for all runs
 
 
 def experiment(
@@ -93,19 +85,9 @@ def experiment(
 ) -> list[dict[str, Any]]:
     """Train and score all models that are not finished.
 
-    Args:
-        out: Folder of all files.
-        sizes: Size of the experiments.
-        seeds: One small CLIP is trained per seed.
-        runs: Name → changes to `CONFIG`.
-        split: ``test`` or ``val``.
-
-    Returns:
-        One score for the small CLIP and each run of every seed: ``run``, ``seed``, ``miou``, ….
-
-    Raises:
-        PixelClipError: The folder holds results of other settings, or cannot be used.
-        KeyboardInterrupt: A signal stopped a run; finished parts are kept.
+    One small CLIP is trained per seed. `runs` has changes to `CONFIG` by name; `split` is ``test`` or ``val``.
+    Returns one score for the small CLIP and each run of every seed: ``run``, ``seed``, ``miou``, …. Raises
+    KeyboardInterrupt if a signal stopped a run; finished parts are kept.
     """
     world = _draw(out / "world", sizes)
     scores = []

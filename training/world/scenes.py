@@ -34,18 +34,11 @@ _OVERSAMPLING = 4  # of polygons, for smooth edges
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene.
+    """One scene."""
 
-    Attributes:
-        photo: uint8 `[SIDE, SIDE, 3]`, RGB.
-        truth: uint8 `[SIDE, SIDE]`, indices into `CLASSES`.
-        regions: uint8 `[SIDE, SIDE]`, region numbers without meaning.
-        caption: An English sentence.
-    """
-
-    photo: npt.NDArray[np.uint8]
-    truth: npt.NDArray[np.uint8]
-    regions: npt.NDArray[np.uint8]
+    photo: npt.NDArray[np.uint8]  # [SIDE, SIDE, 3], RGB
+    truth: npt.NDArray[np.uint8]  # [SIDE, SIDE], indices into `CLASSES`
+    regions: npt.NDArray[np.uint8]  # [SIDE, SIDE], region numbers without meaning
     caption: str
 
 
@@ -61,15 +54,11 @@ def make_scene(seed: int, number: int, *, close: bool = False) -> Scene:
 
 
 def write_scenes(folder: Path, count: int, seed: int, *, close: float = 0.0) -> None:
-    """Write a set of scenes.
+    """Write a set of scenes, with a share of close-ups that come first.
 
-    Args:
-        folder: Output: ``images/NNNNN.png`` and ``labels/NNNNN.png`` (the data set `folder` of
-            `training.evaluation.datasets`), ``regions/NNNNN.png`` (for ``make_masks.py regions``),
-            ``captions.json`` (stem → sentence) and ``classes.txt``.
-        count: Number of scenes.
-        seed: Seed of the set.
-        close: Share of close-ups; they come first.
+    The folder gets ``images/NNNNN.png`` and ``labels/NNNNN.png`` (the data set `folder` of
+    `training.evaluation.datasets`), ``regions/NNNNN.png`` (for ``make_masks.py regions``), ``captions.json``
+    (stem → sentence) and ``classes.txt``.
     """
     captions = {}
     for kind in ("images", "labels", "regions"):

@@ -34,13 +34,13 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(folders):
     state = torch.get_rng_state()
     again = photos[0, 3]
     assert torch.equal(torch.get_rng_state(), state)  # and it draws from nobody else's numbers
-    assert torch.equal(first.image, again.image)
-    assert torch.equal(first.student_image, again.student_image)
+    assert torch.equal(first.images[0], again.images[0])
+    assert torch.equal(first.student_images[0], again.student_images[0])
     assert torch.equal(first.masks, again.masks)
-    assert not torch.equal(first.image, photos[1, 3].image)
-    assert not torch.equal(first.image, MaskedPhotos(*folders, **SIZES, seed=1)[0, 3].image)
-    assert first.image.shape == (3, 64, 64)
-    assert first.image.dtype == torch.uint8
+    assert not torch.equal(first.images[0], photos[1, 3].images[0])
+    assert not torch.equal(first.images[0], MaskedPhotos(*folders, **SIZES, seed=1)[0, 3].images[0])
+    assert first.images[0].shape == (3, 64, 64)
+    assert first.images[0].dtype == torch.uint8
     assert first.masks.shape[1:] == (32, 32)
     assert first.masks.dtype == torch.bool
 
@@ -122,11 +122,11 @@ def test_masks_go_where_their_pixels_go(tmp_path, monkeypatch):
     lefts = set()
     for epoch in range(6):
         sample = photos[epoch, 0]
-        assert torch.equal(sample.image, sample.student_image)
+        assert torch.equal(sample.images[0], sample.student_images[0])
         assert sample.masks.sum(0).max() == 1
-        lefts.add(bool(sample.image[0, 0, 0] < sample.image[0, 0, -1]))
+        lefts.add(bool(sample.images[0][0, 0, 0] < sample.images[0][0, 0, -1]))
         for mask in sample.masks:
-            values = sample.image[0][mask]
+            values = sample.images[0][0][mask]
             assert (values == values[0]).all()
     assert lefts == {True, False}  # flipped and not
 
@@ -136,9 +136,9 @@ def test_the_student_sees_more_change_and_masks_lose_the_cut_out(folders):
     hidden = 0
     for index in range(len(photos)):
         sample = photos[0, index]
-        black = (sample.student_image == 0).all(0)
+        black = (sample.student_images[0] == 0).all(0)
         hidden += int(black.sum())
-        assert not torch.equal(sample.image, sample.student_image)
+        assert not torch.equal(sample.images[0], sample.student_images[0])
         small = black[::2, ::2] & black[1::2, 1::2]
         # The rectangle's own rounding is one pixel of each; what is black is no mask's.
         inner = -torch.nn.functional.max_pool2d(-small[None].float(), 3, 1, 1)[0] > 0
@@ -285,11 +285,11 @@ def test_corrupt_files_are_skipped_and_named(tmp_path):
     (masks / "a" / "02.npz").write_bytes(b"nothing")
     photos = MaskedPhotos(images, masks, **SIZES)
     sample = photos[0, 1]
-    assert sample.name == "a/03.png"
+    assert sample.names == ("a/03.png",)
     assert len(sample.skipped) == 2
     assert "01.png" in sample.skipped[0]
     assert "02.npz" in sample.skipped[1]
-    assert torch.equal(sample.image, photos[0, 3].image)
+    assert torch.equal(sample.images[0], photos[0, 3].images[0])
     assert collate([photos[0, 0], sample]).skipped == sample.skipped
 
 
@@ -300,7 +300,7 @@ def test_masks_of_another_aspect_are_skipped_and_named(tmp_path):
     write_masks(masks / "a" / "02.npz", np.arange(1, 48 * 60 + 1).reshape(48, 60) // 100)  # half the size
     photos = MaskedPhotos(images, masks, **SIZES)
     sample = photos[0, 1]
-    assert sample.name == "a/02.png"
+    assert sample.names == ("a/02.png",)
     (reason,) = sample.skipped
     assert "01.npz has masks of 120×96 for a photo of 96×120; expected the same aspect" in reason
 
@@ -335,7 +335,7 @@ def test_a_strip_of_a_photo_is_a_sample(tmp_path):
     write_masks(next(masks.rglob("*.npz")), np.ones((1, 2, 600), bool))
     photos = MaskedPhotos(images, masks, **SIZES)
     for epoch in range(12):  # some are blurred
-        assert photos[epoch, 0].student_image.shape == (3, 64, 64)
+        assert photos[epoch, 0].student_images[0].shape == (3, 64, 64)
 
 
 def test_empty_masks_and_single_pixels_are_dropped(tmp_path):
