@@ -31,17 +31,11 @@ _SHOWN = 10  # skipped photos printed
 
 @dataclass(frozen=True)
 class _Source:
-    """A source of masks on the command line.
-
-    Attributes:
-        help: One line.
-        build: Makes the source from the parsed arguments.
-        arguments: Flags of the source, with the keyword arguments of `add_argument`.
-    """
+    """A source of masks on the command line."""
 
     help: str
     build: Callable[[argparse.Namespace], MaskSource]
-    arguments: Mapping[str, dict[str, Any]]
+    arguments: Mapping[str, dict[str, Any]]  # flags of the source, with the keywords of `add_argument`
 
 
 def _build_dino(options: argparse.Namespace) -> MaskSource:
@@ -109,12 +103,7 @@ SOURCES = {
         _build_dino,
         {
             "--clusters": {"type": positive, "default": 16, "help": "clusters per photo"},
-            "--image-side": {
-                "type": positive,
-                "default": 640,
-                "metavar": "PX",
-                "help": "short side DINO sees",
-            },
+            "--image-side": {"type": positive, "default": 640, "metavar": "PX", "help": "short side for DINO"},
             "--checkpoint": {"type": Path, "metavar": "FILE", "help": "weights, if not timm's download"},
         },
     ),

@@ -29,15 +29,10 @@ class NoMasksError(PixelClipError):
 
 
 class MaskSource(Protocol):
-    """A source of masks. It is a frozen dataclass, so that it can be pickled and its fields are its settings.
+    """A source of masks. It is a frozen dataclass, so that it can be pickled and its fields are its settings."""
 
-    Attributes:
-        name: Name in messages and in ``masks.json``.
-        on_gpus: Whether it computes with torch, on a GPU if there is one.
-    """
-
-    name: str
-    on_gpus: bool
+    name: str  # in messages and in masks.json
+    on_gpus: bool  # whether it computes with torch, on a GPU if there is one
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> Regions:
         """Return the masks of one photo.
@@ -70,18 +65,10 @@ def settings_of(source: MaskSource) -> dict[str, Any]:
 
 
 def drop_useless(regions: Regions) -> Regions:
-    """Drop empty masks and masks that cover the whole photo.
+    """Drop empty masks and masks that cover the whole photo, which would push all pixels into one cluster.
 
-    A mask over the whole photo would push all of its pixels into one cluster.
-
-    Args:
-        regions: Masks as a source returns them.
-
-    Returns:
-        The same kind; regions of a partition are numbered from 1 without gaps, as uint16.
-
-    Raises:
-        NoMasksError: No mask is left, or there are more than 65535 regions.
+    Regions of a partition are numbered from 1 without gaps, as uint16. Raises NoMasksError if no mask is left,
+    or for more than 65535 regions.
     """
     if regions.ndim == 3:
         kept = regions[regions.any(axis=(1, 2)) & ~regions.all(axis=(1, 2))]
@@ -98,19 +85,7 @@ def drop_useless(regions: Regions) -> Regions:
 
 
 def stack_masks(masks: Sequence[npt.NDArray[np.bool_]], origin: Path) -> npt.NDArray[np.bool_]:
-    """Stack masks of one photo.
-
-    Args:
-        masks: bool `[H, W]` each.
-        origin: File or folder of the masks, for messages.
-
-    Returns:
-        bool `[M, H, W]`.
-
-    Raises:
-        NoMasksError: There are none.
-        ImageError: Their sizes differ.
-    """
+    """Stack the masks `[H, W]` of one photo, which come from a file or folder: bool `[M, H, W]`."""
     if not masks:
         raise NoMasksError(f"{origin} has no masks")
     if len({mask.shape for mask in masks}) > 1:
@@ -125,12 +100,7 @@ def shrunk_size(size: Sequence[int], short_side: int) -> tuple[int, int]:
 
 
 def shrink(regions: Regions, short_side: int) -> Regions:
-    """Scale regions down by nearest neighbour.
-
-    Args:
-        regions: `[..., H, W]`.
-        short_side: Wanted short side in pixels; smaller arrays are returned unchanged.
-    """
+    """Scale regions `[..., H, W]` down to a short side in pixels by nearest neighbour; keep smaller ones."""
     size = regions.shape[-2:]
     rows, columns = (
         ((np.arange(small) + 0.5) * large / small).astype(np.intp)

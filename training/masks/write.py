@@ -8,7 +8,8 @@ import multiprocessing
 import operator
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,35 +24,22 @@ from training.support.processes import SPAWN, pool_of
 
 __all__ = ["SETTINGS", "Report", "find_photos", "make_masks"]
 
-SETTINGS = "masks.json"
-"""File in a folder of masks with the settings that made them."""
-SKIPPED = "skipped.json"
-"""File in a folder of masks that lists the photos without masks and the reasons."""
+# Files in a folder of masks: the settings that made them, and the photos without masks with the reasons.
+SETTINGS, SKIPPED = "masks.json", "skipped.json"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass
 class Report:
-    """Result of `make_masks`.
+    """Result of `make_masks`."""
 
-    Attributes:
-        written: Number of photos with new masks.
-        kept: Number of photos that had masks before.
-        without: Photo → reason why it has no masks.
-        corrupt: Photo → error in its file or in the file of its masks.
-    """
-
-    written: int = 0
-    kept: int = 0
-    without: dict[str, str] = dataclasses.field(default_factory=dict)
-    corrupt: dict[str, str] = dataclasses.field(default_factory=dict)
+    written: int = 0  # number of photos with new masks
+    kept: int = 0  # number of photos that had masks before
+    without: dict[str, str] = dataclasses.field(default_factory=dict)  # photo → reason
+    corrupt: dict[str, str] = dataclasses.field(default_factory=dict)  # photo → error in one of its files
 
 
 def find_photos(folder: Path) -> list[Path]:
-    """Return the photos below a folder, sorted; hidden files are skipped.
-
-    Raises:
-        ImageError: The folder does not exist, has no photo, or has two photos with the same file of masks.
-    """
+    """Return the photos below a folder, sorted; ImageError if two of them have the same file of masks."""
     if not folder.is_dir():
         raise ImageError(f"{folder} is no folder; expected a folder of photos")
     photos = find_images(folder, recursive=True)
@@ -72,18 +60,10 @@ def make_masks(
     workers: int = 1,
     progress: bool = True,
 ) -> Report:
-    """Make masks for all photos of a folder that have none yet.
+    """Make masks for all photos of a folder that have none yet: `OUT/REL/PATH.npz` for `IMAGES/REL/PATH.jpg`.
 
-    Args:
-        source: The source of the masks.
-        images: Folder of the photos.
-        out: Folder of the masks: `OUT/REL/PATH.npz` for `IMAGES/REL/PATH.jpg`. Complete files are kept.
-        short_side: Largest short side of the masks, in pixels.
-        workers: Number of processes. For a source on GPUs, they are spread over the GPUs.
-        progress: Show a progress bar on stderr.
-
-    Returns:
-        The report. Photos without masks and damaged files are skipped; `skipped.json` lists them.
+    Masks have a short side of at most `short_side` pixels. For a source on GPUs, the worker processes are
+    spread over the GPUs. Photos without masks and damaged files are skipped; `skipped.json` lists them.
 
     Raises:
         PixelClipError: `out` has masks with other settings, or the source cannot work.
@@ -91,67 +71,56 @@ def make_masks(
     """
     photos = find_photos(images)
     _record(source, short_side, out)
-    tasks, kept = [], 0
+    report = Report()
+    tasks: dict[str, Callable[[], _Outcome]] = {}
     for photo in photos:
-        relative = photo.relative_to(images).with_suffix("")
-        target = out / f"{relative}.npz"
+        name = photo.relative_to(images)
+        target = out / name.with_suffix(".npz")
         # An archive ends with its directory: a file without it was truncated.
         if target.is_file() and zipfile.is_zipfile(target):
-            kept += 1
+            report.kept += 1
         else:
-            tasks.append(_Task(source, photo, relative, target, short_side))
-    report = Report(kept=kept)
-    written = 0
-    with tqdm(total=len(photos), initial=kept, unit="photo", disable=not progress) as bar:
-        for task, (kind, reason) in _run(tasks, workers):
+            tasks[str(name)] = partial(_make, source, photo, name.with_suffix(""), target, short_side)
+    outcomes = _run(list(tasks.values()), workers, source.on_gpus)
+    with tqdm(total=len(photos), initial=report.kept, unit="photo", disable=not progress) as bar:
+        for name, (kind, reason) in zip(tasks, outcomes, strict=True):
             bar.update()
             if kind == "written":
-                written += 1
+                report.written += 1
             else:
-                skipped = report.without if kind == "without" else report.corrupt
-                skipped[str(task.photo.relative_to(images))] = reason
+                getattr(report, kind)[name] = reason
+    skipped = {"without": report.without, "corrupt": report.corrupt}
     with atomic_write(out / SKIPPED) as temporary:
-        temporary.write_text(
-            json.dumps({"without": report.without, "corrupt": report.corrupt}, indent=1) + "\n"
-        )
-    return dataclasses.replace(report, written=written)
+        temporary.write_text(json.dumps(skipped, indent=1) + "\n")
+    return report
 
 
 _Outcome = tuple[Literal["written", "without", "corrupt"], str]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """Makes and writes the masks of one photo, in any process."""
-
-    source: MaskSource
-    photo: Path
-    relative: Path
-    target: Path
-    short_side: int
-
-    def __call__(self) -> _Outcome:
-        try:
-            write_masks(self.target, drop_useless(self.source(self.photo, self.relative, self.short_side)))
-        except NoMasksError as error:
-            return "without", str(error)
-        except ImageError as error:
-            return "corrupt", str(error)
-        return "written", ""
+def _make(source: MaskSource, photo: Path, relative: Path, target: Path, short_side: int) -> _Outcome:
+    """Make and write the masks of one photo, in any process."""
+    try:
+        write_masks(target, drop_useless(source(photo, relative, short_side)))
+    except NoMasksError as error:
+        return "without", str(error)
+    except ImageError as error:
+        return "corrupt", str(error)
+    return "written", ""
 
 
-def _run(tasks: list[_Task], workers: int) -> Iterator[tuple[_Task, _Outcome]]:
-    """Yield each task with its outcome, in order."""
+def _run(tasks: list[Callable[[], _Outcome]], workers: int, on_gpus: bool) -> Iterator[_Outcome]:
+    """Yield the outcomes of tasks, in order."""
     if workers == 1 or len(tasks) < 2:
         for task in tasks:
-            yield task, task()
+            yield task()
         return
     workers = min(workers, len(tasks))
     ranks = SPAWN.Queue()
     for rank in range(workers):
         ranks.put(rank)
-    with pool_of(workers, _start, (ranks, tasks[0].source.on_gpus)) as pool:
-        yield from zip(tasks, pool.map(operator.call, tasks, chunksize=4), strict=True)
+    with pool_of(workers, _start, (ranks, on_gpus)) as pool:
+        yield from pool.map(operator.call, tasks, chunksize=4)
 
 
 def _start(ranks: multiprocessing.Queue[int], on_gpus: bool) -> None:

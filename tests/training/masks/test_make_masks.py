@@ -138,7 +138,7 @@ def test_a_full_disk_stops_it_and_leaves_no_half_file(photos, tmp_path):
     command += ["--images", str(photos), "--out", str(tmp_path / "m")]
     result = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
     assert result.returncode == 1
-    assert "a disk with room" in result.stderr
+    assert "a disk with free space" in result.stderr
     assert sorted(p.name for p in (tmp_path / "m").rglob("*") if p.is_file()) == [
         "masks.json",
         "skipped.json",
