@@ -103,7 +103,7 @@ SOURCES = {
         _build_dino,
         {
             "--clusters": {"type": positive, "default": 16, "help": "clusters per photo"},
-            "--image-side": {"type": positive, "default": 640, "metavar": "PX", "help": "short side for DINO"},
+            "--image-side": {"type": positive, "default": 640, "help": "short side for DINO, in pixels"},
             "--checkpoint": {"type": Path, "metavar": "FILE", "help": "weights, if not timm's download"},
         },
     ),

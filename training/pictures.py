@@ -5,17 +5,15 @@ cluster, the nearest words of the learned prompts, and a map of both (t-SNE). Se
 the same model, with different k for example, are shown side by side.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from pixelclip_sdk import Vocabulary
 from pixelclip_sdk.errors import ImageError
@@ -32,14 +30,7 @@ from training.figures import page
 from training.figures.clusters import Clustered, assign, draw_clusters
 from training.figures.grid import draw_grid
 from training.figures.layout import save_png
-from training.figures.names import (
-    WordVectors,
-    embed_words,
-    merge_classes,
-    name_table,
-    nearest_words,
-    with_clusters,
-)
+from training.figures.names import embed_words, merge_classes, name_table, nearest_words, with_clusters
 from training.figures.tsne import draw_tsne
 from training.models.pair import EncoderPair
 from training.models.runtime import TorchBackend, TorchTextEncoder
@@ -50,35 +41,14 @@ from training.support.devices import torch_device
 
 __all__ = ["main"]
 
+UInt8Array = npt.NDArray[np.uint8]
+
 _NEAREST = 4  # words per cluster
 _WORDS = "everyday-nouns"
+_NOTES = yaml.safe_load((Path(__file__).parent / "figures" / "notes.yaml").read_text(encoding="utf-8"))
 
-_PHOTOS = "Each pixel has the class with the nearest text embedding, by the official protocol."
-_SCORES = "mIoU is in percent, over these few photos only. training/evaluate.py scores a whole data set."
-_CLUSTERS = (
-    "Clusters are assigned as in a training step, but photos are whole and not augmented. Where masks "
-    "overlap, the smallest is on top; pixels without a mask are grey. The legend lists the clusters that "
-    "cover most of a photo, with their nearest word. Colours are not comparable between runs."
-)
-_NAMES = (
-    "Nearest by cosine among {count} words: the list {words} and the classes above, in the run's "
-    "templates. With centre: true, clusters and words are each centred by their mean."
-)
-_TSNE = (
-    "t-SNE: near points are similar; long distances, axes and orientation have no meaning. Grey dots are "
-    "words, diamonds classes, discs clusters in the colours from above, larger with more masks; rings are "
-    "clusters without a mask. Labels without room are left out."
-)
-
-
-@dataclass(frozen=True, eq=False)
-class _Scenes:
-    """Photos for the grid, the classes, and the labels where the photos have some."""
-
-    caption: str
-    photos: list[npt.NDArray[np.uint8]]
-    truths: list[npt.NDArray[np.uint8]] | None
-    classes: Mapping[str, tuple[str, ...]]
+# Caption, photos, labels (None for photos without labels) and classes.
+_Scenes = tuple[str, Sequence[UInt8Array], Sequence[UInt8Array] | None, Mapping[str, tuple[str, ...]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,7 +78,7 @@ def _write(options: argparse.Namespace) -> int:
     parts = [_about(runs), *_grid(opened[0], trained, scenes, out, device)]
     clustered = {title: run for title, run in runs.items() if run.config.clustering}
     if clustered:
-        parts += _clusters(clustered, scenes.classes, options.photos, out, device)
+        parts += _clusters(clustered, scenes[-1], options.photos, out, device)
     index = out / "index.html"
     with atomic_write(index) as temporary:
         temporary.write_text(page.page("PixelCLIP: figures of a training run", parts), encoding="utf-8")
@@ -123,12 +93,12 @@ def _load_scenes(options: argparse.Namespace) -> _Scenes:
         data = load_dataset(options.dataset, options.root, split=options.split, classes=classes)
         pairs = [data.pair(i) for i in _evenly(len(data), options.photos)]
         caption = f"{len(pairs)} of the {len(data)} photos of {data.name} {data.split}".rstrip()
-        return _Scenes(caption, [photo for photo, _ in pairs], [truth for _, truth in pairs], data.classes)
+        return caption, [photo for photo, _ in pairs], [truth for _, truth in pairs], data.classes
     if classes is None:
         raise DatasetError("photos without labels need --classes; or name the labelled set with --dataset")
     files = find_images(options.root, recursive=True)
     photos = [load_image(files[i]) for i in _evenly(len(files), options.photos)]
-    return _Scenes(f"{len(photos)} of {len(files)} photos", photos, None, parse_classes(classes))
+    return f"{len(photos)} of {len(files)} photos", photos, None, parse_classes(classes)
 
 
 def _evenly(length: int, count: int) -> list[int]:
@@ -165,17 +135,16 @@ def _grid(
     first: Run, trained: Mapping[str, EncoderPair], scenes: _Scenes, out: Path, device: str
 ) -> list[str]:
     """Draw the photos segmented before and after training."""
+    caption, photos, truths, classes = scenes
     predictions = {}
     for title, pair in {f"{Path(first.config.model).stem} before": first.start, **trained}.items():
         backend = TorchBackend(pair, device)
-        text = Vocabulary.encode(dict(scenes.classes), TorchTextEncoder(pair)).embeddings
-        predictions[title] = [
-            segment(Official(), photo, text, backend, pair.input) for photo in scenes.photos
-        ]
-    figure, scores = draw_grid(scenes.photos, predictions, list(scenes.classes), scenes.truths)
+        text = Vocabulary.encode(dict(classes), TorchTextEncoder(pair)).embeddings
+        predictions[title] = [segment(Official(), photo, text, backend, pair.input) for photo in photos]
+    figure, scores = draw_grid(photos, predictions, list(classes), truths)
     save_png(figure, out / "grid.png")
-    notes = [_PHOTOS, _SCORES] if scores else [_PHOTOS]
-    return [page.section("Photos", *notes), page.figure("grid.png", scenes.caption)]
+    notes = [_NOTES["photos"], _NOTES["scores"]] if scores else [_NOTES["photos"]]
+    return [page.section("Photos", *notes), page.figure("grid.png", caption)]
 
 
 def _clusters(
@@ -191,39 +160,30 @@ def _clusters(
         ) from error
     shown = [pairs[i] for i in _evenly(len(pairs), count)]
     vocabulary = merge_classes(class_list(_WORDS), classes)
-    embeddings: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}
-    clustered: dict[str, Clustered] = {}
-    words: dict[str, WordVectors] = {}
+    by_templates = {run.config.templates: run for run in runs.values()}
+    embeddings = {templates: embed_words(run, vocabulary) for templates, run in by_templates.items()}
+    columns, tables, maps = [], [], []
     for title, run in runs.items():
         others = [pairs[i] for i in _evenly(len(pairs), run.config.batch) if pairs[i] not in shown]
         batch = [*shown, *others][: max(run.config.batch, len(shown))]
-        clustered[title] = assign(run, config.images, config.masks, batch, len(shown), device)
-        templates = run.config.templates
-        if templates not in embeddings:
-            embeddings[templates] = embed_words(run, vocabulary)
-        words[title] = with_clusters(run, list(vocabulary), embeddings[templates])
-    names = {title: nearest_words(words[title], _NEAREST) for title in runs}
-    nearest = {title: [near[0][0] for near in names[title]] for title in runs}
-
-    columns = [
-        (f"{title}, k = {len(clustered[title].rank)}", clustered[title], nearest[title]) for title in runs
-    ]
+        clustered = assign(run, config.images, config.masks, batch, len(shown), device)
+        words = with_clusters(run, list(vocabulary), embeddings[run.config.templates])
+        names = nearest_words(words, _NEAREST)
+        nearest = [near[0][0] for near in names]
+        columns.append((f"{title}, k = {len(clustered.rank)}", clustered, nearest))
+        tables.append(_table(title, run, clustered, names, out))
+        file = f"tsne-{title}.png"
+        save_png(draw_tsne(words, clustered, list(classes), nearest), out / file)
+        maps.append(page.figure(file, f"Clusters of {title} among words"))
     photos = [load_image(config.images / name) for name in shown]
     save_png(draw_clusters(photos, columns), out / "clusters.png")
-    parts = [
-        page.section("Masks coloured by cluster", _CLUSTERS),
+    note = _NOTES["names"].format(count=len(vocabulary), words=_WORDS)
+    return [
+        page.section("Masks coloured by cluster", _NOTES["clusters"]),
         page.figure("clusters.png", f"{len(shown)} of the {len(pairs)} photos with masks"),
-        page.section(
-            "Nearest words of the learned prompts", _NAMES.format(count=len(vocabulary), words=_WORDS)
-        ),
-        *(_table(title, run, clustered[title], names[title], out) for title, run in runs.items()),
-        page.section("Prompts among words", _TSNE),
+        *(page.section("Nearest words of the learned prompts", note), *tables),
+        *(page.section("Prompts among words", _NOTES["tsne"]), *maps),
     ]
-    for title in runs:
-        figure = draw_tsne(words[title], clustered[title], list(classes), nearest[title])
-        save_png(figure, out / f"tsne-{title}.png")
-        parts.append(page.figure(f"tsne-{title}.png", f"Clusters of {title} among words"))
-    return parts
 
 
 def _table(

@@ -9,8 +9,6 @@ the step alone, so an interrupted run ends with the weights of an uninterrupted 
 Tested on CPUs with one and two processes. CUDA and NCCL have not been run.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses
@@ -30,11 +28,10 @@ from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import sha256
 from pixelclip_sdk.support.signals import stop_signal
 from training.data.photos import Batch, MaskedPhotos, Order, reading
-from training.runs import checkpoint, resume
+from training.runs import checkpoint, run
 from training.runs.config import Config, ConfigError, load_config
 from training.runs.errors import TrainingError, last_checkpoint, translate_errors
 from training.runs.progress import Progress
-from training.runs.run import assemble, starting_point
 from training.support import distributed
 from training.support.processes import available_cores
 
@@ -58,7 +55,7 @@ def train(config: Config) -> Path:
     """
     saved = checkpoint.newest(config.out)
     if saved is not None:
-        resume.check_settings(config, saved)
+        run.check_settings(config, saved)
     with translate_errors(config.out):
         device = distributed.join(config.device)
         try:
@@ -85,18 +82,18 @@ def _train(config: Config, device: torch.device, saved: checkpoint.Saved | None)
         )
     start = sha256(config.checkpoint) if config.checkpoint else None
     if saved is not None:
-        resume.check_inputs(config, listed, start, saved)
+        run.check_inputs(config, listed, start, saved)
 
     # Model and optimiser
-    pair = starting_point(config)
+    pair = run.starting_point(config)
     if config.imgsz % pair.input.multiple:
         raise ConfigError(f"imgsz is {config.imgsz}; {config.model} takes multiples of {pair.input.multiple}")
-    model = assemble(config, pair).to(device)
+    model = run.assemble(config, pair).to(device)
     optimiser = torch.optim.AdamW(model.groups(), lr=0.0, weight_decay=config.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     first = 0
     if saved is not None:
-        resume.restore(model, optimiser, scaler, saved)
+        run.restore(model, optimiser, scaler, saved)
         first = saved.step
         _log.info("continuing from step %d of %s", first, config.out)
     if not distributed.agree(first, device):
@@ -111,19 +108,15 @@ def _train(config: Config, device: torch.device, saved: checkpoint.Saved | None)
     def save(step: int) -> None:
         failure: Exception | None = None
         if distributed.rank() == 0:
-            settings = resume.plain_settings(config)
+            notes = {"config": run.plain_settings(config), "photos": listed, "start": start}
+            notes["scaler"] = scaler.state_dict()
             try:
                 checkpoint.save(
                     config.out,
                     step,
                     weights=pair.network.state_dict(),
-                    state=resume.state_of(model, optimiser),
-                    notes={
-                        "config": settings,
-                        "photos": listed,
-                        "start": start,
-                        "scaler": scaler.state_dict(),
-                    },
+                    state=run.state_of(model, optimiser),
+                    notes=notes,
                     keep=config.keep,
                 )
             except (PixelClipError, OSError) as error:

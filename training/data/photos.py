@@ -117,8 +117,12 @@ def find_pairs(images: Path, masks: Path) -> list[str]:
     photos = {path.relative_to(images).as_posix() for path in files_below(images, image_suffixes())}
     masked = {path.relative_to(masks).with_suffix("").as_posix() for path in files_below(masks, {".npz"})}
     pairs = sorted(photo for photo in photos if _stem(photo) in masked)
-    _log_unpaired("photos without masks", sorted(photos - set(pairs)))
-    _log_unpaired("masks without a photo", sorted(masked - {_stem(photo) for photo in photos}))
+    masks_alone = masked - {_stem(photo) for photo in photos}
+    alone = {"photos without masks": photos - set(pairs), "masks without a photo": masks_alone}
+    for kind, names in alone.items():
+        if names:
+            more = ", …" if len(names) > _SHOWN else ""
+            _log.warning("ignored %d %s: %s%s", len(names), kind, ", ".join(sorted(names)[:_SHOWN]), more)
     if not pairs:
         raise ImageError(
             f"no photo under {images} ({len(photos)} photos) has masks under {masks} ({len(masked)} files): "
@@ -129,12 +133,6 @@ def find_pairs(images: Path, masks: Path) -> list[str]:
 
 def _stem(photo: str) -> str:
     return photo.rpartition(".")[0]
-
-
-def _log_unpaired(kind: str, names: list[str]) -> None:
-    if names:
-        more = ", …" if len(names) > _SHOWN else ""
-        _log.warning("ignored %d %s: %s%s", len(names), kind, ", ".join(names[:_SHOWN]), more)
 
 
 @dataclass(eq=False)

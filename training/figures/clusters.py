@@ -1,7 +1,5 @@
 """Masks coloured by the cluster that the online clustering assigns to them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,8 @@ from pixelclip_sdk.image import load_image
 from pixelclip_sdk.visualize import palette
 from training.figures.layout import add_legend, overlay, photo_grid, show
 from training.masks.format import read_masks
+from training.method.clustering import pool_masks
 from training.method.pixelclip import dense_features
-from training.method.pooling import pool_masks
 from training.runs.run import Run
 
 __all__ = ["Clustered", "assign", "draw_clusters"]

@@ -1,7 +1,5 @@
 """Photos, the models' label maps and the ground truth, side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,15 +27,9 @@ def draw_grid(
 ) -> tuple[Any, dict[str, float]]:
     """Draw one row per photo: the photo, each model's prediction and the ground truth, with a legend.
 
-    Args:
-        photos: `(H, W, 3)` each, RGB.
-        predictions: Model title → class of each pixel `(H, W)`, one map per photo.
-        names: The classes.
-        truths: `(H, W)` each, a class or `IGNORE_INDEX`; None for photos without labels.
-
-    Returns:
-        The figure, and each model's mIoU over these photos (NaN where nothing is scored; empty without
-        truths). The mIoU of each photo stands under its prediction.
+    `predictions` has a map of classes `(H, W)` per photo for each model title, `truths` the same with a class
+    or `IGNORED`, or None for photos without labels. The mIoU of each photo stands under its prediction.
+    Returns the figure and each model's mIoU over these photos (NaN where nothing is scored).
     """
     count = len(names)
     confusions = {

@@ -1,7 +1,5 @@
 """Photos and label maps in rows and columns."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,12 +41,8 @@ def photo_grid(headings: Sequence[str], photos: Sequence[UInt8Array], *, legend:
     width = _TILE * len(headings)
     lines = -(-legend // _legend_columns(width))
     figure = new_figure(width, sum(heights) + _HEADING + 0.2 * len(photos) + _LEGEND_LINE * lines)
-    axes = figure.subplots(
-        len(photos),
-        len(headings),
-        squeeze=False,
-        gridspec_kw={"height_ratios": [max(h, 0.1) for h in heights]},
-    )
+    ratios = {"height_ratios": heights}
+    axes = figure.subplots(len(photos), len(headings), squeeze=False, gridspec_kw=ratios)
     for tile in axes.flat:
         tile.set(xticks=(), yticks=())
         tile.spines[:].set_visible(False)

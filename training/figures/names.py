@@ -1,7 +1,5 @@
 """The words that are nearest to each learned cluster."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +54,7 @@ def embed_words(run: Run, words: Mapping[str, tuple[str, ...]]) -> npt.NDArray[n
 
 @torch.inference_mode()
 def with_clusters(run: Run, names: Sequence[str], embeddings: npt.NDArray[np.float32]) -> WordVectors:
-    """Return words, embedded by `embed_words`, and the run's clusters in the space in which the run compares.
+    """Return words, embedded by `embed_words`, and a run's clusters as the run compares them.
 
     A run with ``centre: true`` centres its clusters. The words are then centred by their own mean, because
     they would otherwise all be about equally near to each cluster.

@@ -1,7 +1,5 @@
 """The HTML page that shows the figures. It needs no other file than those beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path

@@ -1,9 +1,7 @@
 """A t-SNE map of the learned clusters among words."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,19 +21,8 @@ _LABELLED_WORDS = 400  # the most that are tried
 _SPARSE_PX = 16  # free pixels around the label of a word
 
 
-class _Label(NamedTuple):
-    text: str
-    point: npt.NDArray[np.float32]
-    size: float
-    colour: str
-
-
 def project(points: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.float32]:
-    """Project unit vectors `(N, D)` to the plane by t-SNE (van der Maaten and Hinton 2008): `(N, 2)`.
-
-    Euclidean distances of unit vectors have the order of their cosines. Raises PixelClipError for fewer than
-    five points or points that are not finite.
-    """
+    """Project unit vectors `(N, D)` to the plane by t-SNE (van der Maaten and Hinton 2008): `(N, 2)`."""
     if len(points) < _MIN_POINTS:
         raise PixelClipError(
             f"t-SNE of {len(points)} points; expected at least {_MIN_POINTS}. Give more words or a run with "
@@ -53,9 +40,9 @@ def draw_tsne(
 ) -> Any:
     """Draw a map of a run's clusters among words.
 
-    Words are grey dots, `classes` black diamonds with their names, clusters discs in their colour; the area of
-    a disc grows with its number of masks. Clusters without a mask are rings. The most used clusters show
-    number and nearest name. A label that would overlap another one is left out.
+    Words are grey dots, classes black diamonds, clusters discs in their colour; the area of a disc grows with
+    its number of masks, and clusters without a mask are rings. Classes, the most used clusters (number and
+    nearest name) and some words are labelled. A label that would overlap another one is left out.
     """
     flat = project(np.concatenate([words.embeddings, words.clusters]))
     points, clusters = flat[: len(words.names)], flat[len(words.names) :]
@@ -73,16 +60,15 @@ def draw_tsne(
     axes.scatter(*clusters[unused].T, s=40, facecolor="none", edgecolor=colours[unused])
     axes.scatter(*points[is_class].T, s=70, marker="D", color="black")
 
-    names = np.array(words.names)
-    class_labels = [_Label(names[i], points[i], 14, "black") for i in np.flatnonzero(is_class)]
-    cluster_labels = [_Label(f"{i} {nearest[i]}", clusters[i], 10, "0.1") for i in used[:_LABELLED_CLUSTERS]]
+    figure.draw_without_rendering()  # fixes the transforms that the placement needs
+    names, labelled = np.array(words.names), used[:_LABELLED_CLUSTERS]
     # Shuffled, because word lists are alphabetical and the first labels find room.
     shuffled = np.random.default_rng(0).permutation(np.flatnonzero(~is_class))[:_LABELLED_WORDS]
-    word_labels = [_Label(names[i], points[i], 8, "0.5") for i in shuffled]
-    figure.draw_without_rendering()  # fixes the transforms that the placement needs
-    marks = _mark_boxes(axes, np.concatenate([points[is_class], clusters[used]]))
-    taken = _place_labels(axes, [*class_labels, *cluster_labels], marks)
-    _place_labels(axes, word_labels, taken, margin=_SPARSE_PX)
+    taken = _mark_boxes(axes, np.concatenate([points[is_class], clusters[used]]))
+    _place_labels(axes, names[is_class], points[is_class], taken, fontsize=14, color="black")
+    numbered = [f"{i} {nearest[i]}" for i in labelled]
+    _place_labels(axes, numbered, clusters[labelled], taken, fontsize=10, color="0.1")
+    _place_labels(axes, names[shuffled], points[shuffled], taken, _SPARSE_PX, fontsize=8, color="0.5")
     return figure
 
 
@@ -93,26 +79,24 @@ def _mark_boxes(axes: Any, points: npt.NDArray[np.float32], radius: float = 6) -
     return [bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in centres]
 
 
-def _place_labels(axes: Any, labels: Iterable[_Label], taken: Sequence[Any], margin: float = 0) -> list[Any]:
-    """Write each label beside its point, unless it would overlap; return all boxes that are taken now."""
-    boxes = list(taken)
+def _place_labels(
+    axes: Any,
+    texts: Sequence[str],
+    points: npt.NDArray[np.float32],
+    taken: list[Any],
+    margin: float = 0,
+    **style: Any,
+) -> None:
+    """Write each text beside its point, unless it would overlap a box in `taken`; add its box to them."""
     places = [((9, 0), "left", "center"), ((-9, 0), "right", "center")]
     places += [((0, 9), "center", "bottom"), ((0, -9), "center", "top")]
-    for label in labels:
-        for offset, horizontal, vertical in places:
-            text = axes.annotate(
-                literal(label.text),
-                label.point,
-                offset,
-                textcoords="offset points",
-                ha=horizontal,
-                va=vertical,
-                fontsize=label.size,
-                color=label.colour,
+    for text, point in zip(texts, points, strict=True):
+        for offset, ha, va in places:
+            label = axes.annotate(
+                literal(text), point, offset, textcoords="offset points", ha=ha, va=va, **style
             )
-            box = text.get_window_extent()
-            if not box.padded(margin).count_overlaps(boxes):
-                boxes.append(box)
+            box = label.get_window_extent()
+            if not box.padded(margin).count_overlaps(taken):
+                taken.append(box)
                 break
-            text.remove()
-    return boxes
+            label.remove()

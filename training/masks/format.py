@@ -34,11 +34,7 @@ def write_masks(path: str | os.PathLike[str], regions: npt.NDArray[np.generic]) 
     """Write one photo's masks to a ``.npz`` file, completely or not at all; its folder is created.
 
     `regions` are a partition, integers `[H, W]` in 0-65535 with 0 for pixels without a region; or masks that
-    may overlap, bool `[M, H, W]`. M may be 0.
-
-    Raises:
-        ImageError: `regions` has another type or shape, or is too large.
-        OutputError: The file cannot be written.
+    may overlap, bool `[M, H, W]`. Raises ImageError for another type or shape, or if they are too large.
     """
     target = Path(path)
     regions = np.asarray(regions)
@@ -66,20 +62,12 @@ def read_masks(
     at: tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]] | None = None,
     photo: tuple[int, int] | None = None,
 ) -> BoolArray:
-    """Read one photo's masks at full size or sampled.
+    """Read one photo's masks, bool `[M, H, W]`, or sample them at rows and columns, `[M, h, w]`.
 
-    Args:
-        path: The file.
-        at: Rows and columns to sample, as fractions of height and width in 0-1: float `[h]` and `[w]`. None
-            returns all pixels, which takes much memory for many regions.
-        photo: `(H, W)` of the photo; masks of another aspect are refused. None disables the check.
-
-    Returns:
-        bool `[M, H, W]`, or `[M, h, w]` if sampled. A region of a partition without a sample is left out; a
-        mask without one is empty.
-
-    Raises:
-        ImageError: The file does not exist, is damaged or too large, or belongs to another photo.
+    `at` has the rows and columns as fractions of height and width, float `[h]` and `[w]`. Reading all pixels
+    takes much memory for many regions. A region of a partition without a sample is left out; a mask without
+    one is empty. Raises ImageError if the file does not exist, is damaged or too large, or has another aspect
+    than the photo of size `(H, W)`.
     """
     file = Path(path)
     arrays = _load(file)

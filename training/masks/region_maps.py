@@ -19,12 +19,12 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 @dataclass(frozen=True)
 class RegionMaps:
-    """Hand-drawn regions, instances or any segmentation. Values tell regions apart and have no other meaning.
+    """Hand-drawn regions, instances or any segmentation. Values only tell regions apart.
 
-    The folder `maps` has `REL/PATH.png` for the photo `REL/PATH.jpg`: grey, palette, 16 or 32 bits (a value is
-    a region) or RGB (a colour is a region); transparent pixels have no region. Alternatively it has a folder
-    `REL/PATH` with one PNG per mask, as written by segment-anything's `amg.py`: a mask is all pixels above 0,
-    and masks may overlap.
+    The folder `maps` has `REL/PATH.png` for the photo `REL/PATH.jpg`: grey, palette, 16 or 32 bits (a value
+    is a region) or RGB (a colour is a region); transparent pixels have no region. Alternatively it has a
+    folder `REL/PATH` with one PNG per mask, as written by segment-anything's `amg.py`: a mask is all pixels
+    above 0, and masks may overlap.
     """
 
     maps: Path

@@ -16,12 +16,9 @@ _MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)  # as Pillow, which refuses 
 
 
 def decode_mask(code: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-    """Decode one mask: bool `[H, W]`.
+    """Decode ``{"size": [H, W], "counts": …}``, with counts as a string or a list of runs: bool `[H, W]`.
 
-    `code` is ``{"size": [H, W], "counts": …}``; the counts are a string, as in files, or a list of runs.
-
-    Raises:
-        ValueError: The code is invalid, its runs do not fill the mask, or the mask is larger than any photo.
+    Raises ValueError if the code is invalid, its runs do not fill the mask, or it is larger than any photo.
     """
     mask = imported("pycocotools.mask")
     try:

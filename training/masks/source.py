@@ -29,26 +29,17 @@ class NoMasksError(PixelClipError):
 
 
 class MaskSource(Protocol):
-    """A source of masks. It is a frozen dataclass, so that it can be pickled and its fields are its settings."""
+    """A source of masks: a frozen dataclass, so that it can be pickled and its fields are its settings."""
 
     name: str  # in messages and in masks.json
     on_gpus: bool  # whether it computes with torch, on a GPU if there is one
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> Regions:
-        """Return the masks of one photo.
+        """Return a photo's masks: integers `[H, W]`, 0 for no region; or bool `[M, H, W]`, which may overlap.
 
-        Args:
-            photo: The photo's file.
-            relative: Its path below the folder of photos, without suffix.
-            short_side: Wanted short side in pixels; a source may return another size.
-
-        Returns:
-            A partition, integers `[H, W]`, 0 for pixels without a region; or masks that may overlap, bool
-            `[M, H, W]`.
-
-        Raises:
-            NoMasksError: The photo has no masks.
-            ImageError: The photo or the file of its masks is damaged.
+        `relative` is the photo's path below the folder of photos, without suffix. The short side is in
+        pixels; a source may return another size. Raises NoMasksError if the photo has no masks, and
+        ImageError if the photo or the file of its masks is damaged.
         """
 
 
@@ -65,10 +56,10 @@ def settings_of(source: MaskSource) -> dict[str, Any]:
 
 
 def drop_useless(regions: Regions) -> Regions:
-    """Drop empty masks and masks that cover the whole photo, which would push all pixels into one cluster.
+    """Drop empty masks and masks over the whole photo, which would push all pixels into one cluster.
 
-    Regions of a partition are numbered from 1 without gaps, as uint16. Raises NoMasksError if no mask is left,
-    or for more than 65535 regions.
+    Regions of a partition are numbered from 1 without gaps, as uint16. Raises NoMasksError if no mask is
+    left, or for more than 65535 regions.
     """
     if regions.ndim == 3:
         kept = regions[regions.any(axis=(1, 2)) & ~regions.all(axis=(1, 2))]
@@ -100,7 +91,7 @@ def shrunk_size(size: Sequence[int], short_side: int) -> tuple[int, int]:
 
 
 def shrink(regions: Regions, short_side: int) -> Regions:
-    """Scale regions `[..., H, W]` down to a short side in pixels by nearest neighbour; keep smaller ones."""
+    """Scale regions `[..., H, W]` down to a short side by nearest neighbour; smaller ones stay."""
     size = regions.shape[-2:]
     rows, columns = (
         ((np.arange(small) + 0.5) * large / small).astype(np.intp)

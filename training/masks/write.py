@@ -64,10 +64,7 @@ def make_masks(
 
     Masks have a short side of at most `short_side` pixels. For a source on GPUs, the worker processes are
     spread over the GPUs. Photos without masks and damaged files are skipped; `skipped.json` lists them.
-
-    Raises:
-        PixelClipError: `out` has masks with other settings, or the source cannot work.
-        OutputError: The masks cannot be written, for example to a full disk. Existing masks stay.
+    Raises PixelClipError if `out` has masks with other settings, or cannot be written; existing masks stay.
     """
     photos = find_photos(images)
     _record(source, short_side, out)

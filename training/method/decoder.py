@@ -1,9 +1,12 @@
-"""The mask decoder: a small network from a cluster's cosine map to its mask."""
+"""The mask decoder, a small network from a cluster's cosine map to its mask, and its loss."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["MaskDecoder"]
+from training.support import distributed
+
+__all__ = ["MaskDecoder", "covered_bce"]
 
 _GROUP = 16  # channels per group of GroupNorm
 
@@ -48,3 +51,16 @@ def _refine(channels: int) -> list[nn.Module]:
             nn.ReLU(inplace=True),
         )
     ]
+
+
+def covered_bce(logits: Tensor, targets: Tensor, covered: Tensor) -> Tensor:
+    """Mean binary cross-entropy over the covered pixels of all processes: a scalar; 0 if there are none.
+
+    Logits are float `[..., H, W]`, targets bool of that shape, and `covered` bool, broadcastable to it. Where
+    no mask covers a pixel, its cluster is unknown, so it is ignored. Data-parallel training averages
+    gradients over processes; that mean is the gradient of the loss over the whole batch.
+    """
+    weight = covered.to(logits.dtype).expand_as(logits)
+    summed = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), weight, reduction="sum")
+    count = distributed.total(weight.sum())
+    return summed * distributed.world() / count.clamp(min=1)

@@ -18,10 +18,8 @@ from torch.nn import functional as F
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.words.vocabulary import Classes, Vocabulary
 from training.data.photos import Batch
-from training.method.clustering import centred, merge, perplexity, sinkhorn
-from training.method.decoder import MaskDecoder
-from training.method.losses import covered_bce
-from training.method.pooling import pool_masks
+from training.method.clustering import centred, merge, perplexity, pool_masks, sinkhorn
+from training.method.decoder import MaskDecoder, covered_bce
 from training.method.prompts import ClassPrompts
 from training.method.teacher import Teacher
 from training.models.clip.vit import DenseViT
@@ -40,13 +38,9 @@ class PixelCLIP(nn.Module):
 
     The text tower is frozen. `classes` is the kind of clusters: ``"prompts"`` as in the paper; ``"words"``,
     prompts that keep their random initial words; ``"vectors"``, free vectors without a text tower; or
-    ``"names"``, fixed embeddings of `names`, with as many clusters. Without `clustering`, every mask is its own
-    class, with the teacher's feature as its vector: our reading of an ablation that the paper does not
-    describe. See `training.runs.config.Config` for the other settings.
-
-    Raises:
-        PixelClipError: `trainable` is no regular expression or matches no parameter, or names are missing.
-        VocabularyError: A template cannot be used.
+    ``"names"``, fixed embeddings of `names`. Without `clustering`, every mask is its own class, with the
+    teacher's feature as its vector: our reading of an ablation that the paper does not describe. See
+    `training.runs.config.Config` for the other settings.
     """
 
     def __init__(
@@ -154,11 +148,10 @@ class PixelCLIP(nn.Module):
         return centred(embeddings) if self.centre else embeddings
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a batch.
+        """Return the loss of a batch and scalars to report.
 
-        Returns the loss, a scalar with a gradient even without masks, and scalars to report: `masks`, their
-        number over all processes; `clusters`, the effective number in use (`perplexity`); and `margin`, the mean
-        cosine of masks to their cluster minus that to all clusters.
+        These are `masks`, their number over all processes; `clusters`, the effective number in use; and
+        `margin`, the mean cosine of masks to their cluster minus that to all clusters.
         """
         with torch.no_grad():
             teacher_features = dense_features(self.teacher.encoder, batch.images)
@@ -191,10 +184,10 @@ class PixelCLIP(nn.Module):
 
     @torch.no_grad()
     def assign(self, pooled: Tensor, clusters: Tensor) -> Tensor:
-        """Assign each mask to a cluster, balanced over the masks of all processes and of the queue.
+        """Assign each mask to a cluster, balanced over the masks of all processes and of the queue: int64 `[M]`.
 
-        `pooled` are the teacher's features of this process's masks, float32 `[M, D]`, and `clusters` float32
-        `[k, D]`, both with unit rows. Returns int64 `[M]`.
+        `pooled` are the teacher's features of this process's masks, float32 `[M, D]`, `clusters` float32
+        `[k, D]`; both have unit rows.
         """
         balanced = pooled
         # Sinkhorn sums over processes, and all have the same queue: only the first adds it.

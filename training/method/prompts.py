@@ -27,23 +27,11 @@ _SHORTEST = 3  # letters; shorter tokens are mostly pieces of words
 
 
 class ClassPrompts(nn.Module):
-    """k prompts of l learnable words, initialised with random whole words of the vocabulary.
+    """k prompts of l learnable words (`count`, `length`), initialised with random words of the vocabulary.
 
     With several templates, the embedding of a class is the mean of its unit vectors in each of them. (The
-    official code embeds the first template for all, so that its training ensemble has no effect.) The module
-    keeps no reference to the text tower.
-
-    Args:
-        text: The text tower.
-        tokenizer: The tower's tokenizer.
-        count: k.
-        length: l.
-        templates: Sentences with one ``{}`` each.
-        seed: Seed of the initial words.
-        learnable: False keeps the initial words.
-
-    Raises:
-        VocabularyError: A template does not have exactly one ``{}``, or is too long for the tower.
+    official code embeds the first template for all, so that its training ensemble has no effect.) Raises
+    VocabularyError if a template does not have exactly one ``{}``, or is too long for the text tower.
     """
 
     def __init__(

@@ -5,8 +5,6 @@
 the hashes of both. The JSON file is written last: a step without one was not saved completely.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Mapping
@@ -54,9 +52,8 @@ def save(
 ) -> None:
     """Write a checkpoint, then delete older ones beyond `keep` and any of later steps.
 
-    `weights` are the tensors for inference, `state` the others that the run needs to continue, and `notes` JSON
-    values. If the disk is full or the folder is not writable, an OutputError is raised and older checkpoints
-    are unchanged.
+    `weights` are the tensors for inference, `state` the others that the run needs to continue, `notes` JSON
+    values. Raises OutputError, for example if the disk is full; older checkpoints are then unchanged.
     """
     hashes = {}
     for suffix, tensors in ((_WEIGHTS, weights), (_STATE, state)):
@@ -73,7 +70,7 @@ def save(
 
 
 def newest(folder: Path) -> Saved | None:
-    """Read the newest undamaged checkpoint; None if there is none. Raises CheckpointError if all are damaged."""
+    """Read the newest undamaged checkpoint, if any; CheckpointError if all are damaged."""
     reasons = []
     for file in sorted(folder.glob("step-*.json"), reverse=True):
         try:
@@ -103,14 +100,10 @@ def _delete_others(folder: Path, step: int, keep: int) -> None:
 
     Checkpoints of later steps exist if they were damaged and the run continued from an earlier one.
     """
-    notes = sorted(folder.glob("step-*.json"))
-    kept = [path for path in notes if path.stem <= _stem(step)][-keep:]
-    for other in set(notes) - set(kept):
-        other.unlink(missing_ok=True)
-    complete = {path.stem for path in kept}
-    for suffix in (_WEIGHTS, _STATE):
-        for path in folder.glob(f"step-*{suffix}"):
-            if path.name.removesuffix(suffix) not in complete:
+    saved = sorted(path.stem for path in folder.glob("step-*.json"))
+    kept = [stem for stem in saved if stem <= _stem(step)][-keep:]
+    # The last are temporary files of a killed process.
+    for pattern in ("step-*.json", f"step-*{_WEIGHTS}", f"step-*{_STATE}", ".step-*"):
+        for path in folder.glob(pattern):
+            if path.name.partition(".")[0] not in kept:
                 path.unlink(missing_ok=True)
-    for path in folder.glob(".step-*"):  # temporary files of a killed process
-        path.unlink(missing_ok=True)

@@ -1,7 +1,5 @@
 """Settings of a training run: a YAML file and ``key=value`` arguments, checked before anything starts."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import types
@@ -116,11 +114,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def load_config(file: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a run's settings from a YAML file and from ``key=value`` overrides with values in YAML.
-
-    Raises:
-        ConfigError: The file cannot be read, a name is unknown or missing, or a value is invalid.
-    """
+    """Read a run's settings from a YAML file and from ``key=value`` overrides with values in YAML."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -1,7 +1,5 @@
 """Errors that end a training, with advice."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path

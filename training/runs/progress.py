@@ -1,7 +1,5 @@
 """Progress bar, log lines, ``log.jsonl`` and TensorBoard curves of a run."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -63,9 +61,8 @@ class Progress:
         numbers |= rates
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": done, **numbers}) + "\n")
-        if self.tensorboard is not None:
-            for name, value in numbers.items():
-                self.tensorboard.add_scalar(name, value, done)
+        for name, value in numbers.items():
+            self.tensorboard.add_scalar(name, value, done)
 
     def close(self) -> None:
         """Close the bar and TensorBoard's file."""

@@ -4,8 +4,6 @@ Most words of real captions name no class. Captions therefore add places, people
 image shows, so that a random word of the vocabulary seldom names a class.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +33,7 @@ _PLURALS = {"person": "people", "cactus": "cacti"}
 
 
 def caption(rng: np.random.Generator, things: Sequence[Mention], stuff: Sequence[str]) -> str:
-    """Return a caption of visible things and materials, the farthest material first; at least one is needed."""
+    """Return a caption of things and materials, of at least one; the farthest material comes first."""
     named = [thing for thing in things if rng.random() < 0.85]
     around = [name for name in stuff if rng.random() < 0.7]
     if not named and not around:

@@ -1,7 +1,5 @@
 """The materials and objects of the drawn world, read from ``catalogue.yaml``."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from pathlib import Path

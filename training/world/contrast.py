@@ -1,7 +1,5 @@
 """Trains a small CLIP on images and captions with CLIP's loss (InfoNCE; Radford et al. 2021, figure 3)."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -21,9 +19,8 @@ from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.images import open_image_file
 from training.models.clip.build import build_clip, configured_model
 from training.models.clip.tokenizer import clip_tokenizer
-from training.models.pair import EncoderPair
 
-__all__ = ["Pairs", "read_pairs", "top1", "train_contrast"]
+__all__ = ["Pairs", "read_pairs", "train_contrast"]
 
 _log = logging.getLogger("training")
 
@@ -59,15 +56,10 @@ def train_contrast(
 ) -> list[float]:
     """Train a CLIP from random weights, write its weights, and return the loss of every step.
 
-    Args:
-        model_file: An open_clip configuration, JSON.
-        pairs: Training data.
-        out: Output, safetensors; a ``checkpoint`` for `training.train` with the same ``model``.
-        steps: Number of steps.
-        seed: Seed of the initial weights and of the order.
-        batch: Pairs per step; the other captions of a batch are negatives.
-        lr: Peak learning rate: linear warm-up over 5 % of the steps, then a cosine to 0.
-        weight_decay: Weight decay of matrices other than word embeddings (AdamW).
+    `model_file` is an open_clip configuration, JSON. `out`, safetensors, is a ``checkpoint`` for
+    `training.train` with the same ``model``. The other captions of a batch are negatives. The learning rate
+    has a linear warm-up to `lr` over 5 % of the steps, then a cosine to 0. AdamW decays matrices other than
+    word embeddings.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -125,16 +117,6 @@ def train_contrast(
     with atomic_write(out) as temporary:
         temporary.write_bytes(content)
     return losses
-
-
-@torch.inference_mode()
-def top1(pair: EncoderPair, images: Tensor, texts: np.ndarray) -> np.ndarray:
-    """Return the nearest text of every whole image, as CLIP classifies images: int64 `[N]`.
-
-    Images are uint8 `[N, 3, S, S]` at the model's size; texts are float32 `[K, D]`, unit rows.
-    """
-    features = pair.network.encode_image((images - pair.image.mean) / pair.image.std)
-    return (features @ torch.from_numpy(texts.copy()).T).argmax(1).numpy()
 
 
 @torch.no_grad()

@@ -6,8 +6,6 @@ changed. Scores all models on held-out scenes. The same command continues where 
 two hours on one core.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json
@@ -39,7 +37,7 @@ from training.runs.config import load_config
 from training.train import train
 from training.world import tables
 from training.world.catalogue import CLASSES, STUFF
-from training.world.contrast import read_pairs, top1, train_contrast
+from training.world.contrast import read_pairs, train_contrast
 from training.world.scenes import write_scenes
 
 __all__ = ["ABLATIONS", "SWEEPS", "Sizes", "experiment", "main"]
@@ -85,7 +83,7 @@ def experiment(
 ) -> list[dict[str, Any]]:
     """Train and score all models that are not finished.
 
-    One small CLIP is trained per seed. `runs` has changes to `CONFIG` by name; `split` is ``test`` or ``val``.
+    One small CLIP is trained per seed. `runs` has changes to `CONFIG` by name. `split` is test or val.
     Returns one score for the small CLIP and each run of every seed: ``run``, ``seed``, ``miou``, …. Raises
     KeyboardInterrupt if a signal stopped a run; finished parts are kept.
     """
@@ -97,23 +95,13 @@ def experiment(
         if not clip.exists():
             pairs = read_pairs(world / "pairs", IMGSZ)
             train_contrast(MODEL, pairs, clip, steps=sizes.clip_steps, seed=seed)
-        scores.append(
-            {"run": "CLIP", "seed": seed, "settings": [], **_score(home / "clip", clip, world, split)}
-        )
+        result = _score(home / "clip", clip, world, split)
+        scores.append({"run": "CLIP", "seed": seed, "settings": [], **result})
         for name, changed in runs.items():
             folder = home / "-".join(changed or ["pixelclip"])
-            config = load_config(
-                CONFIG,
-                [
-                    f"images={world / 'photos' / 'images'}",
-                    f"masks={world / 'masks'}",
-                    f"checkpoint={clip}",
-                    f"out={folder}",
-                    f"seed={seed}",
-                    *sizes.overrides,
-                    *changed,
-                ],
-            )
+            paths = [f"images={world / 'photos' / 'images'}", f"masks={world / 'masks'}", f"out={folder}"]
+            overrides = [*paths, f"checkpoint={clip}", f"seed={seed}", *sizes.overrides, *changed]
+            config = load_config(CONFIG, overrides)
             weights = train(config)  # returns at once if the run is finished
             if weights != weights_file(config.out, config.steps):
                 raise KeyboardInterrupt  # stopped by a signal
@@ -185,11 +173,14 @@ def _draw_picture(out: Path, seed: int, file: Path) -> None:
     save_png(draw_grid(photos, predictions, CLASSES, truths)[0], file)
 
 
+@torch.inference_mode()
 def _whole_images(weights: Path, folder: Path) -> dict[str, float]:
     """Return how often the class nearest to a whole image is in it, and the same by chance, in percent."""
     pair = load_model(str(MODEL), checkpoint=weights)
     words = Vocabulary.encode({name: (name,) for name in CLASSES}, TorchTextEncoder(pair)).embeddings
-    nearest = top1(pair, read_pairs(folder, IMGSZ).images, words)
+    images = read_pairs(folder, IMGSZ).images
+    features = pair.network.encode_image((images - pair.image.mean) / pair.image.std)
+    nearest = (features @ torch.from_numpy(words.copy()).T).argmax(1).numpy()
     data = load_dataset("folder", folder, classes=list(CLASSES))
     present = np.stack(
         [np.bincount(data.truth(i).ravel(), minlength=len(CLASSES)) > 0 for i in range(len(data))]

@@ -7,8 +7,6 @@ patch of grass alone is ambiguous. Regions are finer than classes, as SAM's are:
 and materials are split into pieces.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +41,7 @@ class Scene:
 
 
 def make_scene(seed: int, number: int, *, close: bool = False) -> Scene:
-    """Draw a scene, determined by its arguments.
-
-    Args:
-        seed: Seed of the set of scenes.
-        number: Number of the scene in the set.
-        close: Draw a close-up of one thing, as most captioned photos are.
-    """
+    """Draw a scene, determined by its arguments; `close` draws one thing, as most captioned photos show."""
     return _Canvas(np.random.default_rng([seed, number]), close).finish()
 
 

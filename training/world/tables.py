@@ -1,7 +1,5 @@
 """Formats the scores of the experiments as the tables of docs/world.md."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Any

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from training.method.decoder import MaskDecoder
-from training.method.losses import covered_bce
-from training.method.pooling import pool_masks
+from training.method.clustering import pool_masks
+from training.method.decoder import MaskDecoder, covered_bce
 from training.method.teacher import Teacher
 
 

@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from pixelclip_sdk.errors import PixelClipError
 from training.data.photos import Batch
-from training.method.clustering import merge, sinkhorn
+from training.method.clustering import merge, pool_masks, sinkhorn
 from training.method.pixelclip import PixelCLIP, dense_features
-from training.method.pooling import pool_masks
 from training.models.clip.build import build_clip
 from training.models.lite.build import build_lite
 from training.models.runtime import TorchTextEncoder
