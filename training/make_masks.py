@@ -1,7 +1,6 @@
 """Make masks without labels: ``python training/make_masks.py slic --images DIR --out MASKS``.
 
-All sources write the files of `training/masks/format.py`, which the training reads. The same command
-continues where it was stopped; photos that have masks are skipped.
+The training reads their files. The same command continues where it was stopped; finished photos are skipped.
 """
 
 import argparse
@@ -38,26 +37,16 @@ class _Source:
     arguments: Mapping[str, dict[str, Any]]  # flags of the source, with the keywords of `add_argument`
 
 
-def _build_dino(options: argparse.Namespace) -> MaskSource:
-    digest = _digest(options.checkpoint)
-    from training.masks.dino import DinoKMeans  # needs torch
-
-    return DinoKMeans(options.clusters, options.image_side, options.checkpoint, digest)
-
-
-def _build_sam(options: argparse.Namespace) -> MaskSource:
-    digest = _digest(options.checkpoint)
-    from training.masks.sam import SAM  # needs torch
-
-    return SAM(options.model, options.checkpoint, digest)
-
-
-def _digest(weights: Path | None) -> str:
-    """Return the hash of a checkpoint, "" for none, after checking that torch is installed."""
+def _with_weights(name: str, checkpoint: Path | None, *settings: Any) -> MaskSource:
+    """Make a source that needs torch. The hash of its weights is one of its settings."""
     imported("torch")
-    if weights is not None and not weights.is_file():
-        raise PixelClipError(f"there is no checkpoint {weights}")
-    return sha256(weights) if weights else ""
+    if checkpoint is not None and not checkpoint.is_file():
+        raise PixelClipError(f"there is no checkpoint {checkpoint}")
+    from training.masks.dino import DinoKMeans
+    from training.masks.sam import SAM
+
+    digest = sha256(checkpoint) if checkpoint else ""
+    return {"dino": DinoKMeans, "sam": SAM}[name](*settings, checkpoint, digest)
 
 
 # A new source needs a class with the methods of `MaskSource` and an entry here.
@@ -100,7 +89,7 @@ SOURCES = {
     ),
     "dino": _Source(
         "k-means over DINO's patch features, as in the paper",
-        _build_dino,
+        lambda options: _with_weights("dino", options.checkpoint, options.clusters, options.image_side),
         {
             "--clusters": {"type": positive, "default": 16, "help": "clusters per photo"},
             "--image-side": {"type": positive, "default": 640, "help": "short side for DINO, in pixels"},
@@ -109,7 +98,7 @@ SOURCES = {
     ),
     "sam": _Source(
         "the automatic generator of SAM or SAM 2, if installed",
-        _build_sam,
+        lambda options: _with_weights("sam", options.checkpoint, options.model),
         {
             "--model": {"required": True, "help": "vit_h, vit_l, vit_b, or a SAM 2 configuration (.yaml)"},
             "--checkpoint": {"required": True, "type": Path, "metavar": "FILE", "help": "its weights"},
@@ -159,15 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     parser_class = functools.partial(
         argparse.ArgumentParser, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser = parser_class(
-        prog="make_masks.py", description="Make masks without labels for a folder of photos. Resumable."
-    )
+    parser = parser_class(prog="make_masks.py", description="Make masks without labels. Resumable.")
     common = parser_class(add_help=False)
     common.add_argument("--images", required=True, type=Path, metavar="DIR", help="photos, at any depth")
     common.add_argument("--out", required=True, type=Path, metavar="MASKS", help="output folder")
-    common.add_argument(
-        "--side", type=positive, default=512, metavar="PX", help="largest short side of the masks"
-    )
+    common.add_argument("--side", type=positive, default=512, metavar="PX", help="largest short side")
     common.add_argument(
         "--workers",
         type=positive,

@@ -28,8 +28,7 @@ from training.evaluation.datasets import DATASETS, DatasetError, load_dataset
 from training.evaluation.protocols import Official, segment
 from training.figures import page
 from training.figures.clusters import Clustered, assign, draw_clusters
-from training.figures.grid import draw_grid
-from training.figures.layout import save_png
+from training.figures.grid import draw_grid, save_png
 from training.figures.names import embed_words, merge_classes, name_table, nearest_words, with_clusters
 from training.figures.tsne import draw_tsne
 from training.models.pair import EncoderPair
@@ -212,12 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--classes", metavar='FILE|"a, b"', help="class names; required unless the data set has them")
     add("--out", required=True, type=Path, metavar="FOLDER", help="output folder")
     add("--photos", type=positive, default=6, metavar="N", help="photos in each figure (default: 6)")
-    add(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="segment with these weights, for example of training/average.py, instead of the run's newest",
-    )
+    add("--weights", type=Path, metavar="FILE", help="segment with these weights, not the run's newest")
     add("--device", default="auto", help="cpu, cuda, cuda:1 or auto (default)")
     moved = parser.add_argument_group("new places of files that have moved since the training")
     moved.add_argument("--images", type=Path, metavar="DIR", help="training photos")

@@ -3,8 +3,8 @@
 ``python training/train.py --config training/configs/vit-b16.yaml images=PHOTOS masks=MASKS out=RUN``
 
 Start it behind ``torchrun --nproc-per-node 4`` to use several GPUs. The same command continues a stopped run.
-A run is a function of its settings: a step draws no random numbers, and its samples depend on the seed and
-the step alone, so an interrupted run ends with the weights of an uninterrupted one.
+A run depends on its settings alone: a step draws no random numbers, and its samples depend on the seed and
+the step, so an interrupted run ends with the weights of an uninterrupted one.
 
 Tested on CPUs with one and two processes. CUDA and NCCL have not been run.
 """
@@ -46,12 +46,9 @@ _MOST_WORKERS = 4  # by default
 def train(config: Config) -> Path:
     """Run a training to its end, or until a signal stops it.
 
-    Returns:
-        The newest weights, for ``export/to_onnx.py --checkpoint``.
-
-    Raises:
-        TrainingError: The loss or gradient is not finite, memory ran out, or another process ended.
-        PixelClipError: The settings, photos, weights or output folder cannot be used.
+    Returns the newest weights, for ``export/to_onnx.py --checkpoint``. Raises TrainingError if the loss or
+    gradient is not finite, memory ran out, or another process ended, and PixelClipError if the settings,
+    photos, weights or output folder cannot be used.
     """
     saved = checkpoint.newest(config.out)
     if saved is not None:

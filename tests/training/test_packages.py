@@ -9,7 +9,7 @@ from PIL import Image
 
 from pixelclip_sdk import BackendUnavailableError
 from training import average, evaluate, make_masks
-from training.figures.layout import new_figure
+from training.figures.grid import new_figure
 from training.figures.tsne import project
 from training.masks.dino import DinoKMeans, cluster
 from training.masks.rle import decode_mask

@@ -23,8 +23,7 @@ from pixelclip_sdk.words.classes import class_list
 from training import pictures
 from training.evaluation.metrics import IGNORE_INDEX
 from training.figures.clusters import Clustered, assign, draw_clusters
-from training.figures.grid import draw_grid
-from training.figures.layout import overlay, save_png
+from training.figures.grid import draw_grid, overlay, save_png
 from training.figures.names import (
     WordVectors,
     embed_words,

@@ -1,1 +1,1 @@
-"""Photos with masks, augmented and batched for the training."""
+"""Photos with masks, for the training. They are augmented and batched here."""

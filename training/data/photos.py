@@ -1,4 +1,4 @@
-"""Photos with masks and without labels, in an order that every run repeats.
+"""Photos with masks, in an order that every run repeats.
 
 A sample depends on (seed, epoch, index) and a batch on (seed, step) alone: not on the number of workers or
 processes, nor on interruptions.

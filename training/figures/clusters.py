@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pixelclip_sdk.image import load_image
 from pixelclip_sdk.visualize import palette
-from training.figures.layout import add_legend, overlay, photo_grid, show
+from training.figures.grid import add_legend, overlay, photo_grid, show
 from training.masks.format import read_masks
 from training.method.clustering import pool_masks
 from training.method.pixelclip import dense_features

@@ -9,19 +9,22 @@ import numpy.typing as npt
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.support.packages import imported
 from training.figures.clusters import Clustered
-from training.figures.layout import literal, new_figure
+from training.figures.grid import literal, new_figure
 from training.figures.names import WordVectors
 
 __all__ = ["draw_tsne", "project"]
+
+Floats = npt.NDArray[np.float32]
 
 _MIN_POINTS = 5
 _PERPLEXITY = 30  # scikit-learn's default; less for few points
 _LABELLED_CLUSTERS = 40
 _LABELLED_WORDS = 400  # the most that are tried
+_MARK_PX = 6  # free pixels around the centre of a mark
 _SPARSE_PX = 16  # free pixels around the label of a word
 
 
-def project(points: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.float32]:
+def project(points: Floats, seed: int = 0) -> Floats:
     """Project unit vectors `(N, D)` to the plane by t-SNE (van der Maaten and Hinton 2008): `(N, 2)`."""
     if len(points) < _MIN_POINTS:
         raise PixelClipError(
@@ -64,7 +67,9 @@ def draw_tsne(
     names, labelled = np.array(words.names), used[:_LABELLED_CLUSTERS]
     # Shuffled, because word lists are alphabetical and the first labels find room.
     shuffled = np.random.default_rng(0).permutation(np.flatnonzero(~is_class))[:_LABELLED_WORDS]
-    taken = _mark_boxes(axes, np.concatenate([points[is_class], clusters[used]]))
+    box = imported("matplotlib.transforms").Bbox.from_extents
+    marks = axes.transData.transform(np.concatenate([points[is_class], clusters[used]]))
+    taken = [box(x - _MARK_PX, y - _MARK_PX, x + _MARK_PX, y + _MARK_PX) for x, y in marks]
     _place_labels(axes, names[is_class], points[is_class], taken, fontsize=14, color="black")
     numbered = [f"{i} {nearest[i]}" for i in labelled]
     _place_labels(axes, numbered, clusters[labelled], taken, fontsize=10, color="0.1")
@@ -72,20 +77,8 @@ def draw_tsne(
     return figure
 
 
-def _mark_boxes(axes: Any, points: npt.NDArray[np.float32], radius: float = 6) -> list[Any]:
-    """Return a box of pixels around each point."""
-    bbox = imported("matplotlib.transforms").Bbox
-    centres = axes.transData.transform(points)
-    return [bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in centres]
-
-
 def _place_labels(
-    axes: Any,
-    texts: Sequence[str],
-    points: npt.NDArray[np.float32],
-    taken: list[Any],
-    margin: float = 0,
-    **style: Any,
+    axes: Any, texts: Sequence[str], points: Floats, taken: list[Any], margin: float = 0, **style: Any
 ) -> None:
     """Write each text beside its point, unless it would overlap a box in `taken`; add its box to them."""
     places = [((9, 0), "left", "center"), ((-9, 0), "right", "center")]

@@ -1,4 +1,1 @@
-"""Masks without labels: the file format and one module per source of masks.
-
-A new source is a class with the methods of `source.MaskSource` and an entry in ``make_masks.SOURCES``.
-"""
+"""Masks without labels: one module per source. A new source needs an entry in ``make_masks.SOURCES``."""

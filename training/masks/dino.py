@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from pixelclip_sdk.errors import CheckpointError
 from pixelclip_sdk.image import load_image
 from pixelclip_sdk.support.packages import imported
+from training.models.weights.reader import read_checkpoint
 
 __all__ = ["DinoKMeans"]
 
@@ -75,14 +76,11 @@ def _model(checkpoint: Path | None) -> tuple[Any, torch.device]:
     """Return DINO's small vision transformer for photos of any size; loaded once per process."""
     timm = imported("timm")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    weights = None if checkpoint is None else read_checkpoint(checkpoint)
     try:
-        model = timm.create_model(MODEL, pretrained=checkpoint is None, num_classes=0, dynamic_img_size=True)
-        if checkpoint is not None:
-            from training.models.weights.reader import read_checkpoint
-
-            model.load_state_dict(read_checkpoint(checkpoint))
-    except CheckpointError:
-        raise
+        model = timm.create_model(MODEL, pretrained=weights is None, num_classes=0, dynamic_img_size=True)
+        if weights is not None:
+            model.load_state_dict(weights)
     # The hub and timm raise many types: no network, no such file, other keys.
     except Exception as error:
         place = "timm's download" if checkpoint is None else str(checkpoint)

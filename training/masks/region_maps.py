@@ -1,5 +1,7 @@
 """Region maps: one PNG per photo with a value or colour per region, or one PNG per mask."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,31 +54,33 @@ class RegionMaps:
 
 def photo_size(photo: Path) -> tuple[int, int]:
     """Return `(H, W)` of a photo after its EXIF orientation is applied; only the header is read."""
-    try:
-        with open_image_file(photo) as image:
-            width, height = image.size
-            turned = orientation(image) >= 5  # by a quarter turn
-    except _UNREADABLE as error:
-        raise ImageError(f"{photo} cannot be read as an image: {error}. Is the file complete?") from error
+    with _open(photo) as image:
+        width, height = image.size
+        turned = orientation(image) >= 5  # by a quarter turn
     return (width, height) if turned else (height, width)
+
+
+@contextlib.contextmanager
+def _open(file: Path) -> Iterator[Image.Image]:
+    try:
+        with open_image_file(file) as image:
+            yield image
+    except _UNREADABLE as error:
+        raise ImageError(f"{file} cannot be read as an image: {error}. Is the file complete?") from error
 
 
 def _read(file: Path, photo: tuple[int, int]) -> npt.NDArray[np.int64]:
     """Return the region of every pixel, `_NO_REGION` where it is transparent: `[H, W]`."""
-    try:
-        with open_image_file(file) as image:
-            values = np.asarray(image).astype(np.int64)
-    except _UNREADABLE as error:
-        raise ImageError(f"{file} cannot be read as an image: {error}. Is the file complete?") from error
+    with _open(file) as image:
+        values = np.asarray(image).astype(np.int64)
     if values.ndim == 3:
         channels = values.shape[2]
         if not 2 <= channels <= 4:
             raise ImageError(f"{file} has {channels} channels; expected grey, palette, RGB or RGBA")
         colours = 1 if channels == 2 else 3
-        alpha = values[..., -1] if channels > colours else None
+        transparent = (values[..., colours:] == 0).any(-1)  # False without an alpha channel
         values = values[..., :colours] @ np.array([1, 256, 65536][:colours])
-        if alpha is not None:
-            values[alpha == 0] = _NO_REGION
+        values[transparent] = _NO_REGION
     if problem := check_aspect(photo, values.shape):
         raise ImageError(f"{file} has {problem}")
     return values

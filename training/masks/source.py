@@ -49,9 +49,8 @@ def settings_of(source: MaskSource) -> dict[str, Any]:
     Fields with ``compare=False`` are left out, for example the path of weights; their hash is a setting.
     Paths are made absolute.
     """
-    values = {
-        field.name: getattr(source, field.name) for field in dataclasses.fields(source) if field.compare
-    }
+    names = [field.name for field in dataclasses.fields(source) if field.compare]
+    values = {name: getattr(source, name) for name in names}
     return {key: str(value.resolve()) if isinstance(value, Path) else value for key, value in values.items()}
 
 

@@ -26,13 +26,9 @@ class Slic:
 
     def __call__(self, photo: Path, relative: Path, short_side: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
         """See `MaskSource`."""
-        return imported("skimage.segmentation").slic(
-            _small(photo, short_side),
-            n_segments=self.segments,
-            compactness=self.compactness,
-            sigma=self.sigma,
-            start_label=1,
-        )
+        slic = imported("skimage.segmentation").slic
+        settings = {"n_segments": self.segments, "compactness": self.compactness, "sigma": self.sigma}
+        return slic(_small(photo, short_side), **settings, start_label=1)
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ class PixelCLIP(nn.Module):
 
     @torch.no_grad()
     def assign(self, pooled: Tensor, clusters: Tensor) -> Tensor:
-        """Assign each mask to a cluster, balanced over the masks of all processes and of the queue: int64 `[M]`.
+        """Return each mask's cluster, int64 `[M]`, balanced over the masks of all processes and of the queue.
 
         `pooled` are the teacher's features of this process's masks, float32 `[M, D]`, `clusters` float32
         `[k, D]`; both have unit rows.
@@ -200,8 +200,10 @@ class PixelCLIP(nn.Module):
         """Return the merged masks, bool `[N, k, R, R]`, of features `[M, D]`, and the scalars to report."""
         similarity = pooled @ clusters.T
         assigned = self.assign(pooled, clusters)
-        if self.queue:
-            self._remember(pooled)
+        if self.queue:  # The features of all processes go to its head.
+            newest = torch.cat([distributed.gathered(pooled), self.bank[: int(self.banked)]])[: self.queue]
+            self.bank[: len(newest)] = newest
+            self.banked.fill_(len(newest))
         margins = similarity.gather(1, assigned[:, None])[:, 0] - similarity.mean(1)
         masks, margin = distributed.total(torch.stack([torch.ones_like(margins).sum(), margins.sum()]))
         stats = {
@@ -210,12 +212,6 @@ class PixelCLIP(nn.Module):
             "margin": margin / masks.clamp(min=1),
         }
         return merge(batch.masks, assigned, batch.counts, len(clusters)), stats
-
-    def _remember(self, pooled: Tensor) -> None:
-        """Put the features of all processes at the head of the queue."""
-        both = torch.cat([distributed.gathered(pooled), self.bank[: int(self.banked)]])[: self.queue]
-        self.bank[: len(both)] = both
-        self.banked.fill_(len(both))
 
 
 def dense_features(encoder: nn.Module, images: Tensor) -> Tensor:

@@ -50,13 +50,8 @@ class Run:
 
 def starting_point(config: Config) -> EncoderPair:
     """Load the encoders that a run starts from."""
-    return load_model(
-        config.model,
-        checkpoint=config.checkpoint,
-        random_weights=config.random_weights,
-        seed=config.seed,
-        offline=config.offline,
-    )
+    settings = ("checkpoint", "random_weights", "seed", "offline")
+    return load_model(config.model, **{name: getattr(config, name) for name in settings})
 
 
 def assemble(config: Config, pair: EncoderPair) -> PixelCLIP:

@@ -1,1 +1,1 @@
-"""A synthetic world of drawn scenes, in which the paper's ablations run on a CPU. No product code uses it."""
+"""A world of drawn scenes, in which the paper's ablations run on a CPU. No product code uses it."""

@@ -1,7 +1,7 @@
 """Captions of scenes: English sentences of varying form that mention some of the visible things.
 
-Most words of real captions name no class. Captions therefore add places, people, dates and purposes that no
-image shows, so that a random word of the vocabulary seldom names a class.
+Most words of real captions name no class. Captions therefore add places, people, dates and purposes that
+no image shows, so that a random word of the vocabulary seldom names a class.
 """
 
 from collections import Counter

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -77,10 +76,6 @@ def _part(entry: dict[str, str]) -> Part:
     return Part(tuple(points), colour)
 
 
-def _thing(entry: dict[str, Any]) -> Thing:
-    return Thing(**{**entry, "parts": [_part(part) for part in entry["parts"]]})
-
-
 _DATA = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 COLOURS: dict[str, list[int]] = _DATA["colours"]
@@ -92,7 +87,10 @@ STUFF = {name: Stuff(**entry) for name, entry in _DATA["stuff"].items()}
 GROUNDS = tuple(name for name, stuff in STUFF.items() if stuff.things)
 """Materials that objects stand on."""
 
-THINGS = {name: _thing(entry) for name, entry in _DATA["things"].items()}
+THINGS = {
+    name: Thing(**{**entry, "parts": [_part(part) for part in entry["parts"]]})
+    for name, entry in _DATA["things"].items()
+}
 """Objects by name."""
 
 CLASSES = (*STUFF, *THINGS)

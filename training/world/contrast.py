@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.images import open_image_file
@@ -23,6 +23,8 @@ from training.models.clip.tokenizer import clip_tokenizer
 __all__ = ["Pairs", "read_pairs", "train_contrast"]
 
 _log = logging.getLogger("training")
+
+_PEAK = 2e-3  # highest learning rate
 
 
 @dataclass(frozen=True)
@@ -44,27 +46,20 @@ def read_pairs(folder: Path, side: int) -> Pairs:
 
 
 def train_contrast(
-    model_file: Path,
-    pairs: Pairs,
-    out: Path,
-    *,
-    steps: int,
-    seed: int,
-    batch: int = 64,
-    lr: float = 2e-3,
-    weight_decay: float = 0.1,
+    model_file: Path, pairs: Pairs, out: Path, *, steps: int, seed: int, batch: int = 64
 ) -> list[float]:
     """Train a CLIP from random weights, write its weights, and return the loss of every step.
 
     `model_file` is an open_clip configuration, JSON. `out`, safetensors, is a ``checkpoint`` for
     `training.train` with the same ``model``. The other captions of a batch are negatives. The learning rate
-    has a linear warm-up to `lr` over 5 % of the steps, then a cosine to 0. AdamW decays matrices other than
+    has a linear warm-up over 5 % of the steps, then a cosine to 0. AdamW decays matrices other than
     word embeddings.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = configured_model(model_file)
-    ids = _tokens(clip_tokenizer(), pairs.captions)
+    encodings = clip_tokenizer().encode_batch(list(pairs.captions))
+    ids = pad_sequence([torch.tensor(encoding.ids) for encoding in encodings], batch_first=True)
     # Only words of captions get gradients, so the optimiser sees a small embedding table. Ids keep their
     # order: padding stays 0, and the end of text stays the largest.
     used = torch.cat([ids.new_zeros(1), ids.flatten()]).unique()
@@ -78,14 +73,14 @@ def train_contrast(
     for name, parameter in model.named_parameters():
         plain = parameter.ndim < 2 or "embedding" in name
         (not_decayed if plain else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": not_decayed, "weight_decay": 0.0}]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": not_decayed, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6, fused=True)
     generator = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.int64)
     losses: list[float] = []
     start = time.monotonic()
     for step in range(steps):
-        rate = lr * min((step + 1) / (0.05 * steps), (1 + math.cos(math.pi * step / steps)) / 2)
+        rate = _PEAK * min((step + 1) / (0.05 * steps), (1 + math.cos(math.pi * step / steps)) / 2)
         for group in optimiser.param_groups:
             group["lr"] = rate
         if len(order) < batch:
@@ -131,15 +126,6 @@ def _copy_used_words(table: Tensor, used: Tensor, generator: torch.Generator) ->
     is_unused[used] = False
     unused = is_unused.nonzero()[:, 0]
     table[unused] = table[known[torch.randint(len(known), (len(unused),), generator=generator)]]
-
-
-def _tokens(tokenizer: Tokenizer, captions: tuple[str, ...]) -> Tensor:
-    """Return token ids, padded with zeros: int64 `[N, T]`."""
-    encodings = [tokenizer.encode(caption).ids for caption in captions]
-    ids = torch.zeros(len(encodings), max(map(len, encodings)), dtype=torch.int64)
-    for row, encoding in zip(ids, encodings, strict=True):
-        row[: len(encoding)] = torch.tensor(encoding)
-    return ids
 
 
 def _augmented(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,9 +1,8 @@
 """Ablations in the drawn world: ``python training/world/experiments.py --out DIR``.
 
-Draws the scenes. For every seed, trains a small CLIP on images with captions, then fine-tunes it with
-PixelCLIP on other scenes with unlabelled masks: as the paper does, and with one idea removed or one number
-changed. Scores all models on held-out scenes. The same command continues where it was stopped. It takes about
-two hours on one core.
+For every seed, trains a small CLIP on scenes with captions, then fine-tunes it on scenes with unlabelled
+masks: as in the paper, and with one idea removed or one number changed. Scores all models on held-out scenes.
+The same command continues where it was stopped. It takes about two hours on one core.
 """
 
 import argparse
@@ -23,11 +22,10 @@ from pixelclip_sdk import PixelClipError, Vocabulary
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write
 from training.evaluate import Job, evaluate
-from training.evaluation.datasets import load_dataset
+from training.evaluation.datasets import Dataset, load_dataset
 from training.evaluation.open_model import Source, open_model
 from training.evaluation.protocols import Whole, segment
-from training.figures.grid import draw_grid
-from training.figures.layout import save_png
+from training.figures.grid import draw_grid, save_png
 from training.masks.region_maps import RegionMaps
 from training.masks.write import make_masks
 from training.models.load import load_model
@@ -146,7 +144,7 @@ def _score(folder: Path, weights: Path, world: Path, split: str) -> dict[str, An
         "pixel_accuracy": 100 * pixels.accuracy,
         "mask_miou": 100 * masks.miou,
         "iou": pixels.to_json(CLASSES)["iou"],
-        **_whole_images(weights, world / split),
+        **_whole_images(weights, data, read_pairs(world / split, IMGSZ).images),
     }
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
@@ -174,17 +172,13 @@ def _draw_picture(out: Path, seed: int, file: Path) -> None:
 
 
 @torch.inference_mode()
-def _whole_images(weights: Path, folder: Path) -> dict[str, float]:
+def _whole_images(weights: Path, data: Dataset, images: torch.Tensor) -> dict[str, float]:
     """Return how often the class nearest to a whole image is in it, and the same by chance, in percent."""
     pair = load_model(str(MODEL), checkpoint=weights)
     words = Vocabulary.encode({name: (name,) for name in CLASSES}, TorchTextEncoder(pair)).embeddings
-    images = read_pairs(folder, IMGSZ).images
     features = pair.network.encode_image((images - pair.image.mean) / pair.image.std)
     nearest = (features @ torch.from_numpy(words.copy()).T).argmax(1).numpy()
-    data = load_dataset("folder", folder, classes=list(CLASSES))
-    present = np.stack(
-        [np.bincount(data.truth(i).ravel(), minlength=len(CLASSES)) > 0 for i in range(len(data))]
-    )
+    present = np.stack([np.isin(np.arange(len(CLASSES)), data.truth(i)) for i in range(len(data))])
     hits = present[np.arange(len(data)), nearest]
     return {"image_top1": 100 * float(hits.mean()), "image_top1_chance": 100 * float(present.mean())}
 
@@ -194,9 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="experiments.py", description="Ablations in the drawn world.")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="scenes, weights, scores")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
-    parser.add_argument(
-        "--split", choices=["test", "val"], default="test", help="scored scenes (default: test)"
-    )
+    parser.add_argument("--split", choices=["test", "val"], default="test", help="scenes (default: test)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores to this file")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw some scenes to this PNG file")
     options = parser.parse_args(arguments)

@@ -1,10 +1,9 @@
 """Drawn scenes: a photo, its caption, unlabelled regions, and labels for scoring.
 
-A scene is a function of (seed, number). Textured materials fill bands; things stand on the ground, nearer
-ones larger and in front; then shadow, light, blotches of coloured light and noise are added. Blotches are
-about as large as a cell of the small CLIP, so that a cell shows less than its region, as in photos, where a
-patch of grass alone is ambiguous. Regions are finer than classes, as SAM's are: each part of a thing is one,
-and materials are split into pieces.
+Textured materials fill bands; things stand on the ground, nearer ones larger and in front; then shadow,
+light, blotches of coloured light and noise are added. A blotch is about as large as a cell of the small CLIP,
+so that a cell shows less than its region, as in photos, where a patch of grass alone is ambiguous. Regions
+are finer than classes, as SAM's are: each part of a thing is one, and materials are split into pieces.
 """
 
 import json
@@ -181,9 +180,8 @@ class _Canvas:
         own = np.array(COLOURS[colour], np.float32) * rng.uniform(0.85, 1.12) + rng.normal(0, 10, 3)
         rows, columns = np.mgrid[:SIDE, :SIDE]
         if shadow:
-            far = ((columns - x - 0.15 * width) / (0.62 * width)) ** 2 + (
-                (rows - foot) / (0.12 * height)
-            ) ** 2
+            across, down = (columns - x - 0.15 * width) / (0.62 * width), (rows - foot) / (0.12 * height)
+            far = across**2 + down**2
             self.photo *= 1 - 0.45 * np.clip(1.2 - far, 0, 1)[..., None].astype(np.float32)
         shade = (1.12 - 0.3 * np.clip((rows - foot + height) / height, 0, 1))[..., None].astype(np.float32)
         grain = 0.9 + 0.2 * self._noise(24, 24)[..., None]

@@ -38,10 +38,8 @@ def _table(groups: dict[str, list[dict[str, Any]]], start: dict[int, dict[str, A
         cells = [_mean([score[key] for score in found]) for key in _COLUMNS]
         for key in _GAINS:
             # The gain of the means, because the mean of gains would be dominated by the worst CLIP.
-            tuned, clip = (
-                statistics.fmean(score[key] for score in scores)
-                for scores in (found, [start[score["seed"]] for score in found])
-            )
+            tuned = statistics.fmean(score[key] for score in found)
+            clip = statistics.fmean(start[score["seed"]][key] for score in found)
             cells.append("" if run == "CLIP" else f"{100 * (tuned / clip - 1):+.0f} %")
         lines.append(f"| {run} | {' | '.join(cells)} |")
     return "\n".join(lines)
