@@ -94,9 +94,7 @@ def _train(config: Config, device: torch.device, saved: checkpoint.Saved | None)
         first = saved.step
         _log.info("continuing from step %d of %s", first, config.out)
     if not distributed.agree(first, device):
-        raise ConfigError(
-            f"the processes found different checkpoints in {config.out}; all must see one folder"
-        )
+        raise ConfigError(f"the processes found different checkpoints in {config.out}; expected one folder")
     parallel: nn.Module = model
     if distributed.world() > 1:
         parallel = DistributedDataParallel(model, broadcast_buffers=config.batch_norm == "updated")
@@ -120,10 +118,8 @@ def _train(config: Config, device: torch.device, saved: checkpoint.Saved | None)
                 failure = error
         # All must know: the other processes would wait for the first one forever.
         if _any_process(failure is not None, device):
-            last_saved = last_checkpoint(config.out)
-            raise failure or TrainingError(
-                f"the first process could not save step {step}; see its message. {last_saved}"
-            )
+            problem = f"the first process could not save step {step}; see its message."
+            raise failure or TrainingError(f"{problem} {last_checkpoint(config.out)}")
 
     # Steps
     order = Order(
@@ -178,9 +174,8 @@ def _train(config: Config, device: torch.device, saved: checkpoint.Saved | None)
 
             done = step + 1
             report = {"loss": distributed.total(loss) / distributed.world(), "norm": norm, **values}
-            progress.report_step(
-                done, report, {f"lr_{group['name']}": group["lr"] for group in optimiser.param_groups}
-            )
+            shown = {f"lr_{group['name']}": group["lr"] for group in optimiser.param_groups}
+            progress.report_step(done, report, shown)
             stop = _any_process(stopped(), device)
             if stop or done % config.save_every == 0 or done == config.steps:
                 save(done)
