@@ -269,7 +269,7 @@ def test_fp16_that_leaves_out_every_step_stops_the_run(photos, tmp_path, monkeyp
         next(model.decoder.parameters()).register_hook(lambda gradient: gradient * torch.nan)
         return model
 
-    monkeypatch.setattr("training.train.assemble", without_gradient)
+    monkeypatch.setattr("training.runs.run.assemble", without_gradient)
     assert main(settings(photos, tmp_path, "precision=fp16", "steps=40")) == 1
     assert "train.py: step 17: the gradient is not finite in fp16" in capsys.readouterr().err
 
