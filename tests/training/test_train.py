@@ -295,8 +295,8 @@ def test_too_little_memory_ends_the_run_in_a_line(begun, monkeypatch, capsys):
 
 def test_other_settings_do_not_continue_a_run(photos, whole, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        for name in ("MaskedPhotos", "starting_point"):  # refused before anything is loaded
-            patch.setattr(f"training.train.{name}", None)
+        for name in ("train.MaskedPhotos", "runs.run.starting_point"):  # refused before anything is loaded
+            patch.setattr(f"training.{name}", None)
         assert main(settings(photos, whole, "seed=1", "workers=1")) == 1
         assert "seed was 0 and is 1. Use the old values" in capsys.readouterr().err
         assert main(settings(photos, whole, "steps=7", "workers=1")) == 1
