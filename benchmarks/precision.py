@@ -57,11 +57,11 @@ def vit(photos: Sequence[Path], runs: int) -> dict[str, Any]:
 
     models = {
         "fp32": trace_image_encoder(pair, for_cpu=True),
-        "int8": to_int8(fp32, batches, gate=0),  # Labels of random weights need no gate.
+        "int8": to_int8(fp32, batches, gate=0)[0],  # Labels of random weights need no gate.
         "int8 dynamic": _dynamic_int8(fp32),
     }
     sizes = {name: model.ByteSize() for name, model in models.items()}
-    sizes["fp16"] = to_fp16(fp32, batches[:1]).ByteSize()
+    sizes["fp16"] = to_fp16(fp32, batches[:1])[0].ByteSize()
     functions = {"eager": eager, **{name: _run(model) for name, model in models.items()}}
     return {"model": f"{VIT}, random weights", **timings(functions, batches[0], runs, sizes)}
 
@@ -74,9 +74,9 @@ def lite(photos: Sequence[Path], runs: int, camvid: Path | None, named: Path | N
     seen, unseen = batches[:_CALIBRATION], batches[_CALIBRATION:]
     models = {
         "fp32": fp32,
-        "fp16": to_fp16(fp32, seen[:8]),
-        "int8": to_int8(fp32, seen, gate=_GATE),
-        "int8, all": to_int8(fp32, seen, gate=0),
+        "fp16": to_fp16(fp32, seen[:8])[0],
+        "int8": to_int8(fp32, seen, gate=_GATE)[0],
+        "int8, all": to_int8(fp32, seen, gate=0)[0],
     }
     functions = {name: _run(model) for name, model in models.items()}
     sizes = {name: model.ByteSize() for name, model in models.items()}

@@ -1,11 +1,10 @@
 """Embed classes into a bundle: ``python export/embed_text.py --bundle BUNDLE --classes voc-20``.
 
-A program selects a vocabulary in a bundle by its name (``set_classes("voc-20")``). It needs no text encoder
-for that, so a robot can carry a bundle without one. To write a vocabulary to a file instead, use
-``pixelclip vocab build``.
+A program selects a vocabulary of a bundle by its name and needs no text encoder: ``set_classes("voc-20")``.
+To write a vocabulary to a file instead, use ``pixelclip vocab build``.
 
-New files are written under names that the manifest does not list yet. Then the manifest is replaced in one
-step. So the bundle is always either the old or the new one, also after an interrupt, a kill or a full disk.
+New files get names that the manifest does not list yet. Then the manifest is replaced in one step. So the
+bundle is the old or the new one, also after an interrupt, a kill or a full disk.
 """
 
 import argparse
@@ -31,11 +30,7 @@ __all__ = ["add_vocabularies", "check_name", "file_entry", "main", "named_classe
 
 
 def check_name(name: str) -> None:
-    """Check the name of a vocabulary.
-
-    Raises:
-        VocabularyError: The name has characters that are not allowed, or is too long.
-    """
+    """Raise VocabularyError if a vocabulary cannot have this name."""
     # No dot: the name ends at the first dot of the file's name.
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
         raise VocabularyError(
@@ -54,20 +49,8 @@ def write_vocabularies(
 ) -> dict[str, dict[str, Any]]:
     """Embed classes and write them into a bundle's folder. The caller lists the files in the manifest.
 
-    Args:
-        folder: The bundle's folder; it need not have a manifest yet.
-        encoder: The bundle's text encoder.
-        classes: Vocabulary name → its classes, e.g. ``{"voc-20": "voc-20"}`` for a class list of the SDK.
-        listed: Files that a manifest lists; they are not overwritten. A vocabulary goes to
-            ``vocabularies/NAME.npz``, or to ``vocabularies/NAME.2.npz`` if the first is listed.
-
-    Returns:
-        Relative path → ``{"size": bytes, "sha256": hex}`` of each file: entries for ``Bundle.files``.
-
-    Raises:
-        VocabularyError: A name or the classes are invalid; nothing was written.
-        BackendError: The text encoder failed; nothing was written.
-        OutputError: A file cannot be written.
+    A vocabulary goes to ``vocabularies/NAME.npz``, or to ``vocabularies/NAME.2.npz`` if the first is `listed`
+    in a manifest. Returns relative path → `file_entry`. If an error is raised, nothing was written.
     """
     for name in classes:
         check_name(name)
@@ -88,18 +71,8 @@ def write_vocabularies(
 def add_vocabularies(bundle: Bundle, classes: Mapping[str, Classes]) -> Bundle:
     """Embed classes into a bundle with its own text encoder; vocabularies with the same names are replaced.
 
-    Args:
-        bundle: The bundle. While another process writes to its folder, this function waits.
-        classes: Vocabulary name → its classes.
-
-    Returns:
-        The changed bundle.
-
-    Raises:
-        BundleError: The bundle has no text encoder, or is damaged.
-        VocabularyError: A name or the classes are invalid.
-        BackendError: The text encoder failed.
-        OutputError: The bundle cannot be written; it is unchanged.
+    Waits while another process writes to the bundle's folder. If an error is raised, the bundle is unchanged.
+    Returns the changed bundle.
     """
     with bundle_lock(bundle.path):
         bundle = Bundle.open(bundle.path)  # Another process may have replaced it.
@@ -125,15 +98,9 @@ def _remove(folder: Path, files: Collection[str]) -> None:
 
 
 def named_classes(text: str, name: str | None = None, *, default: str | None = None) -> tuple[str, Classes]:
-    """Classes from the command line, and the name of their vocabulary.
+    """The name of a vocabulary and its classes: a class list, a ``.txt`` or ``.json`` file, or ``"cat, sofa"``.
 
-    Args:
-        text: A class list such as ``"voc-20"``, a ``.txt`` or ``.json`` file, or ``"cat, sofa"``.
-        name: The vocabulary's name; None for the name of the list or file.
-        default: The name if neither `name` nor `text` gives one.
-
-    Raises:
-        VocabularyError: The classes cannot be read, are embedded already, or have no name.
+    The name is `name`, else that of the list or file, else `default`.
     """
     words = read_classes(text)
     if isinstance(words, Vocabulary):

@@ -1,8 +1,7 @@
 """Write a bundle's folder safely: one writer at a time, and the new folder replaces the old one in one step.
 
 Beside a bundle ``NAME`` a writer may use ``.NAME.lock``, ``.NAME.new`` (the folder being written) and
-``.NAME.old`` (the previous bundle, while the new one is moved into place). A finished writer removes all
-three. After a killed one, the next writer does.
+``.NAME.old`` (the previous bundle). It removes them, or the next writer does.
 """
 
 import contextlib
@@ -10,13 +9,18 @@ import ctypes
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from export.lock import locked
 from pixelclip_sdk import OutputError, PixelClipError
 from pixelclip_sdk.bundle import MANIFEST
-from pixelclip_sdk.support.files import fsync_file, fsync_folder, restore, set_aside
+from pixelclip_sdk.support.files import fsync_file, fsync_folder, set_aside
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 __all__ = ["bundle_lock", "check_target", "staged_folder"]
 
@@ -28,13 +32,9 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 def staged_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `target` when the block ends.
 
-    If the block raises or is interrupted, `target` is unchanged and the new folder is removed. The new files
-    are flushed to the disk before the replacement. On Linux the two folders are swapped in one step.
-    Elsewhere the old folder is first renamed; if the process is killed then, the next writer restores it.
-
-    Raises:
-        PixelClipError: `target` exists and is not a bundle.
-        OutputError: The folder cannot be locked.
+    If the block raises or is interrupted, `target` is unchanged and the new folder is removed. On Linux the
+    two folders are swapped in one step. Elsewhere the old one is first renamed; if the process is killed then,
+    the next writer restores it.
     """
     target = target.resolve()
     check_target(target)
@@ -56,38 +56,61 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def bundle_lock(folder: Path) -> Iterator[None]:
-    """Lock a bundle's folder for writing; wait while another process has the lock.
-
-    Then clean up after a killed writer: restore the old bundle if the folder is missing, and remove
-    half-written folders beside it.
-
-    Raises:
-        OutputError: The lock file cannot be written.
-    """
+    """Lock a bundle's folder for writing, after other processes, and clean up after killed ones."""
     folder = folder.resolve()
     # Without write access to the parent nobody can replace the folder, only add files to it.
     file = _beside(folder, "lock") if os.access(folder.parent, os.W_OK) else folder / ".lock"
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(file, f"waiting for another process that writes to {folder}"))
-        except OSError as error:
-            raise OutputError(
-                f"cannot lock {folder}: {error.strerror or error}. Choose a folder that can be written."
-            ) from error
+    try:
+        handle = _lock(file, f"waiting for another process that writes to {folder}")
+    except OSError as error:
+        raise OutputError(
+            f"cannot lock {folder}: {error.strerror or error}. Choose a folder that can be written."
+        ) from error
+    try:
         _clean_up(folder)
         yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows does not remove a file that another process has open.
+            file.unlink()
+        os.close(handle)  # The operating system also does it for a killed process.
 
 
 def check_target(target: Path) -> None:
-    """Check that a bundle may be written to this place.
-
-    Raises:
-        PixelClipError: Something other than a bundle or an empty folder is there.
-    """
+    """Raise PixelClipError if something other than a bundle or an empty folder is at this place."""
     is_bundle = (target / MANIFEST).is_file()
     is_empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not is_bundle and not is_empty:
         raise PixelClipError(f"{target} exists and is not a bundle; choose another place, or remove it")
+
+
+def _lock(file: Path, waiting: str) -> int:
+    """Open and lock a file; returns its descriptor. Prints `waiting` if another process has the lock."""
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _try_lock(handle):
+                print(waiting, file=sys.stderr, flush=True)
+                while not _try_lock(handle):
+                    time.sleep(0.1)
+            # Its last owner removed the file when it was done, so others may have locked a new one.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), file.stat()):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # The latter on Windows.
+        return False
+    return True
 
 
 def _beside(folder: Path, role: str) -> Path:
@@ -96,9 +119,12 @@ def _beside(folder: Path, role: str) -> Path:
 
 
 def _clean_up(target: Path) -> None:
-    """Finish or undo a replacement that a killed process left half-done."""
-    restore(target, MANIFEST)
-    _remove(set_aside(target))
+    """Restore the old bundle if a killed process left none, and remove half-written folders."""
+    old = set_aside(target)
+    with contextlib.suppress(OSError):  # No permission: then nobody can write here.
+        if target.name and not target.exists() and (old / MANIFEST).is_file():
+            old.rename(target)
+    _remove(old)
     _remove(_beside(target, "new"))
 
 

@@ -1,8 +1,6 @@
 """Compile a bundle for TensorRT: ``python export/to_trt.py --bundle BUNDLE``.
 
-Writes a plan and its sidecar (docs/gpu.md). The ONNX file sets the precision: the network is strongly
-typed, and the precision of its layers is printed and written to the sidecar. If a build fails or is
-interrupted, an older engine stays unchanged.
+Writes a plan and its sidecar (docs/gpu.md). The precision is that of the ONNX file.
 """
 
 import argparse
@@ -54,26 +52,16 @@ _RTX_CAPABILITIES = "8.0, 8.6, 8.9, 12.0+"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of a build.
+    """Options of a build. Three numbers are a minimum, an optimum and a maximum."""
 
-    Attributes:
-        batch: Batch size: minimum, optimum, maximum. None for the bundle's fixed batch size, or for
-            `DEFAULT_BATCH` if it takes any.
-        classes: Number of texts K: minimum, optimum, maximum. None for `DEFAULT_CLASSES`, with a larger
-            maximum if a vocabulary in the bundle has more.
-        imgsz: Fixed input size `(H, W)`. None for the bundle's fixed size, or for all sizes of a bundle whose
-            input size follows the image.
-        precision: Required precision of the network; None to accept any.
-        workspace_mb: Maximum scratch memory of a layer, in MiB; None for TensorRT's own limit.
-        timing_cache: File of kernel timings to read and extend (TensorRT; RTX measures none).
-    """
-
-    batch: tuple[int, int, int] | None = None
+    batch: tuple[int, int, int] | None = None  # None: the bundle's batch size, or `DEFAULT_BATCH`.
+    # Number of texts K. None: `DEFAULT_CLASSES`, or more for a larger vocabulary in the bundle.
     classes: tuple[int, int, int] | None = None
+    # Fixed input size (H, W). None: the bundle's, or all sizes if it follows the image.
     imgsz: tuple[int, int] | None = None
-    precision: str | None = None
-    workspace_mb: int | None = None
-    timing_cache: Path | None = None
+    precision: str | None = None  # Required precision of the network; None accepts any.
+    workspace_mb: int | None = None  # Maximum scratch memory of a layer, in MiB; None: TensorRT's own limit.
+    timing_cache: Path | None = None  # Kernel timings to read and extend (TensorRT; RTX measures none).
 
     def __post_init__(self) -> None:
         for name, values in (("batch", self.batch), ("classes", self.classes)):
@@ -84,26 +72,13 @@ class Options:
 
 
 def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> Path:
-    """Compile a bundle's image encoder.
+    """Compile a bundle's image encoder; returns the path of the plan in the folder `out`.
 
-    Args:
-        bundle: The model.
-        flavor: ``"tensorrt"`` (needs the GPU that will run the engine) or ``"tensorrt-rtx"`` (needs no GPU).
-        out: Folder for the plan and its sidecar.
-        options: Shapes, precision and limits.
-
-    Returns:
-        The plan's path.
-
-    Raises:
-        BackendUnavailableError: TensorRT, or the GPU that it needs to compile, is missing.
-        BackendError: TensorRT refuses the model, or the network has another precision than required.
-        BundleError: The ONNX file is not the exported one.
-        OutputError: The files cannot be written.
+    The flavor ``"tensorrt"`` needs the GPU that will run the engine; ``"tensorrt-rtx"`` needs no GPU.
     """
     source = bundle.file(IMAGE_ENCODER)
     batch = options.batch or ((bundle.input.batch,) * 3 if bundle.input.batch else DEFAULT_BATCH)
-    classes = options.classes or _default_classes(bundle)
+    options = dataclasses.replace(options, batch=batch, classes=options.classes or _default_classes(bundle))
     sizes = _sizes(bundle.input, options.imgsz)
     trt = load_tensorrt(flavor)
     gpu, capability = "", _RTX_CAPABILITIES
@@ -122,11 +97,12 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
     parse(trt, network, logger, content, source)
     layers = precisions(network)
     precision = next(iter(layers))
-    _check_precision(precision, layers, options.precision, bundle, stored_small)
-    inputs = {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
-    shapes = profiles(inputs, batch=batch, classes=classes, sizes=sizes)
+    stored_as = bundle.precision.removesuffix("-weights")
+    _check_precision(layers, options.precision, bundle, stored_as if stored_small else None)
+    shapes = profiles(network, batch=batch, classes=options.classes, sizes=sizes)
     tensors = describe_tensors(network, shapes)
     plan, settings = _build(trt, builder, network, logger, shapes, options)
+    asked = {name: value for name, value in vars(options).items() if name != "timing_cache"}
     info = EngineInfo(
         model=bundle.name,
         flavor=flavor,
@@ -136,19 +112,12 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
         system=system(),
         precision=precision,
         layers=layers,
-        stored_as=_stored_as(bundle),
+        stored_as=stored_as,
         tensors=tensors,
         onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"],
         plan_size=plan.nbytes,
         plan_sha256=hashlib.sha256(plan).hexdigest(),
-        options={
-            "batch": batch,
-            "classes": classes,
-            "imgsz": options.imgsz,
-            "precision": options.precision,
-            "workspace_mb": options.workspace_mb,
-            **settings,
-        },
+        options={**asked, **settings},
     )
     Limits.of(info, bundle.embedding_dim)  # Fails if the SDK could not load the engine.
     target = out / f"{_name(info)}.plan"
@@ -161,11 +130,7 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
 
 
 def pick_flavor(flavor: str) -> str:
-    """Resolve ``"auto"``: TensorRT if it and a GPU are there, else TensorRT-RTX.
-
-    Raises:
-        BackendUnavailableError: Neither is installed.
-    """
+    """Resolve ``"auto"``: TensorRT on a machine with it and a GPU, else TensorRT-RTX."""
     if flavor != "auto":
         return flavor
     try:
@@ -205,13 +170,11 @@ def _sizes(spec: InputSpec, imgsz: tuple[int, int] | None) -> Any:
 
 
 def _check_precision(
-    found: str, layers: dict[str, int], required: str | None, bundle: Bundle, stored_small: bool
+    layers: dict[str, int], required: str | None, bundle: Bundle, stored_as: str | None
 ) -> None:
-    """Refuse a network whose precision is not `required`, or not the manifest's if nothing is required.
-
-    A manifest that says ``"int8-weights"`` requires nothing: such weights are only stored in int8.
-    """
-    if required is None and bundle.precision in PRECISIONS:
+    """Refuse a network whose precision is not `required`, or not the manifest's if nothing is required."""
+    found = next(iter(layers))
+    if required is None and bundle.precision in PRECISIONS:  # "int8-weights" is not: it computes in fp32.
         required = bundle.precision
         reason = f"{bundle.name}'s manifest says {required}"
     else:
@@ -219,17 +182,12 @@ def _check_precision(
     if required is None or required == found:
         return
     share = f"{layers.get(required, 0)} of {sum(layers.values())} convolutions and matrix products"
-    stored = f" (its weights are only stored as {_stored_as(bundle)})" if stored_small else ""
+    stored = f" (its weights are only stored as {stored_as})" if stored_as else ""
     raise BackendError(
         f"{reason}, but the ONNX file computes in {found}{stored}: {share} in {required}. TensorRT takes the "
         "precision from the file: export the bundle in the precision you want (int8 with a lower --gate has "
         f"more int8 layers), or accept the file's with --precision {found}."
     )
-
-
-def _stored_as(bundle: Bundle) -> str:
-    """Precision of the weights in the file, e.g. ``"int8"`` for an ``"int8-weights"`` bundle."""
-    return bundle.precision.removesuffix("-weights")
 
 
 def _build(
@@ -244,19 +202,20 @@ def _build(
         raise BackendError(f"TensorRT refuses the shapes {shapes}: {' '.join(logger.errors)}")
     if options.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
-    cache = _timing_cache(config, options.timing_cache)
+    if (file := options.timing_cache) is not None:
+        cache = config.create_timing_cache(file.read_bytes() if file.exists() else b"")
+        if cache is None or not config.set_timing_cache(cache, False):
+            raise BackendError(f"{file} is not a timing cache of this TensorRT and GPU; name another file")
     with stop_signal() as stopped:
-        if (monitor := progress_monitor(trt, stopped)) is not None:
-            config.progress_monitor = monitor
+        config.progress_monitor = progress_monitor(trt, stopped)
         plan = builder.build_serialized_network(network, config)
     if stopped():
         raise KeyboardInterrupt
     if plan is None:
-        raise BackendError(
-            f"TensorRT cannot compile the network: {' '.join(logger.errors) or 'no reason given'}"
-        )
-    if cache is not None and options.timing_cache is not None:
-        with atomic_write(options.timing_cache) as temporary:
+        reason = " ".join(logger.errors) or "no reason given"
+        raise BackendError(f"TensorRT cannot compile the network: {reason}")
+    if file is not None:
+        with atomic_write(file) as temporary:
             temporary.write_bytes(memoryview(cache.serialize()))
     settings = {
         "optimization_level": config.builder_optimization_level,
@@ -264,20 +223,6 @@ def _build(
         "tf32": bool(config.get_flag(trt.BuilderFlag.TF32)),
     }
     return memoryview(plan), settings
-
-
-def _timing_cache(config: Any, file: Path | None) -> Any:
-    """Load a timing cache into the configuration; a new one if the file does not exist."""
-    if file is None:
-        return None
-    try:
-        content = file.read_bytes() if file.exists() else b""
-    except OSError as error:
-        raise BackendError(f"--timing-cache {file} cannot be read: {error.strerror}") from error
-    cache = config.create_timing_cache(content)
-    if cache is None or not config.set_timing_cache(cache, False):
-        raise BackendError(f"{file} is not a timing cache of this TensorRT and GPU; name another file")
-    return cache
 
 
 def _name(info: EngineInfo) -> str:
@@ -298,25 +243,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--bundle", required=True, help="the bundle's folder, or a model's name")
     add("--flavor", default="auto", choices=["auto", *FLAVORS], help="(default: %(default)s)")
     add("--out", type=path, metavar="DIR", help=f"(default: BUNDLE/{ENGINES})")
-    for name, default, title, exception in (
-        ("batch", DEFAULT_BATCH, "batch size", "; the bundle's, if that is fixed"),
-        ("classes", DEFAULT_CLASSES, "number of classes", ", or more if a vocabulary in the bundle has more"),
-    ):
-        add(
-            f"--{name}",
-            type=int,
-            nargs="+",
-            metavar="N",
-            help=f"{title}: MIN OPT MAX or one number (default: {' '.join(map(str, default))}{exception})",
-        )
-    add(
-        "--input-size",
-        "--imgsz",
-        type=int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="fixed input size (default: the bundle's; all sizes if it follows the image)",
-    )
+    text = "batch size: MIN OPT MAX or one number (default: {} {} {}; the bundle's, if that is fixed)"
+    add("--batch", type=int, nargs="+", metavar="N", help=text.format(*DEFAULT_BATCH))
+    text = "number of classes, likewise (default: {} {} {}, or more for a larger vocabulary in the bundle)"
+    add("--classes", type=int, nargs="+", metavar="N", help=text.format(*DEFAULT_CLASSES))
+    text = "fixed input size (default: the bundle's; all sizes if it follows the image)"
+    add("--input-size", "--imgsz", type=int, nargs=2, metavar=("H", "W"), help=text)
     add("--precision", choices=PRECISIONS, help="fail unless the ONNX file computes in it")
     add("--workspace", type=int, metavar="MB", help="maximum scratch memory of a layer")
     add("--timing-cache", type=path, metavar="FILE", help="keep kernel timings here (TensorRT; RTX has none)")
@@ -338,7 +270,14 @@ def _run(given: argparse.Namespace) -> int:
     )
     bundle = find_bundle(given.bundle)
     plan = compile_engine(bundle, flavor, given.out or bundle.path / ENGINES, options)
-    print(_summary(plan, EngineInfo.read(plan)))
+    info = EngineInfo.read(plan)
+    stored = f" (weights stored as {info.stored_as})" if info.stored_as != info.precision else ""
+    share = f"{info.layers[info.precision]} of {sum(info.layers.values())} products"
+    print(
+        f"{plan} ({info.plan_size / 1e6:.1f} MB)\n"
+        f"{info.flavor} {info.tensorrt_version} for {info.gpu or 'GPUs of compute capability'} "
+        f"{info.compute_capability}; computes in {info.precision}{stored}, {share}: {dict(info.layers)}"
+    )
     return 0
 
 
@@ -349,16 +288,6 @@ def _three(name: str, values: Sequence[int] | None) -> tuple[int, int, int] | No
     if len(values) not in (1, 3):
         raise BackendError(f"--{name} has {len(values)} numbers; expected MIN OPT MAX, or one for all three")
     return values[0], values[len(values) // 2], values[-1]
-
-
-def _summary(plan: Path, info: EngineInfo) -> str:
-    stored = f" (weights stored as {info.stored_as})" if info.stored_as != info.precision else ""
-    share = f"{info.layers[info.precision]} of {sum(info.layers.values())} products"
-    return (
-        f"{plan} ({info.plan_size / 1e6:.1f} MB)\n"
-        f"{info.flavor} {info.tensorrt_version} for {info.gpu or 'GPUs of compute capability'} "
-        f"{info.compute_capability}; computes in {info.precision}{stored}, {share}: {dict(info.layers)}"
-    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from export.precision.layers import set_nodes
 from pixelclip_sdk.backends.engine import TensorInfo
 from pixelclip_sdk.backends.trt import one_line
 from pixelclip_sdk.errors import BackendError
@@ -38,8 +39,7 @@ def fold_storage(model: onnx.ModelProto) -> bool:
     """Compute Cast and Mul of constants, in place, so that stored weights become plain weights.
 
     `export/precision/storage.py` stores weights in fewer bits, and ONNX Runtime expands them when it loads
-    the graph. TensorRT does not: it takes an int8 constant for a quantised tensor and refuses it. Arithmetic
-    on data does not change.
+    the graph. TensorRT does not: it takes an int8 constant for a quantised tensor and refuses it.
 
     Returns:
         Whether weights were stored in fewer bits than they are used in.
@@ -60,10 +60,9 @@ def fold_storage(model: onnx.ModelProto) -> bool:
         else:
             result = np.multiply(*values)
         constants[node.output[0]] = numpy_helper.from_array(result, node.output[0])
-    used = {name for node in rest for name in node.input} | {value.name for value in graph.output}
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(rest)
-    graph.initializer.extend(weight for name, weight in constants.items() if name in used)
+    known = {weight.name for weight in graph.initializer}
+    graph.initializer.extend(weight for name, weight in constants.items() if name not in known)
+    set_nodes(graph, rest)
     return stored_small
 
 
@@ -90,11 +89,7 @@ def make_symmetric(model: onnx.ModelProto) -> None:
 
 
 def parse(trt: Any, network: Any, logger: Any, content: bytes, path: Path) -> None:
-    """Read an ONNX graph into a network.
-
-    Raises:
-        BackendError: TensorRT cannot read it; the message names the nodes.
-    """
+    """Read an ONNX graph into a network; an error names the nodes."""
     parser = trt.OnnxParser(network, logger)
     if parser.parse(content, str(path)):
         return
@@ -113,9 +108,6 @@ def precisions(network: Any) -> dict[str, int]:
     """Count the convolutions and matrix products by precision, the most frequent precision first.
 
     A layer is int8 or fp8 if its input is the output of a DequantizeLinear; TensorRT fuses the two.
-
-    Raises:
-        BackendError: There are none.
     """
     names = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
     quantised: dict[str, str] = {}
@@ -135,28 +127,17 @@ def precisions(network: Any) -> dict[str, int]:
 
 
 def profiles(
-    inputs: dict[str, Shape],
-    *,
-    batch: Sequence[int],
-    classes: Sequence[int],
-    sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
+    network: Any, *, batch: Sequence[int], classes: Sequence[int], sizes: Sequence[tuple[int, int]]
 ) -> dict[str, Profile]:
     """The optimisation profile of each input: minimum, optimum and maximum shape.
 
-    Args:
-        inputs: Name → shape in the graph, −1 for a dynamic dimension.
-        batch: Batch size: minimum, optimum, maximum.
-        classes: Number of texts: minimum, optimum, maximum.
-        sizes: Input sizes `(H, W)`: minimum, optimum, maximum.
-
-    Raises:
-        BackendError: The graph has other inputs, or a fixed dimension of another size.
+    `batch`, `classes` (number of texts) and `sizes` `(H, W)` have a minimum, an optimum and a maximum too.
     """
+    tensors = [network.get_input(i) for i in range(network.num_inputs)]
+    inputs = {tensor.name: tuple(tensor.shape) for tensor in tensors}  # −1: a dynamic dimension.
     if set(inputs) != {"image", "text"} or len(inputs["image"]) != 4 or len(inputs["text"]) != 2:
-        raise BackendError(
-            f"the graph's inputs are {inputs}; expected image [N,H,W,3] and text [K,D]. "
-            "Export the bundle again."
-        )
+        expected = "expected image [N,H,W,3] and text [K,D]. Export the bundle again."
+        raise BackendError(f"the graph's inputs are {inputs}; {expected}")
     wanted = {
         "image": [(batch[i], *sizes[i], 3) for i in range(3)],
         "text": [(classes[i], inputs["text"][1]) for i in range(3)],
@@ -176,31 +157,20 @@ def describe_tensors(network: Any, shapes: dict[str, Profile]) -> tuple[TensorIn
     """The network's inputs and outputs, for the sidecar."""
     inputs = [("input", network.get_input(i)) for i in range(network.num_inputs)]
     outputs = [("output", network.get_output(i)) for i in range(network.num_outputs)]
-    return tuple(
-        TensorInfo(
-            name=tensor.name,
-            mode=mode,
-            dtype=_NUMPY_NAMES.get(tensor.dtype.name, tensor.dtype.name.lower()),
-            shape=tuple(tensor.shape),
-            profile=shapes.get(tensor.name) if mode == "input" else None,
-        )
-        for mode, tensor in inputs + outputs
-    )
+    tensors = []
+    for mode, tensor in inputs + outputs:
+        dtype = _NUMPY_NAMES.get(tensor.dtype.name, tensor.dtype.name.lower())
+        profile = shapes.get(tensor.name) if mode == "input" else None
+        shape = tuple(tensor.shape)
+        tensors.append(TensorInfo(name=tensor.name, mode=mode, dtype=dtype, shape=shape, profile=profile))
+    return tuple(tensors)
 
 
 def progress_monitor(trt: Any, stopped: Callable[[], bool]) -> Any:
-    """An ``IProgressMonitor`` that ends a build on request and shows its progress on a terminal.
+    """An ``IProgressMonitor`` that shows the progress of a build and ends it when `stopped` returns True.
 
-    Args:
-        trt: The TensorRT module.
-        stopped: Whether the build has to end. An exception would not do: TensorRT swallows exceptions of the
-            Python code that it calls.
-
-    Returns:
-        The monitor, or None if this TensorRT has none.
+    It cannot raise instead, since TensorRT swallows exceptions.
     """
-    if not hasattr(trt, "IProgressMonitor"):
-        return None
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -6,7 +6,6 @@ Every export runs this check. To check an existing bundle:
 
 import argparse
 import contextlib
-import dataclasses
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 import onnx
 import torch
 
-from export.photos import default_photos, photos_in
+from export.options import check_gate, default_photos, photos_in
 from export.precision.fp16 import rounding
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
 from pixelclip_sdk.backends.base import Backend
@@ -35,7 +34,7 @@ from training.models.load import load_model
 from training.models.pair import EncoderPair
 from training.models.runtime import TorchTextEncoder
 
-__all__ = ["GATES", "WORDS", "Report", "VerificationError", "check_gate", "main", "verify"]
+__all__ = ["GATES", "WORDS", "VerificationError", "main", "verify"]
 
 GATES = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97, "int8-weights": 0.98}
 """Precision → minimum share of pixels with the same label. ``"int8-weights"`` computes in fp32."""
@@ -51,54 +50,12 @@ class VerificationError(PixelClipError):
     """The exported bundle does not compute the same as its source."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
-    """Differences between a bundle and its source.
-
-    Attributes:
-        photos: Number of photos.
-        words: Number of classes.
-        label_agreement: Share of pixels with the same label; each side uses its own text embeddings.
-        logits_max_difference: Largest absolute difference of a logit (a cosine).
-        logits_mean_difference: Mean absolute difference of a logit.
-        features_cosine: Mean cosine between the features of both.
-        text_cosine: Smallest cosine between the text embeddings of both.
-        gate: Minimum label agreement, 0–1.
-    """
-
-    photos: int
-    words: int
-    label_agreement: float
-    logits_max_difference: float
-    logits_mean_difference: float
-    features_cosine: float
-    text_cosine: float
-    gate: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The report for ``bundle.json``, rounded so that equal exports give equal bytes."""
-        return {
-            key: float(f"{value:.4g}") if isinstance(value, float) else value
-            for key, value in vars(self).items()
-        }
-
-    def table(self) -> str:
-        """The report as text, one value a line."""
-        return "\n".join(f"  {key:<24}{value}" for key, value in self.to_json().items())
-
-
 @torch.no_grad()
-def verify(bundle: Bundle, pair: EncoderPair, photos: Sequence[Path], gate: float) -> Report:
-    """Run a bundle and its PyTorch source on the same photos and words; print the report to stderr.
-
-    Args:
-        bundle: The exported bundle.
-        pair: The source.
-        photos: Real photos, at least one.
-        gate: Minimum label agreement, 0–1.
+def verify(bundle: Bundle, pair: EncoderPair, photos: Sequence[Path], gate: float) -> dict[str, Any]:
+    """Compare a bundle with its source on photos and everyday words; print and return the report.
 
     Raises:
-        VerificationError: Too few labels agree, or the bundle gives values that are not finite.
+        VerificationError: The values are not finite, or a smaller share than `gate` of the labels agrees.
     """
     text = Vocabulary.encode(WORDS, TextEncoder(bundle)).embeddings
     source_text = Vocabulary.encode(WORDS, TorchTextEncoder(pair)).embeddings
@@ -121,27 +78,29 @@ def verify(bundle: Bundle, pair: EncoderPair, photos: Sequence[Path], gate: floa
             max_difference = max(max_difference, float(difference.max()))
             mean_difference.append(difference.mean())
             size = original.shape[0], original.shape[1]
-            share = covered(size, bundle.input)
-            labels, source_labels = (
-                labels_upsampled(grid[0], size, covered=share) for grid in (logits, source_logits)
-            )
-            agreement.append((labels == source_labels).mean())
-    report = Report(
-        photos=len(photos),
-        words=len(text),
-        label_agreement=float(np.mean(agreement)),
-        logits_max_difference=max_difference,
-        logits_mean_difference=float(np.mean(mean_difference)),
-        features_cosine=float(np.mean(cosine)),
-        text_cosine=float((text * source_text).sum(axis=1).min()),
-        gate=gate,
-    )
-    heading = f"verified {bundle.name} ({bundle.precision}) against its source:"
-    print(f"{heading}\n{report.table()}", file=sys.stderr)
-    if not report.label_agreement >= gate:
+            part = covered(size, bundle.input)
+            maps = [labels_upsampled(grid[0], size, covered=part) for grid in (logits, source_logits)]
+            agreement.append((maps[0] == maps[1]).mean())
+    share = float(np.mean(agreement))
+    report: dict[str, Any] = {
+        "photos": len(photos),
+        "words": len(text),
+        "label_agreement": share,  # Each side uses its own text embeddings.
+        "logits_max_difference": max_difference,
+        "logits_mean_difference": float(np.mean(mean_difference)),
+        "features_cosine": float(np.mean(cosine)),
+        "text_cosine": float((text * source_text).sum(axis=1).min()),
+        "gate": gate,
+    }
+    print(f"verified {bundle.name} ({bundle.precision}) against its source:", file=sys.stderr)
+    for key, value in report.items():
+        # Rounded, so that equal exports give equal bytes.
+        report[key] = float(f"{value:.4g}") if isinstance(value, float) else value
+        print(f"  {key:<24}{report[key]}", file=sys.stderr)
+    if not share >= gate:
         raise VerificationError(
-            f"the exported model agrees with its source on {report.label_agreement:.2%} of the pixels; "
-            f"{bundle.precision} requires {gate:.2%}. Export with higher precision, or lower --gate."
+            f"the exported model agrees with its source on {share:.2%} of the pixels; {bundle.precision} "
+            f"requires {gate:.2%}. Export with higher precision, or lower --gate."
         )
     return report
 
@@ -156,42 +115,22 @@ def _open_image_encoder(bundle: Bundle) -> Iterator[Backend]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / IMAGE_ENCODER
         onnx.save(rounding(onnx.load(bundle.file(IMAGE_ENCODER))), file)
-        with OnnxBackend(
-            file,
-            embedding_dim=bundle.embedding_dim,
-            multiple=bundle.input.multiple,
-            fixed_size=bundle.input.only_size,
-            batch=bundle.input.batch,
-        ) as backend:
+        spec = bundle.input
+        limits = {"multiple": spec.multiple, "fixed_size": spec.only_size, "batch": spec.batch}
+        with OnnxBackend(file, embedding_dim=bundle.embedding_dim, **limits) as backend:
             yield backend
-
-
-def check_gate(gate: float | None) -> None:
-    """Check the value of --gate; None stands for the default.
-
-    Raises:
-        PixelClipError: The value is not between 0 and 1.
-    """
-    if gate is not None and not 0 <= gate <= 1:
-        raise PixelClipError(f"--gate is {gate:g}; expected a share of the pixels, 0 to 1, e.g. 0.99")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; see `run_command`."""
     parser = argparse.ArgumentParser(prog="verify.py", description=__doc__.partition("\n")[0])
-    parser.add_argument("--bundle", required=True, help="the bundle's folder, or a model's name")
-    parser.add_argument("--model", required=True, help="the exported model, as for to_onnx.py")
-    parser.add_argument(
-        "--checkpoint", type=path, metavar="FILE", help="the exported weights, if from a file"
-    )
-    parser.add_argument(
-        "--photos",
-        type=path,
-        metavar="DIR",
-        help="real photos, not the calibration's (default: built in)",
-    )
-    parser.add_argument("--gate", type=float, help="minimum share of pixels with the same label")
-    parser.add_argument("--offline", action="store_true", help="use cached weights, never download")
+    add = parser.add_argument
+    add("--bundle", required=True, help="the bundle's folder, or a model's name")
+    add("--model", required=True, help="the exported model, as for to_onnx.py")
+    add("--checkpoint", type=path, metavar="FILE", help="the exported weights, if from a file")
+    add("--photos", type=path, metavar="DIR", help="real photos, not the calibration's (default: built in)")
+    add("--gate", type=float, help="minimum share of pixels with the same label")
+    add("--offline", action="store_true", help="use cached weights, never download")
     options = parser.parse_args(arguments)
     return run_command("verify", lambda: _run(options))
 
@@ -203,17 +142,13 @@ def _run(options: argparse.Namespace) -> int:
     bundle.verify()
     size = bundle.input.height, bundle.input.width
     pair = load_model(options.model, checkpoint=options.checkpoint, input_size=size, offline=options.offline)
-    if (pair.dim, pair.grid) != (bundle.embedding_dim, bundle.grid):
-        raise VerificationError(
-            f"{bundle.name} has {bundle.embedding_dim} features a cell and the grid {bundle.grid}, "
-            f"{options.model} has {pair.dim} and {pair.grid}; name the model that it was exported from"
-        )
     known = {entry.get("sha256") for entry in pair.sources}
-    if missing := [entry for entry in bundle.sources if entry.get("sha256") not in known]:
-        files = ", ".join(str(entry.get("file", entry.get("name"))) for entry in missing)
+    missing = [entry for entry in bundle.sources if entry.get("sha256") not in known]
+    if missing or (pair.dim, pair.grid) != (bundle.embedding_dim, bundle.grid):
+        files = ", ".join(str(entry.get("file", entry.get("name"))) for entry in missing) or "other weights"
         raise VerificationError(
             f"{bundle.name} was exported from {files}, which {options.model} does not use; "
-            "give the file with --checkpoint"
+            "name the model that it was exported from, and its file with --checkpoint"
         )
     gate = GATES.get(bundle.precision, GATES["fp32"]) if options.gate is None else options.gate
     verify(bundle, pair, photos, gate)

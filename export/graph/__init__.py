@@ -1,1 +1,1 @@
-"""Export PyTorch modules as ONNX graphs, with constant parts computed ahead of time for the input size."""
+"""Export PyTorch modules as ONNX graphs. Everything that is constant at an input size is computed ahead."""

@@ -21,14 +21,11 @@ __all__ = ["LeanImageEncoder"]
 
 
 class LeanImageEncoder(nn.Module):
-    """Computes the same as a `DenseImageEncoder`, for images of one size.
+    """Computes the same as a `DenseImageEncoder` for images of the size `(H, W)`.
 
-    Args:
-        encoder: The encoder; it is not changed.
-        size: Input `(H, W)`, multiples of the tower's stride.
-        for_cpu: Split the hidden layer of a ViT's MLPs into parts as wide as the residual stream. In ONNX
-            Runtime, products over 3072 numbers ran at two thirds of the rate of those over 768, and a part
-            fits into the cache. GPUs are faster with one large product.
+    `for_cpu` splits the hidden layer of a ViT's MLPs into parts as wide as the residual stream. In ONNX
+    Runtime, products over 3072 numbers ran at two thirds of the rate of those over 768, and a part fits into
+    the cache. GPUs are faster with one large product.
     """
 
     def __init__(self, encoder: DenseImageEncoder, size: tuple[int, int], *, for_cpu: bool = False) -> None:
@@ -158,10 +155,7 @@ def _lean_convnext(tower: DenseConvNeXt, mean: Tensor, std: Tensor) -> DenseConv
     for stage in trunk.stages:
         for block in stage.blocks:
             if block.gamma is not None and isinstance(block.mlp.fc2, nn.Linear):
-                gamma = block.gamma.detach().double()
-                fc2 = block.mlp.fc2
-                block.mlp.fc2 = _linear(gamma[:, None] * fc2.weight.double(), gamma * fc2.bias.double())
-                block.gamma = None
+                block.mlp.fc2, block.gamma = _scaled(block.mlp.fc2, block), None
     return tower
 
 
@@ -177,7 +171,7 @@ def _on_raw_pixels(conv: nn.Conv2d, mean: Tensor, std: Tensor) -> nn.Conv2d:
 
 
 def _scaled(linear: nn.Linear, scale: nn.Module) -> nn.Linear:
-    """A linear layer with the layer scale after it folded in."""
+    """A linear layer with the layer scale `scale.gamma` after it folded in; an `nn.Identity` has none."""
     if isinstance(scale, nn.Identity):
         return linear
     gamma = scale.gamma.detach().double()

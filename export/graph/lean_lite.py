@@ -21,11 +21,7 @@ _MIDDLE, _SCALE = 127.0, 128.0  # The trunk takes (pixel - _MIDDLE) / _SCALE.
 
 
 class LeanLiteEncoder(nn.Module):
-    """Computes the same as a `LiteImageEncoder`.
-
-    Args:
-        encoder: The encoder; it is not changed.
-    """
+    """Computes the same as a `LiteImageEncoder`, which is not changed."""
 
     def __init__(self, encoder: LiteImageEncoder) -> None:
         super().__init__()

@@ -9,9 +9,9 @@ from typing import Any
 import onnx
 import torch
 
-__all__ = ["OPSET", "trace"]
+__all__ = ["trace"]
 
-OPSET = 20
+_OPSET = 20
 # The exporter names inner values after their operators, such as `embedding`, which may be an output's name.
 _OUTPUT_MARK = "output/"
 
@@ -24,21 +24,17 @@ def trace(
     outputs: Sequence[str],
     dynamic: Mapping[str, Mapping[int, Any]],
 ) -> onnx.ModelProto:
-    """Export a module as an ONNX model.
+    """Export a module in evaluation mode as a checked ONNX model with all weights inside.
+
+    The model holds no trace of the machine. Nodes are named ``MODULE/OPERATOR``, for example
+    ``tower.blocks.0.expand.0/MatMul``.
 
     Args:
-        module: The module, in evaluation mode.
+        module: The module.
         arguments: Example inputs. Their sizes in dynamic dimensions do not matter.
         inputs: Names of the inputs, in the order of `arguments`.
         outputs: Names of the outputs.
         dynamic: Input → dimension → ``torch.export.Dim``.
-
-    Returns:
-        A checked model with all weights inside. Nodes are named ``MODULE/OPERATOR``, for example
-        ``tower.blocks.0.expand.0/MatMul``. The model holds no trace of the machine it was exported on.
-
-    Raises:
-        RuntimeError: A dynamic dimension became fixed in the export.
     """
     with warnings.catch_warnings():
         # Inputs share a dynamic dimension and so its name, on purpose.
@@ -49,7 +45,7 @@ def trace(
             input_names=list(inputs),
             output_names=[_OUTPUT_MARK + name for name in outputs],
             dynamic_shapes=tuple(dict(dynamic.get(name, {})) for name in inputs),
-            opset_version=OPSET,
+            opset_version=_OPSET,
             dynamo=True,
             optimize=True,
             verbose=False,
@@ -59,25 +55,8 @@ def trace(
     _name_nodes(model.graph)
     _strip(model)
     _rename_outputs(model.graph)
-    _check_dynamic(model.graph, dynamic)
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def _check_dynamic(graph: onnx.GraphProto, dynamic: Mapping[str, Mapping[int, Any]]) -> None:
-    """Check that every dynamic dimension is still dynamic.
-
-    Raises:
-        RuntimeError: One has the size of the example input.
-    """
-    for value in graph.input:
-        for dimension in dynamic.get(value.name, {}):
-            size = value.type.tensor_type.shape.dim[dimension]
-            if not size.dim_param:
-                raise RuntimeError(
-                    f"dimension {dimension} of {value.name} should be dynamic, but was exported as "
-                    f"{size.dim_value}: the module uses it as a Python number"
-                )
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:

@@ -1,1 +1,1 @@
-"""Precision of ONNX graphs: fp16 and int8 arithmetic, weights stored in fp16 and int8, calibration."""
+"""Convert ONNX graphs to fp16 or int8 arithmetic. Store weights in fewer bits."""

@@ -10,16 +10,16 @@ not a valid graph.
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from export.precision.calibration import Batch, largest_values
-from export.precision.layers import LayerReport, heavy_layers
+from export.precision.layers import Batch, LayerReport, checked, heavy_layers, set_nodes
 
-__all__ = ["rounding", "to_fp16"]
+__all__ = ["largest_values", "rounding", "to_fp16"]
 
 _FLOAT32_OPS = ("LayerNormalization", "Softmax")
 # The first of these starts the head, which compares features with words.
@@ -28,51 +28,33 @@ _MAX = float(np.finfo(np.float16).max)
 _MIN_NORMAL = float(np.finfo(np.float16).tiny)
 # Other photos may give larger values than the calibration photos.
 _HEADROOM = 4
+_SUFFIX = "/largest"
 _STATISTICS = "sums over many values"
 _HEAD = "rounding would change the scores"
 
 
-def to_fp16(
-    model: onnx.ModelProto,
-    calibration: Iterable[Batch],
-    *,
-    report: Callable[[LayerReport], None] | None = None,
-) -> onnx.ModelProto:
+def to_fp16(model: onnx.ModelProto, calibration: Iterable[Batch]) -> tuple[onnx.ModelProto, LayerReport]:
     """Convert an fp32 image encoder to fp16 where fp16 is accurate enough.
 
     The result of `to_int8` can be converted too: its fp32 part becomes fp16.
-
-    Args:
-        model: The encoder; it is not changed.
-        calibration: A few real photos: ``{"image": uint8 [1, H, W, 3], "text": float32 [K, D]}`` each. The
-            fp32 graph runs on them; tensors beyond a quarter of fp16's range stay fp32.
-        report: Called with the layers that stay fp32, and the reasons.
-
-    Returns:
-        A checked model with the same inputs and outputs.
-
-    Raises:
-        ValueError: There are no photos.
+    Tensors beyond a quarter of fp16's range on the calibration photos stay fp32. Returns a new model and the
+    layers that stay fp32.
     """
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    kept = _kept_nodes(model.graph, largest_values(model, calibration))
-    if report is not None:
-        report(_layer_report(model.graph, kept))
+    kept = _kept_nodes(model.graph, largest_values(model, checked(calibration)))
+    report = _layer_report(model.graph, kept)
     _convert(model.graph, kept)
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     onnx.checker.check_model(model, full_check=True)
-    return model
+    return model, report
 
 
 def rounding(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Make an fp16 graph round on a CPU as it does on a GPU.
+    """A copy of an fp16 graph that rounds on a CPU as it does on a GPU.
 
     ONNX Runtime's CPU provider computes most fp16 operators in fp32 and does not round between them. `Max` of
     one tensor changes nothing and has an fp16 kernel there, so it forces the rounding. It is inserted twice,
     because a single one between fp32 operators runs in fp32 as well.
-
-    Args:
-        model: The result of `to_fp16`; it is not changed.
     """
     model = copy.deepcopy(model)
     graph = model.graph
@@ -85,8 +67,28 @@ def rounding(model: onnx.ModelProto) -> onnx.ModelProto:
         for name in half.intersection(node.output):
             nodes.append(helper.make_node("Max", [name], [f"{name}/max"]))
             nodes.append(helper.make_node("Max", [f"{name}/max"], [rounded[name]]))
-    _set_nodes(graph, nodes)
+    set_nodes(graph, nodes)
     return model
+
+
+def largest_values(model: onnx.ModelProto, batches: Iterable[Batch]) -> dict[str, float]:
+    """Run an fp32 model; returns each float32 tensor that a node computes → its largest absolute value."""
+    probe = onnx.shape_inference.infer_shapes(model)
+    values = [*probe.graph.value_info, *probe.graph.output]
+    floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    names = sorted(name for node in model.graph.node for name in node.output if name in floats)
+    for name in names:
+        probe.graph.node.append(helper.make_node("Abs", [name], [f"{name}/abs"]))
+        probe.graph.node.append(helper.make_node("ReduceMax", [f"{name}/abs"], [name + _SUFFIX], keepdims=0))
+    del probe.graph.output[:]
+    probe.graph.output.extend(
+        helper.make_tensor_value_info(name + _SUFFIX, TensorProto.FLOAT, []) for name in names
+    )
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    largest = np.zeros(len(names))
+    for batch in batches:
+        largest = np.maximum(largest, session.run(None, dict(batch)))
+    return dict(zip(names, largest.tolist(), strict=True))
 
 
 def _kept_nodes(graph: onnx.GraphProto, largest: Mapping[str, float]) -> dict[str, str]:
@@ -161,11 +163,7 @@ def _convert(graph: onnx.GraphProto, kept: Mapping[str, str]) -> None:
             if cast:
                 node.attribute[0].i = TensorProto.FLOAT16
         nodes.append(node)
-    used = {name for node in nodes for name in node.input}
-    kept_weights = [weight for weight in graph.initializer if weight.name in used]
-    _set_nodes(graph, nodes)
-    del graph.initializer[:]
-    graph.initializer.extend(kept_weights)
+    set_nodes(graph, nodes)
 
 
 def _tensors(graph: onnx.GraphProto, kind: int) -> set[str]:
@@ -173,10 +171,3 @@ def _tensors(graph: onnx.GraphProto, kind: int) -> set[str]:
     values = [*graph.input, *graph.output, *graph.value_info]
     names = {value.name for value in values if value.type.tensor_type.elem_type == kind}
     return names | {weight.name for weight in graph.initializer if weight.data_type == kind}
-
-
-def _set_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    """Replace the nodes, and forget the inferred types of the old ones."""
-    nodes = copy.deepcopy(nodes)  # Clearing the graph invalidates its own nodes.
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend(nodes)

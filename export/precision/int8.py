@@ -3,7 +3,6 @@
 QuantizeLinear and DequantizeLinear stand around convolutions and matrix products with large weights.
 Activations are symmetric int8 (zero point 0) with one scale per tensor, weights symmetric int8 with one scale
 per output channel. The rest keeps its type: attention's products of two activations, softmax, norms, GELU.
-ONNX Runtime converts signed activations to unsigned ones on x86, so one file serves both.
 
 Convolutional networks with ReLU (pixelclip-lite) are quantised for CPUs. ONNX Runtime's integer convolutions
 return integers and absorb a ReLU only if zero is the smallest integer. So activations are unsigned with a
@@ -14,7 +13,7 @@ zero point, residual sums are quantised too, and the matrix products of the head
 import copy
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from export.precision.calibration import Batch, not_empty
-from export.precision.layers import LayerReport, heavy_layers
+from export.precision.layers import Batch, LayerReport, checked, heavy_layers, set_nodes
 from export.precision.storage import store_fp16, store_int8
 
 __all__ = ["to_int8"]
@@ -43,33 +41,17 @@ _MIN_ELEMENTS = 1024
 
 
 def to_int8(
-    model: onnx.ModelProto,
-    calibration: Iterable[Batch],
-    *,
-    gate: float,
-    report: Callable[[LayerReport], None] | None = None,
-) -> onnx.ModelProto:
-    """Quantise an fp32 image encoder.
+    model: onnx.ModelProto, calibration: Iterable[Batch], *, gate: float
+) -> tuple[onnx.ModelProto, LayerReport]:
+    """Quantise an fp32 image encoder; returns a new model and the layers that stay fp32.
 
     The candidates are all products with large weights but the first, which reads the pixels; in a
     convolutional network with ReLU, all convolutions but the first and all residual sums. If too few labels
     agree with all candidates in int8, those that cost the most accuracy per byte saved stay fp32 until `gate`
-    is met.
-
-    Args:
-        model: The encoder; it is not changed.
-        calibration: Real photos: ``{"image": uint8 [1, H, W, 3], "text": float32 [K, D]}`` each. 32 or more
-            are recommended. They are kept in memory.
-        gate: Minimum share of grid cells with the same label, over these photos and words, 0–1.
-        report: Called with the layers that stay fp32, and the reasons.
-
-    Returns:
-        A checked model with the same inputs and outputs.
-
-    Raises:
-        ValueError: There are no photos, or no layer can be in int8 at this gate.
+    is met: the minimum share of grid cells with the same label, over the calibration photos (32 or more are
+    recommended) and their words. ValueError is raised if no layer can be in int8.
     """
-    batches = list(not_empty(calibration))
+    batches = checked(calibration)
     base = _merge_siblings(model)
     candidates = _candidates(base.graph)
     full = _quantise_all(base, candidates, batches)
@@ -81,7 +63,7 @@ def to_int8(
     def with_int8(names: set[str]) -> onnx.ModelProto:
         """The model with these nodes in int8 and the weights of the others stored small."""
         result = _mixed(stored, full, names)
-        scales = {n.input[1] for n in result.graph.node if n.op_type == "DequantizeLinear"}
+        scales = {node.input[1] for node in result.graph.node if node.op_type == "DequantizeLinear"}
         return store_fp16(result, keep=scales)
 
     def agreement(names: set[str]) -> float:
@@ -92,7 +74,7 @@ def to_int8(
     chosen, costs = set(candidates), {}
     if agreement(chosen) < gate:
         costs = _costs(base, full, candidates, batches[:_RANKING_PHOTOS], expected)
-        ranked = _ranked(base.graph, costs)
+        ranked = list(costs)
         low, high = 0, len(ranked)  # The gate is met with `low` layers (taken for granted), not with `high`.
         while high - low > 1:
             middle = (low + high) // 2
@@ -103,15 +85,13 @@ def to_int8(
                 "in another precision"
             )
         chosen = set(ranked[:low])
-    if report is not None:
-        report(_layer_report(base.graph, candidates, chosen, costs))
-    return with_int8(chosen)
+    return with_int8(chosen), _layer_report(base.graph, candidates, chosen, costs)
 
 
 def _layer_report(
     graph: onnx.GraphProto, candidates: list[str], chosen: set[str], costs: Mapping[str, float]
 ) -> LayerReport:
-    """List the nodes that are not `chosen`: the most expensive first, then those that are never quantised."""
+    """List the nodes that stay fp32: the most expensive first, then those that are never quantised."""
     kept = {
         name: f"int8 here alone changes the features by {costs[name]:.2g} (their length is 1)"
         for name in sorted(set(candidates) - chosen, key=lambda name: -costs[name])
@@ -120,10 +100,8 @@ def _layer_report(
     layers = heavy_layers(graph)
     for node in layers:
         if node.name not in candidates:
-            small = sizes[node.input[1]] < _MIN_ELEMENTS
-            kept[node.name] = (
-                "it reads the pixels" if node is layers[0] else "few weights" if small else "the head"
-            )
+            reason = "few weights" if sizes[node.input[1]] < _MIN_ELEMENTS else "the head"
+            kept[node.name] = "it reads the pixels" if node is layers[0] else reason
     if not _has_relu(graph):
         kept["products, Softmax, LayerNormalization and GELU of attention"] = "little time, much rounding"
     converted = sum(node.name in chosen for node in layers)
@@ -163,20 +141,18 @@ def _costs(
     batches: list[Batch],
     expected: list[tuple[np.ndarray, np.ndarray]],
 ) -> dict[str, float]:
-    """Candidate → root mean square change of the features, whose length is 1, if it alone is in int8."""
+    """Candidate → root mean square change of the features, whose length is 1, if it alone is in int8.
+
+    Sorted by squared cost per weight, cheapest first.
+    """
     costs = {}
     for name in candidates:
         found = _run(_mixed(base, full, {name}), batches)
         squares = [np.square(f - e[1]).sum(-1).mean() for (_, f), e in zip(found, expected, strict=False)]
         costs[name] = float(np.sqrt(np.mean(squares)))
-    return costs
-
-
-def _ranked(graph: onnx.GraphProto, costs: Mapping[str, float]) -> list[str]:
-    """The candidates by squared cost per weight, cheapest first."""
-    sizes = _sizes(graph)
-    weights = {node.name: sizes.get(node.input[1], 1) for node in graph.node if node.name in costs}
-    return sorted(costs, key=lambda name: costs[name] ** 2 / weights[name])
+    sizes = _sizes(base.graph)
+    weights = {node.name: sizes.get(node.input[1], 1) for node in base.graph.node if node.name in costs}
+    return dict(sorted(costs.items(), key=lambda item: item[1] ** 2 / weights[item[0]]))
 
 
 def _quantise_all(base: onnx.ModelProto, candidates: list[str], batches: list[Batch]) -> onnx.ModelProto:
@@ -228,42 +204,21 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 def _mixed(base: onnx.ModelProto, full: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
     """`base` with the named nodes quantised as in `full`."""
     quantised = {node.name: node for node in full.graph.node}
-    made = {name: node for node in full.graph.node for name in node.output}
-    weights = {weight.name: weight for weight in [*full.graph.initializer, *base.graph.initializer]}
-    nodes: dict[str, onnx.NodeProto] = {}
-    for node in base.graph.node:
-        node = copy.deepcopy(node)
+    kinds = "QuantizeLinear", "DequantizeLinear"
+    made = {node.output[0]: node for node in full.graph.node if node.op_type in kinds}
+    result = copy.deepcopy(base)
+    nodes: dict[str, onnx.NodeProto] = {}  # By first output, in order.
+    for node in result.graph.node:
         if node.name in names:
             node.input[:] = quantised[node.name].input
         for name in node.input:
-            for pair in _quantisation(name, made):
-                nodes.setdefault(pair.output[0], pair)
+            if name in made:  # A DequantizeLinear, with a QuantizeLinear before it except for weights.
+                before = made.get(made[name].input[0])
+                nodes |= {pair.output[0]: pair for pair in (before, made[name]) if pair is not None}
         nodes[node.output[0]] = node
-    result = copy.deepcopy(base)
-    del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
-    result.graph.node.extend(_used(nodes.values(), {value.name for value in base.graph.output}))
-    computed = {name for node in result.graph.node for name in node.output}
-    read = {name for node in result.graph.node for name in node.input} - computed
-    result.graph.initializer.extend(weights[name] for name in sorted(read & weights.keys()))
-    return result
-
-
-def _quantisation(name: str, made: Mapping[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """The QuantizeLinear (weights have none) and DequantizeLinear that compute a tensor, in that order."""
-    pair: list[onnx.NodeProto] = []
-    while name in made and made[name].op_type in ("QuantizeLinear", "DequantizeLinear"):
-        pair.insert(0, made[name])
-        name = made[name].input[0]
-    return pair
-
-
-def _used(nodes: Iterable[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
-    """The nodes that the outputs depend on, in the same order."""
-    needed, result = set(outputs), []
-    for node in reversed(list(nodes)):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            result.insert(0, node)
+    known = {weight.name for weight in base.graph.initializer}
+    result.graph.initializer.extend(w for w in full.graph.initializer if w.name not in known)
+    set_nodes(result.graph, nodes.values())
     return result
 
 
@@ -282,7 +237,7 @@ def _merge_siblings(model: onnx.ModelProto) -> onnx.ModelProto:
             groups.setdefault(node.input[0], []).append(node)
     merged = {group[0].name: group for group in groups.values() if len(group) > 1}
     absorbed = {node.name for group in merged.values() for node in group}
-    del graph.node[:]
+    nodes = []
     for node in model.graph.node:
         if node.name in merged:
             parts = [numpy_helper.to_array(weights[member.input[1]]) for member in merged[node.name]]
@@ -291,16 +246,13 @@ def _merge_siblings(model: onnx.ModelProto) -> onnx.ModelProto:
             graph.initializer.append(numpy_helper.from_array(np.concatenate(parts, 1), f"{name}/weight"))
             graph.initializer.append(numpy_helper.from_array(sizes, f"{name}/sizes"))
             outputs = [member.output[0] for member in merged[node.name]]
-            graph.node.append(
-                helper.make_node("MatMul", [node.input[0], f"{name}/weight"], [name], name=name)
-            )
-            split = helper.make_node("Split", [name, f"{name}/sizes"], outputs, name=f"{name}/split", axis=-1)
-            graph.node.append(split)
+            nodes += [
+                helper.make_node("MatMul", [node.input[0], f"{name}/weight"], [name], name=name),
+                helper.make_node("Split", [name, f"{name}/sizes"], outputs, name=f"{name}/split", axis=-1),
+            ]
         elif node.name not in absorbed:
-            graph.node.append(node)
-    read = {name for node in graph.node for name in node.input}
-    for weight in [weight for weight in graph.initializer if weight.name not in read]:
-        graph.initializer.remove(weight)
+            nodes.append(node)
+    set_nodes(graph, nodes)
     return result
 
 

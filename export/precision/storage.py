@@ -12,18 +12,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["quantise", "store_fp16", "store_int8"]
+from export.precision.layers import set_nodes
+
+__all__ = ["store_fp16", "store_int8"]
 
 # Smaller tensors are biases, norms and constants: little to gain, accuracy to lose.
 _MIN_ELEMENTS = 1024
 
 
 def store_fp16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """Store large fp32 weights as fp16, each with a Cast after it.
+    """A copy of an fp32 model with large weights stored as fp16, each with a Cast after it.
 
-    Args:
-        model: An fp32 model; it is not changed.
-        keep: Names of weights that stay fp32. Weights with values beyond fp16's range stay fp32 too.
+    Weights named in `keep` and weights with values beyond fp16's range stay fp32.
     """
     result = copy.deepcopy(model)
     casts = []
@@ -32,51 +32,42 @@ def store_fp16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.Mo
         if np.abs(values).max() <= np.finfo(np.float16).max:
             weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.fp16"))
             casts.append(helper.make_node("Cast", [f"{name}.fp16"], [name], to=TensorProto.FLOAT))
-    return _with_nodes_in_front(result, casts)
+    set_nodes(result.graph, [*casts, *result.graph.node])
+    return result
 
 
 def store_int8(
     model: onnx.ModelProto, *, min_elements: int = _MIN_ELEMENTS, keep: Collection[str] = ()
 ) -> onnx.ModelProto:
-    """Store fp32 weights as int8 with a scale per channel, each with a Cast and a Mul after it.
+    """A copy of an fp32 model with weights stored as int8, each with a Cast and a Mul after it.
 
-    A table that Gather reads has a scale per row, and only the rows that are read are expanded. Other weights
-    have a scale per slice along their first dimension, or for matrices along the second if that rounds less.
-
-    Args:
-        model: An fp32 model; it is not changed.
-        min_elements: Weights with fewer elements stay fp32.
-        keep: Names of weights that stay fp32.
-
-    Raises:
-        ValueError: A name in `keep` is not a weight.
+    Weights named in `keep`, vectors and weights with fewer than `min_elements` stay fp32. A table that Gather
+    reads has a scale per row, and only the rows that are read are expanded. Other weights have a scale per
+    slice along their first dimension, or for matrices along the second if that rounds less.
     """
     result = copy.deepcopy(model)
-    if unknown := set(keep) - {weight.name for weight in result.graph.initializer}:
-        raise ValueError(f"the graph has no weights named {sorted(unknown)}")
-    tables = {node.input[0]: node for node in result.graph.node if node.op_type == "Gather"}
-    nodes = []
+    tables = {node.input[0] for node in result.graph.node if node.op_type == "Gather"}
+    nodes: list[onnx.NodeProto] = []
     for weight in _large_weights(result, min_elements, keep):
         name, values = weight.name, numpy_helper.to_array(weight)
         if values.ndim < 2:
             continue
-        gather = tables.get(name)
-        quantised, scale = quantise(values, 0)
-        if gather is None and values.ndim == 2:
-            other = quantise(values, 1)
-            if _error(values, *other) < _error(values, quantised, scale):
-                quantised, scale = other
+        channels = (0, 1) if values.ndim == 2 and name not in tables else (0,)
+        _, quantised, scale = min((_quantise(values, channel) for channel in channels), key=lambda q: q[0])
         weight.CopyFrom(numpy_helper.from_array(quantised, f"{name}.int8"))
         result.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
-        if gather is None:
+        if name not in tables:
             nodes += _expand(f"{name}.int8", f"{name}.scale", name)
-        else:
-            _expand_after(result.graph, gather, name)
-    return _with_nodes_in_front(result, nodes)
+    stored = {weight.name for weight in result.graph.initializer}
+    for node in result.graph.node:
+        is_stored = node.op_type == "Gather" and f"{node.input[0]}.int8" in stored
+        nodes += _gather_stored(node) if is_stored else [node]
+    set_nodes(result.graph, nodes)
+    return result
 
 
-def quantise(values: np.ndarray, channel: int) -> tuple[np.ndarray, np.ndarray]:
-    """Quantise to int8 values in -127–127 and fp32 scales, one per slice along the dimension `channel`.
+def _quantise(values: np.ndarray, channel: int) -> tuple[float, np.ndarray, np.ndarray]:
+    """Returns the squared error, int8 values in -127–127 and fp32 scales, one per slice along `channel`.
 
     For each channel, the clipping point with the least squared error is taken, so a single large weight does
     not make all others coarse.
@@ -92,11 +83,8 @@ def quantise(values: np.ndarray, channel: int) -> tuple[np.ndarray, np.ndarray]:
         best_scale = np.where(error < best_error, scale, best_scale)
         best_error = np.minimum(error, best_error)
     best_scale = best_scale.astype(np.float32)
-    return np.clip(np.rint(values / best_scale), -127, 127).astype(np.int8), best_scale
-
-
-def _error(values: np.ndarray, quantised: np.ndarray, scale: np.ndarray) -> float:
-    return float(np.square(quantised * scale - values).sum())
+    quantised = np.clip(np.rint(values / best_scale), -127, 127).astype(np.int8)
+    return float(np.square(quantised * best_scale - values).sum()), quantised, best_scale
 
 
 def _expand(stored: str, scale: str, name: str) -> list[onnx.NodeProto]:
@@ -106,36 +94,19 @@ def _expand(stored: str, scale: str, name: str) -> list[onnx.NodeProto]:
     ]
 
 
-def _expand_after(graph: onnx.GraphProto, gather: onnx.NodeProto, name: str) -> None:
-    """Replace a Gather from an fp32 table by one from the int8 table and one from its scales."""
-    output, indices = gather.output[0], gather.input[1]
+def _gather_stored(gather: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Nodes that replace a Gather from an fp32 table: they read the int8 table and its scales."""
+    (table, indices), (output,) = gather.input, gather.output
     rows, scales = f"{output}.int8", f"{output}.scale"
-    position = list(graph.node).index(gather)
-    graph.node.remove(gather)
-    for offset, node in enumerate(
-        [
-            helper.make_node("Gather", [f"{name}.int8", indices], [rows], axis=0),
-            helper.make_node("Gather", [f"{name}.scale", indices], [scales], axis=0),
-            *_expand(rows, scales, output),
-        ]
-    ):
-        graph.node.insert(position + offset, node)
+    return [
+        helper.make_node("Gather", [f"{table}.int8", indices], [rows], axis=0),
+        helper.make_node("Gather", [f"{table}.scale", indices], [scales], axis=0),
+        *_expand(rows, scales, output),
+    ]
 
 
 def _large_weights(
     model: onnx.ModelProto, min_elements: int, keep: Collection[str]
 ) -> list[onnx.TensorProto]:
-    return [
-        tensor
-        for tensor in model.graph.initializer
-        if tensor.data_type == TensorProto.FLOAT
-        and math.prod(tensor.dims) >= min_elements
-        and tensor.name not in keep
-    ]
-
-
-def _with_nodes_in_front(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
-    for node in reversed(nodes):
-        model.graph.node.insert(0, node)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    floats = [weight for weight in model.graph.initializer if weight.data_type == TensorProto.FLOAT]
+    return [weight for weight in floats if math.prod(weight.dims) >= min_elements and weight.name not in keep]

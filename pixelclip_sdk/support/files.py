@@ -43,16 +43,6 @@ def set_aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
-def restore(folder: Path, mark: str) -> None:
-    """Move a missing folder back that was set aside by a writer that was killed. Only writers may call this.
-
-    The file `mark` in the folder shows that it is complete.
-    """
-    with contextlib.suppress(OSError):  # No permission, or another process was first.
-        if folder.name and not folder.exists() and (set_aside(folder) / mark).is_file():
-            set_aside(folder).rename(folder)
-
-
 def fsync_file(path: Path) -> None:
     """Flush a file's content to the disk, so that it survives a power cut."""
     with path.open("rb+") as file:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from export import verify
-from export.photos import default_photos
+from export.options import default_photos
 from export.to_onnx import main
 from export.to_trt import main as compile_engine
 from pixelclip_sdk import Bundle, Segmenter

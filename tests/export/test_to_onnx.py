@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from export.photos import default_photos
+from export.options import default_photos
 from pixelclip_sdk import Bundle, Segmenter
 from pixelclip_sdk.words.classes import class_list
 from pixelclip_sdk.words.text_encoder import TextEncoder

@@ -17,8 +17,7 @@ from torch.export import Dim
 
 from export.graph.lean import LeanImageEncoder
 from export.graph.trace import trace
-from export.precision.calibration import largest_values
-from export.precision.fp16 import rounding, to_fp16
+from export.precision.fp16 import largest_values, rounding, to_fp16
 from export.precision.int8 import to_int8
 from export.precision.layers import LayerReport, heavy_layers
 from export.trt import make_symmetric
@@ -92,7 +91,7 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
 
 def test_fp16_halves_the_files_and_keeps_the_labels(vit, vit_photos, lite_onnx, lite_photos):
     for model, photos in ((vit, vit_photos), (lite_onnx, lite_photos)):
-        half = to_fp16(model, photos[:1])
+        half, _ = to_fp16(model, photos[:1])
         assert half.ByteSize() < 0.55 * model.ByteSize() + 30_000  # The tiny ViT is half nodes.
         assert agreement(rounding(half), model, photos) >= 0.99
 
@@ -126,7 +125,7 @@ def test_rounding_gives_the_cpu_the_range_of_fp16():
 
 
 def test_fp16_keeps_norms_softmax_cosines_and_the_interface_in_fp32(vit, vit_photos):
-    half = to_fp16(vit, vit_photos)
+    half, _ = to_fp16(vit, vit_photos)
     known = types(half)
     for node in half.graph.node:
         fp32 = known[node.output[0]] == TensorProto.FLOAT
@@ -140,7 +139,7 @@ def test_fp16_keeps_norms_softmax_cosines_and_the_interface_in_fp32(vit, vit_pho
 
 
 def test_fp16_casts_only_where_the_type_changes(vit, vit_photos):
-    half = to_fp16(vit, vit_photos)
+    half, _ = to_fp16(vit, vit_photos)
     known = types(half)
     casts = [node for node in half.graph.node if node.op_type == "Cast"]
     made = {node.output[0]: node for node in half.graph.node}
@@ -162,39 +161,34 @@ def test_fp16_leaves_large_tensors_in_fp32(vit, vit_photos):
     weight = next(w for w in big.graph.initializer if w.name == product.input[1])
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(3e5), weight.name))
     assert largest_values(big, vit_photos)[product.output[0]] > 65504 / 4
-    half = to_fp16(big, vit_photos)
+    half, _ = to_fp16(big, vit_photos)
     kept = next(node for node in half.graph.node if weight.name in node.input)
     assert types(half)[kept.output[0]] == types(half)[weight.name] == TensorProto.FLOAT
     assert np.isfinite(run(half, vit_photos[0])[0]).all()
 
 
 def test_fp16_reports_what_stays_fp32(vit, vit_photos):
-    reports = []
-    to_fp16(vit, vit_photos, report=reports.append)
+    _, layers = to_fp16(vit, vit_photos)
     kinds = Counter(node.op_type for node in vit.graph.node)
-    layers = reports[0]
     assert layers.converted == layers.total == len(heavy_layers(vit.graph)) > 10
     assert f"{kinds['LayerNormalization']} LayerNormalization" in layers.kept
     assert f"{kinds['Softmax']} Softmax" in layers.kept
     assert "cosines" in layers.text()
-    to_fp16(scaled(vit, "tower.proj", 1e5), vit_photos, report=reports.append)
-    assert reports[1].converted == layers.total - 1
-    assert re.fullmatch(r"values up to [\d.e+]+ on the photos", reports[1].kept["tower/MatMul"])
-    assert f"{layers.total - 1} of {layers.total} layers compute in fp16" in reports[1].text()
+    _, fewer = to_fp16(scaled(vit, "tower.proj", 1e5), vit_photos)
+    assert fewer.converted == layers.total - 1
+    assert re.fullmatch(r"values up to [\d.e+]+ on the photos", fewer.kept["tower/MatMul"])
+    assert f"{layers.total - 1} of {layers.total} layers compute in fp16" in fewer.text()
 
 
 @pytest.fixture(scope="module")
 def lite_98(lite_onnx, lite_photos) -> tuple[onnx.ModelProto, LayerReport]:
     """int8 with 98 % of the labels, and its report."""
-    reports: list[LayerReport] = []
-    return to_int8(lite_onnx, lite_photos, gate=0.98, report=reports.append), reports[0]
+    return to_int8(lite_onnx, lite_photos, gate=0.98)
 
 
 def test_int8_reports_what_stays_fp32(vit, vit_photos, lite_onnx, lite_98):
     """Each layer has its module's name; expensive ones have their cost."""
-    reports = []
-    to_int8(vit, vit_photos, gate=0.5, report=reports.append)
-    (layers,) = reports
+    _, layers = to_int8(vit, vit_photos, gate=0.5)
     assert layers.converted == 2 * 4 + 3 + 1
     assert layers.total == layers.converted + 1
     assert layers.kept["tower.patches/Conv"] == "it reads the pixels"
@@ -224,9 +218,8 @@ def test_int8_reports_what_stays_fp32(vit, vit_photos, lite_onnx, lite_98):
 
 def test_fp16_leaves_weights_beyond_its_range_in_fp32(vit, vit_photos):
     big = scaled(vit, "tower.positions", 1e8)
-    reports = []
-    half = to_fp16(big, vit_photos, report=reports.append)
-    assert any(why.startswith("values up to") for why in reports[0].kept.values())
+    half, layers = to_fp16(big, vit_photos)
+    assert any(why.startswith("values up to") for why in layers.kept.values())
     assert types(half)["tower.positions"] == TensorProto.FLOAT
     assert agreement(rounding(half), big, vit_photos) >= 0.99
 
@@ -249,14 +242,14 @@ def test_no_photos_are_refused(vit, convert):
 @pytest.mark.parametrize("convert", [to_fp16, functools.partial(to_int8, gate=0.975)], ids=["fp16", "int8"])
 def test_the_same_bytes_every_time_and_the_source_untouched(vit, vit_photos, convert):
     before = vit.SerializeToString()
-    first, second = (convert(vit, vit_photos).SerializeToString() for _ in range(2))
+    first, second = (convert(vit, vit_photos)[0].SerializeToString() for _ in range(2))
     assert first == second
     assert vit.SerializeToString() == before
 
 
 @pytest.mark.parametrize("convert", [to_fp16, functools.partial(to_int8, gate=0.975)], ids=["fp16", "int8"])
 def test_batch_and_words_stay_free(vit, vit_photos, convert):
-    model = convert(vit, vit_photos)
+    model, _ = convert(vit, vit_photos)
     image = np.concatenate([batch["image"] for batch in vit_photos])
     logits, features = run(model, {"image": image, "text": unit_rows(9, DIM)})
     assert logits.shape == (3, 9, 64, 64)
@@ -264,7 +257,7 @@ def test_batch_and_words_stay_free(vit, vit_photos, convert):
 
 
 def test_int8_is_symmetric_and_of_plain_onnx(vit, vit_photos):
-    model = to_int8(vit, vit_photos, gate=0.5)
+    model, _ = to_int8(vit, vit_photos, gate=0.5)
     weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
     pairs = [n for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert pairs
@@ -280,7 +273,7 @@ def test_int8_runs_the_products_of_a_transformer_in_integers(vit, vit_photos, tm
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
-    model = to_int8(vit, vit_photos, gate=0.5)
+    model, _ = to_int8(vit, vit_photos, gate=0.5)
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     found = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
     # Two blocks of four products, the last of three, and the projection.
@@ -290,7 +283,7 @@ def test_int8_runs_the_products_of_a_transformer_in_integers(vit, vit_photos, tm
 
 @pytest.fixture(scope="module")
 def lite_int8(lite_onnx, lite_photos) -> onnx.ModelProto:
-    return to_int8(lite_onnx, lite_photos, gate=0.7)
+    return to_int8(lite_onnx, lite_photos, gate=0.7)[0]
 
 
 def test_int8_runs_a_convolutional_network_in_integers(lite_int8, lite_onnx, lite_photos, tmp_path):
@@ -347,7 +340,7 @@ def test_weights_that_are_only_stored_use_all_8_bits(lite_98):
 
 
 def test_int8_refuses_a_gate_out_of_reach(vit, vit_photos, monkeypatch):
-    monkeypatch.setattr("export.precision.int8._ranked", lambda *_: [])
+    monkeypatch.setattr("export.precision.int8._costs", lambda *_: {})
     with pytest.raises(ValueError, match=r"less than 100\.00% of the labels agree; lower --gate"):
         to_int8(vit, vit_photos, gate=1.0)
 
@@ -355,9 +348,9 @@ def test_int8_refuses_a_gate_out_of_reach(vit, vit_photos, monkeypatch):
 @pytest.mark.parametrize("precision", ["fp16", "int8", "both"])
 def test_tensorrt_builds_an_engine(vit, vit_photos, precision):
     trt = pytest.importorskip("tensorrt_rtx")
-    model = vit if precision == "fp16" else to_int8(vit, vit_photos, gate=0.5)
+    model = vit if precision == "fp16" else to_int8(vit, vit_photos, gate=0.5)[0]
     if precision != "int8":
-        model = to_fp16(model, vit_photos)
+        model, _ = to_fp16(model, vit_photos)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
