@@ -3,8 +3,7 @@
 A program selects a vocabulary of a bundle by its name and needs no text encoder: ``set_classes("voc-20")``.
 To write a vocabulary to a file instead, use ``pixelclip vocab build``.
 
-New files get names that the manifest does not list yet. Then the manifest is replaced in one step. So the
-bundle is the old or the new one, also after an interrupt, a kill or a full disk.
+The manifest is replaced last and in one step: an interrupt, a kill or a full disk leaves a whole bundle.
 """
 
 import argparse
@@ -22,11 +21,11 @@ from pixelclip_sdk.bundle import MANIFEST, VOCABULARIES
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write, sha256
-from pixelclip_sdk.words.classes import Classes, class_lists
+from pixelclip_sdk.words.classes import Classes, class_lists, parse_classes
 from pixelclip_sdk.words.text_encoder import TextEncoder
 from pixelclip_sdk.words.vocabulary import read_classes
 
-__all__ = ["add_vocabularies", "check_name", "file_entry", "main", "named_classes", "write_vocabularies"]
+__all__ = ["add_vocabularies", "check_name", "file_entry", "main", "vocabularies", "write_vocabularies"]
 
 
 def check_name(name: str) -> None:
@@ -97,26 +96,42 @@ def _remove(folder: Path, files: Collection[str]) -> None:
             (folder / name).unlink()
 
 
-def named_classes(text: str, name: str | None = None, *, default: str | None = None) -> tuple[str, Classes]:
-    """The name of a vocabulary and its classes: a class list, a ``.txt`` or ``.json`` file, or ``"cat, sofa"``.
+def vocabularies(
+    texts: Sequence[str], name: str | None = None, *, default: str | None = None
+) -> dict[str, Classes]:
+    """Vocabulary name → classes, from the options --classes and --name.
 
-    The name is `name`, else that of the list or file, else `default`.
+    Each text is a class list such as ``"voc-20"``, a ``.txt`` or ``.json`` file, or ``"cat, sofa"``. Its name
+    is `name`, else that of the list or file, else `default`.
     """
-    words = read_classes(text)
-    if isinstance(words, Vocabulary):
+    if name is not None and len(texts) != 1:
         raise VocabularyError(
-            f"{text} is embedded already; expected classes to embed with the bundle's text encoder"
+            f"--name {name} works with one --classes, but there are {len(texts)}; put the classes into "
+            "files: their names are used"
         )
-    if name is None and Path(text).suffix.lower() in (".txt", ".json"):
-        name = Path(text).stem.lower()
-    elif name is None:
-        name = text.strip() if text.strip() in class_lists() else default
-    if name is None:
-        raise VocabularyError(
-            f"the classes {text[:40]!r} need a name in the bundle; give one with --name, or put them into a "
-            "file: its name is used"
-        )
-    return name, words
+    result: dict[str, Classes] = {}
+    for text in texts:
+        words = read_classes(text)
+        if isinstance(words, Vocabulary):
+            raise VocabularyError(
+                f"{text} is embedded already; expected classes to embed with the bundle's text encoder"
+            )
+        if Path(text).suffix.lower() in (".txt", ".json"):
+            key = name or Path(text).stem.lower()
+        else:
+            key = name or (text.strip() if text.strip() in class_lists() else default)
+        if key is None:
+            raise VocabularyError(
+                f"the classes {text[:40]!r} need a name in the bundle; give one with --name, or put them "
+                "into a file: its name is used"
+            )
+        if key in result:
+            raise VocabularyError(
+                f"two vocabularies would be named {key!r}; put the classes into files: their names are used"
+            )
+        check_name(key)
+        result[key] = parse_classes(words)  # Now, since an export would fail only at its end.
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -135,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     texts = class_lists() if options.all else [options.classes]
-    requested = dict(named_classes(text, options.name) for text in texts)
+    requested = vocabularies(texts, options.name)
     bundle = add_vocabularies(find_bundle(options.bundle), requested)
     for name in requested:
         file = bundle.vocabularies[name]

@@ -4,27 +4,15 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.embed_text import check_name, named_classes
-from pixelclip_sdk import PixelClipError, VocabularyError
+from pixelclip_sdk import PixelClipError
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.support.files import sha256
 from pixelclip_sdk.support.images import find_images
-from pixelclip_sdk.words.classes import Classes, parse_classes
 from training.models.clip.build import weight_bytes
 from training.models.registry import LITES
 
-__all__ = [
-    "DEFAULT_NAME",
-    "check_gate",
-    "check_weights",
-    "default_photos",
-    "photos_in",
-    "photos_to_verify_on",
-    "vocabularies",
-]
+__all__ = ["check_gate", "check_weights", "default_photos", "photos_in", "photos_to_verify_on"]
 
-DEFAULT_NAME = "classes"
-"""Name of the vocabulary of classes that are typed on the command line."""
 # Protocol buffers, and so ONNX files, hold 2 GiB; 16 MiB are left for the graph.
 _MAX_WEIGHT_BYTES = (1 << 31) - (16 << 20)
 _PHOTOS = Path(__file__).resolve().parents[1] / "examples" / "photos"
@@ -53,9 +41,7 @@ def photos_in(option: str, folder: Path | None) -> list[Path]:
         raise PixelClipError(f"{option}: {error}") from error
 
 
-def photos_to_verify_on(
-    precision: str, photos: Sequence[Path], calibration: Sequence[Path]
-) -> Sequence[Path]:
+def photos_to_verify_on(precision: str, photos: Sequence[Path], calibration: Sequence[Path]) -> list[Path]:
     """The photos that are not among the calibration photos, compared by content."""
     if precision == "int8" and not calibration:
         raise PixelClipError(
@@ -87,22 +73,3 @@ def check_weights(name: str) -> None:
                 f"starts in fp32; an ONNX file holds {_MAX_WEIGHT_BYTES / 1e9:.1f} GB. Take a smaller model: "
                 "ViT-L-14 and convnext_large_d are the largest that fit."
             )
-
-
-def vocabularies(texts: Sequence[str], name: str | None) -> dict[str, Classes]:
-    """Vocabulary name → classes, from the options --classes and --name."""
-    if name is not None and len(texts) != 1:
-        raise VocabularyError(
-            f"--name {name} works with one --classes, but there are {len(texts)}; put the classes into "
-            "files: their names are used"
-        )
-    result: dict[str, Classes] = {}
-    for text in texts:
-        key, words = named_classes(text, name, default=DEFAULT_NAME)
-        if key in result:
-            raise VocabularyError(
-                f"two vocabularies would be named {key!r}; put the classes into files: their names are used"
-            )
-        check_name(key)
-        result[key] = parse_classes(words)  # Now, since otherwise it would fail after the whole export.
-    return result

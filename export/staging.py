@@ -32,9 +32,8 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 def staged_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `target` when the block ends.
 
-    If the block raises or is interrupted, `target` is unchanged and the new folder is removed. On Linux the
-    two folders are swapped in one step. Elsewhere the old one is first renamed; if the process is killed then,
-    the next writer restores it.
+    If the block raises or is interrupted, `target` is unchanged and the new folder is removed. Linux swaps
+    the folders in one step. Elsewhere the old one is renamed first, and restored by the next writer if needed.
     """
     target = target.resolve()
     check_target(target)
@@ -92,7 +91,7 @@ def _lock(file: Path, waiting: str) -> int:
                 print(waiting, file=sys.stderr, flush=True)
                 while not _try_lock(handle):
                     time.sleep(0.1)
-            # Its last owner removed the file when it was done, so others may have locked a new one.
+            # The last owner removed the file when it was done, so others may have locked a new one.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), file.stat()):
                     return handle

@@ -17,7 +17,7 @@ import torch
 from torch.export import Dim
 
 from export import options
-from export.embed_text import file_entry, write_vocabularies
+from export.embed_text import file_entry, vocabularies, write_vocabularies
 from export.graph.lean import LeanImageEncoder
 from export.graph.lean_lite import LeanLiteEncoder
 from export.graph.trace import trace
@@ -45,6 +45,8 @@ from training.models.runtime import TorchTextEncoder
 
 __all__ = ["GATES", "export_bundle", "main", "photo_batches", "trace_image_encoder"]
 
+# Name of the vocabulary of classes that are typed on the command line.
+_DEFAULT_NAME = "classes"
 # Added to the int8 gate on the calibration photos, since other photos may agree a little less.
 _INT8_MARGIN = 0.005
 
@@ -202,10 +204,7 @@ def _log(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; see `run_command`."""
-    parser = argparse.ArgumentParser(
-        prog="to_onnx.py",
-        description="Export a model as a bundle for the SDK: ONNX files, verified against their source.",
-    )
+    parser = argparse.ArgumentParser(prog="to_onnx.py", description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--model", required=True, help=f"{', '.join(registry.names())}, or open_clip:NAME/TAG")
     add("--checkpoint", type=path, metavar="FILE", help="use these weights instead of downloading them")
@@ -218,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--calibration", type=path, metavar="DIR", help="some dozen real photos to calibrate int8 on")
     text = "classes to embed into the bundle; may be given several times"
     add("--classes", action="append", default=[], metavar='NAME|FILE|"a, b"', help=text)
-    text = f"name of the vocabulary (default: the name of the list or file, or {options.DEFAULT_NAME!r})"
+    text = f"name of the vocabulary (default: the name of the list or file, or {_DEFAULT_NAME!r})"
     add("--name", help=text)
     text = "leave the text encoder out: the bundle is smaller and has only the classes of --classes"
     add("--no-text-encoder", dest="text_encoder", action="store_false", help=text)
@@ -236,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     # Check every option before weights are downloaded.
-    classes = options.vocabularies(given.classes, given.name)
+    classes = vocabularies(given.classes, given.name, default=_DEFAULT_NAME)
     precision = given.precision or ("int8-weights" if given.model in LITES else "fp32")
     calibration = options.photos_in("--calibration", given.calibration)
     photos = options.photos_in("--photos", given.photos) or options.default_photos()

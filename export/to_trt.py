@@ -14,15 +14,7 @@ from typing import Any
 
 import onnx
 
-from export.trt import (
-    describe_tensors,
-    fold_storage,
-    make_symmetric,
-    parse,
-    precisions,
-    profiles,
-    progress_monitor,
-)
+from export import trt as networks
 from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, Vocabulary
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.backends.engine import ENGINES, FLAVORS, EngineInfo, system, trust
@@ -86,21 +78,20 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
         device = Cuda().gpu
         gpu, capability = device.name, device.compute_capability
     model = onnx.load(source)
-    stored_small = fold_storage(model)
-    make_symmetric(model)
+    stored_small = networks.fold_storage(model)
+    networks.make_symmetric(model)
     content = model.SerializeToString()
     del model  # Frees memory before the build.
     logger = make_logger(trt)
     builder = trt.Builder(logger)
     # TensorRT 11 and RTX have no other mode; TensorRT 10 would otherwise choose precisions itself.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parse(trt, network, logger, content, source)
-    layers = precisions(network)
+    networks.parse(trt, network, logger, content, source)
+    layers = networks.precisions(network)
     precision = next(iter(layers))
     stored_as = bundle.precision.removesuffix("-weights")
     _check_precision(layers, options.precision, bundle, stored_as if stored_small else None)
-    shapes = profiles(network, batch=batch, classes=options.classes, sizes=sizes)
-    tensors = describe_tensors(network, shapes)
+    shapes = networks.profiles(network, batch=batch, classes=options.classes, sizes=sizes)
     plan, settings = _build(trt, builder, network, logger, shapes, options)
     asked = {name: value for name, value in vars(options).items() if name != "timing_cache"}
     info = EngineInfo(
@@ -113,7 +104,7 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
         precision=precision,
         layers=layers,
         stored_as=stored_as,
-        tensors=tensors,
+        tensors=networks.describe_tensors(network, shapes),
         onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"],
         plan_size=plan.nbytes,
         plan_sha256=hashlib.sha256(plan).hexdigest(),
@@ -173,13 +164,10 @@ def _check_precision(
     layers: dict[str, int], required: str | None, bundle: Bundle, stored_as: str | None
 ) -> None:
     """Refuse a network whose precision is not `required`, or not the manifest's if nothing is required."""
-    found = next(iter(layers))
+    found, reason = next(iter(layers)), f"--precision is {required}"
     if required is None and bundle.precision in PRECISIONS:  # "int8-weights" is not: it computes in fp32.
-        required = bundle.precision
-        reason = f"{bundle.name}'s manifest says {required}"
-    else:
-        reason = f"--precision is {required}"
-    if required is None or required == found:
+        required, reason = bundle.precision, f"{bundle.name}'s manifest says {bundle.precision}"
+    if required in (None, found):
         return
     share = f"{layers.get(required, 0)} of {sum(layers.values())} convolutions and matrix products"
     stored = f" (its weights are only stored as {stored_as})" if stored_as else ""
@@ -207,7 +195,7 @@ def _build(
         if cache is None or not config.set_timing_cache(cache, False):
             raise BackendError(f"{file} is not a timing cache of this TensorRT and GPU; name another file")
     with stop_signal() as stopped:
-        config.progress_monitor = progress_monitor(trt, stopped)
+        config.progress_monitor = networks.progress_monitor(trt, stopped)
         plan = builder.build_serialized_network(network, config)
     if stopped():
         raise KeyboardInterrupt
@@ -217,12 +205,9 @@ def _build(
     if file is not None:
         with atomic_write(file) as temporary:
             temporary.write_bytes(memoryview(cache.serialize()))
-    settings = {
-        "optimization_level": config.builder_optimization_level,
-        # By default, TensorRT lets fp32 products use TF32, with 10 bits of mantissa.
-        "tf32": bool(config.get_flag(trt.BuilderFlag.TF32)),
-    }
-    return memoryview(plan), settings
+    # By default, TensorRT lets fp32 products use TF32, with 10 bits of mantissa.
+    tf32 = bool(config.get_flag(trt.BuilderFlag.TF32))
+    return memoryview(plan), {"optimization_level": config.builder_optimization_level, "tf32": tf32}
 
 
 def _name(info: EngineInfo) -> str:

@@ -39,10 +39,8 @@ def fold_storage(model: onnx.ModelProto) -> bool:
     """Compute Cast and Mul of constants, in place, so that stored weights become plain weights.
 
     `export/precision/storage.py` stores weights in fewer bits, and ONNX Runtime expands them when it loads
-    the graph. TensorRT does not: it takes an int8 constant for a quantised tensor and refuses it.
-
-    Returns:
-        Whether weights were stored in fewer bits than they are used in.
+    the graph. TensorRT does not: it takes an int8 constant for a quantised tensor and refuses it. Returns
+    whether weights were stored in fewer bits than they are used in.
     """
     graph = model.graph
     constants = {weight.name: weight for weight in graph.initializer}
@@ -79,13 +77,11 @@ def make_symmetric(model: onnx.ModelProto) -> None:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2
     }
     pairs = {pair for pair in pairs if constants[pair[1]].data_type == onnx.TensorProto.UINT8}
+    zeros = {zero: numpy_helper.to_array(constants[zero]).astype(np.float32) for _, zero in pairs}
     for scale, zero in pairs:
-        zero_points = numpy_helper.to_array(constants[zero]).astype(np.float32)
-        wider = numpy_helper.to_array(constants[scale]) * np.maximum(zero_points, 255 - zero_points) / 127
+        wider = numpy_helper.to_array(constants[scale]) * np.maximum(zeros[zero], 255 - zeros[zero]) / 127
         constants[scale].CopyFrom(numpy_helper.from_array(wider.astype(np.float32), scale))
-    for zero in {zero for _, zero in pairs}:
-        shape = tuple(constants[zero].dims)
-        constants[zero].CopyFrom(numpy_helper.from_array(np.zeros(shape, np.int8), zero))
+        constants[zero].CopyFrom(numpy_helper.from_array(np.zeros_like(zeros[zero], np.int8), zero))
 
 
 def parse(trt: Any, network: Any, logger: Any, content: bytes, path: Path) -> None:

@@ -35,7 +35,8 @@ class LeanImageEncoder(nn.Module):
         self.grid = grid_size(rows, columns)
         normalise = encoder.mean.flatten(), encoder.std.flatten()
         if isinstance(tower, DenseViT):
-            self.tower: nn.Module = _LeanViT(tower, rows, columns, *normalise, for_cpu)
+            patches = _on_raw_pixels(tower.visual.conv1, *normalise)
+            self.tower: nn.Module = _LeanViT(tower, patches, (rows, columns), for_cpu)
         elif isinstance(tower, DenseConvNeXt):
             self.tower = _lean_convnext(tower, *normalise)
         else:
@@ -55,15 +56,15 @@ class LeanImageEncoder(nn.Module):
 
 
 class _LeanViT(nn.Module):
-    """`DenseViT` for `rows` × `columns` patches; takes pixels in 0–255."""
+    """`DenseViT` for a grid of patches (rows, columns); takes pixels in 0–255."""
 
     def __init__(
-        self, vit: DenseViT, rows: int, columns: int, mean: Tensor, std: Tensor, for_cpu: bool
+        self, vit: DenseViT, grid: tuple[int, int], mean: Tensor, std: Tensor, for_cpu: bool
     ) -> None:
         super().__init__()
         visual = vit.visual
-        self.patches = _on_raw_pixels(visual.conv1, mean, std)
-        positions = vit.positions(rows, columns).detach()
+        self.patches = patches
+        positions = vit.positions(*grid).detach()
         self.first = nn.Parameter((visual.class_embedding.detach() + positions[0])[None, None])
         self.positions = nn.Parameter(positions[1:])
         self.ln_pre = visual.ln_pre
@@ -73,7 +74,7 @@ class _LeanViT(nn.Module):
         self.ln_post = visual.ln_post
         self.proj = visual.proj
         self.residual = vit.residual
-        self.grid = rows, columns
+        self.grid = grid
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.patches(pixels).flatten(2).transpose(1, 2) + self.positions

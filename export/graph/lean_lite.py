@@ -3,8 +3,7 @@
 The division of the pixels by 128 moves into the first convolution (a power of two, so nothing is rounded),
 and the weights of a cell and its neighbours into the products after it. Vectors are divided by their length
 directly: `F.normalize` exports as Shape, Concat and Expand, and a Shape node on a convolution's raw output
-keeps ONNX Runtime from fusing batch norm and ReLU6 into that convolution. Of three divisions of whole maps,
-two become one product.
+keeps ONNX Runtime from fusing batch norm and ReLU6 into that convolution.
 """
 
 import copy

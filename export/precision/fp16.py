@@ -4,8 +4,7 @@ These stay fp32, because rounding or overflow would change the result: LayerNorm
 from the normalisation of the features on (norms, cosines), the graph's inputs and outputs, and tensors whose
 values on the calibration photos come close to the largest fp16 number.
 
-`onnxruntime.transformers.float16` is not used: up to onnxruntime 1.31.1 it inserts some casts twice, which is
-not a valid graph.
+`onnxruntime.transformers.float16` inserts some casts twice, up to onnxruntime 1.31.1: the graph is not valid.
 """
 
 import copy
@@ -28,7 +27,6 @@ _MAX = float(np.finfo(np.float16).max)
 _MIN_NORMAL = float(np.finfo(np.float16).tiny)
 # Other photos may give larger values than the calibration photos.
 _HEADROOM = 4
-_SUFFIX = "/largest"
 _STATISTICS = "sums over many values"
 _HEAD = "rounding would change the scores"
 
@@ -36,12 +34,11 @@ _HEAD = "rounding would change the scores"
 def to_fp16(model: onnx.ModelProto, calibration: Iterable[Batch]) -> tuple[onnx.ModelProto, LayerReport]:
     """Convert an fp32 image encoder to fp16 where fp16 is accurate enough.
 
-    The result of `to_int8` can be converted too: its fp32 part becomes fp16.
-    Tensors beyond a quarter of fp16's range on the calibration photos stay fp32. Returns a new model and the
-    layers that stay fp32.
+    The result of `to_int8` can be converted too: its fp32 part becomes fp16. Tensors beyond a quarter of
+    fp16's range on the calibration photos stay fp32. Returns a new model and the layers that stay fp32.
     """
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    kept = _kept_nodes(model.graph, largest_values(model, checked(calibration)))
+    kept = _kept_nodes(model.graph, largest_values(model, calibration))
     report = _layer_report(model.graph, kept)
     _convert(model.graph, kept)
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
@@ -71,24 +68,21 @@ def rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def largest_values(model: onnx.ModelProto, batches: Iterable[Batch]) -> dict[str, float]:
+def largest_values(model: onnx.ModelProto, calibration: Iterable[Batch]) -> dict[str, float]:
     """Run an fp32 model; returns each float32 tensor that a node computes → its largest absolute value."""
     probe = onnx.shape_inference.infer_shapes(model)
     values = [*probe.graph.value_info, *probe.graph.output]
     floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     names = sorted(name for node in model.graph.node for name in node.output if name in floats)
-    for name in names:
-        probe.graph.node.append(helper.make_node("Abs", [name], [f"{name}/abs"]))
-        probe.graph.node.append(helper.make_node("ReduceMax", [f"{name}/abs"], [name + _SUFFIX], keepdims=0))
     del probe.graph.output[:]
-    probe.graph.output.extend(
-        helper.make_tensor_value_info(name + _SUFFIX, TensorProto.FLOAT, []) for name in names
-    )
+    for name in names:
+        absolute, largest = f"{name}/absolute", f"{name}/largest"
+        probe.graph.node.append(helper.make_node("Abs", [name], [absolute]))
+        probe.graph.node.append(helper.make_node("ReduceMax", [absolute], [largest], keepdims=0))
+        probe.graph.output.append(helper.make_tensor_value_info(largest, TensorProto.FLOAT, []))
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    largest = np.zeros(len(names))
-    for batch in batches:
-        largest = np.maximum(largest, session.run(None, dict(batch)))
-    return dict(zip(names, largest.tolist(), strict=True))
+    values = np.max([session.run(None, dict(batch)) for batch in checked(calibration)], axis=0)
+    return dict(zip(names, values.tolist(), strict=True))
 
 
 def _kept_nodes(graph: onnx.GraphProto, largest: Mapping[str, float]) -> dict[str, str]:

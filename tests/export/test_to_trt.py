@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export import to_trt
+from export import trt as networks
 from export.to_trt import main
 from export.trt import fold_storage
 from pixelclip_sdk import Bundle, Vocabulary
@@ -350,7 +351,7 @@ def test_a_stop_signal_ends_the_build_and_leaves_the_older_engine(tmp_path, monk
     assert compile_rtx("--bundle", folder) == 0
     before = content(folder)
     armed = []
-    monitor, make = to_trt.progress_monitor, to_trt.make_logger
+    monitor, make = networks.progress_monitor, to_trt.make_logger
 
     def begun(trt, stopped):
         armed.append(True)
@@ -368,7 +369,7 @@ def test_a_stop_signal_ends_the_build_and_leaves_the_older_engine(tmp_path, monk
         type(logger).log = log
         return logger
 
-    monkeypatch.setattr(to_trt, "progress_monitor", begun)
+    monkeypatch.setattr(networks, "progress_monitor", begun)
     monkeypatch.setattr(to_trt, "make_logger", logger_that_is_interrupted)
     assert compile_rtx("--bundle", folder, "--classes", 7) == 130
     assert not armed
