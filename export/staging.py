@@ -33,7 +33,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `target` when the block ends.
 
     If the block raises or is interrupted, `target` is unchanged and the new folder is removed. Linux swaps
-    the folders in one step. Elsewhere the old one is renamed first, and restored by the next writer if needed.
+    the folders in one step. Elsewhere the old one is renamed first; the next writer restores it if needed.
     """
     target = target.resolve()
     check_target(target)

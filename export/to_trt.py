@@ -104,7 +104,7 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
         precision=precision,
         layers=layers,
         stored_as=stored_as,
-        tensors=networks.describe_tensors(network, shapes),
+        tensors=networks.tensor_infos(network, shapes),
         onnx_sha256=bundle.files[IMAGE_ENCODER]["sha256"],
         plan_size=plan.nbytes,
         plan_sha256=hashlib.sha256(plan).hexdigest(),

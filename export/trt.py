@@ -16,13 +16,13 @@ from pixelclip_sdk.backends.trt import one_line
 from pixelclip_sdk.errors import BackendError
 
 __all__ = [
-    "describe_tensors",
     "fold_storage",
     "make_symmetric",
     "parse",
     "precisions",
     "profiles",
     "progress_monitor",
+    "tensor_infos",
 ]
 
 Shape = tuple[int, ...]
@@ -149,7 +149,7 @@ def profiles(
     return {name: (shapes[0], shapes[1], shapes[2]) for name, shapes in wanted.items()}
 
 
-def describe_tensors(network: Any, shapes: dict[str, Profile]) -> tuple[TensorInfo, ...]:
+def tensor_infos(network: Any, shapes: dict[str, Profile]) -> tuple[TensorInfo, ...]:
     """The network's inputs and outputs, for the sidecar."""
     inputs = [("input", network.get_input(i)) for i in range(network.num_inputs)]
     outputs = [("output", network.get_output(i)) for i in range(network.num_outputs)]

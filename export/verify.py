@@ -1,7 +1,6 @@
-"""Compare a bundle with its PyTorch source on real photos.
+"""Compare a bundle with its PyTorch source on real photos, as every export does.
 
-Every export runs this check. To check an existing bundle:
-``python export/verify.py --bundle BUNDLE --model NAME``.
+``python export/verify.py --bundle BUNDLE --model NAME`` checks an existing bundle.
 """
 
 import argparse

@@ -58,9 +58,7 @@ class LeanImageEncoder(nn.Module):
 class _LeanViT(nn.Module):
     """`DenseViT` for a grid of patches (rows, columns); takes pixels in 0–255."""
 
-    def __init__(
-        self, vit: DenseViT, grid: tuple[int, int], mean: Tensor, std: Tensor, for_cpu: bool
-    ) -> None:
+    def __init__(self, vit: DenseViT, patches: nn.Conv2d, grid: tuple[int, int], for_cpu: bool) -> None:
         super().__init__()
         visual = vit.visual
         self.patches = patches
