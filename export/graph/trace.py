@@ -29,8 +29,8 @@ def trace(
     The model holds no trace of the machine. Nodes are named ``MODULE/OPERATOR``, for example
     ``tower.blocks.0.expand.0/MatMul``.
 
-    `arguments` are example inputs; their sizes in dynamic dimensions do not matter. `inputs` and `outputs` are
-    names, and `dynamic` maps input → dimension → ``torch.export.Dim``.
+    `arguments` are example inputs; their sizes in dynamic dimensions do not matter. `inputs` and `outputs`
+    are names, and `dynamic` maps input → dimension → ``torch.export.Dim``.
     """
     with warnings.catch_warnings():
         # Inputs share a dynamic dimension and so its name, on purpose.
