@@ -73,15 +73,15 @@ SHORT = (1, 1, 2, 1)
 
 
 @torch.no_grad()
-def check_texts(bundle: Bundle, state: State, layers: int, *, quick: bool) -> np.ndarray:
-    """VOC-20's names, the mean over the 8 templates: the bundle's against the reference's; returns these."""
-    prompts = [template.format(name) for name in VOC_20 for template in TEMPLATES]
+def check_texts(bundle: Bundle, state: State, layers: int, names: list[str], *, quick: bool) -> np.ndarray:
+    """Each name's mean over the 8 templates: the bundle's against the reference's; returns these."""
+    prompts = [template.format(name) for name in names for template in TEMPLATES]
     rows = open_clip.get_tokenizer("ViT-B-16")(prompts)
     # Attention is causal: what stands behind a text's end does not reach it.
     each = [reference_text(state, row[: row.argmax() + 1], layers, quick=quick) for row in rows]
-    means = torch.stack(each).reshape(len(VOC_20), len(TEMPLATES), -1).mean(1)
+    means = torch.stack(each).reshape(len(names), len(TEMPLATES), -1).mean(1)
     expected = (means / means.norm(dim=-1, keepdim=True)).numpy()
-    found = Vocabulary.encode(VOC_20, TextEncoder(bundle))
+    found = Vocabulary.encode(names, TextEncoder(bundle))
     assert found.templates == TEMPLATES
     np.testing.assert_allclose(found.embeddings, expected, atol=1e-4)
     return expected
@@ -98,7 +98,7 @@ def check_pictures(
     torch.testing.assert_close(tower(pixels.permute(2, 0, 1)[None])[0], features, atol=1e-4, rtol=1e-4)
     with open_backend(bundle, "onnx") as backend:
         logits = backend.logits(image[None], text)[0]
-    assert logits.shape == (20, 64, 64)
+    assert logits.shape == (len(text), 64, 64)
     np.testing.assert_allclose(logits, reference_logits(features, torch.from_numpy(text)).numpy(), atol=1e-4)
 
 
@@ -141,7 +141,7 @@ def test_an_official_checkpoint_becomes_a_bundle_that_agrees_with_the_protocol(
     assert (bundle.name, bundle.input.only_size, bundle.grid) == (model, (size, size), (64, 64))
     assert not bundle.input.keep_aspect
     image = picture(size)
-    text = check_texts(bundle, state, 12, quick="vit" in model)
+    text = check_texts(bundle, state, 12, VOC_20, quick="vit" in model)
     check_pictures(model, checkpoint, bundle, reference_features(model, state, image, depths), image, text)
 
     pytest.importorskip("tensorrt_rtx", reason="no wheels for this machine")
@@ -175,5 +175,5 @@ def test_the_official_layout(tmp_path, checkpoint, monkeypatch, capsys, model, s
     assert f"the weights are those of {checkpoint}, not of {model}" in error
     assert f"verified {model}+official (fp32) against its source" in error
     assert (bundle.input.only_size, bundle.grid, bundle.embedding_dim) == ((size, size), (64, 64), dim)
-    text, image = check_texts(bundle, state, 2, quick="vit" in model), picture(size)
+    text, image = check_texts(bundle, state, 2, VOC_20[:4], quick="vit" in model), picture(size)
     check_pictures(model, checkpoint, bundle, reference_features(model, state, image, depths), image, text)
