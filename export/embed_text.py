@@ -53,10 +53,10 @@ def write_vocabularies(
     """
     for name in classes:
         check_name(name)
-    vocabularies = {name: Vocabulary.encode(words, encoder) for name, words in classes.items()}
+    embedded = {name: Vocabulary.encode(words, encoder) for name, words in classes.items()}
     files: dict[str, dict[str, Any]] = {}
     try:
-        for name, vocabulary in vocabularies.items():
+        for name, vocabulary in embedded.items():
             candidates = f"{VOCABULARIES}/{name}.npz", f"{VOCABULARIES}/{name}.2.npz"
             path = next(candidate for candidate in candidates if candidate not in listed)
             vocabulary.save(folder / path)
