@@ -1,17 +1,16 @@
 """Labelled data sets: photos with a class for each pixel.
 
 Label files are read as distributed, without conversion. An unknown label id is an error, because the file
-then belongs to another data set or was converted. `layouts` has the layouts and label ids.
+then belongs to another data set or was converted. ``layouts.yaml`` has the layouts and label ids.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +20,16 @@ from pixelclip_sdk.image import load_image
 from pixelclip_sdk.support.images import image_suffixes, open_image_file, orientation
 from pixelclip_sdk.words.classes import Classes, class_list, parse_classes
 from training.evaluation.labels import DatasetError, LabelFile, LabelRegions, read_pascal_context
-from training.evaluation.layouts import CONTEXT_COUNT, CONTEXT_IDS, LAYOUTS, Layout, label_ids
+from training.evaluation.layouts import LAYOUTS, Layout, label_ids
 from training.evaluation.metrics import IGNORE_INDEX
 
 __all__ = ["DATASETS", "Dataset", "DatasetError", "load_dataset"]
 
 _log = logging.getLogger(__name__)
 
-_CONTEXT = "pascal-context-59"
-_CONTEXT_FILE = "trainval_merged.json"
 _MAX_CLASSES = 255  # labels are uint8, and IGNORE_INDEX is one of the values
 
-DATASETS = (*sorted([*LAYOUTS, _CONTEXT]), "folder")
+DATASETS = (*sorted(LAYOUTS), "folder")
 """Names for `load_dataset`. ``folder`` is any folder with ``images`` and ``labels``."""
 
 
@@ -64,11 +61,7 @@ class Dataset:
         return len(self.photos)
 
     def truth(self, index: int) -> npt.NDArray[np.uint8]:
-        """Reads the ground-truth class of each pixel: `[H, W]`, `IGNORE_INDEX` where no class is scored.
-
-        Raises:
-            DatasetError: The labels cannot be read or have unknown ids.
-        """
+        """Reads the ground-truth class of each pixel: `[H, W]`, `IGNORE_INDEX` where no class is scored."""
         ids = self.labels[index].read()
         if wrong := self._unknown(ids):
             raise DatasetError(f"{self.labels[index].name} has {self._explain(wrong)}")
@@ -77,12 +70,7 @@ class Dataset:
         return table[ids]
 
     def pair(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Reads a photo, `[H, W, 3]` RGB, and its `truth`.
-
-        Raises:
-            ImageError: The photo cannot be read.
-            DatasetError: See `truth`; or the sizes differ.
-        """
+        """Reads a photo, `[H, W, 3]` RGB, and its `truth`."""
         photo, truth = load_image(self.photos[index]), self.truth(index)
         self._check_size(index, (photo.shape[0], photo.shape[1]), truth)
         return photo, truth
@@ -125,7 +113,7 @@ class Dataset:
         if self.name != "folder":
             return message + "Use the labels as distributed; these are of another data set or were converted."
         for name, layout in LAYOUTS.items():
-            if self.classes == class_list(name):
+            if "{stem}" in layout.label and self.classes == class_list(name):
                 scored = {label for label, index in layout.ids.items() if index != IGNORE_INDEX}
                 gaps = set(range(max(scored))) - scored
                 return f"{message}If they are those of {name}, give --ignore {_spaced(gaps)}"
@@ -177,10 +165,7 @@ def load_dataset(
     words = parse_classes(classes) if classes is not None else official
     if len(words) != len(official):
         raise DatasetError(f"got {len(words)} classes; {name} has {len(official)}")
-    if name == _CONTEXT:
-        data = _load_context(root, split or "val", words)
-    else:
-        data = _load_layout(name, root, LAYOUTS[name], split or LAYOUTS[name].split, words)
+    data = _load(name, root, LAYOUTS[name], split or LAYOUTS[name].split, words)
     if data.expected is not None and len(data) < data.expected:
         _log.warning(
             "%s %s has %d photos here; the complete split has %d. The score is not comparable.",
@@ -204,91 +189,79 @@ def _load_folder(root: Path, classes: Classes | None, ignore: set[int]) -> Datas
             )
     ignore = ignore | {255}
     ids = [i for i in range(len(words) + len(ignore)) if i not in ignore][: len(words)]
-    layout = Layout(split="", photos="images/*", labels="labels/{stem}.png", ids=label_ids(ids, ignore))
-    return _load_layout("folder", root, layout, "", words)
+    layout = Layout(photo="images/*", label="labels/{stem}.png", ids=label_ids(ids, ignore))
+    return _load("folder", root, layout, "", words)
 
 
-def _load_layout(
+def _load(
     name: str, root: Path, layout: Layout, split: str, words: Mapping[str, tuple[str, ...]]
 ) -> Dataset:
-    if layout.alternative and not (root / layout.labels).parent.is_dir():
-        _log.warning("%s: no %s in %s; using %s", name, layout.labels, root, layout.alternative)
-        layout = dataclasses.replace(layout, labels=layout.alternative)
-    if layout.listing:
-        listing = root / layout.listing.format(split=split)
-        try:
-            stems = listing.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(
-                f"{name}: cannot read {listing}: {error}.{_other_splits(root, layout)}"
-            ) from error
-        photos = [root / layout.photos.format(stem=stem) for stem in stems]
+    if layout.alternative and not (root / layout.label).parent.is_dir():
+        _log.warning("%s: no %s in %s; using %s", name, layout.label, root, layout.alternative)
+        layout = dataclasses.replace(layout, label=layout.alternative)
+    labels: list[LabelFile | LabelRegions]
+    if layout.label.endswith(".json"):
+        regions = read_pascal_context(root / layout.label, split)
+        photos = [(root / layout.photo).with_name(photo) for photo in regions]
+        labels = [*regions.values()]
     else:
-        suffixes = image_suffixes()
-        photos = sorted(
-            path
-            for path in root.glob(layout.photos.format(split=split))
-            if not path.name.startswith(".") and path.suffix.lower() in suffixes
-        )
+        photos = _find_photos(name, root, layout, split)
+        labels = []
+        for photo in photos:
+            stem = photo.stem.removesuffix(layout.suffix)
+            label = layout.label.format(split=split, stem=stem, folder=photo.parent.name)
+            labels.append(LabelFile(root / label))
     if not photos:
         raise DatasetError(
-            f"{name}: no photos at {root / layout.photos.format(split=split, stem='*')}."
-            f"{_other_splits(root, layout)}"
+            f"{name}: no photos at {root / layout.photo.format(split=split, stem='*')} of the split "
+            f"{split!r}.{_other_splits(root, layout)}"
         )
-    labels = [
-        root
-        / layout.labels.format(
-            split=split, stem=photo.stem.removesuffix(layout.suffix), folder=photo.parent.name
-        )
-        for photo in photos
-    ]
-    if missing := [path for path in [*photos, *labels] if not path.is_file()]:
+    files = [*photos, *(label.name for label in labels if isinstance(label, LabelFile))]
+    if missing := [path for path in files if not path.is_file()]:
         raise DatasetError(f"{name}: {len(missing)} files are missing, the first is {missing[0]}")
     return Dataset(
         name=name,
         split=split,
         classes=words,
         photos=tuple(photos),
-        labels=tuple(map(LabelFile, labels)),
+        labels=tuple(labels),
         ids=layout.ids,
-        label_files=layout.labels,
-        expected=layout.count if split == layout.split else None,
+        label_files=layout.label,
+        expected=layout.photos if split == layout.split else None,
     )
+
+
+def _find_photos(name: str, root: Path, layout: Layout, split: str) -> list[Path]:
+    """Returns the photos of the listing, or those that match the pattern."""
+    if not layout.listing:
+        suffixes = image_suffixes()
+        return sorted(
+            path
+            for path in root.glob(layout.photo.format(split=split))
+            if not path.name.startswith(".") and path.suffix.lower() in suffixes
+        )
+    listing = root / layout.listing.format(split=split)
+    try:
+        stems = listing.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{name}: cannot read {listing}: {error}.{_other_splits(root, layout)}") from error
+    return [root / layout.photo.format(stem=stem) for stem in stems]
 
 
 def _other_splits(root: Path, layout: Layout) -> str:
     """Returns advice to use a split that exists, or to check the root."""
-    pattern = layout.listing or layout.photos
-    expression = re.escape(pattern).replace(r"\{split\}", "(.+?)").replace(r"\*", "[^/]*")
-    paths = (path.relative_to(root).as_posix() for path in root.glob(pattern.replace("{split}", "*")))
-    splits = {
-        match[1] for path in paths if "{split}" in pattern and (match := re.fullmatch(expression, path))
-    }
-    labels = re.split(r"\{(?:stem|folder)\}", layout.labels)[0]
+    pattern = PurePosixPath(layout.listing or layout.photo)
+    splits: set[str] = set()
+    for level, part in enumerate(pattern.parts):
+        if "{split}" in part:
+            paths = root.glob(str(pattern).replace("{split}", "*"))
+            splits = {Path(path.relative_to(root).parts[level]).stem for path in paths}
+    # A split needs labels as well.
+    labels = PurePosixPath(layout.label).parent.as_posix().partition("{folder}")[0]
     splits = {split for split in splits if (root / labels.format(split=split)).is_dir()}
     if splits:
         return f" This folder has the splits {', '.join(sorted(splits))}: choose one with --split."
     return " Is --root the folder of the data set?"
-
-
-def _load_context(root: Path, split: str, words: Mapping[str, tuple[str, ...]]) -> Dataset:
-    """Loads Pascal Context from the authors' annotation file."""
-    labels = read_pascal_context(root / _CONTEXT_FILE, split)
-    photos = tuple(root / "JPEGImages" / name for name in labels)
-    if not photos:
-        raise DatasetError(f"{_CONTEXT}: {root / _CONTEXT_FILE} has no photos of the split {split!r}")
-    if missing := [photo for photo in photos if not photo.is_file()]:
-        raise DatasetError(f"{_CONTEXT}: {len(missing)} files are missing, the first is {missing[0]}")
-    return Dataset(
-        name=_CONTEXT,
-        split=split,
-        classes=words,
-        photos=photos,
-        labels=tuple(labels.values()),
-        ids=CONTEXT_IDS,
-        label_files=_CONTEXT_FILE,
-        expected=CONTEXT_COUNT if split == "val" else None,
-    )
 
 
 def _spaced(ids: Collection[int]) -> str:

@@ -27,20 +27,12 @@ class DatasetError(PixelClipError):
 
 @dataclass(frozen=True)
 class LabelFile:
-    """An image whose pixels are label ids: grey, or the indices of a palette.
-
-    Attributes:
-        name: Path of the file.
-    """
+    """An image file whose pixels are label ids: grey, or the indices of a palette."""
 
     name: Path
 
     def read(self) -> npt.NDArray[np.integer]:
-        """Reads the label ids, `[H, W]`.
-
-        Raises:
-            DatasetError: The file is missing or damaged, or has more than one channel.
-        """
+        """Reads the label ids, `[H, W]`."""
         try:
             with open_image_file(self.name) as image:
                 stored = image.tile[0].args if image.format == "PNG" else None
@@ -72,14 +64,10 @@ class LabelRegions:
 
     name: str
     size: tuple[int, int]
-    regions: tuple[tuple[int, Any], ...]
+    regions: list[tuple[int, Any]]
 
     def read(self) -> npt.NDArray[np.int64]:
-        """Decodes the label ids, `[H, W]`; 0 where no region is.
-
-        Raises:
-            DatasetError: A region cannot be decoded.
-        """
+        """Decodes the label ids, `[H, W]`; 0 outside all regions."""
         ids = np.zeros(self.size, np.int64)
         for label, code in self.regions:
             try:
@@ -90,23 +78,21 @@ class LabelRegions:
 
 
 def read_pascal_context(file: Path, split: str) -> dict[str, LabelRegions]:
-    """Reads Pascal Context's ``trainval_merged.json``: file name of a photo → its labels.
-
-    Raises:
-        DatasetError: The file cannot be read.
-    """
+    """Reads Pascal Context's ``trainval_merged.json``: file name of a photo → its labels."""
     try:
         content = json.loads(file.read_bytes())
-        entries = {entry["image_id"]: entry for entry in content["images"] if entry["phase"] == split}
-        regions: dict[Any, list[tuple[int, Any]]] = {key: [] for key in entries}
-        for item in content["annos_segmentation"]:
-            if item["image_id"] in regions:
-                regions[item["image_id"]].append((int(item["category_id"]), item["segmentation"]))
-        return {
-            entry["file_name"]: LabelRegions(
-                f"{entry['file_name']} in {file}", (entry["height"], entry["width"]), tuple(regions[key])
+        labels = {
+            entry["image_id"]: (
+                entry["file_name"],
+                LabelRegions(f"{entry['file_name']} in {file}", (entry["height"], entry["width"]), []),
             )
-            for key, entry in entries.items()
+            for entry in content["images"]
+            if entry["phase"] == split
         }
+        for item in content["annos_segmentation"]:
+            if item["image_id"] in labels:
+                regions = labels[item["image_id"]][1].regions
+                regions.append((int(item["category_id"]), item["segmentation"]))
+        return dict(labels.values())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"pascal-context-59: cannot read {file}: {error!r}") from error
