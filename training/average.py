@@ -26,13 +26,8 @@ __all__ = ["averaged", "main"]
 def averaged(start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     """Returns ``(1 - share) · start + share · tuned`` for each tensor; integers are those of the start.
 
-    Args:
-        start: Name → weights before fine-tuning.
-        tuned: Name → weights after fine-tuning.
-        share: Share of the tuned weights, 0-1.
-
     Raises:
-        CheckpointError: The weights are of different models, or `share` is out of range.
+        CheckpointError: The weights are of different models, or `share` is not in 0-1.
     """
     if not 0 <= share <= 1:
         raise CheckpointError(f"share is {share}; expected 0 (the start) to 1 (the tuned weights)")

@@ -29,7 +29,7 @@ from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.packages import imported
 from training.evaluation.datasets import DATASETS, Dataset, load_dataset
 from training.evaluation.metrics import Confusion
-from training.evaluation.open_model import PROMPTS, Source, open_model
+from training.evaluation.open_model import PROMPTS, Model, Source, open_model
 from training.evaluation.protocols import (
     Official,
     Protocol,
@@ -49,12 +49,9 @@ _CHUNK = 4  # photos per task of a process
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """An evaluation.
+    """An evaluation: the model, the labelled photos and the protocol.
 
     Attributes:
-        source: The model.
-        dataset: The photos and labels.
-        protocol: The evaluation protocol.
         masks: Classify the ground-truth masks instead of segmenting.
         threads: CPU threads per process; None for all.
     """
@@ -123,39 +120,29 @@ def _parts(job: Job, workers: int) -> Iterator[_Part]:
     """Yields the scores of a few photos at a time, from one or several processes."""
     chunks = [range(i, min(i + _CHUNK, len(job.dataset))) for i in range(0, len(job.dataset), _CHUNK)]
     if workers == 1:
-        yield from map(_Runner(job), chunks)
+        model = open_model(job.source, job.dataset.classes, job.threads)
+        yield from (_score(job, model, chunk) for chunk in chunks)
         return
     ranks = SPAWN.Queue()
     for rank in range(workers):
         ranks.put(rank)
     with pool_of(workers, _start, (job, ranks)) as pool:
-        yield from pool.map(_run, chunks)
+        yield from pool.map(_score_in_worker, chunks)
 
 
-class _Runner:
-    """The open model of a process, which scores photos."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.model = open_model(job.source, job.dataset.classes, job.threads)
-        self.about = self.model.about | {"protocol": describe(job.protocol, self.model.spec)}
-
-    def __call__(self, indices: range) -> _Part:
-        total = Confusion.empty(len(self.job.dataset.classes))
-        for index in indices:
-            total += self._photo(index)
-        return total, len(indices), self.about
-
-    def _photo(self, index: int) -> Confusion:
-        data, protocol = self.job.dataset, self.job.protocol
+def _score(job: Job, model: Model, indices: range) -> _Part:
+    """Scores a few photos."""
+    data, protocol = job.dataset, job.protocol
+    confusion = Confusion.empty(len(data.classes))
+    encoders = model.vocabulary.embeddings, model.backend, model.spec
+    for index in indices:
         photo, truth = data.pair(index)
-        text, backend, spec = self.model.vocabulary.embeddings, self.model.backend, self.model.spec
-        if self.job.masks:
-            assert not isinstance(protocol, Windows)  # checked by Job
-            predicted = classify_masks(protocol, photo, truth, text, backend, spec)
+        if job.masks and not isinstance(protocol, Windows):
+            predicted = classify_masks(protocol, photo, truth, *encoders)
         else:
-            predicted = segment(protocol, photo, text, backend, spec)
-        return Confusion.of(truth, predicted, len(data.classes))
+            predicted = segment(protocol, photo, *encoders)
+        confusion += Confusion.of(truth, predicted, len(data.classes))
+    return confusion, len(indices), model.about | {"protocol": describe(protocol, model.spec)}
 
 
 _assignment: tuple[Job, int] | None = None  # job and rank of this worker process
@@ -167,6 +154,18 @@ def _start(job: Job, ranks: multiprocessing.Queue[int]) -> None:
     _assignment = job, ranks.get()
 
 
+@functools.cache
+def _worker() -> tuple[Job, Model]:
+    # Not in `_start`: an error there breaks the pool and is not reported.
+    assert _assignment is not None
+    job, rank = _assignment
+    return job, open_model(_placed(job.source, rank), job.dataset.classes, job.threads)
+
+
+def _score_in_worker(chunk: range) -> _Part:
+    return _score(*_worker(), chunk)
+
+
 def _placed(source: Source, rank: int) -> Source:
     """Returns the source for a worker process: with several GPUs, on one of them in turn."""
     kind = source.device
@@ -175,18 +174,6 @@ def _placed(source: Source, rank: int) -> Source:
     if kind in ("auto", "cuda", "gpu") and (count := imported("torch").cuda.device_count()) > 1:
         return dataclasses.replace(source, device=f"{'gpu' if source.bundle else 'cuda'}:{rank % count}")
     return source
-
-
-@functools.cache
-def _runner() -> _Runner:
-    # Not in `_start`: an error there breaks the pool and is not reported.
-    assert _assignment is not None
-    job, rank = _assignment
-    return _Runner(dataclasses.replace(job, source=_placed(job.source, rank)))
-
-
-def _run(chunk: range) -> _Part:
-    return _runner()(chunk)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

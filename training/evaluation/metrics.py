@@ -33,16 +33,7 @@ class Confusion:
 
     @classmethod
     def of(cls, truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.integer], classes: int) -> Confusion:
-        """Counts the pixels of one photo.
-
-        Args:
-            truth: `[H, W]`, a class index or `IGNORE_INDEX`.
-            predicted: `[H, W]`, a class index; ignored where the truth is `IGNORE_INDEX`.
-            classes: Number of classes K, at most 255.
-
-        Raises:
-            ValueError: The shapes differ, or a value is not a class index.
-        """
+        """Counts the pixels of one photo: `truth` and `predicted` `[H, W]`, class indices or `IGNORE_INDEX`."""
         if truth.shape != predicted.shape:
             raise ValueError(f"predictions are {predicted.shape}, the truth is {truth.shape}")
         scored = truth != IGNORE_INDEX

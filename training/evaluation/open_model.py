@@ -51,14 +51,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Model:
-    """An open model.
-
-    Attributes:
-        backend: The image encoder.
-        spec: Its input sizes.
-        vocabulary: The embedded classes.
-        about: Description for the report, JSON values.
-    """
+    """An open model: image encoder, its input sizes, the embedded classes, JSON values for the report."""
 
     backend: Backend
     spec: InputSpec
@@ -67,19 +60,11 @@ class Model:
 
 
 def open_model(source: Source, classes: Mapping[str, tuple[str, ...]], threads: int | None = None) -> Model:
-    """Loads a model and embeds the classes.
-
-    Args:
-        source: The model.
-        classes: Name → synonyms, in label order.
-        threads: CPU threads; None for all available.
-
-    Raises:
-        PixelClipError: The model cannot be found or loaded.
-    """
+    """Loads a model and embeds the classes (name → synonyms, in label order)."""
     backend, encoder, spec, about = (_open_bundle if source.bundle else _open_pair)(source, threads)
     vocabulary = Vocabulary.encode(dict(classes), encoder)
     about |= {
+        "sources": [dict(entry) for entry in about["sources"]],
         "backend": backend.description,
         "prompts": source.prompts,
         "templates": list(vocabulary.templates),
@@ -102,7 +87,7 @@ def _open_bundle(source: Source, threads: int | None) -> _Parts:
     about: dict[str, Any] = {
         "bundle": bundle.name,
         "precision": bundle.precision,
-        "sources": [dict(entry) for entry in bundle.sources],
+        "sources": bundle.sources,
         "files": {name: entry["sha256"] for name, entry in bundle.files.items()},
     }
     backend = open_backend(bundle, "auto", source.device, threads)
@@ -124,11 +109,7 @@ def _open_pair(source: Source, threads: int | None) -> _Parts:
     pair = load_model(
         source.name, checkpoint=source.checkpoint, input_size=source.input_size, offline=source.offline
     )
-    about: dict[str, Any] = {
-        "model": pair.name,
-        "precision": "fp32",
-        "sources": [dict(entry) for entry in pair.sources],
-    }
+    about: dict[str, Any] = {"model": pair.name, "precision": "fp32", "sources": pair.sources}
     if source.checkpoint is not None:
         about["checkpoint"] = {"file": source.checkpoint.name, "sha256": sha256(source.checkpoint)}
     encoder = TorchTextEncoder(pair, _TEMPLATES[source.prompts])

@@ -34,14 +34,10 @@ class Official:
     """PixelCLIP's protocol: scale to a short side, stretch to the model's input size, one pass.
 
     The official models compare on the protocol's 64×64 grid; pixelclip-lite compares on its own grid.
-
-    Attributes:
-        short_side: Short side of the scaled photo, in pixels.
-        longest: Maximum long side of the scaled photo, in pixels.
     """
 
-    short_side: int = 640
-    longest: int = 2560
+    short_side: int = 640  # of the scaled photo, in pixels
+    longest: int = 2560  # maximum of the long side
     name = "official"
 
     def view(self, photo: UInt8Array, spec: InputSpec) -> tuple[UInt8Array, tuple[float, float]]:
@@ -63,15 +59,10 @@ class Whole:
 
 @dataclass(frozen=True)
 class Windows:
-    """Sliding windows of the model's input size; similarities are averaged where windows overlap.
+    """Sliding windows of the model's input size; similarities are averaged where windows overlap."""
 
-    Attributes:
-        short_side: Short side of the scaled photo, in pixels.
-        stride: Distance between windows, in pixels.
-    """
-
-    short_side: int
-    stride: int
+    short_side: int  # of the scaled photo, in pixels
+    stride: int  # distance between windows, in pixels
     name = "windows"
 
 
@@ -92,17 +83,7 @@ def describe(protocol: Protocol, spec: InputSpec) -> dict[str, Any]:
 def segment(
     protocol: Protocol, photo: UInt8Array, text: Float32Array, backend: Backend, spec: InputSpec
 ) -> npt.NDArray[np.integer]:
-    """Predicts the class of each pixel.
-
-    Args:
-        protocol: The evaluation protocol.
-        photo: `(H, W, 3)`, RGB.
-        text: `(K, D)`, unit rows.
-        backend: The image encoder.
-        spec: Its input sizes.
-
-    Returns:
-        `(H, W)`.
+    """Predicts the class of each pixel: photo `(H, W, 3)` RGB, text `(K, D)` unit rows → `(H, W)`.
 
     Raises:
         PixelClipError: The windows are larger than the scaled photo or leave gaps, or the backend failed.
@@ -133,7 +114,7 @@ def classify_masks(
         photo: `(H, W, 3)`, RGB.
         truth: `(H, W)`; all pixels of a value are one mask.
         text: `(K, D)`, unit rows.
-        backend: The image encoder.
+        backend: The image encoder, with the input sizes `spec`.
         spec: Its input sizes.
 
     Returns:

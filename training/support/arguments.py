@@ -7,14 +7,7 @@ __all__ = ["read_words"]
 
 
 def read_words(given: str | None) -> Classes | None:
-    """Reads class names from an argument; None if there is none.
-
-    Args:
-        given: The name of a list, a file, or ``"a, b"``; see `pixelclip_sdk.words.vocabulary.read_classes`.
-
-    Raises:
-        VocabularyError: The words cannot be read, or are already embeddings.
-    """
+    """Reads class names like `read_classes`, but refuses embeddings; None if there is no argument."""
     classes = None if given is None else read_classes(given)
     if isinstance(classes, Vocabulary):
         raise VocabularyError(f"{given} is a vocabulary of embeddings; expected words")

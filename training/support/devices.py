@@ -8,14 +8,7 @@ __all__ = ["torch_device"]
 
 
 def torch_device(name: str) -> torch.device:
-    """Returns the device with this name.
-
-    Args:
-        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"`` for a GPU if there is one.
-
-    Raises:
-        BackendUnavailableError: The device does not exist.
-    """
+    """Returns the device ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or with ``"auto"`` a GPU if there is one."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda" if count else "cpu")

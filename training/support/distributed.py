@@ -12,14 +12,7 @@ __all__ = ["agree", "gathered", "join", "largest", "leave", "rank", "total", "wo
 
 
 def join(device: str) -> torch.device:
-    """Joins the process group if torchrun started this process, and returns this process's device.
-
-    Args:
-        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
-
-    Raises:
-        BackendUnavailableError: There is no GPU, but `device` is ``"cuda"``.
-    """
+    """Joins the process group if torchrun started this process, and returns this process's device."""
     chosen = torch_device(device)
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -62,14 +55,7 @@ def agree(value: int, device: torch.device) -> bool:
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """Concatenates the rows of all processes, in the order of the processes.
-
-    Args:
-        rows: `[M, D]`; M may differ between processes.
-
-    Returns:
-        `[sum of all M, D]`, the same in all processes.
-    """
+    """Concatenates the rows `[M, D]` of all processes, in their order; M may differ between processes."""
     if not dist.is_initialized():
         return rows
     counts = rows.new_zeros(world(), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""A pool of processes whose end is always tidy."""
+"""A pool of worker processes, and the number of cores."""
 
 import contextlib
 import multiprocessing
@@ -17,7 +17,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def available_cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -25,7 +25,7 @@ def available_cores() -> int:
 def pool_of(
     workers: int, initializer: Callable[..., object], initargs: tuple[Any, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of `workers` spawned processes; what has not begun is dropped when the body raises.
+    """Yields a pool of `workers` spawned processes; cancels the tasks that wait when the body raises.
 
     Raises:
         PixelClipError: A process died.
