@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CLIP_MEAN", "CLIP_STD", "GRID_SIDE", "DenseImageEncoder", "Tower", "grid_size"]
+__all__ = ["DenseImageEncoder", "Tower", "grid_size"]
 
 # CLIP's mean and deviation of RGB pixels, 0-255.
 CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
@@ -27,13 +27,7 @@ class Tower(Protocol):
 
 
 class DenseImageEncoder(nn.Module):
-    """Normalisation, dense tower, resizing to the grid and comparison with words: PixelCLIP's protocol.
-
-    Args:
-        tower: The dense tower.
-        mean: Mean of RGB pixels in 0-255, to normalise the input.
-        std: Deviation of the pixels.
-    """
+    """Normalisation (pixels in 0-255), dense tower, resizing to the grid and comparison with words."""
 
     def __init__(
         self, tower: Tower, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
@@ -74,9 +68,6 @@ class DenseImageEncoder(nn.Module):
 
 
 def grid_size(rows: int, columns: int) -> tuple[int, int]:
-    """Returns the grid `(h, w)` for a feature map: short side 64, same aspect ratio.
-
-    A square map gets PixelCLIP's 64×64.
-    """
+    """Returns the grid `(h, w)` for a feature map: short side 64, same aspect ratio."""
     short = min(rows, columns)
     return round(rows * GRID_SIDE / short), round(columns * GRID_SIDE / short)

@@ -1,4 +1,4 @@
-"""Look up a model name: architecture, location of the weights, licence."""
+"""Looks up a model name: architecture, location of the weights, licence."""
 
 from __future__ import annotations
 
@@ -22,39 +22,25 @@ _DEFAULT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # The settings of a plain tower; any other (pooling, another text tower) changes the graph.
 _VIT_KEYS = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
 _TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers"}
+_CONFIG_KEYS = {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}
 # Tag, or owner of the hub repository → the licence that the owner states. Others were not looked up.
 _LICENSES = {"laion": "MIT", "openai": "MIT"}
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A named checkpoint.
-
-    Attributes:
-        name: The model's name.
-        family: The dense encoder that it needs.
-        architecture: The name in open_clip: `open_clip.create_model(architecture, pretrained=None,
-            load_weights=False, force_quick_gelu=quick_gelu)` makes the empty model.
-        quick_gelu: True if the weights were trained with QuickGELU; the exact GELU changes the results.
-        repository: `OWNER/NAME` on the hub.
-        files: Paths in the repository; the first that exists is used.
-        license: SPDX expression; `NOASSERTION` if it is not known.
-        revision: The commit to download, 40 hex digits; None for the newest.
-        sha256: Expected SHA-256 of the file; None if it is not known.
-        mean: Mean of the training pixels, RGB in 0-1.
-        std: Standard deviation of the training pixels.
-    """
+    """A named checkpoint."""
 
     name: str
     family: Literal["vit", "convnext"]
-    architecture: str
-    quick_gelu: bool
-    repository: str
-    files: tuple[str, ...]
-    license: str
-    revision: str | None = None
-    sha256: str | None = None
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
+    architecture: str  # name in open_clip
+    quick_gelu: bool  # True if the weights were trained with QuickGELU; the exact GELU changes the results
+    repository: str  # OWNER/NAME on the hub
+    files: tuple[str, ...]  # paths in the repository; the first that exists is used
+    license: str  # SPDX expression; NOASSERTION if it is not known
+    revision: str | None = None  # commit, 40 hex digits; None for the newest
+    sha256: str | None = None  # of the file; None if it is not known
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # RGB in 0-1; CLIP's
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     @property
@@ -80,7 +66,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Spec:
-    """Look up a name; nothing is downloaded.
+    """Looks up a name, without a download.
 
     Args:
         name: One of `names()` except `LITES`, or `open_clip:NAME/TAG` of a ViT or ConvNeXt with a hub
@@ -88,7 +74,7 @@ def find(name: str) -> Spec:
 
     Raises:
         ModelNotFoundError: There is no such name.
-        CheckpointError: open_clip has it, but with towers of another kind, or on no hub.
+        CheckpointError: The towers are not CLIP's, or the weights are on no hub.
     """
     if name in CATALOGUE:
         return _published(name)
@@ -101,7 +87,7 @@ def find(name: str) -> Spec:
 
 
 def _published(name: str) -> Spec:
-    """The specification of a model of the catalogue: an official checkpoint or a baseline."""
+    """Returns the specification of an official checkpoint or a baseline from the SDK's catalogue."""
     model = CATALOGUE[name]
     baseline = "openclip-convnext-b" if "convnext" in name else "clip-vit-b16"
     return dataclasses.replace(
@@ -115,7 +101,7 @@ def _published(name: str) -> Spec:
 
 
 def _from_open_clip(name: str, key: str) -> Spec:
-    """Look up `NAME/TAG` in open_clip's tables."""
+    """Looks up `NAME/TAG` in open_clip's tables."""
     import open_clip
 
     architecture, _, tag = key.partition("/")
@@ -155,14 +141,9 @@ def _from_open_clip(name: str, key: str) -> Spec:
 
 
 def _family(config: dict[str, Any]) -> Literal["vit", "convnext"] | None:
-    """The dense encoder that an open_clip configuration needs; None if there is none for it."""
+    """Returns the dense encoder for an open_clip configuration, or None."""
     vision, text = config["vision_cfg"], config["text_cfg"]
-    if not text.keys() <= _TEXT_KEYS or not config.keys() <= {
-        "embed_dim",
-        "quick_gelu",
-        "vision_cfg",
-        "text_cfg",
-    }:
+    if not (text.keys() <= _TEXT_KEYS and config.keys() <= _CONFIG_KEYS):
         return None
     if vision.get("timm_model_name", "").startswith("convnext"):
         return "convnext"

@@ -17,12 +17,7 @@ _BATCH = 64
 
 
 class TorchBackend(Backend):
-    """Backend of `pixelclip_sdk.Segmenter` that runs a PyTorch image encoder.
-
-    Args:
-        pair: The model; its image encoder is moved to `device`.
-        device: A torch device, e.g. ``"cuda:1"``.
-    """
+    """Backend of `pixelclip_sdk.Segmenter` that runs a PyTorch image encoder, which it moves to `device`."""
 
     def __init__(self, pair: EncoderPair, device: str = "cpu") -> None:
         super().__init__(
@@ -54,12 +49,7 @@ class TorchBackend(Backend):
 
 
 class TorchTextEncoder:
-    """Text encoder for `pixelclip_sdk.Vocabulary.encode` that runs a PyTorch model.
-
-    Args:
-        pair: The model.
-        templates: Prompt templates; None for the model's own.
-    """
+    """Text encoder for `pixelclip_sdk.Vocabulary.encode`, with the model's prompt templates or others."""
 
     text_hash = ""
 
@@ -79,10 +69,8 @@ class TorchTextEncoder:
         for start in range(0, len(texts), _BATCH):
             encodings = self._pair.tokenizer.encode_batch(list(texts[start : start + _BATCH]))
             tokens = {
-                "input_ids": torch.tensor([encoding.ids for encoding in encodings], device=device),
-                "attention_mask": torch.tensor(
-                    [encoding.attention_mask for encoding in encodings], device=device
-                ),
+                "input_ids": torch.tensor([one.ids for one in encodings], device=device),
+                "attention_mask": torch.tensor([one.attention_mask for one in encodings], device=device),
             }
             rows.append(self._pair.text(*(tokens[name] for name in self._pair.text_inputs)).cpu().numpy())
         return np.concatenate(rows)

@@ -37,11 +37,11 @@ def build_clip(
     license: str = "NOASSERTION",
     sources: tuple[dict[str, str], ...] = (),
 ) -> EncoderPair:
-    """Builds dense encoders around an open_clip model.
+    """Builds dense encoders around an open_clip model. Its parameters are shared, not copied.
 
     Args:
         name: The model's name.
-        model: An open_clip CLIP. Its parameters are shared, not copied; it is set to evaluation mode.
+        model: An open_clip CLIP; it is set to evaluation mode.
         spec: Provides the pixel mean and deviation; None for CLIP's.
         input_size: Input `(H, W)` in pixels; None for 20×20 patches.
         license: SPDX expression of the weights' licence.
@@ -98,14 +98,7 @@ def empty_model(spec: registry.Spec) -> nn.Module:
 
 
 def configured_model(file: Path) -> nn.Module:
-    """Creates an open_clip model from a configuration file, with random weights.
-
-    Args:
-        file: JSON with embed_dim, vision_cfg, text_cfg, quick_gelu.
-
-    Raises:
-        CheckpointError: The file cannot be read or is not such a configuration.
-    """
+    """Creates an open_clip model with random weights from JSON with embed_dim, vision_cfg and text_cfg."""
     try:
         return open_clip.CLIP(**json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
@@ -119,17 +112,7 @@ def configured_model(file: Path) -> nn.Module:
 
 
 def weight_bytes(name: str) -> dict[str, int]:
-    """Computes the size of a model's encoders in fp32, without downloading or allocating them.
-
-    Args:
-        name: A name `registry.find` knows.
-
-    Returns:
-        Bytes of ``"image"`` and ``"text"``.
-
-    Raises:
-        ModelNotFoundError: No model has this name.
-    """
+    """Returns the bytes of a model's ``"image"`` and ``"text"`` encoder in fp32, without loading them."""
     with torch.device("meta"):
         model = open_clip.CLIP(**open_clip.get_model_config(registry.find(name).architecture))
     image, both = (sum(p.numel() for p in part.parameters()) for part in (model.visual, model))

@@ -8,14 +8,7 @@ __all__ = ["DenseConvNeXt"]
 
 
 class DenseConvNeXt(nn.Module):
-    """An open_clip ConvNeXt without pooling: trunk, norm of the head, projection.
-
-    Args:
-        visual: The image tower. Its parameters are shared, not copied.
-
-    Raises:
-        ValueError: The tower is not a ConvNeXt.
-    """
+    """An open_clip ConvNeXt without pooling: trunk, norm of the head, projection. It shares its parameters."""
 
     stride = 32
 
@@ -32,14 +25,7 @@ class DenseConvNeXt(nn.Module):
         return int(last.out_features)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Computes dense features.
-
-        Args:
-            pixels: float `[N, 3, H, W]`, normalised with CLIP's mean and deviation; H, W multiples of 32.
-
-        Returns:
-            float `[N, H / 32, W / 32, D]`, not normalised.
-        """
+        """Maps normalised pixels `[N, 3, H, W]`, multiples of 32, to features `[N, H / 32, W / 32, D]`."""
         trunk = self.visual.trunk
         features = trunk.head.norm(trunk.forward_features(pixels))
         return self.visual.head(features.permute(0, 2, 3, 1))

@@ -12,14 +12,7 @@ __all__ = ["ClipTextEncoder"]
 
 
 class ClipTextEncoder(nn.Module):
-    """Text encoder: token ids → one unit vector per text.
-
-    Args:
-        model: An open_clip model. The parameters of its text tower are shared, not copied.
-
-    Raises:
-        ValueError: The text tower does not have CLIP's architecture.
-    """
+    """Text encoder: token ids → one unit vector per text. It shares the parameters of an open_clip model."""
 
     def __init__(self, model: open_clip.CLIP | open_clip.CustomTextCLIP) -> None:
         super().__init__()
@@ -59,14 +52,9 @@ class ClipTextEncoder(nn.Module):
         return F.normalize(self.project(self.token_embedding(input_ids), input_ids.argmax(dim=-1)), dim=-1)
 
     def project(self, tokens: Tensor, end: Tensor) -> Tensor:
-        """Embeds texts given as word embeddings, which may be learned.
+        """Embeds texts given as word embeddings `[B, T, C]`, which may be learned: `[B, D]`, not normalised.
 
-        Args:
-            tokens: float `[B, T, C]`.
-            end: int64 `[B]`, position of each text's end-of-text token.
-
-        Returns:
-            float `[B, D]`, not normalised.
+        `end`, int64 `[B]`, is the position of each text's end-of-text token.
         """
         length = tokens.shape[1]
         x = tokens + self.positional_embedding[:length]

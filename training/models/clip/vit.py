@@ -16,13 +16,7 @@ class DenseViT(nn.Module):
     Attention in the last block mixes information over the whole image. As in PixelCLIP, it is replaced by
     ``out_proj(V)`` of each patch plus the residual of the class token, which is the same for all patches. The
     block's MLP, `ln_post` and the projection follow. A tower that averages its patches instead of reading the
-    class token (``pool_type: avg``) keeps the residual of each patch.
-
-    Args:
-        visual: The image tower. Its parameters are shared, not copied.
-
-    Raises:
-        ValueError: The tower does not have CLIP's architecture.
+    class token (``pool_type: avg``) keeps the residual of each patch. The parameters are shared, not copied.
     """
 
     def __init__(self, visual: VisionTransformer) -> None:
@@ -48,15 +42,7 @@ class DenseViT(nn.Module):
         return int(self.visual.proj.shape[1])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Computes dense features.
-
-        Args:
-            pixels: float `[N, 3, H, W]`, normalised with CLIP's mean and deviation; H, W are multiples of
-                `stride`.
-
-        Returns:
-            float `[N, H / stride, W / stride, D]`, not normalised.
-        """
+        """Maps normalised pixels `[N, 3, H, W]`, multiples of `stride`, to `[N, H / stride, W / stride, D]`."""
         visual = self.visual
         patches = visual.conv1(pixels)
         height, width = patches.shape[2:]
@@ -76,14 +62,9 @@ class DenseViT(nn.Module):
         return x[:, 1:] if self.visual.pool_type == "avg" else x[:, :1]
 
     def positions(self, height: int, width: int) -> Tensor:
-        """Interpolates the position embeddings to a grid: bicubic, half-pixel centres, no antialiasing.
+        """Interpolates the position embeddings to a grid of patches: `[1 + height * width, C]`.
 
-        Args:
-            height: Rows of patches.
-            width: Columns of patches.
-
-        Returns:
-            float `[1 + height * width, C]`, the class token first.
+        Bicubic, half-pixel centres, no antialiasing. The class token comes first.
         """
         positions = self.visual.positional_embedding
         side = math.isqrt(len(positions) - 1)
@@ -95,16 +76,7 @@ class DenseViT(nn.Module):
 
 
 def last_block(block: ResidualAttentionBlock, x: Tensor, residual: Tensor) -> Tensor:
-    """Computes the value path of the last block for the patches.
-
-    Args:
-        block: The transformer's last block.
-        x: float `[N, P, C]`, the patches.
-        residual: Added to the value path, see `DenseViT.residual`.
-
-    Returns:
-        float `[N, P, C]`.
-    """
+    """Computes the value path of the last block for the patches `[N, P, C]`, plus `DenseViT.residual`."""
     attention = block.attn
     channels = x.shape[-1]
     weight = attention.in_proj_weight[2 * channels :]
@@ -114,31 +86,13 @@ def last_block(block: ResidualAttentionBlock, x: Tensor, residual: Tensor) -> Te
 
 
 def run_block(block: ResidualAttentionBlock, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Computes a transformer block, like calling it, in operations that export well.
-
-    Args:
-        block: A transformer's block.
-        x: float `[N, T, C]`.
-        mask: float `[T, T]`, added to the attention scores.
-
-    Returns:
-        float `[N, T, C]`.
-    """
+    """Computes a transformer block for `[N, T, C]` in operations that export well; see `attend`."""
     x = x + block.ls_1(attend(block.attn, block.ln_1(x), mask))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Computes self-attention.
-
-    Args:
-        attention: The weights.
-        x: float `[N, T, C]`.
-        mask: float `[T, T]`, added to the attention scores.
-
-    Returns:
-        float `[N, T, C]`.
-    """
+    """Computes self-attention of `[N, T, C]`; a mask `[T, T]` is added to the attention scores."""
     # Sizes as numbers, so the exporter writes constant shapes and keeps only the batch dynamic.
     tokens, heads, channels = x.shape[1], attention.num_heads, attention.head_dim
     qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)

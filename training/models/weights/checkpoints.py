@@ -6,17 +6,15 @@ layout, which has the same names under a prefix, next to the teacher, the mask d
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from pixelclip_sdk.errors import CheckpointError
 from training.models.weights.reader import read_checkpoint
 
-__all__ = ["LoadReport", "load_exactly", "load_into", "pick_clip", "read_checkpoint"]
+__all__ = ["load_exactly", "load_into", "pick_clip", "read_checkpoint"]
 
 _OFFICIAL_PREFIX = "sem_seg_head.predictor.clip_model."
 _PARALLEL_PREFIX = "module."  # open_clip's checkpoints from data-parallel training
@@ -37,45 +35,7 @@ _SHOWN = 8  # groups of keys in a message
 _MODELS = {"ViT/16": "pixelclip-vit-b16 or clip-vit-b16", "ConvNeXt": "pixelclip-convnext-b"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoadReport:
-    """Result of loading a checkpoint.
-
-    Attributes:
-        source: File name of the checkpoint.
-        layout: `"open_clip"` or `"official PixelCLIP"`.
-        loaded: Number of loaded tensors.
-        ignored: Keys that are not CLIP weights: training state, constants.
-        missing: Keys of the model that the checkpoint does not have.
-        unexpected: CLIP keys that the model does not have.
-        invalid: Keys with a wrong shape, a dtype that is not floating point or values that are not finite,
-            each with the reason.
-        notes: Conversions: dtypes, size of the position embedding.
-    """
-
-    source: str
-    layout: str
-    loaded: int = 0
-    ignored: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-    invalid: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def fits(self) -> bool:
-        """True if all weights of the model were loaded."""
-        return not (self.missing or self.unexpected or self.invalid)
-
-    def __str__(self) -> str:
-        lines = [f"{self.source} ({self.layout} layout): {self.loaded} tensors loaded"]
-        for title in ("missing", "unexpected", "invalid", "ignored"):
-            if keys := getattr(self, title):
-                lines.append(f"{len(keys)} {title}: {_grouped(keys)}")
-        return "\n  ".join([*lines, *self.notes])
-
-
-def pick_clip(state: Mapping[str, Tensor], *, source: str) -> tuple[dict[str, Tensor], LoadReport]:
+def pick_clip(state: Mapping[str, Tensor], *, source: str) -> tuple[dict[str, Tensor], list[str]]:
     """Selects CLIP's weights from a checkpoint and renames them to open_clip's names.
 
     Args:
@@ -83,7 +43,7 @@ def pick_clip(state: Mapping[str, Tensor], *, source: str) -> tuple[dict[str, Te
         source: File name of the checkpoint, for messages.
 
     Returns:
-        The weights, and a report with the layout and the ignored keys.
+        The weights, and the other keys: training state, constants.
 
     Raises:
         CheckpointError: The checkpoint contains no CLIP.
@@ -108,11 +68,10 @@ def pick_clip(state: Mapping[str, Tensor], *, source: str) -> tuple[dict[str, Te
             f"{source} contains no known CLIP; its keys are {_grouped(state)}.{hint} "
             f"Expected names such as visual.conv1.weight, bare or under {_OFFICIAL_PREFIX}"
         )
-    layout = "official PixelCLIP" if official else "open_clip"
-    return picked, LoadReport(source=source, layout=layout, ignored=tuple(ignored))
+    return picked, ignored
 
 
-def load_into(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> LoadReport:
+def load_into(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> list[str]:
     """Loads a checkpoint's weights into a CLIP: all of them or none.
 
     Half precision is converted to the model's precision. A position embedding of another square grid is kept
@@ -123,113 +82,85 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> 
         state: Key → tensor, from `read_checkpoint`.
         source: File name of the checkpoint, for messages.
 
+    Returns:
+        The keys that are not CLIP weights.
+
     Raises:
         CheckpointError: The checkpoint contains no CLIP, or a tensor is missing, unexpected or invalid. The
             model is unchanged.
     """
-    picked, report = pick_clip(state, source=source)
+    picked, ignored = pick_clip(state, source=source)
     own = model.state_dict()
-    shapes = {key: value.shape for key, value in own.items()}
-    notes = []
+    expected = dict(own)
     if resized := _is_other_grid(own.get(_POSITIONS), picked.get(_POSITIONS)):
-        before, after = (math.isqrt(len(tensors[_POSITIONS])) for tensors in (own, picked))
-        notes.append(f"position embedding of a {after}×{after} grid; the model had {before}×{before}")
-        shapes[_POSITIONS] = picked[_POSITIONS].shape
-    if "logit_scale" in shapes and "logit_scale" in picked and picked["logit_scale"].numel() == 1:
-        picked["logit_scale"] = picked["logit_scale"].reshape(shapes["logit_scale"])  # (1,) in some files
-    dtypes = {str(value.dtype).removeprefix("torch.") for value in picked.values()} - {"float32"}
-    if dtypes:
-        notes.append(f"converted to the model's precision from {', '.join(sorted(dtypes))}")
-    report = _compared(report, picked, shapes)
-    if not report.fits:
-        raise CheckpointError(_mismatch(report, own, picked))
+        expected[_POSITIONS] = own[_POSITIONS].new_empty(picked[_POSITIONS].shape)
+    if "logit_scale" in own and "logit_scale" in picked and picked["logit_scale"].numel() == 1:
+        picked["logit_scale"] = picked["logit_scale"].reshape(own["logit_scale"].shape)  # (1,) in some files
+    if problems := _problems(picked, expected):
+        raise CheckpointError(f"{source} {_reason(own, picked)}\n  {problems}")
     if resized:
         visual = model.get_submodule("visual")
-        visual.positional_embedding = nn.Parameter(
-            own[_POSITIONS].new_empty(shapes[_POSITIONS]), visual.positional_embedding.requires_grad
-        )
+        trained = visual.positional_embedding.requires_grad
+        visual.positional_embedding = nn.Parameter(expected[_POSITIONS], trained)
     model.load_state_dict(picked)
-    return dataclasses.replace(report, loaded=len(picked), notes=tuple(notes))
+    return ignored
 
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], *, source: str, what: str) -> None:
     """Loads weights with the model's own names into it: all of them or none.
 
-    Args:
-        model: The model.
-        state: Key → tensor.
-        source: File name of the checkpoint, for messages.
-        what: Name of the model, for messages.
-
     Raises:
-        CheckpointError: A tensor is missing, unexpected or invalid. The model is unchanged.
+        CheckpointError: A tensor is missing, unexpected or invalid. The model is unchanged. The message names
+            the file `source` and the model `what`.
     """
-    own = model.state_dict()
-    floats = {  # without the counters of batch norm, which are integers
-        key: value.float() if key in own and not own[key].is_floating_point() else value
-        for key, value in state.items()
-    }
-    shapes = {key: value.shape for key, value in own.items()}
-    report = _compared(LoadReport(source=source, layout="its own"), floats, shapes)
-    if not report.fits:
+    if problems := _problems(state, model.state_dict()):
         raise CheckpointError(
-            f"{source} does not fit {what}. Give the --model it was trained from.\n{report}"
+            f"{source} does not fit {what}. Give the --model it was trained from.\n  {problems}"
         )
     model.load_state_dict(state)
 
 
-def _compared(
-    report: LoadReport, state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]
-) -> LoadReport:
-    """Adds the missing, unexpected and invalid keys to a report."""
-    reasons = {key: _invalid(state[key], shape) for key, shape in shapes.items() if key in state}
-    return dataclasses.replace(
-        report,
-        missing=tuple(key for key in shapes if key not in state),
-        unexpected=tuple(key for key in state if key not in shapes),
-        invalid=tuple(f"{key} {reason}" for key, reason in reasons.items() if reason),
-    )
+def _problems(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Describes the missing, unexpected and invalid tensors, one line each; empty if all fit."""
+    reasons = {key: _invalid(state[key], own) for key, own in expected.items() if key in state}
+    found = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "invalid": [f"{key} {reason}" for key, reason in reasons.items() if reason],
+    }
+    return "\n  ".join(f"{len(keys)} {title}: {_grouped(keys)}" for title, keys in found.items() if keys)
+
+
+def _invalid(value: Tensor, own: Tensor) -> str | None:
+    """Returns why a tensor cannot replace the model's own, or None."""
+    if value.shape != own.shape:
+        return f"is {_size(value)}, the model's is {_size(own)}"
+    if own.is_floating_point() and not value.is_floating_point():
+        return f"is {str(value.dtype).removeprefix('torch.')}, not floating point"
+    return None if value.float().isfinite().all() else "has values that are not finite"
 
 
 def _is_other_grid(own: Tensor | None, other: Tensor | None) -> bool:
     """Returns True if two position embeddings have the same width and different square grids."""
-    return (
-        own is not None
-        and other is not None
-        and own.ndim == other.ndim == 2
-        and own.shape != other.shape
-        and own.shape[1] == other.shape[1]
-        and len(other) > 1
-        and math.isqrt(len(other) - 1) ** 2 == len(other) - 1
-    )
+    if own is None or other is None or own.ndim != 2 or other.ndim != 2 or own.shape == other.shape:
+        return False
+    cells = len(other) - 1  # without the class token
+    return own.shape[1] == other.shape[1] and cells > 0 and math.isqrt(cells) ** 2 == cells
 
 
-def _invalid(value: Tensor, shape: torch.Size) -> str | None:
-    """Returns why a tensor cannot be a weight of this shape, or None."""
-    if value.shape != shape:
-        return f"is {_size(value.shape)}, the model's is {_size(shape)}"
-    if not value.is_floating_point():
-        return f"is {str(value.dtype).removeprefix('torch.')}, not floating point"
-    if not value.float().isfinite().all():
-        return "has values that are not finite"
-    return None
-
-
-def _mismatch(report: LoadReport, own: Mapping[str, Tensor], picked: Mapping[str, Tensor]) -> str:
-    """Returns an error message: the most likely reason, then the report."""
+def _reason(own: Mapping[str, Tensor], picked: Mapping[str, Tensor]) -> str:
+    """Returns the most likely reason why weights do not fit, and what to do."""
     expected, found = _family(own), _family(picked)
     if found == expected:
-        reason = (
+        return (
             "does not fit the model: it is incomplete or damaged, or its towers have another size. Download "
             "it again, or give the --model it was trained from."
         )
-    else:
-        examples = f", for example {_MODELS[found]}" if found in _MODELS else ""
-        reason = (
-            f"looks like a CLIP with a {found}; you asked for one with a {expected}. "
-            f"Give the --model it was trained from{examples}."
-        )
-    return f"{report.source} {reason}\n{report}"
+    examples = f", for example {_MODELS[found]}" if found in _MODELS else ""
+    return (
+        f"looks like a CLIP with a {found}; you asked for one with a {expected}. "
+        f"Give the --model it was trained from{examples}."
+    )
 
 
 def _family(state: Mapping[str, Tensor]) -> str:
@@ -243,8 +174,8 @@ def _family(state: Mapping[str, Tensor]) -> str:
     return "tower of an unknown kind"
 
 
-def _size(shape: torch.Size) -> str:
-    return "×".join(map(str, shape)) or "a scalar"
+def _size(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a scalar"
 
 
 def _grouped(keys: Iterable[str]) -> str:

@@ -1,10 +1,10 @@
-"""Download files from a Hugging Face repository once, and check their content at every use.
+"""Downloads files from a Hugging Face repository once, and checks their content at every use.
 
-`huggingface_hub` does the downloading: progress bar, cache (``HF_HOME``), mirror (``HF_ENDPOINT``), offline
-mode (``HF_HUB_OFFLINE``), access token (``HF_TOKEN``). It reads these variables when it is first imported.
-`resume.py` continues a download of a process that was ended. `huggingface_hub` does not compare a content
-with the hash that the hub announces; this module does. Where neither the hash nor the commit is pinned, it
-records the hash of the first download in `FIRST_USE` beside the cached files, and refuses another one later.
+`huggingface_hub` downloads; it reads its variables (``HF_HOME``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``,
+``HF_TOKEN``) when it is first imported. `resume.py` continues downloads of processes that were ended. This
+module compares the content with the hash that the hub announces, which `huggingface_hub` does not. Where
+neither the hash nor the commit is pinned, it records the hash of the first download in `FIRST_USE` beside the
+cached files, and refuses another one later.
 """
 
 from __future__ import annotations
@@ -36,21 +36,13 @@ _TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class HubFile:
-    """A downloaded file and its origin.
-
-    Attributes:
-        path: The file in the cache. Do not write to it.
-        repository: `OWNER/NAME` on the hub.
-        revision: The commit of the file, 40 hex digits.
-        file: Its path in the repository.
-        sha256: SHA-256 of the content, 64 hex digits.
-    """
+    """A downloaded file in the cache (do not write to it) and its origin."""
 
     path: Path
-    repository: str
-    revision: str
-    file: str
-    sha256: str
+    repository: str  # OWNER/NAME on the hub
+    revision: str  # commit, 40 hex digits
+    file: str  # path in the repository
+    sha256: str  # 64 hex digits
 
 
 def fetch(
@@ -60,7 +52,7 @@ def fetch(
     sha256: str | None = None,
     offline: bool = False,
 ) -> HubFile:
-    """Return a file of the hub from the cache; download it first if it is not there.
+    """Returns a file of the hub from the cache; downloads it first if it is not there.
 
     Args:
         repository: `OWNER/NAME`.
@@ -107,13 +99,12 @@ def fetch(
             f"{names} of {repository} at revision {revision} is not in the cache {constants.HF_HUB_CACHE}, "
             "and offline mode is on. Run once with a connection, or copy the cache of another machine."
         ) from missing
-    raise CheckpointError(_explained(problem or missing, repository, names, revision)) from (
-        problem or missing
-    )
+    cause = problem or missing
+    raise CheckpointError(_explained(cause, repository, names, revision)) from cause
 
 
 def _connection_error() -> Exception | None:
-    """The reason why the hub cannot be reached, or None. Any answer counts as reached."""
+    """Returns the reason why the hub cannot be reached, or None. Any answer counts as reached."""
     from huggingface_hub import constants, get_session
 
     try:
@@ -126,7 +117,7 @@ def _connection_error() -> Exception | None:
 def _checked(
     path: Path, repository: str, file: str, revision: str, wanted: str | None, *, offline: bool
 ) -> HubFile:
-    """Compare the content with the hash that the hub announced, the caller's, and that of the first use."""
+    """Compares the content with the hash that the hub announced, the caller's, and that of the first use."""
     # At every use, not only after a download: disks fail too. It takes a second or two for 600 MB.
     found = sha256_of(path)
     commit = path.parents[file.count("/")].name  # …/snapshots/COMMIT/FILE
@@ -156,16 +147,10 @@ def _checked(
 
 
 def _check_first_use(file: HubFile, revision: str) -> None:
-    """Record the hash of the first download of a file that nothing pins; refuse a different one later.
-
-    Raises:
-        CheckpointError: The branch or tag now has another file than at the first use.
-    """
+    """Records the hash of the first download of a file that nothing pins; refuses a different one later."""
     record = file.path.parents[file.file.count("/") + 2] / FIRST_USE  # …/snapshots/COMMIT/FILE
     try:
-        known = json.loads(record.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = {}
+        known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{record} cannot be read: {error}. Remove it to trust new downloads."
@@ -187,7 +172,7 @@ def _check_first_use(file: HubFile, revision: str) -> None:
 
 
 def _announced(path: Path, repository: str, file: str, commit: str, *, offline: bool) -> str | None:
-    """The hash that the hub gave for a file: SHA-256 of large files, git's SHA-1 of small ones."""
+    """Returns the hash that the hub gave for a file: SHA-256 of large files, git's SHA-1 of small ones."""
     if path.is_symlink():
         etag: str | None = path.readlink().name  # The cache names contents by it.
     elif offline:
@@ -200,59 +185,50 @@ def _announced(path: Path, repository: str, file: str, commit: str, *, offline: 
 
 
 def _git_sha1(path: Path) -> str:
-    """The hash by which git names a content."""
+    """Returns the hash by which git names a content."""
     content = path.read_bytes()
-    header = f"blob {len(content)}\0".encode()
-    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _remove(path: Path) -> None:
-    """Delete a cached file with all links that lead to it, so that the next download does not find it."""
-    chain = [path]
-    while chain[-1].is_symlink():
-        chain.append(chain[-1].parent / chain[-1].readlink())
-    for entry in chain:
-        entry.unlink(missing_ok=True)
+    """Deletes a cached file and the content that it links to, so that the next download does not find it."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _explained(error: Exception, repository: str, file: str, revision: str) -> str:
-    """The cause and the remedy of an error of `hf_hub_download` or the connection."""
+    """Returns the cause and the remedy of an error of `hf_hub_download` or the connection."""
     from huggingface_hub import constants, errors
 
-    name = f"{file} of {repository}"
+    hub, name = constants.ENDPOINT, f"{file} of {repository}"
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # The reason why the hub could not be asked.
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     login = "log in with `hf auth login` or set HF_TOKEN"
-    if isinstance(error, errors.GatedRepoError):
-        return (
-            f"access to {name} must be requested: accept its terms on {constants.ENDPOINT}/{repository}, "
-            f"then {login}"
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            f"{constants.ENDPOINT} has no repository {repository}, or it is private (HTTP {status}). "
-            f"Check the name; if it is private, {login}."
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repository} has no revision {revision!r}; expected one of its branches, tags or commits"
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        return (
-            f"{repository} has no file {file} at revision {revision}. See {constants.ENDPOINT}/{repository}"
-        )
+    known = {
+        errors.GatedRepoError: f"access to {name} must be requested: accept its terms on "
+        f"{hub}/{repository}, then {login}",
+        errors.RepositoryNotFoundError: f"{hub} has no repository {repository}, or it is private "
+        f"(HTTP {status}). Check the name; if it is private, {login}.",
+        errors.RevisionNotFoundError: f"{repository} has no revision {revision!r}; expected one of its "
+        "branches, tags or commits",
+        errors.RemoteEntryNotFoundError: f"{repository} has no file {file} at revision {revision}. See "
+        f"{hub}/{repository}",
+    }
+    for kind, message in known.items():  # GatedRepoError first: it is a RepositoryNotFoundError
+        if isinstance(error, kind):
+            return message
     if status in (401, 403):
-        return (
-            f"{constants.ENDPOINT} refuses {name} (HTTP {status}): {login}, with an account that may read it"
-        )
+        return f"{hub} refuses {name} (HTTP {status}): {login}, with an account that may read it"
     if isinstance(error, OSError) and error.errno in _DISK:
         return (
             f"{name} cannot be kept in the cache {constants.HF_HUB_CACHE}: {error.strerror}. Free some "
             "space, or name another folder with HF_HOME."
         )
     reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    address = f"{constants.ENDPOINT}/{repository}/resolve/{revision}/{file.partition(' ')[0]}"
+    address = f"{hub}/{repository}/resolve/{revision}/{file.partition(' ')[0]}"
     return (
-        f"cannot download {name} from {constants.ENDPOINT} ({reason}), and it is not in the cache. Check the "
-        f"connection and run again; HF_ENDPOINT names a mirror. Or download {address} elsewhere and pass the "
-        "file: --checkpoint FILE (train.py: checkpoint=FILE)."
+        f"cannot download {name} from {hub} ({reason}), and it is not in the cache. Check the connection and "
+        f"run again; HF_ENDPOINT names a mirror. Or download {address} elsewhere and pass the file: "
+        "--checkpoint FILE (train.py: checkpoint=FILE)."
     )

@@ -40,12 +40,14 @@ class _Discarded:
         pass
 
 
-# Names of numpy's private module before and since version 2.
 _NUMPY = [
-    (_Discarded, name)
-    for core in ("numpy.core", "numpy._core")
-    for name in (f"{core}.multiarray.scalar", f"{core}.multiarray._reconstruct")
-] + [(_Discarded, "numpy.dtype"), (_Discarded, "numpy.ndarray")]
+    (_Discarded, "numpy.dtype"),
+    (_Discarded, "numpy.ndarray"),
+    (_Discarded, "numpy.core.multiarray.scalar"),
+    (_Discarded, "numpy.core.multiarray._reconstruct"),
+    (_Discarded, "numpy._core.multiarray.scalar"),  # since numpy 2
+    (_Discarded, "numpy._core.multiarray._reconstruct"),
+]
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -1,9 +1,8 @@
-"""Continue downloads where they stopped, also those of a process that was ended.
+"""Continues downloads of processes that were ended.
 
-huggingface_hub continues after a broken connection, but each process writes to a file of a new name, so the
-part that an ended process wrote is lost. Here a large file is downloaded with huggingface_hub's own function
-into a file that is named after the SHA-256 that the hub announces. When it is complete, it is moved to the
-place in the cache where huggingface_hub looks for it.
+huggingface_hub continues after a broken connection, but each process writes to a file of a new name. Here a
+large file is downloaded into a file that is named after its SHA-256, and moved to the place in the cache
+where huggingface_hub looks for it.
 """
 
 from __future__ import annotations
@@ -20,15 +19,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def download(repository: str, file: str, revision: str) -> None:
-    """Download a large file into the hub's cache if it is not there yet.
+    """Downloads a large file into the hub's cache if it is not there yet.
 
     Small files, and files for which the hub does not answer, are left to huggingface_hub, which then raises.
     The content is not compared with its hash here.
-
-    Args:
-        repository: `OWNER/NAME`.
-        file: Path in the repository.
-        revision: A branch, tag or commit.
 
     Raises:
         OSError: The disk cannot be written or is full; if it is full, the partial file is removed.

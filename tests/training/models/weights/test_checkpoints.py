@@ -52,27 +52,21 @@ def test_every_layout_loads_the_same_weights(tmp_path, layout, make):
     }[layout](source.state_dict())
     torch.save(state, tmp_path / "weights.pth")
     assert not same_weights(model, source)
-    report = load_into(model, read_checkpoint(tmp_path / "weights.pth"), source="weights.pth")
+    ignored = load_into(model, read_checkpoint(tmp_path / "weights.pth"), source="weights.pth")
     assert same_weights(model, source)
-    assert report.fits
-    assert report.loaded == len(source.state_dict())
-    assert report.layout == ("official PixelCLIP" if layout == "official" else "open_clip")
-    assert report.notes == ()
     if layout == "official":
-        assert "sem_seg_head.predictor.prompt_tokens" in report.ignored
-        assert "dino.cls_token" in report.ignored
-        assert "× teacher_encoder.visual (teacher_encoder.visual." in str(report)
+        assert "sem_seg_head.predictor.prompt_tokens" in ignored
+        assert "dino.cls_token" in ignored
     elif layout == "openai":
-        assert report.ignored == ("input_resolution", "vocab_size")
+        assert ignored == ["input_resolution", "vocab_size"]
     else:
-        assert report.ignored == ()
+        assert ignored == []
 
 
 def test_half_precision_becomes_single():
     source, model = tiny(1), tiny(2)
     state = {key: value.half() for key, value in source.state_dict().items()}
-    report = load_into(model, state, source="x")
-    assert report.notes == ("converted to the model's precision from float16",)
+    load_into(model, state, source="x")
     for key, value in model.state_dict().items():
         assert value.dtype == torch.float32
         assert torch.equal(value, state[key].float())
@@ -90,8 +84,7 @@ def test_a_scale_of_one_element_is_a_scalar():
 def test_positions_of_another_grid_keep_their_size():
     source, model = tiny(1, image_size=96), tiny(2, image_size=64)
     model.visual.positional_embedding.requires_grad_(False)
-    report = load_into(model, source.state_dict(), source="x")
-    assert "position embedding of a 6×6 grid; the model had 4×4" in str(report)
+    load_into(model, source.state_dict(), source="x")
     assert torch.equal(model.visual.positional_embedding, source.visual.positional_embedding)
     assert isinstance(model.visual.positional_embedding, torch.nn.Parameter)
     assert not model.visual.positional_embedding.requires_grad
@@ -202,9 +195,9 @@ def test_keys_of_the_full_models(vit, convnext):
     assert keys["visual.trunk.head.norm.weight"].shape == (1024,)
     assert keys["visual.head.proj.weight"].shape == (640, 1024)
     for state in (shapes(vit), shapes(convnext)):
-        picked, report = pick_clip(official(state), source="x")
+        picked, ignored = pick_clip(official(state), source="x")
         assert {key: value.shape for key, value in picked.items()} == {k: v.shape for k, v in state.items()}
-        assert report.layout == "official PixelCLIP"
+        assert "dino.cls_token" in ignored
 
 
 def test_the_full_models_are_told_apart(vit, convnext):
