@@ -73,13 +73,13 @@ def clip_tokenizer() -> Tokenizer:
         BackendUnavailableError: open_clip is not installed, or its table is not as expected.
     """
     merges = _merges()
-    letters = [*_byte_letters()]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())  # printable bytes first, as in CLIP
     words = [*letters, *(letter + _WORD_END for letter in letters), *map("".join, merges)]
     vocabulary = {word: i for i, word in enumerate([*words, *(text + _WORD_END for text in _SPECIAL)])}
-    for text in _SPECIAL:
-        merges += _merge_whole(text, vocabulary, merges)
     model = models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=_WORD_END)
-    tokenizer = Tokenizer(model)
+    for text in _SPECIAL:
+        merges += _merge_whole([token.value for token in model.tokenize(text)], vocabulary)
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=_WORD_END))
     tokenizer.normalizer = normalizers.Sequence([*_normalizers()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -113,31 +113,13 @@ def _merges() -> list[tuple[str, str]]:
     return [(first, second) for first, second in merges]
 
 
-def _byte_letters() -> Iterator[str]:
-    """Yields a printable character for each byte, in CLIP's order: printable bytes first, unchanged."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    yield from map(chr, printable)
-    yield from (chr(256 + i) for i in range(256 - len(printable)))
-
-
-def _merge_whole(
-    text: str, vocabulary: dict[str, int], merges: list[tuple[str, str]]
-) -> list[tuple[str, str]]:
+def _merge_whole(pieces: list[str], vocabulary: dict[str, int]) -> list[tuple[str, str]]:
     """Returns the merges that join the pieces of ``<start_of_text>`` into one id.
 
     CLIP gives the literal text the id of the special token, but only if its split finds it whole (not in
     ``!<start_of_text>``). A special token of `tokenizers` would ignore the split, so merges are used instead.
     Intermediate pieces get ids above CLIP's, which never appear in the output.
     """
-    ranks = {pair: rank for rank, pair in enumerate(merges)}
-    pieces = [*text[:-1], text[-1] + _WORD_END]
-    while (best := min(zip(pieces, pieces[1:]), key=lambda p: ranks.get(p, len(ranks)))) in ranks:  # noqa: B905, RUF007
-        i = next(i for i in range(len(pieces)) if tuple(pieces[i : i + 2]) == best)
-        pieces[i : i + 2] = ["".join(best)]
     added = []
     joined = pieces[0]
     for piece in pieces[1:]:
@@ -153,10 +135,8 @@ def _normalizers() -> Iterator[normalizers.Normalizer]:
         yield normalizers.Replace(form, content)
     # Texts may be escaped several times, "&amp;amp;lt;": decode all ampersands first.
     yield normalizers.Replace(Regex(r"&(?:(?:amp|AMP);?|#0*38(?![0-9]);?|#[xX]0*26(?![0-9a-fA-F]);?)+"), "&")
-    for content, pattern in _entities().items():
-        yield normalizers.Replace(Regex(pattern), content)
-    for content, pattern in _short_entities().items():
-        yield normalizers.Replace(Regex(pattern), content)
+    yield from _replaced(_entities())
+    yield from _replaced(_short_entities())
     for byte in range(0x80, 0xA0):  # Five of these bytes are undefined in Windows-1252.
         if content := bytes([byte]).decode("cp1252", errors="ignore"):
             yield normalizers.Replace(chr(byte), content)
@@ -165,8 +145,7 @@ def _normalizers() -> Iterator[normalizers.Normalizer]:
     yield normalizers.Replace(Regex(r"\x1b\[[\d;]*[a-zA-Z]"), "")
     yield normalizers.Replace(Regex(_CONTROLS), "")
     yield normalizers.NFC()
-    for content, pattern in _late_entities().items():
-        yield normalizers.Replace(Regex(pattern), content)
+    yield from _replaced(_late_entities())
     yield normalizers.Replace(Regex(_SPACES), " ")
     yield normalizers.Strip()
     # Python's lower() turns a capital sigma at the end of a word into a final sigma; Rust's does not.
@@ -176,14 +155,20 @@ def _normalizers() -> Iterator[normalizers.Normalizer]:
     yield normalizers.Lowercase()
 
 
+def _replaced(entities: dict[str, list[str]]) -> Iterator[normalizers.Normalizer]:
+    """Yields a replacement for each character → patterns of its entities without ``&``."""
+    for content, patterns in entities.items():
+        yield normalizers.Replace(Regex(f"&(?:{'|'.join(patterns)})"), content)
+
+
 def _widths() -> dict[str, str]:
     """Returns fullwidth or halfwidth form → standard character (ftfy's ``fix_character_width``)."""
     forms = {chr(code): unicodedata.normalize("NFKC", chr(code)) for code in range(0xFF01, 0xFFF0)}
     return {"\u3000": " ", **{form: content for form, content in forms.items() if form != content}}
 
 
-def _entities() -> dict[str, str]:
-    """Returns character → pattern of its entities, named (with ``;``) and numeric."""
+def _entities() -> dict[str, list[str]]:
+    """Returns character → patterns of its entities, named (with ``;``) and numeric."""
     patterns: dict[str, list[str]] = {}
     for name, content in html5.items():
         if name.endswith(";"):
@@ -195,16 +180,16 @@ def _entities() -> dict[str, str]:
     for code, content in _numbered().items():
         end = ";" if _CLEANED.search(content) else ";?"
         patterns.setdefault(content, []).extend(f"{digits}{end}" for digits in _digits(code))
-    return {content: f"&(?:{'|'.join(found)})" for content, found in patterns.items()}
+    return patterns
 
 
-def _late_entities() -> dict[str, str]:
+def _late_entities() -> dict[str, list[str]]:
     """Like `_entities`, for numbers without ``;`` of quotes and ligatures, which ftfy does not clean."""
     patterns: dict[str, list[str]] = {}
     for code, content in _numbered().items():
         if _CLEANED.search(content):
             patterns.setdefault(content, []).extend(_digits(code))
-    return {content: f"&(?:{'|'.join(found)})" for content, found in patterns.items()}
+    return patterns
 
 
 def _numbered() -> dict[int, str]:
@@ -218,9 +203,9 @@ def _digits(code: int) -> list[str]:
     return [rf"#0*{code}(?![0-9])", rf"#[xX]0*{hexadecimal}(?![0-9a-fA-F])"]
 
 
-def _short_entities() -> dict[str, str]:
-    """Returns character → pattern of the names that need no ``;``, longest first: ``&notit`` is ``¬it``."""
+def _short_entities() -> dict[str, list[str]]:
+    """Returns character → the names that need no ``;``, longest first: ``&notit`` is ``¬it``."""
     patterns: dict[str, list[str]] = {}
     for name in sorted((name for name in html5 if not name.endswith(";")), key=len, reverse=True):
         patterns.setdefault(html5[name], []).append(name)
-    return {content: f"&(?:{'|'.join(names)})" for content, names in patterns.items()}
+    return patterns

@@ -1,4 +1,1 @@
-"""pixelclip-lite: EfficientNet-Lite0 and MiniLM with a closed-form alignment.
-
-Fine-tuning it is in `training/method`.
-"""
+"""pixelclip-lite: EfficientNet-Lite0 and MiniLM with a closed-form alignment. `training/method` fine-tunes it."""

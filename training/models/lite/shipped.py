@@ -18,17 +18,10 @@ __all__ = ["shipped_ridge"]
 
 
 def shipped_ridge() -> tuple[dict[str, Tensor], tuple[dict[str, Any], ...]]:
-    """Reads the ridge map of the bundled model (docs/adr/0009).
+    """Reads the state of `LiteImageEncoder.ridge` and the bundle's sources that are not packages.
 
-    The map is stored in int8 with one scale per row. Quantising the returned weights gives the same bytes.
-
-    Returns:
-        The state of `LiteImageEncoder.ridge`, ``weight`` float32 `[384, 1280]` and ``bias`` float32 `[384]`;
-        and the bundle's sources other than the packages.
-
-    Raises:
-        BundleError: The bundled model is damaged.
-        BackendUnavailableError: onnx is not installed.
+    The map is stored in int8 with one scale per row (docs/adr/0009). Quantising the returned float32 weights
+    gives the same bytes.
     """
     onnx, numpy_helper = imported("onnx"), imported("onnx.numpy_helper")
     bundle = Bundle.open(BUNDLED / LITE)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 __all__ = ["EfficientNetLite0", "MiniLM"]
 
+_MINILM_EPS = 1e-12
 # (expansion, kernel, stride, channels, repeats) of each stage: EfficientNet-B0 (Tan & Le 2019, table 1)
 # without squeeze-and-excitation.
 _LITE0_STAGES = (
@@ -26,7 +27,6 @@ _LITE0_STAGES = (
     (6, 3, 1, 320, 1),
 )
 _LITE0_BN_EPS = 1e-3  # TensorFlow's default, used in training
-_LITE0_HEAD_CHANNELS = 1280
 
 
 class _ConvBnRelu6(nn.Module):
@@ -81,7 +81,7 @@ class _InvertedResidual(nn.Module):
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 without pooling and classifier: a dense feature map."""
 
-    channels = _LITE0_HEAD_CHANNELS
+    channels = 1280
     stride = 32  # input pixels per output cell
 
     def __init__(self) -> None:
@@ -98,28 +98,14 @@ class EfficientNetLite0(nn.Module):
         self.head = _ConvBnRelu6(inputs, self.channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Computes dense features.
-
-        Args:
-            x: float32 `[N, 3, H, W]`, `(pixel - 127) / 128`; H, W multiples of 32.
-
-        Returns:
-            float32 `[N, 1280, H/32, W/32]` in 0-6 (after ReLU6).
-        """
+        """Maps `(pixel - 127) / 128`, `[N, 3, H, W]`, to features `[N, 1280, H/32, W/32]` in 0-6 (ReLU6)."""
         return self.head(self.blocks(self.stem(x)))
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loads the published weights, which are in the order of this module's parameters.
-
-        Args:
-            tensors: The package's state dict: 294 tensors of the trunk, then weight and bias of the
-                classifier.
+        """Loads the published weights: 294 tensors in the order of this module's parameters.
 
         Returns:
-            The classifier: weight float32 `[1000, 1280]`, bias float32 `[1000]`.
-
-        Raises:
-            ValueError: The number or a shape of the tensors is wrong.
+            The two tensors that follow: weight `[1000, 1280]` and bias `[1000]` of the classifier.
         """
         values = list(tensors.values())
         own = self.state_dict()
@@ -137,17 +123,18 @@ class EfficientNetLite0(nn.Module):
 class _MiniLMLayer(nn.Module):
     """One post-norm transformer layer of BERT (Devlin et al. 2019)."""
 
-    def __init__(self, width: int, heads: int, hidden: int, eps: float) -> None:
+    heads = 12
+
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.heads = heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
-        self.norm_attention = nn.LayerNorm(width, eps=eps)
+        self.norm_attention = nn.LayerNorm(width, eps=_MINILM_EPS)
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
-        self.norm_out = nn.LayerNorm(width, eps=eps)
+        self.norm_out = nn.LayerNorm(width, eps=_MINILM_EPS)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         def split(y: Tensor) -> Tensor:
@@ -176,20 +163,12 @@ class MiniLM(nn.Module):
         ("norm_out", "output.LayerNorm"),
     )
 
-    def __init__(
-        self,
-        tokens: int = 30522,
-        positions: int = 512,
-        layers: int = 6,
-        heads: int = 12,
-        hidden: int = 1536,
-        eps: float = 1e-12,
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.words = nn.Embedding(tokens, self.width)
-        self.positions = nn.Embedding(positions, self.width)
-        self.norm = nn.LayerNorm(self.width, eps=eps)
-        self.layers = nn.ModuleList(_MiniLMLayer(self.width, heads, hidden, eps) for _ in range(layers))
+        self.words = nn.Embedding(30522, self.width)
+        self.positions = nn.Embedding(512, self.width)
+        self.norm = nn.LayerNorm(self.width, eps=_MINILM_EPS)
+        self.layers = nn.ModuleList(_MiniLMLayer(self.width, hidden=1536) for _ in range(6))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embeds sentences.
@@ -206,15 +185,7 @@ class MiniLM(nn.Module):
         return self.embed_words(self.words.weight[input_ids], mask)
 
     def embed_words(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Embeds sentences given as word embeddings, which may be learned.
-
-        Args:
-            words: float32 `[B, T, 384]`, T at most 512.
-            mask: float32 `[B, T]`, 1 for a token, 0 for padding.
-
-        Returns:
-            float32 `[B, 384]`, unit rows.
-        """
+        """Embeds sentences given as word embeddings `[B, T, 384]`, which may be learned; mask as float."""
         x = words + self.positions.weight[: words.shape[1]]
         x = self.norm(x)
         # exp(-1e4) is 0, and -1e4 is representable in fp16.
@@ -226,24 +197,20 @@ class MiniLM(nn.Module):
         return F.normalize(pooled, dim=-1)
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> None:
-        """Loads the published weights (`model.safetensors`, BERT's names).
-
-        Raises:
-            ValueError: A tensor is missing.
-        """
-        state: dict[str, Tensor] = {}
-        try:
-            # Sentences only use token type 0, so its embedding is added to the positions.
-            token_type = tensors["embeddings.token_type_embeddings.weight"][0]
-            state["words.weight"] = tensors["embeddings.word_embeddings.weight"]
-            state["positions.weight"] = tensors["embeddings.position_embeddings.weight"] + token_type
-            for part in ("weight", "bias"):
-                state[f"norm.{part}"] = tensors[f"embeddings.LayerNorm.{part}"]
-                for index in range(len(self.layers)):
-                    for name, published in self._NAMES:
-                        state[f"layers.{index}.{name}.{part}"] = tensors[
-                            f"encoder.layer.{index}.{published}.{part}"
-                        ]
-        except KeyError as error:
-            raise ValueError(f"the MiniLM weights have no tensor {error}") from error
+        """Loads the published weights (`model.safetensors`, BERT's names)."""
+        modules = {
+            "words": "embeddings.word_embeddings",
+            "positions": "embeddings.position_embeddings",
+            "norm": "embeddings.LayerNorm",
+        }
+        for index in range(len(self.layers)):
+            for name, published in self._NAMES:
+                modules[f"layers.{index}.{name}"] = f"encoder.layer.{index}.{published}"
+        state = {}
+        for name in self.state_dict():
+            module, _, part = name.rpartition(".")
+            state[name] = tensors[f"{modules[module]}.{part}"]
+        # Sentences only use token type 0, so its embedding is added to the positions.
+        token_type = tensors["embeddings.token_type_embeddings.weight"][0]
+        state["positions.weight"] = state["positions.weight"] + token_type
         self.load_state_dict(state)
