@@ -50,18 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="average.py", description="Average a model's weights before and after fine-tuning."
     )
-    parser.add_argument(
-        "--model", required=True, help="model that the training started from, as in its config"
-    )
-    parser.add_argument(
-        "--checkpoint", type=path, metavar="FILE", help="weights that the training started from"
-    )
-    parser.add_argument("--tuned", required=True, type=path, metavar="FILE", help="weights of the training")
-    parser.add_argument(
-        "--share", type=float, default=0.7, help="share of the tuned weights (default: %(default)s)"
-    )
-    parser.add_argument("--out", required=True, type=path, metavar="FILE", help="output, a .safetensors file")
-    parser.add_argument("--offline", action="store_true", help="use downloaded weights only")
+    add = parser.add_argument
+    add("--model", required=True, help="model that the training started from, as in its config")
+    add("--checkpoint", type=path, metavar="FILE", help="weights that the training started from")
+    add("--tuned", required=True, type=path, metavar="FILE", help="weights of the training")
+    add("--share", type=float, default=0.7, help="share of the tuned weights (default: %(default)s)")
+    add("--out", required=True, type=path, metavar="FILE", help="output, a .safetensors file")
+    add("--offline", action="store_true", help="use downloaded weights only")
     options = parser.parse_args(arguments)
     return run_command("average", lambda: _average(options), interrupted=f"{options.out} is unchanged")
 

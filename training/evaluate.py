@@ -233,23 +233,17 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", metavar="NAME", help="PyTorch model, as for export/to_onnx.py")
     model.add_argument("--bundle", metavar="BUNDLE", help="exported bundle: name or folder")
-    parser.add_argument("--checkpoint", type=path, metavar="FILE", help="weights to use with --model")
-    parser.add_argument(
-        *("--input-size", "--imgsz"),
-        type=positive,
-        nargs=2,
-        metavar=("H", "W"),
-        help="input size to use with --model, in pixels",
-    )
-    parser.add_argument("--offline", action="store_true", help="use downloaded weights only")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; for a bundle cpu, gpu, gpu:1")
-    parser.add_argument("--dataset", required=True, choices=DATASETS, help="see docs/evaluation.md")
-    parser.add_argument("--root", required=True, type=path, metavar="DIR", help="folder of the data set")
-    parser.add_argument("--split", help="split of the data set (default: its validation split)")
-    parser.add_argument(
-        "--classes", metavar='FILE|"a, b"', help="class names, in label order; required for `folder`"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--checkpoint", type=path, metavar="FILE", help="weights to use with --model")
+    size = "input size to use with --model, in pixels"
+    add("--input-size", "--imgsz", type=positive, nargs=2, metavar=("H", "W"), help=size)
+    add("--offline", action="store_true", help="use downloaded weights only")
+    add("--device", default="auto", help="cpu, cuda, cuda:1; for a bundle cpu, gpu, gpu:1")
+    add("--dataset", required=True, choices=DATASETS, help="see docs/evaluation.md")
+    add("--root", required=True, type=path, metavar="DIR", help="folder of the data set")
+    add("--split", help="split of the data set (default: its validation split)")
+    add("--classes", metavar='FILE|"a, b"', help="class names, in label order; required for `folder`")
+    add(
         "--ignore",
         type=int,
         nargs="+",
@@ -257,27 +251,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ID",
         help="label ids that are not scored; in a `folder` the classes have the other ids, in order",
     )
-    parser.add_argument(
+    add(
         "--protocol",
         choices=["official", "windows", "whole"],
         default="official",
         help="the paper's protocol (default), sliding windows, or the SDK's predict",
     )
-    parser.add_argument(
-        "--short-side", type=positive, metavar="PX", help="windows: short side of the photo (default: 480)"
-    )
-    parser.add_argument(
-        "--stride", type=positive, metavar="PX", help="windows: distance between windows (default: 160)"
-    )
-    parser.add_argument(
-        "--prompts",
-        choices=PROMPTS,
-        default="model",
-        help="prompt templates: the model's (default), none, the paper's single one or its ensemble",
-    )
-    parser.add_argument("--masks", action="store_true", help="classify the ground-truth masks")
-    parser.add_argument("--workers", type=positive, default=1, help="number of processes (default: 1)")
-    parser.add_argument("--json", type=path, metavar="FILE", help="also write the report to this file")
+    add("--short-side", type=positive, metavar="PX", help="windows: short side of the photo (default: 480)")
+    add("--stride", type=positive, metavar="PX", help="windows: distance between windows (default: 160)")
+    prompts = "prompt templates: the model's (default), none, the paper's single one or its ensemble"
+    add("--prompts", choices=PROMPTS, default="model", help=prompts)
+    add("--masks", action="store_true", help="classify the ground-truth masks")
+    add("--workers", type=positive, default=1, help="number of processes (default: 1)")
+    add("--json", type=path, metavar="FILE", help="also write the report to this file")
     return parser
 
 

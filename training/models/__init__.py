@@ -1,1 +1,1 @@
-"""Image and text encoders for training and export. `load.load_model` loads a model by a name from `registry`."""
+"""Image and text encoders for training and export. `load.load_model` loads a model by its name."""

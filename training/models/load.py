@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -56,46 +57,31 @@ def load_model(
         if random_weights:
             raise CheckpointError(f"{name} cannot start from random weights; it is built from two packages")
         return _load_lite(name, checkpoint, input_size)
-    if not name.endswith(".json"):
-        spec = registry.find(name)
-        _check_size(name, input_size, spec.stride)  # before any download
-        return _load_clip(name, spec, checkpoint, input_size, random_weights, seed, offline)
-    return _load_clip(name, None, checkpoint, input_size, random_weights, seed, offline)
-
-
-def _load_clip(
-    name: str,
-    spec: registry.Spec | None,
-    checkpoint: Path | None,
-    input_size: tuple[int, int] | None,
-    random_weights: bool,
-    seed: int,
-    offline: bool,
-) -> EncoderPair:
     from training.models.clip.build import build_clip, configured_model, empty_model
 
-    source: dict[str, str] = {}
-    if checkpoint is not None:
-        # The licence of a user's file is unknown.
-        source = {"file": checkpoint.name, "license": "NOASSERTION"}
-    elif spec is not None and not random_weights:
+    spec = None if name.endswith(".json") else registry.find(name)
+    if spec is not None:
+        _check_size(name, input_size, spec.stride)  # before any download
+    source: dict[str, Any] = {}
+    weights = None
+    if checkpoint is None and spec is not None and not random_weights:
         file = hub.fetch(
             spec.repository, *spec.files, revision=spec.revision, sha256=spec.sha256, offline=offline
         )
-        checkpoint = file.path
-        source = {key: value for key, value in dataclasses.asdict(file).items() if key != "path"}
-        source["license"] = spec.license
+        source = dataclasses.asdict(file) | {"license": spec.license}
+        checkpoint = source.pop("path")
+    if checkpoint is not None:
+        weights = read_checkpoint(checkpoint)
+        source = source or _describe(checkpoint)
     elif not random_weights:
         raise CheckpointError(
             f"{name} has no weights of its own: give a checkpoint (train.py: checkpoint=FILE or "
             "random_weights=true; other commands: --checkpoint FILE)"
         )
-    weights = read_checkpoint(checkpoint) if checkpoint is not None else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = configured_model(Path(name)) if spec is None else empty_model(spec)
     if checkpoint is not None and weights is not None:
-        source.setdefault("sha256", sha256(checkpoint))
         load_into(model, weights, source=checkpoint.name)
     return build_clip(
         # The name ends up in bundles and engine files, so the folder of a configuration file is dropped.
@@ -117,7 +103,7 @@ def _load_lite(name: str, checkpoint: Path | None, input_size: tuple[int, int] |
     if checkpoint is not None:
         weights = read_checkpoint(checkpoint)
         load_exactly(pair.image, weights, source=checkpoint.name, what=f"{LITE}'s image encoder")
-        sources += ({"file": checkpoint.name, "license": "NOASSERTION", "sha256": sha256(checkpoint)},)
+        sources += (_describe(checkpoint),)
     elif name == LITE:
         from training.models.lite.shipped import shipped_ridge
 
@@ -125,6 +111,11 @@ def _load_lite(name: str, checkpoint: Path | None, input_size: tuple[int, int] |
         pair.image.ridge.load_state_dict(ridge)
         sources += tuned_sources
     return dataclasses.replace(pair, name=name, sources=sources)
+
+
+def _describe(checkpoint: Path) -> dict[str, str]:
+    """Describes a user's checkpoint as the source of the weights; its licence is unknown."""
+    return {"file": checkpoint.name, "license": "NOASSERTION", "sha256": sha256(checkpoint)}
 
 
 def _check_size(name: str, size: tuple[int, int] | None, stride: int) -> None:

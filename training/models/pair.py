@@ -18,33 +18,22 @@ __all__ = ["EncoderPair"]
 class EncoderPair:
     """An image encoder and the text encoder of the same embedding space, both in evaluation mode.
 
-    Attributes:
-        name: The model's name.
-        license: SPDX expression of the weights' licence.
-        sources: Origin of the weights: one mapping per file, with its `sha256`.
-        image: uint8 `[N, H, W, 3]` and text `[K, dim]` → logits `[N, K, h, w]`, features `[N, h, w, dim]`.
-        text: Token ids `[B, T]`, and the attention mask if `text_inputs` lists it → `[B, dim]` unit rows.
-        network: The module a checkpoint stores: its state dict is the checkpoint format of this model.
-            It shares its parameters with `image` and, for a CLIP, with `text`.
-        text_inputs: Names of the text encoder's inputs, in order.
-        max_tokens: Longest token sequence the text encoder accepts.
-        tokenizer: Texts → token ids; truncates at `max_tokens`.
-        templates: Prompt templates for class names, each with one ``{}``.
-        input: Input sizes the image encoder accepts.
-        grid: Output cells `(h, w)` at the nominal input size.
-        dim: Width D of the embeddings.
+    `image` maps pixels, uint8 `[N, H, W, 3]`, and text `[K, dim]` to logits `[N, K, h, w]` and features
+    `[N, h, w, dim]`. `text` maps token ids `[B, T]`, and the attention mask if `text_inputs` lists it, to
+    unit rows `[B, dim]`. The state dict of `network` is the checkpoint format of this model. `network` shares
+    its parameters with `image` and, for a CLIP, with `text`.
     """
 
     name: str
-    license: str
-    sources: tuple[Mapping[str, Any], ...]
+    license: str  # SPDX expression of the weights' licence
+    sources: tuple[Mapping[str, Any], ...]  # origin of each weight file, with its sha256
     image: nn.Module
     text: nn.Module
     network: nn.Module
-    text_inputs: tuple[str, ...]
-    max_tokens: int
-    tokenizer: Tokenizer
-    templates: tuple[str, ...]
-    input: InputSpec
-    grid: tuple[int, int]
-    dim: int
+    text_inputs: tuple[str, ...]  # names of the text encoder's inputs, in order
+    max_tokens: int  # longest token sequence the text encoder accepts
+    tokenizer: Tokenizer  # truncates at max_tokens
+    templates: tuple[str, ...]  # prompt templates for class names, each with one {}
+    input: InputSpec  # input sizes the image encoder accepts
+    grid: tuple[int, int]  # output cells (h, w) at the nominal input size
+    dim: int  # width of the embeddings
