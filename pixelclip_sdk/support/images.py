@@ -46,9 +46,11 @@ def find_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     """List the image files of a folder in natural order (2 before 10), without hidden files.
 
     Raises:
-        ImageError: There are no image files, or the folder cannot be read.
+        ImageError: The folder does not exist, cannot be read or has no image files.
     """
     suffixes = image_suffixes()
+    if not folder.exists():
+        raise ImageError(f"the folder {folder} does not exist")
     try:
         if recursive:
             files = list(files_below(folder, suffixes))

@@ -393,7 +393,7 @@ def command(data, tmp_path):
         (["--checkpoint", "nowhere.pth"], "nowhere.pth.*--checkpoint"),
         (["--model", "pixelclip-lit"], "Did you mean 'pixelclip-lite'"),
         (["--classes", "voc-21"], "Did you mean 'voc-20'"),
-        (["--root", "nowhere"], "the folder nowhere has no image files"),
+        (["--root", "nowhere"], "the folder nowhere does not exist"),
         (["--dataset", "camvid-11"], "got 3 classes; camvid-11 has 11"),
     ],
 )

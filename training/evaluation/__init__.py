@@ -1,1 +1,1 @@
-"""Evaluation on labelled data sets: mIoU of a PyTorch model or a bundle. The command is `training/evaluate.py`."""
+"""Evaluation on labelled data sets: mIoU of a PyTorch model or a bundle. `evaluate.py` is the command."""

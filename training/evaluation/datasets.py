@@ -35,27 +35,16 @@ DATASETS = (*sorted(LAYOUTS), "folder")
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Photos with the class of each pixel.
+    """Photos with the class of each pixel."""
 
-    Attributes:
-        name: One of `DATASETS`.
-        split: Name of the split.
-        classes: Name → synonyms, in label order.
-        photos: Files of the photos.
-        labels: Labels of each photo.
-        ids: Label id → class index or `IGNORE_INDEX`.
-        label_files: Location of the labels below the root.
-        expected: Number of photos in the complete split; None if unknown.
-    """
-
-    name: str
+    name: str  # one of DATASETS
     split: str
-    classes: Mapping[str, tuple[str, ...]]
+    classes: Mapping[str, tuple[str, ...]]  # name → synonyms, in label order
     photos: tuple[Path, ...]
-    labels: tuple[LabelFile | LabelRegions, ...]
-    ids: Mapping[int, int]
-    label_files: str
-    expected: int | None = None
+    labels: tuple[LabelFile | LabelRegions, ...]  # of each photo
+    ids: Mapping[int, int]  # label id → class index or IGNORE_INDEX
+    label_files: str  # location of the labels below the root
+    expected: int | None = None  # number of photos in the complete split; None if unknown
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -76,12 +65,7 @@ class Dataset:
         return photo, truth
 
     def check_labels(self) -> Iterator[None]:
-        """Reads all labels and the sizes of all photos, one per step.
-
-        Raises:
-            ImageError: A photo cannot be opened.
-            DatasetError: Labels cannot be read, have unknown ids, or another size than their photo.
-        """
+        """Reads all labels and the sizes of all photos, one per step; raises if they cannot be used."""
         wrong: set[int] = set()
         files: list[Path | str] = []
         for index, labels in enumerate(self.labels):
@@ -102,10 +86,7 @@ class Dataset:
             )
 
     def _unknown(self, ids: npt.NDArray[np.integer]) -> set[int]:
-        known = np.zeros(max(self.ids) + 2, bool)  # the last entry stands for all larger ids
-        known[list(self.ids)] = True
-        wrong = ~known[np.minimum(ids.astype(np.int64), len(known) - 1)]
-        return set(np.unique(ids[wrong]).tolist()) if wrong.any() else set()
+        return set(np.unique(ids[~np.isin(ids, list(self.ids))]).tolist())
 
     def _explain(self, wrong: Collection[int]) -> str:
         found = ", ".join(map(str, sorted(wrong)[:10])) + (", …" if len(wrong) > 10 else "")

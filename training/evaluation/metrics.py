@@ -18,13 +18,9 @@ IGNORE_INDEX = 255
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Confusion matrix of pixels. Matrices of several photos can be added.
+    """Confusion matrix of pixels. Matrices of several photos can be added."""
 
-    Attributes:
-        matrix: int64 `(K, K)`: pixels by true class (row) and predicted class (column).
-    """
-
-    matrix: npt.NDArray[np.int64]
+    matrix: npt.NDArray[np.int64]  # (K, K): pixels by true class (row) and predicted class (column)
 
     @classmethod
     def empty(cls, classes: int) -> Confusion:
@@ -33,7 +29,10 @@ class Confusion:
 
     @classmethod
     def of(cls, truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.integer], classes: int) -> Confusion:
-        """Counts the pixels of one photo: `truth` and `predicted` `[H, W]`, class indices or `IGNORE_INDEX`."""
+        """Counts the pixels of one photo.
+
+        `truth` `[H, W]` has class indices or `IGNORE_INDEX`, `predicted` `[H, W]` has class indices.
+        """
         if truth.shape != predicted.shape:
             raise ValueError(f"predictions are {predicted.shape}, the truth is {truth.shape}")
         scored = truth != IGNORE_INDEX

@@ -25,25 +25,15 @@ PROMPTS = tuple(_TEMPLATES)
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The model to open, in a form that can be sent to another process.
+    """The model to open, in a form that can be sent to another process."""
 
-    Attributes:
-        name: Name of a model for `training.models.load.load_model`; or name or folder of a bundle.
-        bundle: True for a bundle.
-        checkpoint: Weights file to use instead of the model's own weights.
-        input_size: Input `(H, W)` of a PyTorch model; None for its default.
-        prompts: One of `PROMPTS`.
-        device: ``"auto"``, or a device such as ``"cpu"``, ``"cuda:1"`` (``"gpu:1"`` for a bundle).
-        offline: Use the local download cache only.
-    """
-
-    name: str
+    name: str  # for `training.models.load.load_model`; or name or folder of a bundle
     bundle: bool = False
-    checkpoint: Path | None = None
-    input_size: tuple[int, int] | None = None
-    prompts: str = "model"
-    device: str = "auto"
-    offline: bool = False
+    checkpoint: Path | None = None  # weights to use instead of the model's own
+    input_size: tuple[int, int] | None = None  # (H, W) of a PyTorch model; None for its default
+    prompts: str = "model"  # one of PROMPTS
+    device: str = "auto"  # or "cpu", "cuda:1"; "gpu:1" for a bundle
+    offline: bool = False  # use the local download cache only
 
     def __str__(self) -> str:
         return f"{self.name} with {self.checkpoint}" if self.checkpoint else self.name

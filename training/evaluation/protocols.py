@@ -107,18 +107,8 @@ def classify_masks(
     """Predicts the class of each ground-truth mask (paper, table 2), to score embeddings without borders.
 
     The features inside a mask are averaged, weighted by the share of each cell that the mask covers. The
-    whole mask gets the class with the most similar embedding.
-
-    Args:
-        protocol: The evaluation protocol.
-        photo: `(H, W, 3)`, RGB.
-        truth: `(H, W)`; all pixels of a value are one mask.
-        text: `(K, D)`, unit rows.
-        backend: The image encoder, with the input sizes `spec`.
-        spec: Its input sizes.
-
-    Returns:
-        `(H, W)` uint8.
+    whole mask gets the class with the most similar embedding. All pixels of a value of `truth` `(H, W)` are
+    one mask; see `segment` for the other arguments. Returns `(H, W)` uint8.
     """
     image, share = protocol.view(photo, spec)
     features = backend.features(image[None])[0]

@@ -38,14 +38,7 @@ class DenseImageEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Computes dense features on the protocol's grid: interpolated, then normalised.
-
-        Args:
-            image: uint8 `[N, H, W, 3]`, RGB 0-255; H, W multiples of the tower's stride.
-
-        Returns:
-            float32 `[N, h, w, D]`, unit rows; (h, w) is the `grid_size` of the feature map.
-        """
+        """Maps uint8 RGB pixels `[N, H, W, 3]` to float32 unit vectors `[N, h, w, D]` on the `grid_size`."""
         features = self.tower((image.permute(0, 3, 1, 2) - self.mean) / self.std)
         size = grid_size(features.shape[1], features.shape[2])
         features = F.interpolate(

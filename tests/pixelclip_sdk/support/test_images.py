@@ -11,7 +11,13 @@ from PIL import Image
 
 from pixelclip_sdk import ImageError
 from pixelclip_sdk.image import load_image
-from pixelclip_sdk.support.images import IMAGE_FORMATS, ignore_warnings, image_suffixes, orientation
+from pixelclip_sdk.support.images import (
+    IMAGE_FORMATS,
+    find_images,
+    ignore_warnings,
+    image_suffixes,
+    orientation,
+)
 from pixelclip_sdk.video.sources import open_source
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n8 8 scale showpage\n%%EOF\n"
@@ -66,6 +72,12 @@ def test_every_format_in_the_list_is_read(format, tmp_path):
 def test_suffixes_are_those_of_the_formats():
     assert {".jpg", ".jpeg", ".png", ".webp", ".tiff", ".bmp"} <= image_suffixes()
     assert not {".eps", ".ps", ".mpg", ".pdf", ".wmf"} & image_suffixes()
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_folder_that_does_not_exist(tmp_path, recursive):
+    with pytest.raises(ImageError, match=r"the folder .*nowhere does not exist"):
+        find_images(tmp_path / "nowhere", recursive=recursive)
 
 
 def test_an_orientation_out_of_range_is_upright():

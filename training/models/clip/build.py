@@ -37,15 +37,10 @@ def build_clip(
     license: str = "NOASSERTION",
     sources: tuple[dict[str, str], ...] = (),
 ) -> EncoderPair:
-    """Builds dense encoders around an open_clip model. Its parameters are shared, not copied.
+    """Builds dense encoders around an open_clip CLIP, which is set to evaluation mode and not copied.
 
-    Args:
-        name: The model's name.
-        model: An open_clip CLIP; it is set to evaluation mode.
-        spec: Provides the pixel mean and deviation; None for CLIP's.
-        input_size: Input `(H, W)` in pixels; None for 20×20 patches.
-        license: SPDX expression of the weights' licence.
-        sources: Origin of the weights.
+    The pixels are normalised as `spec` says, or else as CLIP's. The input `(H, W)` is 20×20 patches if no
+    `input_size` is given.
 
     Raises:
         CheckpointError: The towers are not CLIP's ViT or ConvNeXt, or the vocabulary is not CLIP's.

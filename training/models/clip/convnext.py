@@ -8,7 +8,7 @@ __all__ = ["DenseConvNeXt"]
 
 
 class DenseConvNeXt(nn.Module):
-    """An open_clip ConvNeXt without pooling: trunk, norm of the head, projection. It shares its parameters."""
+    """An open_clip ConvNeXt without pooling: trunk, norm of the head, projection; parameters are shared."""
 
     stride = 32
 

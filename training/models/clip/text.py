@@ -39,15 +39,9 @@ class ClipTextEncoder(nn.Module):
         return len(self.positional_embedding)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Embeds tokenized texts.
+        """Maps tokens, int64 `[B, T]`, T at most `max_tokens`, to unit rows `[B, D]`.
 
-        Attention is causal and only the end-of-text token is read, so padding after it has no effect.
-
-        Args:
-            input_ids: int64 `[B, T]`, T at most `max_tokens`; the end-of-text token has the largest id.
-
-        Returns:
-            float `[B, D]`, unit rows.
+        Attention is causal and only the end-of-text token, the largest id, is read: padding has no effect.
         """
         return F.normalize(self.project(self.token_embedding(input_ids), input_ids.argmax(dim=-1)), dim=-1)
 

@@ -42,7 +42,7 @@ class DenseViT(nn.Module):
         return int(self.visual.proj.shape[1])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Maps normalised pixels `[N, 3, H, W]`, multiples of `stride`, to `[N, H / stride, W / stride, D]`."""
+        """Maps normalised pixels `[N, 3, H, W]` to features `[N, H / stride, W / stride, D]`."""
         visual = self.visual
         patches = visual.conv1(pixels)
         height, width = patches.shape[2:]

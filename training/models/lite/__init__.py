@@ -1,1 +1,1 @@
-"""pixelclip-lite: EfficientNet-Lite0 and MiniLM with a closed-form alignment. `training/method` fine-tunes it."""
+"""pixelclip-lite: EfficientNet-Lite0 and MiniLM, aligned in closed form. `method` fine-tunes it."""

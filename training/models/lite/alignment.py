@@ -35,7 +35,7 @@ _COMMON_WORDS = Path(__file__).with_name("common_words.txt")
 
 @dataclass(frozen=True)
 class Alignment:
-    """Parameters of both encoders besides their towers; float32 tensors, points and anchors with unit rows."""
+    """Parameters of both encoders besides their towers, float32; points, anchors and places are unit rows."""
 
     text_mean: Tensor  # [384], mean sentence embedding of the classes
     whiten: Tensor  # [384, 384], symmetric whitening matrix

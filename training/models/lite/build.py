@@ -58,7 +58,7 @@ class LiteImageEncoder(nn.Module):
         self.kernel = NEIGHBOURHOOD_PX // trunk.stride | 1  # odd, to have a centre
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Maps RGB pixels, uint8 `[N, H, W, 3]`, to features, float32 `[N, H / 32, W / 32, 384]`, unit rows."""
+        """Maps uint8 RGB pixels `[N, H, W, 3]` to float32 unit vectors `[N, H / 32, W / 32, 384]`."""
         # Cast before the transpose: TensorRT cannot transpose uint8.
         pixels = image.to(self.class_points.dtype).permute(0, 3, 1, 2)
         features = self.trunk((pixels - 127.0) / 128.0)
@@ -72,15 +72,7 @@ class LiteImageEncoder(nn.Module):
         return F.normalize(mixed, dim=-1)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the cosine similarity of each cell and each word.
-
-        Args:
-            image: uint8 `[N, H, W, 3]`, RGB 0-255; H, W multiples of 32.
-            text: float32 `[K, 384]`, unit rows, from `LiteTextEncoder`.
-
-        Returns:
-            Logits float32 `[N, K, h, w]` in -1..1 and features float32 `[N, h, w, 384]`, unit rows.
-        """
+        """Computes the cosine similarity of each cell and each word, like `DenseImageEncoder.forward`."""
         features = self.encode_image(image)
         logits = torch.matmul(features, text.T).permute(0, 3, 1, 2)
         return logits, features
@@ -192,7 +184,7 @@ def _weights(package: str, file: str) -> tuple[Path, dict[str, Any]]:
     return path, {
         "package": package,
         "version": metadata.version(package),
-        "license": "Apache-2.0",  # of both model cards; the metadata of the packages does not cover the weights
+        "license": "Apache-2.0",  # of both model cards; the packages' metadata does not cover the weights
         "file": file,
         "sha256": sha256(path),
     }

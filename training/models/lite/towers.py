@@ -15,8 +15,8 @@ from torch.nn import functional as F
 __all__ = ["EfficientNetLite0", "MiniLM"]
 
 _MINILM_EPS = 1e-12
-# (expansion, kernel, stride, channels, repeats) of each stage: EfficientNet-B0 (Tan & Le 2019, table 1)
-# without squeeze-and-excitation.
+# Each stage of EfficientNet-B0 (Tan & Le 2019, table 1), here without squeeze-and-excitation:
+# (expansion, kernel, stride, channels, repeats).
 _LITE0_STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -36,16 +36,9 @@ class _ConvBnRelu6(nn.Module):
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        stride: int = 1,
-        depthwise: bool = False,
-        linear: bool = False,
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, linear: bool = False
     ) -> None:
         super().__init__()
-        groups = inputs if depthwise else 1
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=_LITE0_BN_EPS)
         total = kernel - stride
@@ -67,7 +60,7 @@ class _InvertedResidual(nn.Module):
         hidden = inputs * expansion
         layers = [] if expansion == 1 else [_ConvBnRelu6(inputs, hidden, 1)]
         layers += [
-            _ConvBnRelu6(hidden, hidden, kernel, stride, depthwise=True),
+            _ConvBnRelu6(hidden, hidden, kernel, stride, groups=hidden),
             _ConvBnRelu6(hidden, outputs, 1, linear=True),
         ]
         self.layers = nn.Sequential(*layers)
@@ -107,17 +100,9 @@ class EfficientNetLite0(nn.Module):
         Returns:
             The two tensors that follow: weight `[1000, 1280]` and bias `[1000]` of the classifier.
         """
-        values = list(tensors.values())
-        own = self.state_dict()
-        trunk = dict(zip(own, values, strict=False))
-        wrong = [name for name, value in trunk.items() if value.shape != own[name].shape]
-        if len(values) != len(own) + 2 or wrong:
-            raise ValueError(
-                f"expected {len(own) + 2} tensors of EfficientNet-Lite0 in order, "
-                f"got {len(values)}; shapes differ at {wrong[:3]}"
-            )
-        self.load_state_dict(trunk)
-        return values[-2], values[-1]
+        *trunk, weight, bias = tensors.values()
+        self.load_state_dict(dict(zip(self.state_dict(), trunk, strict=True)))
+        return weight, bias
 
 
 class _MiniLMLayer(nn.Module):
@@ -171,23 +156,14 @@ class MiniLM(nn.Module):
         self.layers = nn.ModuleList(_MiniLMLayer(self.width, hidden=1536) for _ in range(6))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embeds sentences.
-
-        Args:
-            input_ids: int64 `[B, T]`, T at most 512.
-            attention_mask: int64 `[B, T]`, 1 for a token, 0 for padding.
-
-        Returns:
-            float32 `[B, 384]`, unit rows.
-        """
+        """Maps int64 ids and mask (0 for padding) `[B, T]`, T at most 512, to unit rows `[B, 384]`."""
         mask = attention_mask.to(self.norm.weight.dtype)
         # Plain indexing, because F.embedding names its ONNX value "embedding", like the graph's output.
         return self.embed_words(self.words.weight[input_ids], mask)
 
     def embed_words(self, words: Tensor, mask: Tensor) -> Tensor:
         """Embeds sentences given as word embeddings `[B, T, 384]`, which may be learned; mask as float."""
-        x = words + self.positions.weight[: words.shape[1]]
-        x = self.norm(x)
+        x = self.norm(words + self.positions.weight[: words.shape[1]])
         # exp(-1e4) is 0, and -1e4 is representable in fp16.
         bias = (1.0 - mask)[:, None, None, :] * -1e4
         for layer in self.layers:
