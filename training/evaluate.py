@@ -1,7 +1,6 @@
 """Computes mIoU on labelled photos: ``evaluate.py --bundle BUNDLE --dataset camvid-11 --root DIR``.
 
-Evaluates a PyTorch model (``--model NAME``, optionally with ``--checkpoint FILE``) or an exported bundle.
-Both use the SDK's pre- and postprocessing; only the backend differs.
+PyTorch models and bundles use the SDK's pre- and postprocessing; only the backend differs.
 """
 
 from __future__ import annotations
@@ -70,9 +69,7 @@ class Job:
 
 
 def evaluate(job: Job, *, workers: int = 1, progress: bool = True) -> tuple[Confusion, dict[str, Any]]:
-    """Scores a model on all photos of a data set.
-
-    All labels are checked before the first photo is segmented.
+    """Scores a model on all photos of a data set, after a check of all labels.
 
     Args:
         job: The evaluation.

@@ -49,9 +49,9 @@ def find_images(folder: Path, *, recursive: bool = False) -> list[Path]:
         ImageError: The folder does not exist, cannot be read or has no image files.
     """
     suffixes = image_suffixes()
-    if not folder.exists():
-        raise ImageError(f"the folder {folder} does not exist")
     try:
+        if not folder.exists():
+            raise ImageError(f"the folder {folder} does not exist")
         if recursive:
             files = list(files_below(folder, suffixes))
         else:

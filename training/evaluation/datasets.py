@@ -174,9 +174,7 @@ def _load_folder(root: Path, classes: Classes | None, ignore: set[int]) -> Datas
     return _load("folder", root, layout, "", words)
 
 
-def _load(
-    name: str, root: Path, layout: Layout, split: str, words: Mapping[str, tuple[str, ...]]
-) -> Dataset:
+def _load(name: str, root: Path, layout: Layout, split: str, words: Mapping[str, tuple[str, ...]]) -> Dataset:
     if layout.alternative and not (root / layout.label).parent.is_dir():
         _log.warning("%s: no %s in %s; using %s", name, layout.label, root, layout.alternative)
         layout = dataclasses.replace(layout, label=layout.alternative)

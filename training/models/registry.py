@@ -53,11 +53,8 @@ class Spec:
         return int(open_clip.get_model_config(self.architecture)["vision_cfg"]["patch_size"])
 
 
-# Baselines that the official models start from → their names in open_clip's tables.
-_BASELINES = {
-    "clip-vit-b16": "ViT-B-16/openai",
-    "openclip-convnext-b": "convnext_base_w_320/laion_aesthetic_s13b_b82k",
-}
+# The models of the SDK's catalogue start from these names in open_clip's tables.
+_VIT, _CONVNEXT = "ViT-B-16/openai", "convnext_base_w_320/laion_aesthetic_s13b_b82k"
 
 
 def names() -> list[str]:
@@ -76,27 +73,20 @@ def find(name: str) -> Spec:
         ModelNotFoundError: There is no such name.
         CheckpointError: The towers are not CLIP's, or the weights are on no hub.
     """
-    if name in CATALOGUE:
-        return _published(name)
+    if model := CATALOGUE.get(name):
+        return dataclasses.replace(
+            _from_open_clip(name, _CONVNEXT if "convnext" in name else _VIT),
+            repository=model.repository,
+            files=tuple(model.files),
+            license=model.license,
+            revision=model.revision,
+            sha256=model.sha256,
+        )
     if name.startswith(PREFIX):
         return _from_open_clip(name, name.removeprefix(PREFIX))
     raise ModelNotFoundError(
         f"no model {name!r}.{did_you_mean(name, names())} "
         f"Expected {PREFIX}NAME/TAG or one of: {', '.join(names())}."
-    )
-
-
-def _published(name: str) -> Spec:
-    """Returns the specification of an official checkpoint or a baseline from the SDK's catalogue."""
-    model = CATALOGUE[name]
-    baseline = "openclip-convnext-b" if "convnext" in name else "clip-vit-b16"
-    return dataclasses.replace(
-        _from_open_clip(name, _BASELINES[baseline]),
-        repository=model.repository,
-        files=tuple(model.files),
-        license=model.license,
-        revision=model.revision,
-        sha256=model.sha256,
     )
 
 

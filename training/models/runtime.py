@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 
 from pixelclip_sdk.backends.base import Backend
 from training.models.pair import EncoderPair
 
-__all__ = ["TorchBackend", "TorchTextEncoder"]
+__all__ = ["TorchBackend", "TorchTextEncoder", "embed_texts"]
 
 _BATCH = 64
 
@@ -63,14 +65,20 @@ class TorchTextEncoder:
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Embeds texts: `(N, D)` float32 unit rows."""
-        self._pair.tokenizer.enable_padding()
-        device = next(self._pair.text.parameters()).device
-        rows = []
-        for start in range(0, len(texts), _BATCH):
-            encodings = self._pair.tokenizer.encode_batch(list(texts[start : start + _BATCH]))
-            tokens = {
-                "input_ids": torch.tensor([one.ids for one in encodings], device=device),
-                "attention_mask": torch.tensor([one.attention_mask for one in encodings], device=device),
-            }
-            rows.append(self._pair.text(*(tokens[name] for name in self._pair.text_inputs)).cpu().numpy())
-        return np.concatenate(rows)
+        pair = self._pair
+        return embed_texts(pair.text, pair.tokenizer, pair.text_inputs, texts).cpu().numpy()
+
+
+def embed_texts(text: nn.Module, tokenizer: Tokenizer, inputs: Sequence[str], texts: Sequence[str]) -> Tensor:
+    """Tokenizes texts and embeds them in batches: `(N, D)`; `inputs` are the input names of `text`."""
+    tokenizer.enable_padding()
+    device = next(text.parameters()).device
+    rows = []
+    for start in range(0, len(texts), _BATCH):
+        encodings = tokenizer.encode_batch(list(texts[start : start + _BATCH]))
+        tokens = {
+            "input_ids": torch.tensor([one.ids for one in encodings], device=device),
+            "attention_mask": torch.tensor([one.attention_mask for one in encodings], device=device),
+        }
+        rows.append(text(*(tokens[name] for name in inputs)))
+    return torch.cat(rows)

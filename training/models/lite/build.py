@@ -6,7 +6,6 @@ This is not CLIP: neither network was trained on pairs of images and sentences. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,12 @@ from pixelclip_sdk.support.packages import folder_of, imported
 from training.models.lite.alignment import Alignment, align, mean_relu6, read_common_words
 from training.models.lite.towers import EfficientNetLite0, MiniLM
 from training.models.pair import EncoderPair
+from training.models.runtime import embed_texts
 
 __all__ = ["LiteImageEncoder", "LiteTextEncoder", "build_lite"]
 
 TEMPLATES = ("a photo of a {}.",)
+TEXT_INPUTS = ("input_ids", "attention_mask")
 MAX_TOKENS = 128  # MiniLM's training limit
 INPUT_SIZE = (352, 448)  # nominal input (H, W); measured in docs/pixelclip-lite.md
 
@@ -125,17 +126,19 @@ def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
     tower.load_pretrained(load_file(minilm))
     tower.eval()
     tokenizer = Tokenizer.from_file(str(minilm.with_name("tokenizer.json")))
-    tokenizer.enable_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
     tower.positions = nn.Embedding.from_pretrained(tower.positions.weight[:MAX_TOKENS])
 
     names = _class_names()
     common_words = read_common_words(names)
+    class_texts, word_texts = (
+        [TEMPLATES[0].format(word) for word in words] for words in (names, common_words)
+    )
     norm = trunk.head.bn
     with torch.no_grad():
         alignment = align(
-            class_sentences=_sentences(tower, tokenizer, names),
-            word_sentences=_sentences(tower, tokenizer, list(common_words)),
+            class_sentences=embed_texts(tower, tokenizer, TEXT_INPUTS, class_texts),
+            word_sentences=embed_texts(tower, tokenizer, TEXT_INPUTS, word_texts),
             members=list(common_words.values()),
             classifier=weight,
             feature_mean=mean_relu6(norm.bias, norm.weight.abs()),
@@ -149,7 +152,7 @@ def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
         image=image,
         text=LiteTextEncoder(tower, alignment).eval(),
         network=image,
-        text_inputs=("input_ids", "attention_mask"),
+        text_inputs=TEXT_INPUTS,
         # The tokenizer truncates at MAX_TOKENS; the bundled graph was exported with MiniLM's own limit.
         max_tokens=512,
         tokenizer=tokenizer,
@@ -165,17 +168,6 @@ def _class_names() -> list[str]:
     info = imported("timm.data").ImageNetInfo()
     count = info.num_classes()
     return [info.index_to_description(i, detailed=False).split(",")[0] for i in range(count)]
-
-
-def _sentences(tower: MiniLM, tokenizer: Tokenizer, words: Sequence[str]) -> Tensor:
-    """Embeds the words in the prompt template with MiniLM: float32 `[words, 384]`."""
-    batches = []
-    for start in range(0, len(words), 64):
-        text = [TEMPLATES[0].format(word) for word in words[start : start + 64]]
-        tokens = tokenizer.encode_batch(text)
-        ids = torch.tensor([item.ids for item in tokens])
-        batches.append(tower(ids, torch.tensor([item.attention_mask for item in tokens])))
-    return torch.cat(batches)
 
 
 def _weights(package: str, file: str) -> tuple[Path, dict[str, Any]]:

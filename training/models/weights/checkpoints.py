@@ -38,15 +38,7 @@ _MODELS = {"ViT/16": "pixelclip-vit-b16 or clip-vit-b16", "ConvNeXt": "pixelclip
 def pick_clip(state: Mapping[str, Tensor], *, source: str) -> tuple[dict[str, Tensor], list[str]]:
     """Selects CLIP's weights from a checkpoint and renames them to open_clip's names.
 
-    Args:
-        state: Key → tensor, from `read_checkpoint`.
-        source: File name of the checkpoint, for messages.
-
-    Returns:
-        The weights, and the other keys: training state, constants.
-
-    Raises:
-        CheckpointError: The checkpoint contains no CLIP.
+    Returns them and the other keys (training state, constants). `source` is the file name, for messages.
     """
     if state and all(key.startswith(_PARALLEL_PREFIX) for key in state):
         state = {key.removeprefix(_PARALLEL_PREFIX): value for key, value in state.items()}
@@ -76,11 +68,6 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> 
 
     Half precision is converted to the model's precision. A position embedding of another square grid is kept
     at its size: the dense encoder resizes it when it runs.
-
-    Args:
-        model: A model from `open_clip.create_model`, not on the meta device.
-        state: Key → tensor, from `read_checkpoint`.
-        source: File name of the checkpoint, for messages.
 
     Returns:
         The keys that are not CLIP weights.
