@@ -31,4 +31,4 @@ def shipped_ridge() -> tuple[dict[str, Tensor], tuple[dict[str, Any], ...]]:
     # The graph applies the map before the factor 1 - NEIGHBOURS (export/graph/lean_lite.py).
     state = {"weight": torch.from_numpy(weight.T / (1 - NEIGHBOURS))}
     state["bias"] = torch.from_numpy(stored["ridge_bias"].copy())
-    return state, tuple(source for source in bundle.sources if "package" not in source)
+    return state, tuple(dict(source) for source in bundle.sources if "package" not in source)

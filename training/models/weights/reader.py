@@ -54,8 +54,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Reads the tensors of a `.safetensors` file or a torch checkpoint, on the CPU, dtypes as in the file.
 
     The content decides the format, not the file name. The weights may be under `model` or `state_dict`. Other
-    content (optimiser, iteration, …) is ignored. The tensors may stay mapped to the file: do not change it while they
-    are in use.
+    content (optimiser, iteration, …) is ignored. The tensors may stay mapped to the file: do not change it
+    while they are in use.
 
     Raises:
         CheckpointError: The file is missing, damaged or another kind of file, contains code, contains tensors
