@@ -19,7 +19,7 @@ PHOTOS = str(ROOT / "examples" / "photos")
         (["backends.py", "--engines", "nowhere"], 2, "no engines .* in nowhere"),
         (["video.py", "--frames", "9"], 2, "--frames 9 --warmup 50; expected at least 10 and 0"),
         (["precision.py", "--photos", PHOTOS], 2, "2 photos in .*; expected more than 64"),
-        (["compare.py", "--photos", "nowhere"], 1, "compare: the folder nowhere cannot be read"),
+        (["compare.py", "--photos", "nowhere"], 1, "compare: the folder nowhere does not exist"),
         (["all.py", "--photos", "x", "--camvid", "y", "--only", "nothing"], 2, "invalid choice: 'nothing'"),
     ],
 )

@@ -82,8 +82,8 @@ def test_an_unexpected_error_keeps_its_traceback(tmp_path, monkeypatch):
         (["--input-size", "350", "449"], "height is 350; expected a positive multiple of "),
         (["--imgsz", "350", "449"], ", and width is 449; expected a positive multiple of "),
         (["--input-size", "0", "448"], "height is 0"),
-        (["--photos", "nowhere"], "--photos: the folder nowhere cannot be read"),
-        (["--calibration", "nowhere"], "--calibration: the folder nowhere cannot be read"),
+        (["--photos", "nowhere"], "--photos: the folder nowhere does not exist"),
+        (["--calibration", "nowhere"], "--calibration: the folder nowhere does not exist"),
         (["--calibration", str(ROOT / "export")], "--calibration: the folder"),
         (["--precision", "int8"], "--calibration DIR"),
         (
