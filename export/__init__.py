@@ -1,3 +1,6 @@
-"""Export models as bundles and compile bundles for TensorRT. Each is compared with its PyTorch source."""
+"""Weights to bundles, and bundles to TensorRT engines; each is compared with its source.
+
+Encoders are in `training/models`; running a bundle is the SDK's work.
+"""
 
 import pixelclip_sdk  # noqa: F401 - before onnxruntime: it switches off onnxruntime's telemetry

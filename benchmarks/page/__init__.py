@@ -1,1 +1,4 @@
-"""Text and plots of docs/speed.md. Its numbers are in `results/`, and `report.py` writes it."""
+"""Text and plots of docs/speed.md; `report.py` writes the page.
+
+Its numbers are in `results/`.
+"""

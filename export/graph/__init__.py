@@ -1,1 +1,4 @@
-"""Export PyTorch modules as ONNX graphs. Everything that is constant at an input size is computed ahead."""
+"""PyTorch modules to ONNX graphs; everything that is constant at an input size is computed ahead.
+
+Precision is in `export/precision`.
+"""

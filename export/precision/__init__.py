@@ -1,1 +1,4 @@
-"""Convert ONNX graphs to fp16 or int8 arithmetic. Store weights in fewer bits."""
+"""ONNX graphs to fp16 or int8 arithmetic, and weights stored in fewer bits.
+
+The shape of the graph is in `export/graph`.
+"""

@@ -1,1 +1,4 @@
-"""Photos with masks, for the training. They are augmented and batched here."""
+"""Photos with masks, augmented and batched for a training run.
+
+Making masks is in `masks`; labelled data sets are in `evaluation`.
+"""

@@ -1,1 +1,4 @@
-"""Figures of a training run, drawn by matplotlib. The command is ``training/pictures.py``."""
+"""Figures of a training run, drawn by matplotlib; the command is ``training/pictures.py``.
+
+Nothing here trains or scores.
+"""

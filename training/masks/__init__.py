@@ -1,1 +1,4 @@
-"""Masks without labels: one module per source. A new source needs an entry in ``make_masks.SOURCES``."""
+"""Masks without labels: one module per source, and the file format.
+
+A new source needs an entry in ``make_masks.SOURCES``; labelled data sets are in `evaluation`.
+"""

@@ -1,1 +1,4 @@
-"""Settings, checkpoints, log and errors of a training run. The loop is in ``training/train.py``."""
+"""Settings, checkpoints, log and errors of a training run.
+
+The loop is in ``training/train.py``, the method in `training/method`.
+"""

@@ -1,1 +1,4 @@
-"""Helpers of the training commands: devices, processes, distributed training, arguments."""
+"""Helpers of the training commands: devices, processes, distributed training, arguments.
+
+Nothing here knows the method.
+"""

@@ -1,1 +1,4 @@
-"""pixelclip-lite: EfficientNet-Lite0 and MiniLM, aligned in closed form. `method` fine-tunes it."""
+"""pixelclip-lite: EfficientNet-Lite0 and MiniLM, aligned in closed form.
+
+Its fine-tuning is PixelCLIP's, in `training/method`.
+"""

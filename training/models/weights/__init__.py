@@ -1,1 +1,4 @@
-"""Downloads checkpoint files, reads them safely and loads them into a model."""
+"""Weight files: download, safe reading, and loading into a model.
+
+Nothing here builds a model.
+"""
