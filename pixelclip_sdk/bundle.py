@@ -14,7 +14,7 @@ from typing import Any
 
 from pixelclip_sdk.errors import BundleError
 from pixelclip_sdk.manifest import MANIFEST, SCHEMA_VERSION, frozen, read_manifest
-from pixelclip_sdk.support.files import is_file, set_aside, sha256
+from pixelclip_sdk.support.files import is_file, set_aside, sha256, user_path
 
 IMAGE_ENCODER = "image_encoder.onnx"
 TEXT_ENCODER = "text_encoder.onnx"
@@ -142,7 +142,7 @@ class Bundle:
             BundleError: The manifest is missing or cannot be read, its schema is newer than this library's, a
                 key is missing or unknown, or a listed file is missing or of another size.
         """
-        folder = Path(path)
+        folder = user_path(path)
         manifest = folder / MANIFEST
         if not is_file(manifest):
             if folder.name and is_file(set_aside(folder) / MANIFEST):

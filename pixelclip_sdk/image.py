@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import mimetypes
 import os
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.support.bit_depth import eight_bit_grey, load_scaled, used_bits
 from pixelclip_sdk.support.colour_profile import to_srgb
-from pixelclip_sdk.support.files import is_file, is_folder
+from pixelclip_sdk.support.files import is_file, is_folder, user_path
 from pixelclip_sdk.support.images import IMAGE_FORMATS, ignore_warnings, open_image_file, orientation
 
 __all__ = ["ChannelOrder", "ImageInput", "Picture", "load_image", "open_image", "picture_size", "to_array"]
@@ -129,7 +130,7 @@ def _open(source: ImageInput, channel_order: ChannelOrder) -> Picture:
     elif isinstance(source, bytes | bytearray):
         file, name = io.BytesIO(source), f"{len(source)} bytes"
     elif isinstance(source, str | os.PathLike):
-        file, name = Path(source), str(source)[:_MESSAGE_CHARACTERS]
+        file, name = user_path(source), str(source)[:_MESSAGE_CHARACTERS]
         if not is_file(file):
             if _URL.match(name):
                 raise ImageError(f"{name} is a URL; expected an image file. Download it first.")
@@ -158,7 +159,10 @@ def _image_errors(name: str) -> Iterator[None]:
             "a larger PIL.Image.MAX_IMAGE_PIXELS raises the limit, which is twice that number."
         ) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not an image; expected one of {', '.join(IMAGE_FORMATS)}") from error
+        problem = f"{name} is not an image; expected one of {', '.join(IMAGE_FORMATS)}"
+        if (mimetypes.guess_type(name)[0] or "").startswith("video/"):
+            problem = f"{name} is a video; use `pixelclip video`, or in Python Segmenter.stream"
+        raise ImageError(problem) from error
     except Exception as error:  # Damaged files make Pillow raise errors of almost any type.
         if isinstance(error, OSError) and error.strerror:
             raise ImageError(f"{name} cannot be read: {error.strerror}") from error
@@ -208,7 +212,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _from_array(array: np.ndarray, channel_order: ChannelOrder) -> UInt8Array:
     if array.dtype != np.uint8:
-        hint = "image.astype(np.uint8)"
+        hint = "image.astype(np.uint8)" + (" * 255" if array.dtype == bool else "")
         if np.issubdtype(array.dtype, np.floating):
             hint = "(image * 255).astype(np.uint8) if it runs from 0 to 1, after replacing any NaN"
         elif array.dtype == np.uint16:

@@ -9,7 +9,7 @@ from pixelclip_sdk.bundle import Bundle
 from pixelclip_sdk.catalogue import CATALOGUE
 from pixelclip_sdk.errors import ModelNotFoundError
 from pixelclip_sdk.manifest import MANIFEST
-from pixelclip_sdk.support.files import is_file, is_folder, same, set_aside
+from pixelclip_sdk.support.files import cache_folder, is_file, is_folder, same, set_aside, user_path
 from pixelclip_sdk.support.hints import did_you_mean
 
 __all__ = ["BUNDLED", "available_models", "cache_folder", "find_bundle", "how_to_get"]
@@ -18,17 +18,6 @@ _log = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent / "assets"
 """The folder of the bundles that are part of the SDK."""
-
-
-def cache_folder() -> Path | None:
-    """The user's folder of bundles, absolute: ``$PIXELCLIP_HOME``, or ``~/.cache/pixelclip``.
-
-    None if the variable is not set and the user has no home folder, as some services.
-    """
-    if chosen := os.environ.get("PIXELCLIP_HOME"):
-        return Path(os.path.abspath(os.path.expanduser(chosen)))  # noqa: PTH100, PTH111 (Path's may raise)
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111
-    return home / ".cache" / "pixelclip" if home.is_absolute() else None
 
 
 def available_models() -> dict[str, Path]:
@@ -55,7 +44,13 @@ def find_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
         ModelNotFoundError: There is neither; the message says how to get a published model.
         BundleError: The bundle is damaged or incomplete.
     """
-    name, folder = str(name_or_path), Path(name_or_path)
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ModelNotFoundError(f"the model is {name_or_path!r}; expected a name or the folder of a bundle")
+    if not (name := os.fspath(name_or_path).strip()):
+        raise ModelNotFoundError(
+            f"the model's name is empty. On this machine: {', '.join(available_models())}"
+        )
+    folder = user_path(name_or_path)
     cache = cache_folder()
     models = available_models()
     if name in models:

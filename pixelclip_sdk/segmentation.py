@@ -5,7 +5,6 @@ import functools
 import numbers
 import os
 import threading
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,8 +16,8 @@ from PIL import Image
 from pixelclip_sdk.errors import OutputError, PixelClipError, VocabularyError
 from pixelclip_sdk.image import Picture, picture_size, to_array
 from pixelclip_sdk.postprocess import argmax_upsampled, label_dtype, unknown_label
-from pixelclip_sdk.support.files import atomic_write
-from pixelclip_sdk.support.hints import did_you_mean
+from pixelclip_sdk.support.files import atomic_write, user_path
+from pixelclip_sdk.support.hints import did_you_mean, find_name, folded
 
 __all__ = ["FrameInfo", "Segmentation"]
 
@@ -172,8 +171,8 @@ class Segmentation:
         """The pixels of one class.
 
         Args:
-            name: A class name or its label, from 0. ``"unknown"`` and the label `unknown` select the pixels
-                below the threshold, unless a class has the name "unknown".
+            name: A class name (case is ignored) or its label, from 0. ``"unknown"`` and the label `unknown`
+                select the pixels below the threshold, unless a class has the name "unknown".
 
         Returns:
             `(H, W)` bool.
@@ -193,11 +192,9 @@ class Segmentation:
             )
         if not isinstance(name, str):
             raise VocabularyError(f"got {type(name).__name__} {name!r}; expected a class name or a label")
-        if name not in self.names:
-            name = unicodedata.normalize("NFC", name)  # The names of a vocabulary are normalised.
-        if name in self.names:
-            return self.names.index(name)
-        if name == "unknown":
+        if found := find_name(name, self.names):
+            return self.names.index(found)
+        if folded(name) == "unknown":
             return self.unknown
         listed = ", ".join(self.names[:20]) + (", …" if len(self.names) > 20 else "")
         raise VocabularyError(
@@ -249,7 +246,7 @@ class Segmentation:
         Raises:
             OutputError: The file cannot be written, or its suffix is not one of an image format.
         """
-        target = Path(path)
+        target = user_path(path)
         if target.suffix.lower() not in Image.registered_extensions():
             raise OutputError(
                 f"cannot save an image as {target.name!r}; expected a name ending in .png or .jpg"
@@ -271,7 +268,7 @@ class Segmentation:
         Raises:
             OutputError: The file cannot be written, or its name does not end in ``.png``.
         """
-        target = Path(path)
+        target = user_path(path)
         if target.suffix.lower() != ".png":
             raise OutputError(
                 f"cannot save labels as {target.name!r}; expected a name ending in .png (lossless)"

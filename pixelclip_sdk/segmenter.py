@@ -3,7 +3,6 @@
 import functools
 import io
 import logging
-import math
 import numbers
 import os
 import threading
@@ -43,7 +42,7 @@ class Segmenter:
     Use `from_pretrained` to load a model. The constructor combines parts that are already loaded.
 
     Every method that segments raises VocabularyError if no classes are set, BackendError if the engine is
-    closed or failed, and PixelClipError if `threshold` is not a number.
+    closed or failed, and PixelClipError if `threshold` is not a number from −1 to 1.
 
     A forked child process cannot use its parent's segmenter. A pickled one, as `multiprocessing` sends it to
     spawned workers, loads its model again in the worker.
@@ -58,7 +57,7 @@ class Segmenter:
         threads: CPU threads of the bundle's text encoder; None for all.
 
     Raises:
-        PixelClipError: `threshold` is not a number.
+        PixelClipError: `threshold` is not a number from −1 to 1.
         VocabularyError: The vocabulary belongs to another model.
 
     Example:
@@ -130,7 +129,7 @@ class Segmenter:
             BackendUnavailableError: The backend or device is missing.
             BackendError: The engine does not load, or was compiled from another model or for another GPU.
             VocabularyError: The words cannot be used.
-            PixelClipError: `threshold` is not a number.
+            PixelClipError: `threshold` is not a number from −1 to 1.
 
         Example:
             >>> from pixelclip_sdk import Segmenter
@@ -412,7 +411,6 @@ class Segmenter:
 
 
 def _checked_threshold(value: float | None) -> float | None:
-    # A threshold above 1 makes every pixel unknown; that is allowed.
-    if value is not None and (not isinstance(value, numbers.Real) or math.isnan(value)):
-        raise PixelClipError(f"threshold is {value!r}; expected a number (a cosine) or None")
+    if value is not None and not (isinstance(value, numbers.Real) and -1 <= value <= 1):
+        raise PixelClipError(f"threshold is {value!r}; expected a number from -1 to 1 (a cosine), or None")
     return value

@@ -124,3 +124,13 @@ def test_every_error_is_of_one_tree_and_exported():
         assert issubclass(error, pixelclip_sdk.PixelClipError)
         assert getattr(pixelclip_sdk, name) is error
         assert name in errors.__doc__
+
+
+def test_backends_import_only_what_every_engine_needs():
+    """CONTRIBUTING.md: bundle, errors, support and other backends."""
+    allowed = ("backends", "bundle", "errors", "support")
+    for file in sorted((ROOT / "pixelclip_sdk" / "backends").glob("*.py")):
+        for name in imported(file):
+            package, _, rest = name.partition(".")
+            if package == "pixelclip_sdk":
+                assert rest.split(".")[0] in allowed, f"{file.name} imports {name}"

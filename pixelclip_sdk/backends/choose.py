@@ -12,7 +12,7 @@ from pixelclip_sdk.backends.base import Backend, Device
 from pixelclip_sdk.backends.engine import EngineInfo, engine_files, is_trusted
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle, InputSpec
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError, BundleError
-from pixelclip_sdk.support.files import is_file
+from pixelclip_sdk.support.files import is_file, user_path
 
 _log = logging.getLogger(__name__)
 
@@ -43,18 +43,18 @@ def open_backend(
     Arguments and errors are those of `pixelclip_sdk.Segmenter.from_pretrained`.
     """
     place = Device.parse(device)
-    name = os.fspath(backend)
+    name = os.fspath(backend) if isinstance(backend, str | os.PathLike) else ""
     is_plan = name.endswith(".plan")
     if name not in BACKENDS and not is_plan:
         raise BackendUnavailableError(
-            f"backend is {name!r}; expected one of {', '.join(BACKENDS)} or the path of a .plan"
+            f"backend is {backend!r}; expected one of {', '.join(BACKENDS)} or the path of a .plan"
         )
     if place.kind == "cpu" and (is_plan or name not in ("auto", "onnx")):
         raise BackendUnavailableError(
             f'backend {name!r} runs on GPUs only; device is "cpu". Use backend="onnx" on a CPU.'
         )
     if is_plan:
-        return _first_engine(bundle, [Path(name)], place)
+        return _first_engine(bundle, [user_path(name)], place)
     plans = engine_files(bundle.path)
     if name == "tensorrt":
         return _first_engine(bundle, plans, place)

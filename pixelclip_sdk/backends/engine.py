@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from pixelclip_sdk.errors import BackendError
-from pixelclip_sdk.models import cache_folder
-from pixelclip_sdk.support.files import is_file, sha256
+from pixelclip_sdk.support.files import cache_folder, is_file, sha256
 
 _log = logging.getLogger(__name__)
 

@@ -156,7 +156,7 @@ def create_session(
     """
     place = Device.parse(device)
     if threads is not None and not (isinstance(threads, int) and 1 <= threads <= _MAX_THREADS):
-        raise BackendError(f"threads is {threads}; expected 1 to {_MAX_THREADS}, or None for all cores")
+        raise BackendError(f"threads is {threads!r}; expected 1 to {_MAX_THREADS}, or None for all cores")
     ort = _onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or default_threads()

@@ -12,6 +12,7 @@ from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.support.arguments import path, positive
 from pixelclip_sdk.support.command import printable
+from pixelclip_sdk.support.hints import find_name
 from pixelclip_sdk.words.vocabulary import Classes, Vocabulary, read_classes
 
 Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -101,7 +102,7 @@ def input_path(text: str) -> Path:
 
 def parse_classes(model: str, text: str) -> Classes | Vocabulary:
     """Read ``--classes``. The name of a vocabulary in the model's bundle stays a name."""
-    return text if text in find_bundle(model).vocabularies else read_classes(text)
+    return text if find_name(text.strip(), find_bundle(model).vocabularies) else read_classes(text)
 
 
 def describe_areas(result: Segmentation) -> str:

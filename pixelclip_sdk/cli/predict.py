@@ -63,7 +63,8 @@ def _predict(options: argparse.Namespace) -> int:
     else:
         out = printable(str(options.out))
         print(
-            f"{len(written)} of {len(images)} images → {out}/NAME{_OVERLAY}, NAME{_LABELS}, NAME{_JSON}"
+            f"{len(written)} of {len(images)} images"
+            + (f" → {out}/NAME{_OVERLAY}, NAME{_LABELS}, NAME{_JSON}" if written else "")
             + (f"; {len(failed)} failed, see above" if failed else "")
         )
     return 1 if failed else 0

@@ -10,6 +10,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import re
 import sys
@@ -37,6 +38,8 @@ def run_command(name: str, body: Callable[[], int], *, interrupted: str = "nothi
         interrupted: What remains after an interruption; it follows "interrupted; " on stderr.
     """
     _open_closed_descriptors()
+    if logging.lastResort is not None:  # It prints the warnings.
+        logging.lastResort.setFormatter(logging.Formatter(f"{name}: %(message)s"))
     if isinstance(sys.stdout, io.TextIOWrapper):  # Characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -20,6 +20,22 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that a user gave, with ``~`` expanded if there is such a home folder."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises there)
+
+
+def cache_folder() -> Path | None:
+    """The user's folder of bundles, absolute: ``$PIXELCLIP_HOME``, or ``~/.cache/pixelclip``.
+
+    None if the variable is not set and the user has no home folder, as some services.
+    """
+    if chosen := os.environ.get("PIXELCLIP_HOME"):
+        return Path(os.path.abspath(user_path(chosen)))  # noqa: PTH100 (Path.absolute keeps "..")
+    home = user_path("~")
+    return home / ".cache" / "pixelclip" if home.is_absolute() else None
+
+
 def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is a file. False also if it cannot be read: no permission, or the name is too long."""
     return os.path.isfile(path)  # noqa: PTH113 (Path.is_file raises there)

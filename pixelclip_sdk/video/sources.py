@@ -19,7 +19,7 @@ from PIL import Image
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, load_image
 from pixelclip_sdk.support.files import is_file, is_folder
-from pixelclip_sdk.support.images import RESULT_SUFFIXES, find_images
+from pixelclip_sdk.support.images import RESULT_SUFFIXES, find_images, image_suffixes
 from pixelclip_sdk.video.decoder import VideoSource, import_av
 from pixelclip_sdk.video.frames import Frame, FrameSource
 
@@ -32,6 +32,8 @@ open `FrameSource`."""
 _log = logging.getLogger(__name__)
 
 _LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt", "tcp")
+# Suffixes of pictures that may have several frames.
+_ANIMATED = {".apng", ".avif", ".avifs", ".gif", ".webp"}
 
 
 def open_source(source: SourceInput, channel_order: ChannelOrder = "rgb") -> FrameSource:
@@ -70,7 +72,7 @@ def open_source(source: SourceInput, channel_order: ChannelOrder = "rgb") -> Fra
         if isinstance(source, int):
             return _open_camera(source)
         if isinstance(source, str | os.PathLike):
-            return _open_path(os.fspath(source))
+            return _open_path(os.path.expanduser(source))  # noqa: PTH111 (it may be an address)
         if isinstance(source, Iterable):
             return PictureSource(source, channel_order, f"iterable ({kind})")
     raise ImageError(
@@ -85,6 +87,8 @@ def _open_path(text: str) -> FrameSource:
     if is_folder(text):
         return _open_folder(Path(text))
     if is_file(text):
+        if Path(text).suffix.lower() in image_suffixes() - _ANIMATED:
+            raise ImageError(f"{text} is a picture, not a video. Use predict, or name a folder of pictures.")
         return VideoSource(text, live=False)
     # `Path("rtsp://host")` becomes "rtsp:/host". A single letter is a drive of Windows.
     text = re.sub(r"^([A-Za-z][\w+.-]+):/(?!/)", r"\1://", text)

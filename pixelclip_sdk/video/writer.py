@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.errors import ImageError, OutputError
-from pixelclip_sdk.support.files import fsync_file, fsync_folder
+from pixelclip_sdk.support.files import fsync_file, fsync_folder, user_path
 from pixelclip_sdk.video.decoder import explain, file_url, import_av, is_hd
 
 __all__ = ["VideoWriter", "write_video"]
@@ -66,7 +66,7 @@ def write_video(path: str | os.PathLike[str], fps: Fraction | float | None = Non
         ...         for result in segmenter.stream(frames):
         ...             writer.write(np.asarray(result.plot()), result.frame.time_s)
     """
-    target = Path(path)
+    target = user_path(path)
     if target.suffix.lower() not in _SUFFIXES:
         raise OutputError(
             f"cannot write a video as {target.name!r}; expected a name ending in {', '.join(_SUFFIXES)}"

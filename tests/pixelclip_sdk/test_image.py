@@ -312,3 +312,14 @@ def test_an_opened_pil_image_is_a_copy(patches):
     image = Image.fromarray(patches)
     assert open_image(image) is not image
     assert open_image(patches) is patches
+
+
+def test_a_mask_is_refused_with_its_conversion():
+    with pytest.raises(ImageError, match=r"Convert: image.astype\(np.uint8\) \* 255$"):
+        load_image(np.zeros((2, 2), bool))
+
+
+def test_a_video_is_refused_with_what_reads_it(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
+    with pytest.raises(ImageError, match=r"clip\.mp4 is a video; use `pixelclip video`"):
+        load_image(tmp_path / "clip.mp4")

@@ -22,7 +22,9 @@ def test_masks_areas_and_unknown(fake, result, patches):
     assert list(areas) == ["red", "green", "blue"]
     assert sum(areas.values()) == pytest.approx(1)
     assert areas["red"] == pytest.approx(0.5, abs=0.05)
-    hidden = fake.predict(patches, threshold=2)
+    shown = fake.predict(patches, threshold=0.9).areas()
+    hidden = fake.predict(np.full_like(patches, (255, 255, 0)), threshold=0.9)
+    assert sum(shown.values()) > 0.5
     assert sum(hidden.areas().values()) == 0
 
 
@@ -240,3 +242,29 @@ def test_later_changes_of_a_pil_image_do_not_reach_the_result(fake, patches):
     result = fake.predict(image)
     image.paste((1, 2, 3), (0, 0, 64, 64))
     np.testing.assert_array_equal(result.image, patches)
+
+
+def test_names_are_found_in_any_case_and_unicode_form(fake, patches):
+    result = fake.predict(patches)
+    np.testing.assert_array_equal(result.mask("RED"), result.mask("red"))
+    np.testing.assert_array_equal(result.mask("Unknown"), result.labels == 255)
+    labels = np.array([[0, 1, 2]], np.uint8)
+    odd = Segmentation(
+        labels=labels,
+        logits=np.zeros((3, 1, 1), np.float32),
+        names=["Cat", "cat", "K\u00e4tzchen"],
+        image=np.zeros((1, 3, 3), np.uint8),
+        speed={},
+    )
+    assert odd.mask("cat").tolist() == [[False, True, False]]
+    assert odd.mask("Cat").tolist() == [[True, False, False]]
+    assert odd.mask("ka\u0308tzchen").tolist() == [[False, False, True]]
+
+
+def test_a_tilde_is_the_home_folder(result, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert result.save("~/x/o.png") == tmp_path / "x" / "o.png"
+    assert result.save_labels("~/x/l.png") == tmp_path / "x" / "l.png"
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["l.png", "o.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]

@@ -17,16 +17,18 @@ from pixelclip_sdk import (
     BackendUnavailableError,
     BundleError,
     ImageError,
+    ModelNotFoundError,
     PixelClipError,
     Segmenter,
     Vocabulary,
     VocabularyError,
     backends,
+    read_classes,
 )
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.backends.onnx import default_threads
 from pixelclip_sdk.bundle import InputSpec
-from pixelclip_sdk.models import available_models
+from pixelclip_sdk.models import BUNDLED, available_models
 from pixelclip_sdk.support.files import sha256
 from pixelclip_sdk.words import resolver as _words
 
@@ -69,7 +71,7 @@ def test_threshold_makes_unknown(fake, patches):
     assert (fake.predict(patches, threshold=-1).labels != 255).all()
 
 
-@pytest.mark.parametrize("threshold", ["0.2", float("nan"), [0.2]])
+@pytest.mark.parametrize("threshold", ["0.2", float("nan"), [0.2], 40, -1.5])
 def test_a_threshold_is_a_number(fake, patches, threshold):
     with pytest.raises(PixelClipError, match="expected a number"):
         fake.predict(patches, threshold=threshold)
@@ -570,3 +572,36 @@ def test_a_forked_child_gets_an_error_and_ends(end):
     lines = result.stdout.splitlines()
     assert sum("Load it in the child" in line for line in lines) == 3
     assert lines[3:] == ["(64, 64)", "child ended with 7"]
+
+
+def test_a_tilde_is_the_home_folder_in_every_input(tmp_path, monkeypatch, photo):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PIXELCLIP_HOME", raising=False)
+    shutil.copytree(BUNDLED / "pixelclip-lite", tmp_path / "b")
+    (tmp_path / "f.txt").write_text("cat, sofa")
+    (tmp_path / "frames").mkdir()
+    for name in ("p.png", "frames/1.png"):
+        Image.fromarray(photo).resize((64, 48)).save(tmp_path / name)
+    with Segmenter.from_pretrained("~/b", classes=read_classes("~/f.txt")) as segmenter:
+        assert segmenter.bundle.path == tmp_path / "b"
+        assert segmenter.predict("~/p.png").names == ("cat", "sofa")
+        assert [result.orig_shape for result in segmenter.stream("~/frames")] == [(48, 64)]
+        assert segmenter.vocabulary.save("~/v.npz") == tmp_path / "v.npz"
+    assert Vocabulary.load("~/v.npz").names == read_classes("~/v.npz").names == ("cat", "sofa")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"name_or_path": None}, ModelNotFoundError, "the model is None; expected a name"),
+        ({"name_or_path": 5}, ModelNotFoundError, "the model is 5; expected a name"),
+        ({"name_or_path": " "}, ModelNotFoundError, "the model's name is empty"),
+        ({"backend": None}, BackendUnavailableError, "backend is None; expected one of auto"),
+        ({"device": None}, BackendUnavailableError, "device is None"),
+        ({"threads": "2"}, BackendError, "threads is '2'; expected 1 to"),
+        ({"threshold": 40}, PixelClipError, "threshold is 40; expected a number from -1 to 1"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_errors_of_the_tree(options, error, said):
+    with pytest.raises(error, match=said):
+        Segmenter.from_pretrained(**options)

@@ -194,3 +194,27 @@ def test_a_closed_stderr_changes_nothing(cat, tmp_path):
     assert result.returncode == 1
     assert b"1 of 2 images" in result.stdout
     assert (tmp_path / "out" / "cat.json").is_file()
+
+
+def test_without_results_no_files_are_named(tmp_path, capsys):
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
+    assert main(["predict", str(tmp_path / "clip.mp4"), *CLASSES, "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert "is a video; use `pixelclip video`" in printed.err
+    assert printed.out == "0 of 1 images; 1 failed, see above\n"
+
+
+def test_a_threshold_that_is_no_cosine_is_refused(cat, tmp_path, capsys):
+    assert main(["predict", str(cat), *CLASSES, "--threshold", "40", "--out", str(tmp_path / "out")]) == 1
+    assert "threshold is 40.0; expected a number from -1 to 1" in capsys.readouterr().err
+
+
+def test_a_class_file_in_the_home_folder_and_a_warning_with_the_name_of_the_command(cat, tmp_path):
+    (tmp_path / "c.txt").write_text("cat\n")
+    command = [sys.executable, "-m", "pixelclip_sdk", "predict", str(cat), "--classes=~/c.txt"]
+    command += ["--out", str(tmp_path / "out")]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "HOME": str(tmp_path)}
+    )
+    assert result.stderr.startswith("pixelclip: one class and no threshold")
+    assert list(results(tmp_path / "out")["cat.json"]["names"]) == ["cat"]

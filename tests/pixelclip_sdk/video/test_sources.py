@@ -316,3 +316,9 @@ def test_live_streams_over_a_network(broadcast, fake):
     indices = [index for index, _ in seen]
     assert indices == sorted(set(indices))
     assert {label for _, label in seen} <= {0, 1, 2}
+
+
+def test_a_picture_is_refused_with_what_reads_it(tmp_path, photo):
+    Image.fromarray(photo).resize((64, 48)).save(tmp_path / "photo.jpg")
+    with pytest.raises(ImageError, match=r"photo.jpg is a picture, not a video. Use predict"):
+        open_source(str(tmp_path / "photo.jpg"))
