@@ -76,21 +76,30 @@ def draw_overlay(
     picture = Image.composite(tint, Image.fromarray(image), Image.fromarray(share))
     if not legend:
         return picture
-    largest = sorted((name for name in areas if areas[name] > 0), key=lambda name: -areas[name])
-    shown = [names.index(name) for name in largest[:_LEGEND_ENTRIES]]
+    smallest, room, size = 0.0, _LEGEND_ENTRIES, min(max(picture.width // 32, 12), 40)
+    if legend == "inside":
+        smallest, size = _LEGEND_AREA, min(max(picture.width // 40, 12), 40)
+        room = min((picture.height - size // 2) // (size + 2 * (size // 4)), room)
+    found = [name for name in areas if areas[name] > smallest]
+    largest = sorted(found, key=lambda name: -areas[name])
+    if len(found) > room:  # The last line counts the others.
+        del largest[max(room - 1, 1) :]
+    shown = [names.index(name) for name in largest]
     if legend == "inside":
         # In the order of the names, so that lines keep their places from frame to frame.
-        shown = sorted(label for label in shown if areas[names[label]] >= _LEGEND_AREA)
+        shown.sort()
         texts = [_printable(names[label], label) for label in shown]
     else:
         texts = [f"{_printable(names[label], label)} {_percent(areas[names[label]])}" for label in shown]
     entries = [(text, tuple(colours[label].tolist())) for text, label in zip(texts, shown, strict=True)]
+    if more := len(found) - len(largest):
+        entries.append((f"+{more} more", ()))
     if legend == "inside":
-        _draw_inside(picture, entries)
+        _draw_inside(picture, entries, size)
         return picture
     if unknown_area := float(np.mean(labels == unknown)):
         entries.append((f"unknown {_percent(unknown_area)}", _UNKNOWN_COLOUR))
-    return _with_legend(picture, entries)
+    return _with_legend(picture, entries, size)
 
 
 def _printable(name: str, label: int) -> str:
@@ -130,9 +139,8 @@ def _borders(labels: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.bool_]:
     return border
 
 
-def _draw_inside(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+def _draw_inside(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, ...]]], size: int) -> None:
     """Draws a legend over the top left of an image, as many lines as fit."""
-    size = min(max(picture.width // 40, 12), 40)
     y = size // 2
     for text, colour in entries:
         line = _legend_line(text, colour, size)
@@ -160,13 +168,15 @@ def _draw_entry(
 ) -> None:
     """Draws a square of the entry's colour and, `pad` pixels to its right, its text."""
     (x, y), (text, colour) = corner, entry
-    draw.rectangle((x, y, x + size, y + size), fill=colour, outline="black")
+    if colour:
+        draw.rectangle((x, y, x + size, y + size), fill=colour, outline="black")
     draw_text(draw, (x + size + pad, y + size // 2), text, size)
 
 
-def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, ...]]]) -> Image.Image:
+def _with_legend(
+    picture: Image.Image, entries: Sequence[tuple[str, tuple[int, ...]]], size: int
+) -> Image.Image:
     """Adds a legend of several columns below an image."""
-    size = min(max(picture.width // 32, 12), 40)
     pad = size // 2
     x, y, placed = pad, pad, []
     for text, colour in entries:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from pixelclip_sdk import Segmentation
+from pixelclip_sdk import Segmentation, visualize
 from pixelclip_sdk.support import fonts
 from pixelclip_sdk.visualize import draw_overlay, palette
 
@@ -135,3 +135,36 @@ def test_a_name_that_no_font_can_draw_is_escaped(monkeypatch):
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
     finally:
         fonts._font_file.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("legend", "height", "expected"),
+    [
+        ("inside", 60, ["name 4", "name 5", "+4 more"]),
+        ("inside", 240, [f"name {i}" for i in range(6)]),
+        (
+            True,
+            60,
+            ["name 5 29%", "name 4 24%", "name 3 19%", "name 2 14%", "name 1 10%", "name 0 5%"],
+        ),
+    ],
+)
+def test_a_legend_lists_the_largest_areas_and_counts_the_others(legend, height, expected, monkeypatch):
+    texts = []
+    monkeypatch.setattr(visualize, "draw_text", lambda _draw, _corner, text, _size: texts.append(text))
+    visualize._legend_line.cache_clear()
+    labels = np.repeat(np.arange(6), [10, 20, 30, 40, 50, 60]).astype(np.uint8)[None].repeat(height, 0)
+    drawn(np.zeros((*labels.shape, 3), np.uint8), labels, 6, legend=legend)
+    visualize._legend_line.cache_clear()
+    assert texts == expected
+
+
+def test_a_legend_below_counts_the_names_that_it_leaves_out(monkeypatch):
+    texts = []
+    monkeypatch.setattr(visualize, "draw_text", lambda _draw, _corner, text, _size: texts.append(text))
+    labels = np.arange(30, dtype=np.uint8)[None].repeat(4, 0)
+    drawn(np.zeros((4, 30, 3), np.uint8), labels, 30)
+    assert len(texts) == 24
+    drawn(np.zeros((4, 300, 3), np.uint8), labels.repeat(10, 1), 30)
+    assert texts[-1] == "+7 more"
+    assert texts[-2] == "name 22 3%"
