@@ -2,14 +2,15 @@
 
 import contextlib
 import difflib
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pixelclip_sdk.errors import VocabularyError
-from pixelclip_sdk.support.files import is_file, is_folder
-from pixelclip_sdk.support.hints import did_you_mean
+from pixelclip_sdk.support.files import is_file, is_folder, user_path
+from pixelclip_sdk.support.hints import did_you_mean, find_name, folded
 from pixelclip_sdk.words.formats import names_by_id, parse_line, parse_lines, shown
 
 MAX_CLASSES = 4096
@@ -41,7 +42,7 @@ def class_list(name: str) -> dict[str, tuple[str, ...]]:
     """Return a class list that ships with the SDK.
 
     Args:
-        name: A name of `class_lists`, e.g. ``"voc-20"``.
+        name: A name of `class_lists`, e.g. ``"voc-20"``, in upper or lower case.
 
     Returns:
         Name → synonyms, in label order.
@@ -54,10 +55,12 @@ def class_list(name: str) -> dict[str, tuple[str, ...]]:
         >>> list(class_list("voc-20"))[:3]
         ['aeroplane', 'bicycle', 'bird']
     """
-    if name not in class_lists():
+    file_name = find_name(name, class_lists())
+    if file_name is None:
+        check_list_name(name, class_lists())
         hint = did_you_mean(name.casefold(), class_lists())
         raise VocabularyError(f"no list of classes {shown(name)}.{hint} Lists: {', '.join(class_lists())}")
-    return parse_classes(read_class_file(_LISTS / f"{name}.txt"))
+    return parse_classes(read_class_file(_LISTS / f"{file_name}.txt"))
 
 
 def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
@@ -71,10 +74,10 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
             longer than 200 characters or not text; or the text is nearly the name of a list or of a file.
     """
     if isinstance(classes, str):
-        if classes.strip() in class_lists():
+        if find_name(classes.strip(), class_lists()):
             return class_list(classes.strip())
+        check_no_path(classes)
         check_list_name(classes, class_lists())
-        _check_no_file(classes)
         classes = parse_line(classes)
     if isinstance(classes, Mapping):
         classes = names_by_id(classes) or classes
@@ -85,9 +88,15 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
     seen: dict[str, str] = {}
     for raw, texts in pairs:
         name = _checked(raw, "name")
-        key = unicodedata.normalize("NFC", name.casefold())
+        if isinstance(classes, list) and len(classes) == 1 and "," in name:
+            raise VocabularyError(
+                f"{shown(name)} is one name; expected one per item: {shown(re.split(' *, *', name))}. "
+                f"If it is one class, write it with its synonyms: {{{shown(name)}: [{shown(name)}]}}"
+            )
+        key = folded(name)
         if other := seen.get(key):
-            raise VocabularyError(f"the name {name!r} is repeated (as {other!r}); expected each class once")
+            form = f" (as {other!r})" if other != name else ""
+            raise VocabularyError(f"the name {name!r} is repeated{form}; expected each class once")
         seen[key] = name
         if not isinstance(texts, str | list | tuple):
             raise VocabularyError(f"the synonyms of {name!r} are a {type(texts).__name__}; expected texts")
@@ -111,43 +120,54 @@ def read_class_file(path: Path) -> Classes:
         content = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".json" and content.strip()[:1] not in ("[", "{"):
             raise VocabularyError("it is not a JSON list or object")
-        return parse_lines(content)
+        classes = parse_lines(content)
+        parse_classes(classes)  # Raises here, so that the message has the file.
+        return classes
     except (OSError, ValueError) as error:  # VocabularyError and UnicodeError are ValueErrors.
-        reason = f"it is not UTF-8 text ({error})" if isinstance(error, UnicodeError) else error
+        reason = str(error)
+        if isinstance(error, UnicodeError):
+            reason = f"it is not UTF-8 text ({error}). Save it as UTF-8"
         raise VocabularyError(f"classes cannot be read from {path}: {reason}.{_hint(path)}") from error
 
 
 def check_list_name(text: str, known: Iterable[str]) -> None:
     """Refuse a single word that is nearly a known list's name, because it would silently become a class.
 
-    Refused are a name without its number or in other case (``"cityscapes"``), and a word with a hyphen or
-    digit that is close to a name (``"voc-21"``). Words in a list are never refused.
+    Refused are the first words of a name (``"cityscapes"``, ``"coco"``), and a word with a hyphen or digit
+    that is close to a name (``"voc-21"``). Words in a list are never refused.
     """
-    word = text.strip()
-    names = {name: re.sub(r"-\d+$", "", name) for name in known}
-    if word in names:
+    word, names = text.strip(), sorted(known)
+    if not word or find_name(word, names):
         return
-    near = [name for name, stem in names.items() if word.casefold() in (name, stem)]
+    near = [name for name in names if re.match(re.escape(word.casefold()) + "(?![a-z])", name)]
     if not near and len(word) < 40 and re.fullmatch(r"[\w-]*[-\d_][\w-]*", word, re.ASCII):
         cutoff = 0.72 if re.search(r"\d", word) else 0.8
         near = difflib.get_close_matches(word.casefold(), names, n=1, cutoff=cutoff)
     if near:
         raise VocabularyError(
-            f"no list of classes {word!r}. Did you mean {near[0]!r}? Lists: {', '.join(sorted(names))}. "
+            f"no list of classes {word!r}. Did you mean {near[0]!r}? Lists: {', '.join(names)}. "
             f"If it is the one class you want, write it in a list: [{word!r}]"
         )
 
 
-def _check_no_file(text: str) -> None:
-    """Refuse text that is the name of a file, because it would silently become a class."""
-    word = text.strip()
-    alone = len(word.splitlines()) == 1 and not any(mark in word for mark in ",;[{")
-    suffix = Path(word).suffix.lower() if alone else ""
-    if suffix in CLASS_FILES or (suffix and is_file(word)):
-        raise VocabularyError(
-            f"{shown(word)} names a file; pass its content: classes=pixelclip_sdk.read_classes(PATH). "
-            f"If it is the one class you want, write it in a list: [{shown(word)}]"
-        )
+def check_no_path(text: str) -> None:
+    """Refuse text with the path of a file or folder, because it would silently become a class."""
+    if text.strip()[:1] in ("[", "{") or len(text.strip().splitlines()) > 1:
+        return
+    parts = [part.strip() for part in re.split(r"[,;|\t]", text)]
+    for part in parts:
+        suffix = Path(part).suffix.lower()
+        alone = len(parts) == 1 and ("/" in part or os.sep in part or (suffix and is_file(part)))
+        if alone or suffix in CLASS_FILES or part.startswith(("/", "./", "../", "~/")):
+            use = "pass its content: classes=pixelclip_sdk.read_classes(PATH)"
+            if not is_file(user_path(part)):
+                use = "it is a folder" if is_folder(user_path(part)) else "there is no such file"
+            elif len(parts) > 1:
+                use = "a file goes without other words"
+            raise VocabularyError(
+                f"{shown(part)} looks like a path; {use}. "
+                f"If it is a class, write the classes in a list: [{shown(part)}]"
+            )
 
 
 def _hint(path: Path) -> str:

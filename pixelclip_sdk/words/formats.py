@@ -3,8 +3,11 @@
 =================================  =============================================================
 ``cat, sofa``                      also separated by ``;``, ``|`` or tabs
 ``cat . sofa .``                   the captions of GroundingDINO
-one class per line                 synonyms after commas, ``#`` starts a comment (``.txt``, ``.names``)
-``0: cat``, ``1 cat``, ``0,cat``   lines numbered in order from 0 or 1
+one class per line                 synonyms after commas, ``|`` or tabs; ``#`` starts a comment
+one line                           ``cat, sofa``: as many classes as on the command line
+``0: cat``, ``1 cat``, ``0,cat``   lines numbered in order from 0 or 1, also ``cat 0``, ``cat: 0``
+``cat:128,0,0::``                  the labelmap.txt of VOC and CVAT; colours are ignored
+``n02123045 tabby, tabby cat``     the synset_words.txt of ImageNet; ids are ignored
 ``["cat", "sofa"]``                JSON, also ``{"cat": ["cat", "kitten"]}``
 ``{0: cat, 1: sofa}``              JSON or one flat YAML list or mapping, ids in order from 0 or 1
 ``- cat``                          a YAML list of one level
@@ -23,8 +26,14 @@ from typing import Any
 from pixelclip_sdk.errors import VocabularyError
 
 _SEPARATORS = ",;|\t"
-_NUMBERED_LINE = re.compile(r"(\d{1,6})(?:\s*[:.),;]\s*|\s+)(\S.*)")
-_NUMBERED_ITEM = re.compile(r"(\d{1,6})\s*:\s*(\S.*)")
+# Names behind or before an id.
+_NUMBERED_LINE = re.compile(r"(?P<id>\d{1,6})(?:\s*[:.),;]\s*|\s+)(?P<name>\S.*)")
+_TRAILING_ID = re.compile(r"(?P<name>\S.*?)(?:\s*[:,;|]\s*|\s+)(?P<id>\d{1,6})")
+# Lines of other tools, in which only the name counts.
+_LABELMAP = re.compile(r"(?P<name>[^:]+):(\d+,\d+,\d+)?:[^:]*:[^:]*")
+_YAML_ITEM = re.compile(r"-\s+(?P<name>\S.*)")
+_SYNSET = re.compile(r"n\d{8}\s+(?P<name>\S.*)")
+_NUMBERED_ITEM = re.compile(r"(?P<id>\d{1,6})\s*:\s*(?P<name>\S.*)")
 _YAML_NAMES = re.compile(r"^names\s*:(.*)$", re.MULTILINE)
 _FLAT_YAML = re.compile(r"\[[^][{}]*\]|\{[^][{}]*\}")
 
@@ -39,7 +48,7 @@ def parse_line(text: str) -> list[str] | dict[str, Any]:
 
 
 def parse_lines(text: str) -> list[str] | dict[str, Any]:
-    """Read the content of a file: as `parse_line`, but commas in a line separate synonyms."""
+    """Read the content of a file: as `parse_line`, but commas in several lines separate synonyms."""
     text = text.strip()
     if text[:1] in ("[", "{"):
         return _structured(text)
@@ -47,16 +56,23 @@ def parse_lines(text: str) -> list[str] | dict[str, Any]:
         return _yaml_names(names[1], text[names.end() :])
     lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     lines = [line for line in lines if line and line != "---"]
-    if len(lines) == 1 and "," not in lines[0]:
-        return parse_line(lines[0])
-    if lines and all(re.match(r"-\s", line) for line in lines):
-        lines = [line[1:].strip() for line in lines]
+    for pattern in (_YAML_ITEM, _LABELMAP, _SYNSET):
+        found = [match["name"] for line in lines if (match := pattern.fullmatch(line))]
+        if found and len(found) == len(lines):
+            lines = found
+            break
+    else:
+        if len(lines) == 1:
+            return parse_line(lines[0].removesuffix(","))
     if len(lines) > 1:
         lines = _unnumbered(lines, _NUMBERED_LINE)
     for line in lines:
-        if re.match(r"[\w-]+:(\s|$)", line):
+        if re.match(r"[\w-]+:([\s\d]|$)", line):
             raise VocabularyError(f"the line {shown(line)} has a key; expected classes, or the key `names:`")
-    texts = [[_unquoted(part) for part in line.removesuffix(",").split(",")] for line in lines]
+    texts = [_split(line.removesuffix(",")) for line in lines]
+    for line, parts in zip(lines, texts, strict=True):
+        if len(parts) > 1 and any(re.fullmatch(r"[\d.]+", part) for part in parts):
+            raise VocabularyError(f"the line {shown(line)} has a column of numbers; expected only names")
     return _mapping([(parts[0], parts) for parts in texts])
 
 
@@ -107,16 +123,19 @@ def _unquoted(text: str) -> str:
 
 
 def _unnumbered(items: list[str], pattern: re.Pattern[str]) -> list[str]:
-    """Remove numbers in front of all items."""
+    """Remove the ids before (`pattern`) or behind all items."""
     found = [match for item in items if (match := pattern.fullmatch(item))]
-    if len(found) == len(items):
-        _check_ids([int(match[1]) for match in found])
-        return [match[2] for match in found]
     if len(found) == len(items) - 1 > 1 and not pattern.fullmatch(items[0]):
         raise VocabularyError(
             f"the first line {shown(items[0])} has no number, and all others have one; remove a heading"
         )
-    return items
+    if len(found) < len(items):
+        found = [match for item in items if (match := _TRAILING_ID.fullmatch(item))]
+        # Not an id: "boeing 747", and "floor 1", "floor 2".
+        if len({match["name"] for match in found}) < len(items) or found[0]["id"] not in ("0", "1"):
+            return items
+    _check_ids([int(match["id"]) for match in found])
+    return [match["name"] for match in found]
 
 
 def _check_ids(numbers: Sequence[int]) -> None:

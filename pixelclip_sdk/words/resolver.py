@@ -6,7 +6,7 @@ import threading
 
 from pixelclip_sdk.bundle import Bundle
 from pixelclip_sdk.errors import BackendError, VocabularyError
-from pixelclip_sdk.support.hints import did_you_mean
+from pixelclip_sdk.support.hints import did_you_mean, find_name
 from pixelclip_sdk.words.classes import check_list_name, class_lists
 from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
 
@@ -70,6 +70,7 @@ class VocabularyResolver:
         bundle = self._bundle
         if bundle is None:
             return None
+        name = find_name(name, bundle.vocabularies) or name
         if name not in bundle.vocabularies:
             if "," in name or bundle.has_text_encoder or self._encoder or not bundle.vocabularies:
                 check_list_name(name, {*bundle.vocabularies, *class_lists()})

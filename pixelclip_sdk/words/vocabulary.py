@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.errors import VocabularyError
-from pixelclip_sdk.support.files import atomic_write, is_file
+from pixelclip_sdk.support.files import atomic_write, is_file, is_folder, user_path
+from pixelclip_sdk.support.hints import find_name
 from pixelclip_sdk.words.classes import (
     CLASS_FILES,
     MAX_CLASSES,
     Classes,
     check_list_name,
+    check_no_path,
     class_list,
     class_lists,
     parse_classes,
@@ -143,7 +146,7 @@ class Vocabulary:
             VocabularyError: The path does not end in ``.npz``.
             OutputError: The file cannot be written.
         """
-        target = Path(path)
+        target = user_path(path)
         if target.suffix != ".npz":
             raise VocabularyError(f"cannot save a vocabulary as {target.name!r}; expected NAME.npz")
         meta = {
@@ -163,7 +166,7 @@ class Vocabulary:
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
         """Read a file that `save` wrote; raise VocabularyError if it is missing, damaged or newer."""
         try:
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(user_path(path)) as archive:
                 meta = json.loads(_array(archive, "meta", "|u1", 1, _MAX_META_BYTES).tobytes())
                 embeddings = _array(archive, "embeddings", "<f4", 2, MAX_CLASSES * _MAX_WIDTH * 4)
             if (version := meta.pop("schema_version")) > _SCHEMA_VERSION:
@@ -202,7 +205,7 @@ def _array(archive: zipfile.ZipFile, name: str, dtype: str, rank: int, limit: in
         return np.frombuffer(stream.read(), dtype).reshape(shape)
 
 
-def read_classes(text_or_path: str) -> Classes | Vocabulary:
+def read_classes(text_or_path: str | os.PathLike[str]) -> Classes | Vocabulary:
     """Read classes as a person types them on a command line.
 
     Args:
@@ -222,19 +225,26 @@ def read_classes(text_or_path: str) -> Classes | Vocabulary:
         >>> list(read_classes("voc-20"))[:2]
         ['aeroplane', 'bicycle']
     """
-    word = text_or_path.strip()
-    if word in class_lists():
+    if isinstance(text_or_path, os.PathLike):
+        return _read_file(user_path(text_or_path))
+    if not isinstance(text_or_path, str):
+        raise VocabularyError(f"got {type(text_or_path).__name__}; expected names in one text, or a path")
+    word, path = text_or_path.strip(), user_path(text_or_path)
+    if find_name(word, class_lists()):
         return class_list(word)
-    path = Path(text_or_path)
     exists = is_file(path)
-    if exists and not path.suffix and path.name == word:
+    if word and not path.suffix and path.name == word and (exists or is_folder(path)):
+        use = f"To read the file write ./{word}" if exists else "Expected a file"
         raise VocabularyError(
-            f"{shown(word)} is a file here, and may be a class. To read the file write ./{word}; "
+            f"{shown(word)} is a {'file' if exists else 'folder'} here, and may be a class. {use}; "
             f"for the class write '[\"{word}\"]'"
         )
-    if path.suffix.lower() == ".npz":
-        return Vocabulary.load(path)
-    if exists or path.suffix.lower() in CLASS_FILES:
-        return read_class_file(path)
+    if exists or (path.suffix.lower() in CLASS_FILES and not re.search(r"[,;|\t\n]", word)):
+        return _read_file(path)
+    check_no_path(word)
     check_list_name(word, class_lists())
     return text_or_path
+
+
+def _read_file(path: Path) -> Classes | Vocabulary:
+    return Vocabulary.load(path) if path.suffix.lower() == ".npz" else read_class_file(path)

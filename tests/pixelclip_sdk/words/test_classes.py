@@ -77,13 +77,13 @@ def test_everyday_nouns_are_words_in_small_letters_and_none_that_insults():
 def test_a_name_is_as_good_as_its_words():
     assert parse_classes("voc-20") == parse_classes(" voc-20 ") == class_list("voc-20")
     assert read_classes("voc-20") == class_list("voc-20")
+    assert parse_classes("VOC-20") == read_classes("Voc-20") == class_list("vOC-20") == class_list("voc-20")
 
 
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
         ("voc-21", "voc-20"),
-        ("VOC-20", "voc-20"),
         ("voc20", "voc-20"),
         ("voc_20", "voc-20"),
         ("coco-171", "coco-stuff-171"),
@@ -92,6 +92,10 @@ def test_a_name_is_as_good_as_its_words():
         ("ade-150", "ade20k-150"),
         ("Cityscapes", "cityscapes-19"),
         ("camvid", "camvid-11"),
+        ("voc", "voc-20"),
+        ("coco", "coco-stuff-171"),
+        ("ADE", "ade20k-150"),
+        ("pascal", "pascal-context-59"),
         ("everyday-noun", "everyday-nouns"),
     ],
 )
@@ -105,7 +109,7 @@ def test_nearly_a_name_is_refused_with_the_name(text, meant):
 
 
 ORDINARY = ["cat", "t-shirt", "boeing-747", "x-ray", "3d-printer", "b-52", "mig-29", "covid-19", "r2-d2"]
-ORDINARY += ["ice-cream", "camper-van", "vw-1200", "a380", "sports_car", "f-150", "city", "vacuum", "pascal"]
+ORDINARY += ["ice-cream", "camper-van", "vw-1200", "a380", "sports_car", "f-150", "city", "vacuum", "comm"]
 
 
 @pytest.mark.parametrize("text", ORDINARY)
@@ -130,3 +134,72 @@ def test_a_missing_file_is_answered_with_the_nearest(tmp_path):
 def test_half_a_character_is_refused():
     with pytest.raises(VocabularyError, match="lone surrogate"):
         parse_classes(["cat \ud83d"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("./nofile", "'./nofile' looks like a path; there is no such file"),
+        ("lists/nofile", "'lists/nofile' looks like a path; there is no such file"),
+        ("~/nofile", "there is no such file"),
+        ("/", "it is a folder"),
+        ("names.txt, dog", "'names.txt' looks like a path"),
+        ("dog, words.npz", "'words.npz' looks like a path"),
+        ("dog, ./nofile", "'./nofile' looks like a path"),
+    ],
+)
+def test_a_path_is_no_class(text, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for read in (parse_classes, read_classes):
+        with pytest.raises(VocabularyError, match=said):
+            read(text)
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    with pytest.raises(VocabularyError, match="without other words"):
+        read_classes("names.txt, dog")
+    assert parse_classes(["and/or", "cat"]) == {"and/or": ("and/or",), "cat": ("cat",)}
+
+
+def test_a_folder_is_no_class(tmp_path, monkeypatch):
+    (tmp_path / "cat").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VocabularyError, match=r"'cat' is a folder here.*for the class write '\[\"cat\"\]'"):
+        read_classes("cat")
+    assert parse_classes("cat") == {"cat": ("cat",)}
+    assert read_classes("cat, dog") == "cat, dog"
+
+
+def test_a_path_object_is_a_file(tmp_path):
+    (tmp_path / "rooms").write_text("cat\ndog\n")
+    assert list(parse_classes(read_classes(tmp_path / "rooms"))) == ["cat", "dog"]
+    with pytest.raises(VocabularyError, match="classes cannot be read from"):
+        read_classes(tmp_path / "nofile")
+    with pytest.raises(VocabularyError, match="got NoneType; expected names"):
+        read_classes(None)
+
+
+def test_several_names_in_one_text_of_a_list_are_refused():
+    with pytest.raises(VocabularyError, match=r"'cat, dog' is one name; .*\['cat', 'dog'\]"):
+        parse_classes(["cat, dog"])
+    assert parse_classes({"cat, dog": ["cat, dog"]}) == {"cat, dog": ("cat, dog",)}
+
+
+def test_a_repeated_name_is_shown_once():
+    with pytest.raises(VocabularyError, match=r"^the name 'cat' is repeated; expected each class once"):
+        parse_classes(["cat", "cat"])
+    with pytest.raises(VocabularyError, match=r"the name 'Cat' is repeated \(as 'cat'\)"):
+        parse_classes(["cat", "Cat"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no classes"),
+        (b"# nothing\n", "no classes"),
+        (b"cat\nCat\n", "'Cat' is repeated"),
+        ("Kätzchen".encode("latin-1"), "it is not UTF-8 text .* Save it as UTF-8"),
+    ],
+)
+def test_an_error_in_a_class_file_names_the_file(content, said, tmp_path):
+    (tmp_path / "rooms.txt").write_bytes(content)
+    with pytest.raises(VocabularyError, match=rf"cannot be read from .*rooms\.txt: .*{said}"):
+        read_classes(str(tmp_path / "rooms.txt"))

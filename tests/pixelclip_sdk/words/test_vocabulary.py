@@ -263,7 +263,7 @@ def test_suffixes_of_class_files_may_be_in_capitals(tmp_path):
 
 
 def test_a_files_name_is_no_class():
-    with pytest.raises(VocabularyError, match=r"names a file.*read_classes"):
+    with pytest.raises(VocabularyError, match=r"looks like a path.*read_classes"):
         parse_classes("examples/classes.txt")
     assert list(parse_classes(["node.json"])) == ["node.json"]
 
