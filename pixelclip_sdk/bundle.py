@@ -39,7 +39,7 @@ class InputSpec:
     Raises:
         BundleError: The values contradict each other.
 
-    Example:
+    Examples:
         >>> from pixelclip_sdk import InputSpec
         >>> spec = InputSpec(height=352, width=448, multiple=32, fixed=False, keep_aspect=True)
         >>> spec.resized((224, 288)).height
@@ -103,7 +103,7 @@ class Bundle:
         files: Relative path → ``{"size": bytes, "sha256": hex}``.
         schema_version: Version of the manifest's layout.
 
-    Example:
+    Examples:
         >>> from pixelclip_sdk import Bundle, available_models
         >>> bundle = Bundle.open(available_models()["pixelclip-lite"])
         >>> bundle.name, bundle.embedding_dim

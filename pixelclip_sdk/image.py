@@ -77,7 +77,7 @@ def load_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> UInt8
             allows (twice ``PIL.Image.MAX_IMAGE_PIXELS``, 179 million). Or the array has another dtype or
             shape.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from pixelclip_sdk.image import load_image
         >>> grey = np.zeros((480, 640), np.uint8)

@@ -25,7 +25,7 @@ def available_models() -> dict[str, Path]:
 
     A bundled model cannot be replaced: a bundle of the same name in the cache is left out.
 
-    Example:
+    Examples:
         >>> "pixelclip-lite" in available_models()
         True
     """

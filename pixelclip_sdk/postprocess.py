@@ -57,7 +57,7 @@ def labels_upsampled(
     Raises:
         BackendError: A logit is NaN or infinite.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> logits = np.array([[[0.1, 0.3]], [[0.2, 0.2]]], np.float32)  # two classes, a grid of 1×2
         >>> labels_upsampled(logits, (1, 4)).tolist()

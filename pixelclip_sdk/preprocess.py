@@ -26,7 +26,7 @@ def input_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
     Models of a fixed size have one input size. For other models, the input has the image's aspect ratio and
     about as many pixels as the nominal size, so that images of all shapes take the same time.
 
-    Example:
+    Examples:
         >>> from pixelclip_sdk.bundle import InputSpec
         >>> spec = InputSpec(height=384, width=512, multiple=32, fixed=False, keep_aspect=True)
         >>> input_size(1080, 1920, spec)

@@ -35,7 +35,7 @@ class FrameInfo:
         damaged: Number of packets of this source before this frame that could not be decoded, since the
             start.
 
-    Example:
+    Examples:
         >>> from pixelclip_sdk.segmentation import FrameInfo
         >>> FrameInfo(index=7, time_s=0.28)
         FrameInfo(index=7, time_s=0.28, source=0, dropped=0, damaged=0)
@@ -98,7 +98,7 @@ class Segmentation:
     Raises:
         PixelClipError: The shapes or dtypes of the arrays do not fit together.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from pixelclip_sdk import Segmentation
         >>> result = Segmentation(

@@ -60,7 +60,7 @@ class Segmenter:
         PixelClipError: `threshold` is not a number from −1 to 1.
         VocabularyError: The vocabulary belongs to another model.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from pixelclip_sdk import Segmenter
         >>> image = np.zeros((48, 64, 3), np.uint8)
@@ -131,7 +131,7 @@ class Segmenter:
             VocabularyError: The words cannot be used.
             PixelClipError: `threshold` is not a number from −1 to 1.
 
-        Example:
+        Examples:
             >>> from pixelclip_sdk import Segmenter
             >>> segmenter = Segmenter.from_pretrained("pixelclip-lite", device="cpu", input_size=(224, 320))
             >>> segmenter.backend
@@ -204,7 +204,7 @@ class Segmenter:
             BundleError: The model has no text encoder, and these are words.
             BackendError: The segmenter is closed, or the text encoder failed.
 
-        Example:
+        Examples:
             >>> from pixelclip_sdk import Segmenter
             >>> with Segmenter.from_pretrained("pixelclip-lite") as segmenter:
             ...     segmenter.set_classes({"cat": ["cat", "kitten"], "sofa": ["sofa", "couch"]})
@@ -328,7 +328,7 @@ class Segmenter:
             ImageError: A source cannot be opened, fails, or one of its frames cannot be used.
             BackendUnavailableError: Video needs PyAV, which is not installed.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> from pixelclip_sdk import Segmenter
             >>> frames = [np.zeros((48, 64, 3), np.uint8)] * 3
@@ -375,7 +375,7 @@ class Segmenter:
             ImageError: The image cannot be used.
             BackendError: The engine is closed or failed.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> from pixelclip_sdk import Segmenter
             >>> with Segmenter.from_pretrained("pixelclip-lite") as segmenter:

@@ -35,7 +35,7 @@ def palette(count: int) -> UInt8Array:
 
     The first colours are the same for every `count`. After some thousand they repeat.
 
-    Example:
+    Examples:
         >>> palette(2).tolist()
         [[242, 82, 61], [115, 139, 255]]
     """

@@ -58,7 +58,7 @@ class Backend(abc.ABC):
     Attributes:
         name: Short name of the engine, e.g. ``"onnx"``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from pixelclip_sdk import FakeBackend
         >>> backend = FakeBackend(stride=8)  # A Backend that needs no model: D = 3, one cell per 8×8 pixels.

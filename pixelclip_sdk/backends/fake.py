@@ -17,7 +17,7 @@ class FakeBackend(Backend):
     Args:
         stride: Pixels per grid cell; input sides must be multiples of it.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from pixelclip_sdk import FakeBackend, InputSpec, Segmenter, Vocabulary
         >>> rows = np.array([[1, -1, -1], [-1, -1, 1]], np.float32) / np.sqrt(np.float32(3))

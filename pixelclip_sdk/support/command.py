@@ -71,7 +71,7 @@ def report(message: str) -> None:
 def printable(text: str) -> str:
     r"""Escape control characters: in the name of a file or class they could command the terminal.
 
-    Example:
+    Examples:
         >>> printable("cat\x1b[2J.jpg")
         'cat\\x1b[2J.jpg'
     """

@@ -12,7 +12,7 @@ def redact(address: str) -> str:
     ``key=value`` pairs in the path, and the stream key of an RTMP address. Text without ``://`` is returned
     unchanged. A password may contain unescaped ``@``, ``/``, ``?`` or ``#``.
 
-    Example:
+    Examples:
         >>> redact("rtsp://me:secret@camera.local:554/live?token=abc")
         'rtsp://camera.local:554/live?…'
     """

@@ -54,7 +54,7 @@ def open_source(source: SourceInput, channel_order: ChannelOrder = "rgb") -> Fra
             frames have more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
         BackendUnavailableError: PyAV is needed but not installed.
 
-    Example:
+    Examples:
         >>> import contextlib
         >>> import numpy as np
         >>> from pixelclip_sdk import open_source

@@ -56,7 +56,7 @@ def write_video(path: str | os.PathLike[str], fps: Fraction | float | None = Non
         OutputError: The file cannot be written, the suffix is unknown, or no frame was written.
         BackendUnavailableError: PyAV is not installed.
 
-    Example:
+    Examples:
         >>> from fractions import Fraction
         >>> import numpy as np
         >>> from pixelclip_sdk import Segmenter, write_video

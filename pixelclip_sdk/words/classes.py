@@ -30,7 +30,7 @@ _LISTS = Path(__file__).parents[1] / "assets" / "classes"
 def class_lists() -> list[str]:
     """Return the names of the class lists that ship with the SDK: benchmarks and everyday nouns.
 
-    Example:
+    Examples:
         >>> from pixelclip_sdk import class_lists
         >>> "voc-20" in class_lists()
         True
@@ -50,7 +50,7 @@ def class_list(name: str) -> dict[str, tuple[str, ...]]:
     Raises:
         VocabularyError: No list has that name.
 
-    Example:
+    Examples:
         >>> from pixelclip_sdk import class_list
         >>> list(class_list("voc-20"))[:3]
         ['aeroplane', 'bicycle', 'bird']
@@ -71,7 +71,7 @@ def parse_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
 
     Raises:
         VocabularyError: There are no names or more than 4 096; a name is empty, repeated (ignoring case),
-            longer than 200 characters or not text; or the text is nearly the name of a list or of a file.
+            longer than 200 characters or not text; or the text is nearly the name of a list or is a path.
     """
     if isinstance(classes, str):
         if find_name(classes.strip(), class_lists()):

@@ -66,7 +66,7 @@ class Vocabulary:
     Raises:
         VocabularyError: A name cannot be used, or the embeddings are not K unit rows of float32.
 
-    Example:
+    Examples:
         >>> from pixelclip_sdk import Segmenter
         >>> with Segmenter.from_pretrained("pixelclip-lite", classes=["cat", "sofa"]) as segmenter:
         ...     vocabulary = segmenter.vocabulary
@@ -214,13 +214,14 @@ def read_classes(text_or_path: str | os.PathLike[str]) -> Classes | Vocabulary:
             * ``"cat, sofa"``, and the other conventions of `pixelclip_sdk.words.formats`.
             * The name of a list that ships with the SDK, ``"voc-20"``; it wins over a file of that name.
             * A file, with any suffix: a class per line (``cat, kitten``: the first text is the name, all are
-              synonyms; ``#`` starts a comment), JSON (a list, or an object name → synonyms), a simple YAML
-              list such as the ``names:`` of data.yaml, or a ``.npz`` vocabulary.
+              synonyms; ``#`` starts a comment), one line as you would type it, JSON (a list, or an object
+              name → synonyms), a simple YAML list such as the ``names:`` of data.yaml, or a ``.npz`` vocabulary.
 
     Raises:
-        VocabularyError: The file cannot be read, or the text is nearly the name of a list or of a file.
+        VocabularyError: The file cannot be read, or the text is nearly the name of a list or looks like a
+            path.
 
-    Example:
+    Examples:
         >>> from pixelclip_sdk import read_classes
         >>> list(read_classes("voc-20"))[:2]
         ['aeroplane', 'bicycle']
