@@ -215,7 +215,8 @@ def read_classes(text_or_path: str | os.PathLike[str]) -> Classes | Vocabulary:
             * The name of a list that ships with the SDK, ``"voc-20"``; it wins over a file of that name.
             * A file, with any suffix: a class per line (``cat, kitten``: the first text is the name, all are
               synonyms; ``#`` starts a comment), one line as you would type it, JSON (a list, or an object
-              name → synonyms), a simple YAML list such as the ``names:`` of data.yaml, or a ``.npz`` vocabulary.
+              name → synonyms), a simple YAML list such as the ``names:`` of data.yaml, or a ``.npz``
+              vocabulary.
 
     Raises:
         VocabularyError: The file cannot be read, or the text is nearly the name of a list or looks like a
