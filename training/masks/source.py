@@ -11,8 +11,14 @@ import numpy.typing as npt
 from pixelclip_sdk.errors import ImageError, PixelClipError
 
 __all__ = [
-    *("MaskSource", "NoMasksError"),
-    *("check_aspect", "drop_useless", "settings_of", "shrink", "shrunk_size", "stack_masks"),
+    "MaskSource",
+    "NoMasksError",
+    "check_aspect",
+    "drop_useless",
+    "settings_of",
+    "shrink",
+    "shrunk_size",
+    "stack_masks",
 ]
 
 Regions = npt.NDArray[np.generic]

@@ -97,8 +97,19 @@ class Config:
 
 
 _POSITIVE = (
-    *("crop", "imgsz", "mask_size", "clusters", "words", "epsilon"),
-    *("steps", "batch", "accumulate", "clip_norm", "save_every", "keep", "log_every"),
+    "crop",
+    "imgsz",
+    "mask_size",
+    "clusters",
+    "words",
+    "epsilon",
+    "steps",
+    "batch",
+    "accumulate",
+    "clip_norm",
+    "save_every",
+    "keep",
+    "log_every",
 )
 _NOT_NEGATIVE = ("lr_decoder", "lr_encoder", "lr_prompts", "weight_decay", "workers", "queue")
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {

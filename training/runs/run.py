@@ -25,14 +25,30 @@ from training.runs.config import Config, ConfigError, config_of
 from training.support.arguments import read_words
 
 __all__ = [
-    *("Run", "assemble", "open_run", "starting_point", "with_weights"),
-    *("check_inputs", "check_settings", "plain_settings", "restore", "state_of"),
+    "Run",
+    "assemble",
+    "check_inputs",
+    "check_settings",
+    "open_run",
+    "plain_settings",
+    "restore",
+    "starting_point",
+    "state_of",
+    "with_weights",
 ]
 
 # Settings that do not change the result. Photos and weights may move; their contents are compared.
 _FREE = {
-    *("images", "masks", "checkpoint", "out", "device", "workers"),
-    *("save_every", "keep", "log_every", "offline"),
+    "images",
+    "masks",
+    "checkpoint",
+    "out",
+    "device",
+    "workers",
+    "save_every",
+    "keep",
+    "log_every",
+    "offline",
 }
 
 
