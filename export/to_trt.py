@@ -50,7 +50,7 @@ class Options:
     # Number of texts K. None: `DEFAULT_CLASSES`, or more for a larger vocabulary in the bundle.
     classes: tuple[int, int, int] | None = None
     # Fixed input size (H, W). None: the bundle's, or all sizes if it follows the image.
-    imgsz: tuple[int, int] | None = None
+    input_size: tuple[int, int] | None = None
     precision: str | None = None  # Required precision of the network; None accepts any.
     workspace_mb: int | None = None  # Maximum scratch memory of a layer, in MiB; None: TensorRT's own limit.
     timing_cache: Path | None = None  # Kernel timings to read and extend (TensorRT; RTX measures none).
@@ -71,7 +71,7 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
     source = bundle.file(IMAGE_ENCODER)
     batch = options.batch or ((bundle.input.batch,) * 3 if bundle.input.batch else DEFAULT_BATCH)
     options = dataclasses.replace(options, batch=batch, classes=options.classes or _default_classes(bundle))
-    sizes = _sizes(bundle.input, options.imgsz)
+    sizes = _sizes(bundle.input, options.input_size)
     trt = load_tensorrt(flavor)
     gpu, capability = "", _RTX_CAPABILITIES
     if flavor == "tensorrt":
@@ -143,14 +143,14 @@ def _default_classes(bundle: Bundle) -> tuple[int, int, int]:
     return minimum, optimum, max([maximum, *sizes])
 
 
-def _sizes(spec: InputSpec, imgsz: tuple[int, int] | None) -> Any:
+def _sizes(spec: InputSpec, chosen: tuple[int, int] | None) -> Any:
     """Minimum, optimum and maximum input size `(H, W)`."""
     nominal = spec.height, spec.width
-    if imgsz is None and not spec.fixed:
+    if chosen is None and not spec.fixed:
         # The input sizes of the widest and the tallest image.
         (low, wide), (high, narrow) = input_size(1, 1000, spec), input_size(1000, 1, spec)
         return (low, narrow), nominal, (high, wide)
-    size = imgsz or nominal
+    size = chosen or nominal
     if problem := misfit(size, spec.multiple):
         raise BackendError(f"--input-size: {problem}")
     if spec.fixed and size != nominal:
@@ -216,8 +216,8 @@ def _name(info: EngineInfo) -> str:
     # Names of open_clip's models have characters that file names cannot have.
     model = re.sub(r"[^\w.+-]+", "-", info.model)
     parts = [model, info.flavor, info.tensorrt_version, gpu, info.precision]
-    if imgsz := info.options["imgsz"]:
-        parts.append(f"{imgsz[0]}x{imgsz[1]}")
+    if size := info.options["input_size"]:
+        parts.append(f"{size[0]}x{size[1]}")
     return "-".join(parts)
 
 
@@ -248,7 +248,7 @@ def _run(given: argparse.Namespace) -> int:
     options = Options(
         batch=_three("batch", given.batch),
         classes=_three("classes", given.classes),
-        imgsz=tuple(given.input_size) if given.input_size else None,
+        input_size=tuple(given.input_size) if given.input_size else None,
         precision=given.precision,
         workspace_mb=given.workspace,
         timing_cache=given.timing_cache,

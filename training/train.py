@@ -83,8 +83,10 @@ def _train(config: Config, device: torch.device, saved: checkpoint.Saved | None)
 
     # Model and optimiser
     pair = run.starting_point(config)
-    if config.imgsz % pair.input.multiple:
-        raise ConfigError(f"imgsz is {config.imgsz}; {config.model} takes multiples of {pair.input.multiple}")
+    if config.input_size % pair.input.multiple:
+        raise ConfigError(
+            f"input_size is {config.input_size}; {config.model} takes multiples of {pair.input.multiple}"
+        )
     model = run.assemble(config, pair).to(device)
     optimiser = torch.optim.AdamW(model.groups(), lr=0.0, weight_decay=config.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")

@@ -128,10 +128,10 @@ class EngineInfo:
     def rebuild_command(self, plan: Path, bundle: Path) -> str:
         """Return the command that compiles this engine again, in the same folder with the same shapes."""
         words = ["python", "export/to_trt.py", "--bundle", str(bundle), "--flavor", self.flavor]
-        for option in ("batch", "classes", "imgsz", "precision", "workspace_mb"):
+        for option in ("batch", "classes", "input_size", "precision", "workspace_mb"):
             if given := self.options.get(option):
                 values = given if isinstance(given, list | tuple) else [given]
-                words += [f"--{option.removesuffix('_mb')}", *map(str, values)]
+                words += [f"--{option.removesuffix('_mb').replace('_', '-')}", *map(str, values)]
         if plan.parent != bundle / ENGINES:
             words += ["--out", str(plan.parent)]
         return shlex.join(words)

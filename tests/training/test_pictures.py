@@ -434,7 +434,7 @@ def test_runs_that_cannot_be_opened_or_compared(data, runs, command, tmp_path, c
 
 @pytest.mark.slow
 def test_the_bundled_model_and_everyday_nouns(data, tmp_path):
-    small = ["imgsz=96", "mask_size=24", "clusters=8", "steps=1", "batch=2", "workers=0", "device=cpu"]
+    small = ["input_size=96", "mask_size=24", "clusters=8", "steps=1", "batch=2", "workers=0", "device=cpu"]
     small += ["classes=prompts", "names=null"]
     settings = [f"images={data / 'images'}", f"masks={data / 'masks'}", f"out={tmp_path / 'run'}", *small]
     train(load_config(TRAINING / "configs" / "pixelclip-lite.yaml", settings))

@@ -412,7 +412,7 @@ def test_a_full_disk_stops_the_run_and_its_last_checkpoint_goes_on(begun, capsys
     ("change", "message"),
     [
         ("accumulate=3", "multiple of accumulate"),
-        ("imgsz=70", "takes multiples of 16"),
+        ("input_size=70", "takes multiples of 16"),
         ("model=pixelclip-lit", "Did you mean 'pixelclip-lite'"),
         ("random_weights=false", "has no weights of its own"),
         ("images=nowhere", "nowhere is no folder"),
@@ -443,7 +443,7 @@ def test_lite_takes_a_step_and_its_weights_fit(photos, tmp_path):
     from training.models.load import load_model
 
     config = TRAINING / "configs" / "pixelclip-lite.yaml"
-    more = ["batch=2", "steps=1", "imgsz=96", "mask_size=24", "workers=0", "device=cpu"]
+    more = ["batch=2", "steps=1", "input_size=96", "mask_size=24", "workers=0", "device=cpu"]
     assert main(settings(photos, tmp_path, *more, config=config)) == 0
     file = tmp_path / "step-00000001.weights.safetensors"
     tuned, base = load_model("pixelclip-lite", checkpoint=file), load_model("pixelclip-lite-start")

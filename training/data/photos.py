@@ -148,7 +148,7 @@ class MaskedPhotos(Dataset[Batch]):
     _: KW_ONLY
     short_side: int
     crop: int
-    imgsz: int
+    input_size: int
     mask_size: int
     long_side: int | None = None
     seed: int = 0
@@ -190,13 +190,13 @@ class MaskedPhotos(Dataset[Batch]):
             crop = random_crop(image.shape[1], image.shape[2], crop_px / short)
             points = _points(crop, image.shape, self.mask_size)
             masks = torch.from_numpy(read_masks(file, at=points, photo=(image.shape[1], image.shape[2])))
-            image = take(image, crop, self.imgsz)
+            image = take(image, crop, self.input_size)
             if self.vary:
                 image = vary(image)
             student = image
             if self.strong:
                 # The standard deviation of the blur is in pixels of the crop.
-                student, cut = strengthen(image, self.imgsz / crop_px), random_cut()
+                student, cut = strengthen(image, self.input_size / crop_px), random_cut()
                 student = cut.of(student, 0)
                 masks = cut.of(masks, False)
         # Masks of one pixel are noise, and empty masks have no mean.

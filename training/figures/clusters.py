@@ -46,7 +46,7 @@ def assign(
 ) -> Clustered:
     """Assign the masks of a batch of photos to clusters as a training step does, without augmentation.
 
-    The teacher sees each whole photo, squashed to the run's `imgsz`. Masks are pooled at the run's
+    The teacher sees each whole photo, squashed to the run's `input_size`. Masks are pooled at the run's
     `mask_size`. Sinkhorn balances over the batch and the run's queue. `names` are paths under `images`; the
     first `show` photos are shown. The run's model is moved to `device`.
     """
@@ -55,7 +55,7 @@ def assign(
     steps = (np.arange(config.mask_size) + 0.5) / config.mask_size
     for index, name in enumerate(names):
         photo = Image.fromarray(load_image(images / name))
-        photo = photo.resize((config.imgsz, config.imgsz), Image.Resampling.BILINEAR)
+        photo = photo.resize((config.input_size, config.input_size), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].to(device)
         found = read_masks((masks / name).with_suffix(".npz"))
         rows, columns = ((steps * size).astype(np.int64) for size in found.shape[1:])

@@ -40,7 +40,7 @@ class Config:
     short_side: int = 1024  # of a photo after resizing, in pixels
     long_side: int | None = 1333  # upper bound of the long side after resizing; None for no bound
     crop: int = 640  # side of the square crop of the resized photo; at most its short side
-    imgsz: int = 320  # side of the encoder's input; the crop is resized to it
+    input_size: int = 320  # side of the encoder's input; the crop is resized to it
     mask_size: int = 256  # side at which masks are pooled and compared
     vary: bool = True  # colour augmentation, for teacher and student alike
     strong: bool = True  # stronger augmentation of the student's photos
@@ -98,7 +98,7 @@ class Config:
 
 _POSITIVE = (
     "crop",
-    "imgsz",
+    "input_size",
     "mask_size",
     "clusters",
     "words",

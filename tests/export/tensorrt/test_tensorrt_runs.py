@@ -128,7 +128,7 @@ def test_a_batch_beyond_the_engines_goes_through_in_pieces(backend, reference):
 
 
 def test_an_engine_of_one_batch_size_and_many_classes_pads(machine, reference, tmp_path):
-    options = Options(batch=(4, 4, 4), classes=(8, 8, 8), imgsz=(224, 192))
+    options = Options(batch=(4, 4, 4), classes=(8, 8, 8), input_size=(224, 192))
     folder = machine.compile(tmp_path / "lite", options)
     images, text = pictures(5, 224, 192), words(3)
     with open_backend(Bundle.open(folder), engine_files(folder)[0]) as backend:

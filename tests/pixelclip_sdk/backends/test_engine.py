@@ -40,7 +40,7 @@ def engine(tmp_path) -> tuple[Path, EngineInfo]:
         onnx_sha256=ONNX,
         plan_size=4000,
         plan_sha256=sha256(plan),
-        options={"batch": [1, 1, 4], "classes": [1, 32, 512], "imgsz": [64, 64], "workspace_mb": None},
+        options={"batch": [1, 1, 4], "classes": [1, 32, 512], "input_size": [64, 64], "workspace_mb": None},
     )
     plan.with_suffix(".json").write_text(info.to_json())
     return plan, info
@@ -54,7 +54,7 @@ def test_a_sidecar_comes_back_as_it_was_written(engine):
 
 COMMAND = (
     "python export/to_trt.py --bundle 'models/my bundle' --flavor tensorrt "
-    "--batch 1 1 4 --classes 1 32 512 --imgsz 64 64 --out "
+    "--batch 1 1 4 --classes 1 32 512 --input-size 64 64 --out "
 )
 
 

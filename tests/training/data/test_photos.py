@@ -15,7 +15,7 @@ from training.data.augment import Crop, Cut
 from training.data.photos import MaskedPhotos, Order, collate, find_pairs, reading
 from training.masks.format import write_masks
 
-SIZES = {"short_side": 90, "crop": 60, "imgsz": 64, "mask_size": 32}
+SIZES = {"short_side": 90, "crop": 60, "input_size": 64, "mask_size": 32}
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,9 @@ def test_workers_change_nothing(folders):
 )
 def test_the_long_side_is_bounded(folders, size, expected):
     """detectron2's ResizeShortestEdge(1024, 1333), then a crop of 640 pixels or what there is."""
-    photos = MaskedPhotos(*folders, short_side=1024, long_side=1333, crop=640, imgsz=64, mask_size=32)
+    photos = MaskedPhotos(*folders, short_side=1024, long_side=1333, crop=640, input_size=64, mask_size=32)
     assert photos._resized(*size) == pytest.approx(expected)
-    free = MaskedPhotos(*folders, short_side=1024, crop=640, imgsz=64, mask_size=32)
+    free = MaskedPhotos(*folders, short_side=1024, crop=640, input_size=64, mask_size=32)
     assert free._resized(*size) == (1024, 640)
 
 
@@ -85,7 +85,7 @@ def test_a_bounded_photo_is_cropped_to_a_larger_share(folders, monkeypatch):
 
     monkeypatch.setattr("training.data.photos.take", note)
     for bound in (None, 100, 80):  # photos are 96×120
-        MaskedPhotos(*folders, short_side=90, long_side=bound, crop=60, imgsz=64, mask_size=32)[0, 0]
+        MaskedPhotos(*folders, short_side=90, long_side=bound, crop=60, input_size=64, mask_size=32)[0, 0]
     assert sides == [64, 72, 90]
 
 
@@ -117,7 +117,13 @@ def test_masks_go_where_their_pixels_go(tmp_path, monkeypatch):
     write_masks(tmp_path / "masks" / "p.npz", labels)
     monkeypatch.setattr("training.data.photos.vary", lambda image: image)
     photos = MaskedPhotos(
-        tmp_path / "images", tmp_path / "masks", short_side=90, crop=60, imgsz=60, mask_size=60, strong=False
+        tmp_path / "images",
+        tmp_path / "masks",
+        short_side=90,
+        crop=60,
+        input_size=60,
+        mask_size=60,
+        strong=False,
     )
     lefts = set()
     for epoch in range(6):

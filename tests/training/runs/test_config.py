@@ -38,7 +38,7 @@ PAPER = {
     "short_side": 1024,
     "long_side": 1333,
     "crop": 640,
-    "imgsz": 320,
+    "input_size": 320,
     "mask_size": 256,
     "vary": True,
     "strong": True,
@@ -71,7 +71,7 @@ PAPER = {
     "log_every": 20,
     "offline": False,
 }
-CONVNEXT = PAPER | {"model": "openclip-convnext-b", "trainable": ".", "imgsz": 640, "epsilon": 1.0}
+CONVNEXT = PAPER | {"model": "openclip-convnext-b", "trainable": ".", "input_size": 640, "epsilon": 1.0}
 
 
 @pytest.mark.parametrize(
