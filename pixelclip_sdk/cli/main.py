@@ -15,21 +15,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments`, or that of the process, and return the exit code."""
 
     def body() -> int:
-        options = _parser().parse_args(arguments)
+        options = parser().parse_args(arguments)
         code: int = options.run(options)
         return code
 
     return run_command("pixelclip", body, interrupted="files that were finished before are complete")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, with all verbs."""
+    pixelclip = argparse.ArgumentParser(
         prog="pixelclip",
         description="Open-vocabulary semantic segmentation: type words, get label maps of images and videos.",
         epilog="Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted.",
     )
-    parser.add_argument("--version", action="version", version=f"pixelclip-sdk {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="VERB")
+    pixelclip.add_argument("--version", action="version", version=f"pixelclip-sdk {__version__}")
+    commands = pixelclip.add_subparsers(required=True, metavar="VERB")
     for verb in VERBS:  # Imported here, because a signal during the import should end like any other.
         import_module(f"pixelclip_sdk.cli.{verb}").add_parser(commands)
-    return parser
+    return pixelclip

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pixelclip_sdk import Vocabulary
 from pixelclip_sdk.catalogue import CATALOGUE
-from pixelclip_sdk.cli.main import VERBS, _parser, main
+from pixelclip_sdk.cli.main import VERBS, main, parser
 from pixelclip_sdk.support import command as command_module
 
 
@@ -230,7 +230,7 @@ def test_the_reference_names_every_verb_option_published_model_and_exit_code():
         assert f"`{model.repository}`" in row
         assert row.endswith(f"| about {model.megabytes} MB | {model.license} |")
         assert model.files[0] in row or "PixelCLIP" not in model.repository
-    for option in options_of(_parser()) - {"-h", "--version"}:
+    for option in options_of(parser()) - {"-h", "--version"}:
         assert re.search(rf"`[^`]*{option}\b", page), option
     codes = re.findall(r"^\| (\d+) \|", page, re.M)
     assert codes == re.findall(r"^(\d+) ", command_module.__doc__, re.M)
