@@ -20,6 +20,7 @@ find_python() {
 python=$(find_python)
 
 work=$(mktemp -d)
+chmod 755 "$work"  # a test runs the SDK as another user
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
 pip=("$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check)

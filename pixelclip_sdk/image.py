@@ -242,7 +242,9 @@ def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
     step = max(_STRIP_PIXELS // image.width, 1)
     for top in range(0, image.height, step):
         bottom = min(top + step, image.height)
-        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
+        with ignore_warnings():  # Pillow before 13 warns about large strips of large images.
+            strip = image.crop((0, top, image.width, bottom))
+        yield slice(top, bottom), strip
 
 
 def _over_white(image: Image.Image) -> UInt8Array:
