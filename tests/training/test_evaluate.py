@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import save_file
@@ -17,11 +18,12 @@ from safetensors.torch import save_file
 from pixelclip_sdk import Vocabulary
 from pixelclip_sdk.backends.onnx import OnnxBackend
 from pixelclip_sdk.image import load_image
-from training.evaluate import Job, _placed, evaluate, main
+from training.evaluate import main
 from training.evaluation.datasets import load_dataset
 from training.evaluation.metrics import Confusion
 from training.evaluation.open_model import Source, open_model
 from training.evaluation.protocols import Official, Whole, segment
+from training.evaluation.scoring import Job, _placed, evaluate
 from training.models.lite.build import build_lite
 from training.models.load import load_model
 from training.models.runtime import TorchTextEncoder
@@ -101,7 +103,7 @@ def test_several_processes_give_the_same(data):
 def test_processes_take_turns_over_gpus(monkeypatch, gpus, bundle, device, engines, expected):
     """Which GPU each gets; there are none here to run on."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr("training.evaluate.engine_files", lambda folder: [folder] * engines)
+    monkeypatch.setattr("training.evaluation.scoring.engine_files", lambda folder: [folder] * engines)
     source = Source(name="pixelclip-lite", bundle=bundle, device=device)
     assert [_placed(source, rank).device for rank in range(3)] == expected
 
@@ -120,15 +122,16 @@ def tuned(lite, tmp_path_factory):
     return path
 
 
+def _official(model, photo):
+    return segment(Official(), photo, model.vocabulary.embeddings, model.backend, model.spec)
+
+
 def test_the_pytorch_source_agrees_with_its_bundle(data, tuned):
     sources = BUNDLE, Source(name="pixelclip-lite", checkpoint=tuned, device="cpu")
     models = [open_model(source, data.classes) for source in sources]
     photos = [load_image(file) for file in data.photos]
-    for protocol in (Whole(), Official()):
-        bundle, source = (
-            np.stack([segment(protocol, p, m.vocabulary.embeddings, m.backend, m.spec) for p in photos])
-            for m in models
-        )
+    for predict in (_official, lambda model, photo: model.segmenter.predict(photo).labels):
+        bundle, source = (np.stack([predict(model, photo) for photo in photos]) for model in models)
         assert len(np.unique(bundle)) > 1
         assert (bundle == source).mean() > 0.98
 
@@ -192,7 +195,7 @@ def test_a_checkpoint_of_the_user(pair, data, command, tmp_path, capsys):
     assert report["miou"] < evaluate(job, progress=False)[0].miou - 0.2
     printed = capsys.readouterr().out
     assert printed.startswith(f"pixelclip-lite with {tmp_path / 'mine.safetensors'} on folder, 2 photos\n")
-    assert "mIoU" in printed
+    assert "IoU" in printed
 
 
 def test_the_command_reports_everything(command, tmp_path):
@@ -263,6 +266,9 @@ def test_labels_of_another_size_are_an_error(tmp_path, capsys):
         (["--short-side", "480"], "require --protocol windows"),
         (["--stride", "160"], "require --protocol windows"),
         (["--split", "val"], "a folder has no splits"),
+        (["--protocol", "official", "--refine", "edges"], "--refine requires --protocol whole"),
+        (["--masks", "--refine", "edges"], "--refine requires --protocol whole"),
+        (["--dataset", "sets.yaml"], "--classes and --ignore belong into sets.yaml"),
     ],
 )
 def test_conflicting_options(command, capsys, arguments, message):
@@ -311,7 +317,7 @@ def test_wrong_labels_are_found_before_the_model_is_opened(labelled, tmp_path, c
         truth[:, : len(ids)] = ids
         Image.fromarray(truth).save(tmp_path / f"labels/{name}.png")
     command = ["--dataset", "folder", "--root", str(tmp_path), "--classes", "cat, coffee, grass"]
-    monkeypatch.setattr("training.evaluate.open_model", None)
+    monkeypatch.setattr("training.evaluation.scoring.open_model", None)
     assert run([], command) == 1
     error = capsys.readouterr().err
     assert (
@@ -339,6 +345,65 @@ def test_embeddings_instead_of_words(command, lite, tmp_path, capsys):
     file = lite.vocabulary.save(tmp_path / "words.npz")
     assert run(["--classes", str(file)], command) == 1
     assert "words.npz is a vocabulary of embeddings; expected words" in capsys.readouterr().err
+
+
+def test_several_sets_at_once(labelled, tmp_path, capsys):
+    words = {name: list(texts) for name, texts in WORDS.items()}
+    sets = {
+        "mine": {"dataset": "folder", "folder": labelled.name, "classes": words},
+        "coffee first": {"dataset": "folder", "folder": labelled.name, "classes": ["coffee", "cat"]},
+    }
+    file, out = tmp_path / "sets.yaml", tmp_path / "result.json"
+    file.write_text(yaml.safe_dump(sets, sort_keys=False))
+    command = ["--dataset", str(file), "--root", str(labelled.parent)]
+    assert run(["--json", str(out)], command) == 0
+    report = json.loads(out.read_text())
+    assert list(report["sets"]) == ["mine", "coffee first"]
+    scores = [part["miou"] for part in report["sets"].values()]
+    assert scores[0] > 0.8
+    assert scores[1] < 0.2
+    assert report["mean"] == {"mIoU": pytest.approx(sum(scores) / 2), "boundary": 0.0}
+    lines = capsys.readouterr().out.splitlines()
+    assert "pixelclip-lite on mine, 2 photos" in lines
+    assert lines[-1].split()[:2] == ["mean", f"{sum(scores) / 2:.1%}"]
+
+
+def test_wrong_labels_of_the_last_set_are_found_before_the_first_photo(
+    labelled, tmp_path, capsys, monkeypatch
+):
+    shutil.copytree(labelled, tmp_path / "b")
+    Image.fromarray(np.full((240, 320), 9, np.uint8)).save(tmp_path / "b/labels/coffee.png")
+    entry = {"dataset": "folder", "classes": list(WORDS)}
+    sets = {"a": {**entry, "folder": str(labelled)}, "b": {**entry, "folder": "b"}}
+    (tmp_path / "sets.yaml").write_text(yaml.safe_dump(sets))
+    monkeypatch.setattr("training.evaluation.scoring.open_model", None)
+    assert run([], ["--dataset", str(tmp_path / "sets.yaml"), "--root", str(tmp_path)]) == 1
+    assert "coffee.png has the label ids 9; b has 0-2, 255" in capsys.readouterr().err
+
+
+def test_boundaries_are_reported(tmp_path, capsys):
+    """The cat's photo beside the coffee's: the boundary is in the middle."""
+    photos = [
+        Image.open(ROOT / f"examples/photos/{name}.jpg").resize((320, 240)) for name in ("chelsea", "coffee")
+    ]
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(np.concatenate([np.asarray(photo) for photo in photos], axis=1)).save(
+        tmp_path / "images/a.png"
+    )
+    truth = np.zeros((240, 640), np.uint8)
+    truth[:, 320:] = 1
+    Image.fromarray(truth).save(tmp_path / "labels/a.png")
+    out = tmp_path / "result.json"
+    command = ["--dataset", "folder", "--root", str(tmp_path), "--classes", "cat, cup of coffee"]
+    assert run(["--json", str(out)], command) == 0
+    found = json.loads(out.read_text())["boundary"]
+    assert found["photos"] == {"cat": 1, "cup of coffee": 1}
+    assert 0 < found["recall"]["cat"] <= 1
+    assert "boundary" in capsys.readouterr().out
+    assert run(["--json", str(out), "--masks"], command) == 0
+    assert "boundary" not in json.loads(out.read_text())
+    assert "boundary" not in capsys.readouterr().out
 
 
 def test_windows_of_the_bundle(command, capsys):

@@ -21,13 +21,13 @@ from pixelclip_sdk.support.images import image_suffixes, open_image_file, orient
 from pixelclip_sdk.words.classes import Classes, class_list, parse_classes
 from training.evaluation.labels import DatasetError, LabelFile, LabelRegions, read_pascal_context
 from training.evaluation.layouts import LAYOUTS, Layout, label_ids
-from training.evaluation.metrics import IGNORE_INDEX
+from training.evaluation.metrics import BACKGROUND, IGNORE_INDEX
 
 __all__ = ["DATASETS", "Dataset", "DatasetError", "load_dataset"]
 
 _log = logging.getLogger(__name__)
 
-_MAX_CLASSES = 255  # labels are uint8, and IGNORE_INDEX is one of the values
+_MAX_CLASSES = BACKGROUND  # labels are uint8, and BACKGROUND and IGNORE_INDEX are two of the values
 
 DATASETS = (*sorted(LAYOUTS), "folder")
 """Names for `load_dataset`. ``folder`` is any folder with ``images`` and ``labels``."""
@@ -37,20 +37,21 @@ DATASETS = (*sorted(LAYOUTS), "folder")
 class Dataset:
     """Photos with the class of each pixel."""
 
-    name: str  # one of DATASETS
+    name: str  # one of DATASETS, or any other name for a folder
     split: str
     classes: Mapping[str, tuple[str, ...]]  # name → synonyms, in label order
     photos: tuple[Path, ...]
     labels: tuple[LabelFile | LabelRegions, ...]  # of each photo
-    ids: Mapping[int, int]  # label id → class index or IGNORE_INDEX
+    ids: Mapping[int, int]  # label id → class index, BACKGROUND or IGNORE_INDEX
     label_files: str  # location of the labels below the root
     expected: int | None = None  # number of photos in the complete split; None if unknown
+    doubt: str = ""  # data set of these classes in whose own labels 0 is the background, not the first class
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def truth(self, index: int) -> npt.NDArray[np.uint8]:
-        """Reads the ground-truth class of each pixel: `[H, W]`, `IGNORE_INDEX` where no class is scored."""
+        """Reads the ground truth: `[H, W]` class indices, `BACKGROUND` or `IGNORE_INDEX`."""
         ids = self.labels[index].read()
         if wrong := self._unknown(ids):
             raise DatasetError(f"{self.labels[index].name} has {self._explain(wrong)}")
@@ -68,16 +69,24 @@ class Dataset:
         """Reads all labels and the sizes of all photos, one per step; raises if they cannot be used."""
         wrong: set[int] = set()
         files: list[Path | str] = []
+        zeros = 0
         for index, labels in enumerate(self.labels):
             ids = labels.read()
             self._check_size(index, _photo_size(self.photos[index]), ids)
             if unknown := self._unknown(ids):
                 wrong |= unknown
                 files.append(labels.name)
+            zeros += bool((ids == 0).any())
             yield
         if files:
             more = f" and {len(files) - 1} other label files have" if len(files) > 1 else " has"
             raise DatasetError(f"{files[0]}{more} {self._explain(wrong)}")
+        if self.doubt and 2 * zeros > len(self):
+            raise DatasetError(
+                f"{zeros} of {len(self)} label files have the id 0, which would be "
+                f"{next(iter(self.classes))!r}. Is 0 the background, as in the labels of {self.doubt}? "
+                "Then give --ignore 0. If 0 is the first class, give --ignore 255"
+            )
 
     def _check_size(self, index: int, size: tuple[int, int], labels: npt.NDArray[np.integer]) -> None:
         if labels.shape != size:
@@ -91,11 +100,11 @@ class Dataset:
     def _explain(self, wrong: Collection[int]) -> str:
         found = ", ".join(map(str, sorted(wrong)[:10])) + (", …" if len(wrong) > 10 else "")
         message = f"the label ids {found}; {self.name} has {_ranges(self.ids)}. "
-        if self.name != "folder":
+        if self.name in LAYOUTS:
             return message + "Use the labels as distributed; these are of another data set or were converted."
         for name, layout in LAYOUTS.items():
-            if "{stem}" in layout.label and self.classes == class_list(name):
-                scored = {label for label, index in layout.ids.items() if index != IGNORE_INDEX}
+            if "{stem}" in layout.label and [*self.classes] == [*class_list(name)]:
+                scored = {label for label, index in layout.ids.items() if index < BACKGROUND}
                 gaps = set(range(max(scored))) - scored
                 return f"{message}If they are those of {name}, give --ignore {_spaced(gaps)}"
         if list(wrong) == [len(self.classes)] and self.ids.get(0) == 0:
@@ -131,8 +140,8 @@ def load_dataset(
         split: Name of the split; None for the one that is usually scored. ``folder`` has none.
         classes: Other names for the classes, in label order; required for ``folder``.
         ignore: Label ids that are not scored, besides those of the data set. In a ``folder``, 255 is always
-            ignored, and the classes have the lowest ids that are not ignored: with ``ignore=[0]`` the first
-            class has id 1.
+            ignored, and the classes have the lowest ids that are not ignored: with ``ignore=[0]`` 0 is the
+            background, and the first class has id 1.
 
     Raises:
         DatasetError: Files are missing, or the number of classes is wrong.
@@ -152,7 +161,8 @@ def load_dataset(
             "%s %s has %d photos here; the complete split has %d. The score is not comparable.",
             *(data.name, data.split, len(data), data.expected),
         )
-    return dataclasses.replace(data, ids={**data.ids, **dict.fromkeys(ignore, IGNORE_INDEX)})
+    ignored = {label: IGNORE_INDEX for label in ignore if data.ids.get(label) != BACKGROUND}
+    return dataclasses.replace(data, ids={**data.ids, **ignored})
 
 
 def _load_folder(root: Path, classes: Classes | None, ignore: set[int]) -> Dataset:
@@ -161,17 +171,16 @@ def _load_folder(root: Path, classes: Classes | None, ignore: set[int]) -> Datas
     words = parse_classes(classes)
     if len(words) > _MAX_CLASSES:
         raise DatasetError(f"{len(words)} classes; expected at most {_MAX_CLASSES}")
-    for name, layout in LAYOUTS.items():
-        if not ignore and layout.ids.get(1) == 0 and words == class_list(name):
-            _log.warning(
-                "label id 0 counts as %r, the first class. In the labels of %s, 0 is the background and the "
-                "first class is 1. If yours are such labels, give --ignore 0.",
-                *(next(iter(words)), name),
-            )
+    doubts = [
+        name
+        for name, layout in LAYOUTS.items()
+        if not ignore and layout.ids.get(0) == BACKGROUND and [*words] == [*class_list(name)]
+    ]
+    background = {0} if ignore - {255} == {0} else set()
     ignore = ignore | {255}
     ids = [i for i in range(len(words) + len(ignore)) if i not in ignore][: len(words)]
-    layout = Layout(photo="images/*", label="labels/{stem}.png", ids=label_ids(ids, ignore))
-    return _load("folder", root, layout, "", words)
+    layout = Layout(photo="images/*", label="labels/{stem}.png", ids=label_ids(ids, ignore, background))
+    return dataclasses.replace(_load("folder", root, layout, "", words), doubt="".join(doubts))
 
 
 def _load(name: str, root: Path, layout: Layout, split: str, words: Mapping[str, tuple[str, ...]]) -> Dataset:

@@ -6,10 +6,11 @@ To add a data set, add its class list to `pixelclip_sdk/assets/classes` and its 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from training.evaluation.metrics import IGNORE_INDEX
+from training.evaluation.metrics import BACKGROUND, IGNORE_INDEX
 
 __all__ = ["LAYOUTS", "Layout", "label_ids"]
 
@@ -19,7 +20,7 @@ class Layout:
     """Location of a data set's files below its root; ``layouts.yaml`` explains the paths.
 
     Attributes:
-        ids: Label id → class index or `IGNORE_INDEX`.
+        ids: Label id → class index, `BACKGROUND` or `IGNORE_INDEX`.
     """
 
     photo: str
@@ -32,9 +33,15 @@ class Layout:
     alternative: str = ""
 
 
-def label_ids(scored: Iterable[int], ignored: Iterable[int]) -> dict[int, int]:
-    """Maps label ids to class indices, in the given order, and other ignored ids to `IGNORE_INDEX`."""
-    return {**dict.fromkeys(ignored, IGNORE_INDEX), **{label: i for i, label in enumerate(scored)}}
+def label_ids(
+    scored: Iterable[int], ignored: Iterable[int], background: Iterable[int] = ()
+) -> dict[int, int]:
+    """Maps label ids to class indices, in the given order, and others to `IGNORE_INDEX` or `BACKGROUND`."""
+    return {
+        **dict.fromkeys(ignored, IGNORE_INDEX),
+        **dict.fromkeys(background, BACKGROUND),
+        **{label: i for i, label in enumerate(scored)},
+    }
 
 
 def _numbers(ranges: object) -> list[int]:
@@ -46,7 +53,12 @@ def _numbers(ranges: object) -> list[int]:
     return numbers
 
 
+def _layout(entry: dict[str, Any]) -> Layout:
+    ids = label_ids(*(_numbers(entry.pop(kind, "")) for kind in ("scored", "ignored", "background")))
+    return Layout(ids=ids, **entry)
+
+
 LAYOUTS = {
-    name: Layout(ids=label_ids(_numbers(entry.pop("scored")), _numbers(entry.pop("ignored"))), **entry)
+    name: _layout(entry)
     for name, entry in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8")).items()
 }

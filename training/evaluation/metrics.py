@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["IGNORE_INDEX", "Confusion"]
+__all__ = ["BACKGROUND", "IGNORE_INDEX", "Confusion", "plain"]
+
+BACKGROUND = 254
+"""Ground-truth value of pixels that have none of the classes. Only boundaries count there."""
 
 IGNORE_INDEX = 255
 """Ground-truth value of pixels that are not scored."""
@@ -31,11 +34,12 @@ class Confusion:
     def of(cls, truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.integer], classes: int) -> Confusion:
         """Counts the pixels of one photo.
 
-        `truth` `[H, W]` has class indices or `IGNORE_INDEX`, `predicted` `[H, W]` has class indices.
+        `truth` `[H, W]` has class indices, `BACKGROUND` or `IGNORE_INDEX`; `predicted` `[H, W]` has class
+        indices.
         """
         if truth.shape != predicted.shape:
             raise ValueError(f"predictions are {predicted.shape}, the truth is {truth.shape}")
-        scored = truth != IGNORE_INDEX
+        scored = (truth != IGNORE_INDEX) & (truth != BACKGROUND)
         rows, columns = truth[scored].astype(np.int64), predicted[scored].astype(np.int64)
         if rows.size and not (rows.max() < classes and columns.min() >= 0 and columns.max() < classes):
             raise ValueError(
@@ -68,29 +72,42 @@ class Confusion:
     def to_json(self, names: Sequence[str]) -> dict[str, Any]:
         """Returns all scores as JSON values; None for classes without ground truth."""
         return {
-            "miou": _plain(self.miou),
-            "pixel_accuracy": _plain(self.accuracy),
-            "iou": {name: _plain(iou) for name, iou in zip(names, self.ious, strict=True)},
+            "miou": plain(self.miou),
+            "pixel_accuracy": plain(self.accuracy),
+            "iou": {name: plain(iou) for name, iou in zip(names, self.ious, strict=True)},
             "confusion": self.matrix.tolist(),
         }
 
-    def table(self, names: Sequence[str]) -> str:
-        """Returns a human-readable table in percent: each class, its most frequent confusion, the means."""
+    def table(self, names: Sequence[str], boundary: npt.NDArray[np.float64] | None = None) -> str:
+        """Returns a human-readable table in percent: each class, its most frequent confusion, the means.
+
+        `boundary` has the boundary F-score of each class `(K,)`, NaN where there is none; None for no column.
+        """
         width = max(map(len, [*names, "pixel accuracy"])) + 2
-        lines = [f"{'class':<{width}}{'IoU':>7}{'share':>8}  confused with"]
+        bounds = np.full(len(names), np.nan) if boundary is None else boundary
+
+        def line(name: str, iou: float, bound: float, rest: str) -> str:
+            column = "" if boundary is None else f"{_percent(bound):>10}"
+            return f"{name:<{width}}{_percent(iou):>7}{column}{rest}".rstrip()
+
+        heading = "" if boundary is None else f"{'boundary':>10}"
+        lines = [f"{'class':<{width}}{'IoU':>7}{heading}{'share':>8}  confused with"]
         total = max(self.matrix.sum(), 1)
         for i, (name, iou) in enumerate(zip(names, self.ious, strict=True)):
             row = self.matrix[i].astype(float)
-            if not row.any():
-                lines.append(f"{name:<{width}}{'–':>7}{0:8.1%}")
-                continue
             others = row.copy()
             others[i] = 0
             wrong = f"{names[int(others.argmax())]} {others.max() / row.sum():.0%}" if others.any() else ""
-            lines.append(f"{name:<{width}}{iou:7.1%}{row.sum() / total:8.1%}  {wrong}".rstrip())
-        lines += [f"{'mIoU':<{width}}{self.miou:7.1%}", f"{'pixel accuracy':<{width}}{self.accuracy:7.1%}"]
-        return "\n".join(lines)
+            lines.append(line(name, iou, bounds[i], f"{row.sum() / total:8.1%}  {wrong}"))
+        mean = float(np.nanmean(bounds)) if np.isfinite(bounds).any() else math.nan
+        lines.append(line("mean", self.miou, mean, ""))
+        return "\n".join([*lines, f"{'pixel accuracy':<{width}}{_percent(self.accuracy):>7}"])
 
 
-def _plain(value: float) -> float | None:
+def plain(value: float) -> float | None:
+    """Returns a number as JSON can hold it: None for NaN."""
     return float(value) if math.isfinite(value) else None
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if math.isfinite(value) else "–"

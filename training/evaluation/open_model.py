@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixelclip_sdk import Vocabulary
+from pixelclip_sdk import Segmenter, Vocabulary
 from pixelclip_sdk.backends.base import Backend
-from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.support.files import sha256
 from pixelclip_sdk.support.packages import imported
 from pixelclip_sdk.words.vocabulary import Encoder
@@ -41,17 +41,27 @@ class Source:
 
 @dataclass(frozen=True)
 class Model:
-    """An open model: image encoder, its input sizes, the embedded classes, JSON values for the report."""
+    """An open model.
+
+    Attributes:
+        backend: Image encoder.
+        spec: Its input sizes.
+        vocabulary: The embedded classes.
+        segmenter: The three above as a user has them, with the bundle's recommended postprocessing.
+        about: JSON values for the report.
+    """
 
     backend: Backend
     spec: InputSpec
     vocabulary: Vocabulary
+    segmenter: Segmenter
     about: dict[str, Any]
 
 
 def open_model(source: Source, classes: Mapping[str, tuple[str, ...]], threads: int | None = None) -> Model:
     """Loads a model and embeds the classes (name → synonyms, in label order)."""
-    backend, encoder, spec, about = (_open_bundle if source.bundle else _open_pair)(source, threads)
+    open_parts = _open_bundle if source.bundle else _open_pair
+    backend, encoder, spec, bundle, about = open_parts(source, threads)
     vocabulary = Vocabulary.encode(dict(classes), encoder)
     about |= {
         "sources": [dict(entry) for entry in about["sources"]],
@@ -60,10 +70,11 @@ def open_model(source: Source, classes: Mapping[str, tuple[str, ...]], threads: 
         "templates": list(vocabulary.templates),
         "input": dataclasses.asdict(spec),
     }
-    return Model(backend, spec, vocabulary, about)
+    segmenter = Segmenter(backend, spec, vocabulary=vocabulary, bundle=bundle)
+    return Model(backend, spec, vocabulary, segmenter, about)
 
 
-_Parts = tuple[Backend, Encoder, InputSpec, dict[str, Any]]
+_Parts = tuple[Backend, Encoder, InputSpec, Bundle | None, dict[str, Any]]
 
 
 def _open_bundle(source: Source, threads: int | None) -> _Parts:
@@ -85,7 +96,7 @@ def _open_bundle(source: Source, threads: int | None) -> _Parts:
     if backend.fixed_size is not None:  # An engine may be compiled for one size of a model that takes many.
         height, width = backend.fixed_size
         spec = dataclasses.replace(spec, height=height, width=width, fixed=True)
-    return backend, encoder, spec, about
+    return backend, encoder, spec, bundle, about
 
 
 def _open_pair(source: Source, threads: int | None) -> _Parts:
@@ -103,4 +114,4 @@ def _open_pair(source: Source, threads: int | None) -> _Parts:
     if source.checkpoint is not None:
         about["checkpoint"] = {"file": source.checkpoint.name, "sha256": sha256(source.checkpoint)}
     encoder = TorchTextEncoder(pair, _TEMPLATES[source.prompts])
-    return TorchBackend(pair, str(torch_device(source.device))), encoder, pair.input, about
+    return TorchBackend(pair, str(torch_device(source.device))), encoder, pair.input, None, about

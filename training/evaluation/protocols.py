@@ -1,7 +1,8 @@
 """Evaluation protocols: the paper's, sliding windows, and the SDK's `Segmenter.predict`.
 
-Each protocol interpolates the cosine similarities bilinearly to the photo's size (half-pixel centres,
-PyTorch's ``align_corners=False``) and takes the class with the largest one. There is no other postprocessing.
+`Official` and `Windows` interpolate the cosine similarities bilinearly to the photo's size (half-pixel
+centres, PyTorch's ``align_corners=False``) and take the class with the largest one, without other
+postprocessing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import covered, fit
-from training.evaluation.metrics import IGNORE_INDEX
+from training.evaluation.metrics import BACKGROUND, IGNORE_INDEX
 
 __all__ = ["Official", "Protocol", "Whole", "Windows", "classify_masks", "describe", "segment"]
 
@@ -48,9 +49,18 @@ class Official:
 
 @dataclass(frozen=True)
 class Whole:
-    """The protocol of `Segmenter.predict`: one pass over the whole photo at the model's input size."""
+    """`Segmenter.predict` itself: one pass over the whole photo at the model's input size.
 
+    Attributes:
+        refine: The segmenter's option of that name; None for its default.
+    """
+
+    refine: str | None = None
     name = "whole"
+
+    def options(self) -> dict[str, Any]:
+        """Returns the keyword arguments of `Segmenter.predict`."""
+        return {} if self.refine is None else {"refine": self.refine}
 
     def view(self, photo: UInt8Array, spec: InputSpec) -> tuple[UInt8Array, tuple[float, float]]:
         """Returns the model's input `(h, w, 3)` and the share of it that the photo covers."""
@@ -72,16 +82,19 @@ Protocol = Official | Whole | Windows
 def describe(protocol: Protocol, spec: InputSpec) -> dict[str, Any]:
     """Returns the settings of a protocol as JSON values, to repeat an evaluation."""
     window = [spec.height, spec.width] if isinstance(protocol, Windows) else None
+    postprocessing = "bilinear interpolation of the cosine similarities to the photo's size, argmax"
+    if isinstance(protocol, Whole):
+        postprocessing = "that of Segmenter.predict"
     return {
         "name": protocol.name,
         **dataclasses.asdict(protocol),
         "window": window,
-        "postprocessing": "bilinear interpolation of the cosine similarities to the photo's size, argmax",
+        "postprocessing": postprocessing,
     }
 
 
 def segment(
-    protocol: Protocol, photo: UInt8Array, text: Float32Array, backend: Backend, spec: InputSpec
+    protocol: Official | Windows, photo: UInt8Array, text: Float32Array, backend: Backend, spec: InputSpec
 ) -> npt.NDArray[np.integer]:
     """Predicts the class of each pixel: photo `(H, W, 3)` RGB, text `(K, D)` unit rows → `(H, W)`.
 
@@ -117,7 +130,7 @@ def classify_masks(
         for axis in (0, 1)
     )
     predicted = truth.copy()
-    for value in np.setdiff1d(truth, IGNORE_INDEX):
+    for value in np.setdiff1d(truth, (BACKGROUND, IGNORE_INDEX)):
         mask = truth == value
         weights = down @ mask.astype(np.float32) @ across.T
         embedding = np.tensordot(weights, features, axes=2)

@@ -21,10 +21,10 @@ import torch
 from pixelclip_sdk import PixelClipError, Vocabulary
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write
-from training.evaluate import Job, evaluate
 from training.evaluation.datasets import Dataset, load_dataset
 from training.evaluation.open_model import Source, open_model
-from training.evaluation.protocols import Whole, segment
+from training.evaluation.protocols import Whole
+from training.evaluation.scoring import Job, evaluate
 from training.figures.grid import draw_grid, save_png
 from training.masks.region_maps import RegionMaps
 from training.masks.write import make_masks
@@ -166,8 +166,7 @@ def _draw_picture(out: Path, seed: int, file: Path) -> None:
     predictions = {}
     for name, weights in {"CLIP": home / "clip.safetensors", "PixelCLIP": tuned}.items():
         model = open_model(_source(weights), data.classes)
-        text = model.vocabulary.embeddings
-        predictions[name] = [segment(Whole(), photo, text, model.backend, model.spec) for photo in photos]
+        predictions[name] = [model.segmenter.predict(photo).labels for photo in photos]
     save_png(draw_grid(photos, predictions, CLASSES, truths)[0], file)
 
 

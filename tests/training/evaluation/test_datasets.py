@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 
 from pixelclip_sdk.words.classes import class_list
 from training.evaluation.datasets import DATASETS, DatasetError, load_dataset
-from training.evaluation.metrics import IGNORE_INDEX
+from training.evaluation.metrics import BACKGROUND, IGNORE_INDEX
 
 
 def put(path, pixels, mode=None):
@@ -83,7 +83,7 @@ def camvid(root, ids):
     put(root / "val/labels/0016E5_07959.png", [ids])
 
 
-# Set → its maker, ids → names of the classes they mean (None: ignored), an id that it does not have.
+# Set → its maker, ids → names of the classes they mean (None: ignored, or BACKGROUND), an id that it lacks.
 SETS = {
     "coco-stuff-171": (
         coco_stuff,
@@ -98,13 +98,13 @@ SETS = {
         },
         11,
     ),
-    "ade20k-150": (ade20k, {0: None, 1: "wall", 2: "building", 13: "person", 150: "flag"}, 151),
+    "ade20k-150": (ade20k, {0: BACKGROUND, 1: "wall", 2: "building", 13: "person", 150: "flag"}, 151),
     "cityscapes-19": (
         cityscapes,
         {0: None, 3: None, 7: "road", 9: None, 11: "building", 26: "car", 29: None, 33: "bicycle"},
         34,
     ),
-    "voc-20": (voc, {0: None, 1: "aeroplane", 8: "cat", 20: "tvmonitor", 255: None}, 21),
+    "voc-20": (voc, {0: BACKGROUND, 1: "aeroplane", 8: "cat", 20: "tvmonitor", 255: None}, 21),
     "pascal-context-59": (
         context,
         {2: "aeroplane", 1: None, 284: "person", 397: "diningtable", 420: "tree", 458: "wood", 459: None},
@@ -131,7 +131,8 @@ def test_ids_become_the_classes_they_mean(tmp_path, name):
     assert len(data) == 1
     assert data.classes == class_list(name)
     names = list(data.classes)
-    expected = [IGNORE_INDEX if word is None else names.index(word) for word in meaning.values()]
+    special = {None: IGNORE_INDEX, BACKGROUND: BACKGROUND}
+    expected = [special[word] if word in special else names.index(word) for word in meaning.values()]
     truth = data.truth(0)
     assert truth.dtype == np.uint8
     if name == "pascal-context-59":
@@ -168,8 +169,8 @@ def test_every_id_has_its_class_and_every_class_its_id(tmp_path, name, ids, igno
     """In the order of the list, without gaps or repeats."""
     SETS[name][0](tmp_path, list(ids))
     truth = load_dataset(name, tmp_path).truth(0)[0, : len(ids)]
-    assert (truth == IGNORE_INDEX).sum() == ignored
-    scored = truth[truth != IGNORE_INDEX].tolist()
+    assert (truth >= BACKGROUND).sum() == ignored
+    scored = truth[truth < BACKGROUND].tolist()
     assert sorted(scored) == list(range(len(class_list(name))))
     if name != "cityscapes-19":  # whose train ids have another order
         assert scored == sorted(scored)
@@ -186,7 +187,7 @@ def test_the_lists_have_the_order_of_their_ids():
 def test_indices_of_a_palette_are_the_ids(tmp_path):
     voc(tmp_path, [0, 1])
     put(tmp_path / "SegmentationClassAug/2007_000033.png", [[0, 1, 20, 255]], "P")
-    assert load_dataset("voc-20", tmp_path).truth(0)[0].tolist() == [IGNORE_INDEX, 0, 19, IGNORE_INDEX]
+    assert load_dataset("voc-20", tmp_path).truth(0)[0].tolist() == [BACKGROUND, 0, 19, IGNORE_INDEX]
 
 
 def test_grey_of_few_bits_keeps_its_ids(folder):
@@ -282,25 +283,24 @@ def test_a_folder(folder):
         load_dataset("folder", folder, classes="cat").truth(0)
     with pytest.raises(DatasetError, match="needs the names"):
         load_dataset("folder", folder)
-    with pytest.raises(DatasetError, match="256 classes"):
-        load_dataset("folder", folder, classes=[f"thing {i}" for i in range(256)])
+    with pytest.raises(DatasetError, match="255 classes; expected at most 254"):
+        load_dataset("folder", folder, classes=[f"thing {i}" for i in range(255)])
 
 
-def test_ignored_ids_of_a_folder_shift_the_classes(folder, caplog):
+def test_ignored_ids_of_a_folder_shift_the_classes(folder):
     put(folder / "labels/a.png", [[0, 1, 255, 20]])
     with pytest.raises(DatasetError, match=r"label ids 20; .* If they are those of voc-20, give --ignore 0$"):
         load_dataset("folder", folder, classes="voc-20").truth(0)
-    assert "label id 0 counts as 'aeroplane', the first class" in caplog.text
-    caplog.clear()
     data = load_dataset("folder", folder, classes="voc-20", ignore=[0])
-    assert data.truth(0)[0].tolist() == [IGNORE_INDEX, 0, IGNORE_INDEX, 19]
-    assert caplog.text == ""
+    assert data.truth(0)[0].tolist() == [BACKGROUND, 0, IGNORE_INDEX, 19]
+    data = load_dataset("folder", folder, classes="voc-20", ignore=[0, 1])  # several ids are no background
+    assert data.truth(0)[0].tolist() == [IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 18]
     data = load_dataset("folder", folder, classes="a, b, c", ignore=[20])  # above the classes: no shift
     assert data.truth(0)[0].tolist() == [0, 1, IGNORE_INDEX, IGNORE_INDEX]
 
 
 @pytest.mark.parametrize("name", ["coco-stuff-171", "cityscapes-19", "ade20k-150"])
-def test_labels_as_distributed_in_a_folder(tmp_path, caplog, name):
+def test_labels_as_distributed_in_a_folder(tmp_path, name):
     """The error names the ids to ignore; with them the classes are those of the data set's own layout."""
     make, meaning, _ = SETS[name]
     ids = [label for label in meaning if label != 255]
@@ -308,12 +308,40 @@ def test_labels_as_distributed_in_a_folder(tmp_path, caplog, name):
     put(tmp_path / "labels/a.png", [ids])
     with pytest.raises(DatasetError, match=f"If they are those of {name}, give --ignore [0-9 ]+$") as caught:
         load_dataset("folder", tmp_path, classes=name).truth(0)
-    assert ("0 is the background" in caplog.text) == (name == "ade20k-150")  # not for Cityscapes' train ids
     ignore = [int(number) for number in str(caught.value).rpartition("--ignore ")[2].split()]
     make(tmp_path / "own", ids)
     own = load_dataset(name, tmp_path / "own")
     found = load_dataset("folder", tmp_path, classes=name, ignore=ignore)
     assert found.truth(0).tolist() == own.truth(0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("classes", "asked"),
+    [
+        ("voc-20", True),
+        ({name: [name, "thing"] for name in class_list("voc-20")}, True),  # the same names with synonyms
+        ("ade20k-150", True),
+        ("cityscapes-19", False),  # 0 is the first of its train ids
+        ([f"thing {i}" for i in range(20)], False),
+    ],
+)
+def test_labels_with_a_background_are_not_taken_for_the_first_class(folder, classes, asked):
+    """Labels of VOC without a television (20) have no id that is out of range."""
+    for name in "bc":
+        photo(folder / f"images/{name}.jpg")
+        put(folder / f"labels/{name}.png", [[8, 12, 0, 15]])
+    data = load_dataset("folder", folder, classes=classes)
+    if asked:
+        first = next(iter(data.classes))
+        message = rf"3 of 3 label files have the id 0, which would be '{first}'\. Is 0 the .* --ignore 0"
+        with pytest.raises(DatasetError, match=message):
+            list(data.check_labels())
+    else:
+        assert len(list(data.check_labels())) == 3
+    assert len(list(load_dataset("folder", folder, classes=classes, ignore=[255]).check_labels())) == 3
+    put(folder / "labels/b.png", [[8, 12, 1, 15]])
+    put(folder / "labels/c.png", [[8, 12, 1, 15]])
+    assert len(list(load_dataset("folder", folder, classes=classes).check_labels())) == 3  # a rare class
 
 
 def test_ignored_ids_of_a_data_set(tmp_path):

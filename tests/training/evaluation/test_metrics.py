@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from training.evaluation.metrics import IGNORE_INDEX, Confusion
+from training.evaluation.metrics import BACKGROUND, IGNORE_INDEX, Confusion
 
 
 def drawn(seed, shape=(40, 30), classes=5):
@@ -46,8 +46,8 @@ def test_one_matrix_over_the_whole_set_not_a_mean_over_photos():
 
 
 def test_predictions_on_ignored_pixels_do_not_count():
-    truth = np.array([[0, IGNORE_INDEX]], np.uint8)
-    assert Confusion.of(truth, np.array([[0, 99]]), 2).matrix.tolist() == [[1, 0], [0, 0]]
+    truth = np.array([[0, IGNORE_INDEX, BACKGROUND]], np.uint8)
+    assert Confusion.of(truth, np.array([[0, 99, 1]]), 2).matrix.tolist() == [[1, 0], [0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,13 @@ def test_the_table_names_the_most_frequent_confusion():
     lines = found.table(["cat", "dog", "cow"]).splitlines()
     assert lines[1].split() == ["cat", "66.7%", "66.7%", "dog", "25%"]
     assert lines[3].split() == ["cow", "–", "0.0%"]
-    assert lines[4].split() == ["mIoU", "58.3%"]
+    assert lines[4].split() == ["mean", "58.3%"]
+
+
+def test_the_table_has_a_column_of_boundaries():
+    found = Confusion(np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]]))
+    lines = found.table(["cat", "dog", "cow"], np.array([0.5, 0.25, np.nan])).splitlines()
+    assert lines[0].split()[:4] == ["class", "IoU", "boundary", "share"]
+    assert lines[1].split()[1:3] == ["66.7%", "50.0%"]
+    assert lines[3].split() == ["cow", "–", "–", "0.0%"]
+    assert lines[4].split() == ["mean", "58.3%", "37.5%"]

@@ -10,10 +10,10 @@ from clip_reference import perturbed
 from PIL import Image
 from torch.nn import functional as F
 
-from pixelclip_sdk import PixelClipError
+from pixelclip_sdk import PixelClipError, Segmenter
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.bundle import InputSpec
-from training.evaluation.metrics import IGNORE_INDEX
+from training.evaluation.metrics import BACKGROUND, IGNORE_INDEX
 from training.evaluation.protocols import Official, Whole, Windows, classify_masks, describe, segment
 from training.evaluation.protocols import _bilinear as bilinear
 from training.evaluation.protocols import _scaled_size as scaled_size
@@ -78,25 +78,6 @@ def test_the_official_protocol_step_by_step(pair, photo, words):
     assert (found == expected).mean() > 0.995  # pixels are rounded before the encoder
 
 
-def test_whole_is_what_the_segmenter_does(lite, photo):
-    from pixelclip_sdk.backends.choose import open_backend
-
-    backend = open_backend(lite.bundle, "onnx", "cpu", 1)
-    found = segment(Whole(), photo, lite.vocabulary.embeddings, backend, lite.bundle.input)
-    assert np.array_equal(found, lite.predict(photo).labels)
-
-
-def test_whole_leaves_out_the_padding(patches, colour_vocabulary):
-    spec = dataclasses.replace(SQUARE, keep_aspect=True)
-    text = colour_vocabulary("red", "green", "blue").embeddings
-    wide = patches.repeat(2, axis=1)
-    found = segment(Whole(), wide, text, FakeBackend(stride=8), spec)
-    assert found.shape == (64, 128)
-    assert found[8, 8] == found[8, 120] == 0
-    assert found[60, 8] == 1
-    assert found[60, 120] == 2
-
-
 def test_windows_average_where_they_overlap(pair, photo, words):
     backend, window = TorchBackend(pair), 64
     found = segment(Windows(short_side=100, stride=30), photo, words, backend, pair.input)
@@ -114,10 +95,11 @@ def test_windows_average_where_they_overlap(pair, photo, words):
 
 
 def test_one_window_that_is_the_photo_is_one_pass(patches, colour_vocabulary):
-    text = colour_vocabulary("red", "green", "blue").embeddings
+    words = colour_vocabulary("red", "green", "blue")
     backend = FakeBackend(stride=8)
-    single = segment(Windows(short_side=64, stride=32), patches, text, backend, SQUARE)
-    assert (single == segment(Whole(), patches, text, backend, SQUARE)).mean() > 0.999
+    single = segment(Windows(short_side=64, stride=32), patches, words.embeddings, backend, SQUARE)
+    whole = Segmenter(backend, SQUARE, vocabulary=words).predict(patches)
+    assert (single == whole.labels).mean() > 0.999
 
 
 def test_windows_of_a_model_with_a_fixed_batch(photo, colour_vocabulary):
@@ -152,8 +134,7 @@ def test_a_strip_of_a_photo_is_segmented(colour_vocabulary):
     text = colour_vocabulary("red", "green").embeddings
     strip = np.zeros((1, 6000, 3), np.uint8)
     strip[..., 1] = 255
-    for protocol in (Official(), Whole()):
-        assert (segment(protocol, strip, text, FakeBackend(stride=8), SQUARE) == 1).all()
+    assert (segment(Official(), strip, text, FakeBackend(stride=8), SQUARE) == 1).all()
 
 
 @pytest.mark.parametrize("protocol", [Whole(), Official()])
@@ -161,11 +142,13 @@ def test_masks_get_the_class_of_what_is_in_them(patches, colour_vocabulary, prot
     text = colour_vocabulary("blue", "green", "red").embeddings
     truth = np.full((64, 64), IGNORE_INDEX, np.uint8)
     truth[4:28, 4:60], truth[36:60, 4:28], truth[40:42, 50:52] = 0, 1, 2
+    truth[60:] = BACKGROUND
     found = classify_masks(protocol, patches, truth, text, FakeBackend(stride=8), SQUARE)
     assert np.unique(found[truth == 0]).tolist() == [2]  # red, whatever the label said
     assert np.unique(found[truth == 1]).tolist() == [1]
     assert np.unique(found[truth == 2]).tolist() == [0]  # four pixels, much less than a cell
     assert (found[truth == IGNORE_INDEX] == IGNORE_INDEX).all()
+    assert (found[truth == BACKGROUND] == BACKGROUND).all()
 
 
 def test_a_mask_s_embedding_is_the_mean_over_its_pixels(pair, photo, words):
@@ -208,3 +191,6 @@ def test_what_is_reported():
     assert about["name"] == "windows"
     assert (about["short_side"], about["stride"], about["window"]) == (100, 30, [64, 64])
     assert describe(Official(), SQUARE)["longest"] == 2560
+    assert describe(Whole(refine="edges"), SQUARE)["refine"] == "edges"
+    assert "argmax" in describe(Official(), SQUARE)["postprocessing"]
+    assert "argmax" not in describe(Whole(), SQUARE)["postprocessing"]
