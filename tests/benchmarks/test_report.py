@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.harness.results import COMMANDS, RESULTS, ROOT, load_other_machines, load_results
 from benchmarks.report import main, page
+from pixelclip_sdk.models import find_bundle
 
 FACTS = {
     "cpu": "Abacus 7",
@@ -200,6 +201,28 @@ def test_the_results_of_this_repository_make_the_page_of_the_docs():
     assert len(plots) == 2
     assert len(stored.splitlines()) < 200  # Readable in two minutes.
     assert text == re.sub(r"!\[.*\n\n", "", stored)
+
+
+def test_the_guide_to_models_has_the_numbers_of_the_results():
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.count("|") == 7 and "`" in line}
+    results, others = load_results(RESULTS), load_other_machines(RESULTS)
+    totals = {
+        model["name"]: f"{stage['ms']:.0f}"
+        for model in results["roofline"]["models"]
+        for stage in model["stages"]
+        if stage["stage"] == "total"
+    }
+    vit = "ViT-B/16, random weights"
+    megabytes = f"{find_bundle('pixelclip-lite').size / 1e6:.0f} MB"
+    assert f"| {megabytes} | {totals['pixelclip-lite']} |" in rows["pixelclip-lite"]
+    assert f"| {totals[vit]}, as int8 {totals[f'{vit}, int8']} |" in rows["pixelclip-vit-b16"]
+    score = json.loads((RESULTS / "lite-camvid-val.json").read_text())["miou"]
+    assert f"{score:.1%} mIoU".replace("%", " %") in rows["pixelclip-lite"]
+    amx = others["xeon-amx"]
+    assert f"lite\n  took {amx['lite-latency']['stages']['total']['p50']:.0f} ms" in text
+    int8 = next(row for row in amx["compare-vit"]["cases"][0]["rows"] if row["name"] == "ours, int8")
+    assert f"ViT-B/16 as int8 {int8['ms']:.0f} ms for 1920×1080 with 150 classes" in text
 
 
 def test_plots_and_page_are_the_same_every_time(folder, tmp_path, monkeypatch):

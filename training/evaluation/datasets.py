@@ -105,8 +105,8 @@ class Dataset:
         for name, layout in LAYOUTS.items():
             if "{stem}" in layout.label and [*self.classes] == [*class_list(name)]:
                 scored = {label for label, index in layout.ids.items() if index < BACKGROUND}
-                gaps = set(range(max(scored))) - scored
-                return f"{message}If they are those of {name}, give --ignore {_spaced(gaps)}"
+                unscored = (set(range(max(scored))) - scored) | (set(wrong) & set(layout.ids) - scored)
+                return f"{message}If they are those of {name}, give --ignore {_spaced(unscored)}"
         if list(wrong) == [len(self.classes)] and self.ids.get(0) == 0:
             message += "If 0 is the background, give --ignore 0: the first class then has id 1. "
         return f"{message}Give one class per id, or ignore ids: --ignore {_spaced(wrong)}"

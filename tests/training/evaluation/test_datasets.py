@@ -299,7 +299,7 @@ def test_ignored_ids_of_a_folder_shift_the_classes(folder):
     assert data.truth(0)[0].tolist() == [0, 1, IGNORE_INDEX, IGNORE_INDEX]
 
 
-@pytest.mark.parametrize("name", ["coco-stuff-171", "cityscapes-19", "ade20k-150"])
+@pytest.mark.parametrize("name", ["coco-stuff-171", "cityscapes-19", "ade20k-150", "voc-20", "camvid-11"])
 def test_labels_as_distributed_in_a_folder(tmp_path, name):
     """The error names the ids to ignore; with them the classes are those of the data set's own layout."""
     make, meaning, _ = SETS[name]
