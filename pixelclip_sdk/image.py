@@ -5,6 +5,7 @@ import io
 import mimetypes
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,16 @@ from pixelclip_sdk.support.colour_profile import to_srgb
 from pixelclip_sdk.support.files import is_file, is_folder, user_path
 from pixelclip_sdk.support.images import IMAGE_FORMATS, ignore_warnings, open_image_file, orientation
 
-__all__ = ["ChannelOrder", "ImageInput", "Picture", "load_image", "open_image", "picture_size", "to_array"]
+__all__ = [
+    "ChannelOrder",
+    "ImageInput",
+    "LazyImage",
+    "Picture",
+    "load_image",
+    "open_image",
+    "picture_size",
+    "to_array",
+]
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 ChannelOrder = Literal["rgb", "bgr"]
@@ -115,6 +125,30 @@ def picture_size(picture: Picture) -> tuple[int, int]:
     if isinstance(picture, Image.Image):
         return picture.height, picture.width
     return picture.shape[0], picture.shape[1]
+
+
+class LazyImage:
+    """A field of a dataclass: accepts a PIL image or an array, and converts it to an array on first access.
+
+    Most callers read only the labels, and copying the image takes as long as computing them.
+    """
+
+    # One lock for all results: a lock in each of them could not be pickled.
+    _lock = threading.Lock()
+
+    def __get__(self, result: object | None, kind: type | None = None) -> npt.NDArray[np.uint8]:
+        if result is None:
+            raise AttributeError("image")  # Tells dataclasses that the field has no default.
+        picture: Picture = result.__dict__["image"]
+        if isinstance(picture, np.ndarray):
+            return picture
+        with self._lock:
+            array = to_array(result.__dict__["image"])
+            result.__dict__["image"] = array
+        return array
+
+    def __set__(self, result: object, picture: Picture) -> None:
+        result.__dict__["image"] = picture
 
 
 def _open(source: ImageInput, channel_order: ChannelOrder) -> Picture:

@@ -2,24 +2,31 @@
 
 import dataclasses
 import functools
-import numbers
+import json
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pixelclip_sdk.errors import OutputError, PixelClipError, VocabularyError
-from pixelclip_sdk.image import Picture, picture_size, to_array
+from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.image import LazyImage, picture_size
 from pixelclip_sdk.postprocess import argmax_upsampled, label_dtype, unknown_label
-from pixelclip_sdk.support.files import atomic_write, user_path
-from pixelclip_sdk.support.hints import did_you_mean, find_name, folded
+from pixelclip_sdk.results.labels import find_label
+from pixelclip_sdk.support.files import user_path
+
+if TYPE_CHECKING:
+    from pixelclip_sdk.results.regions import Classes, Region
 
 __all__ = ["FrameInfo", "Segmentation"]
+
+REGION_AREA = 0.001
+"""Smallest region that counts as one: a share of the image. A cell of lite's grid (10×15) has 0.007."""
+FOUND_AREA = 0.01
+"""Smallest region that says that a class is there: a share of the image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,30 +53,6 @@ class FrameInfo:
     source: int = 0
     dropped: int = 0
     damaged: int = 0
-
-
-class _LazyImage:
-    """A field that accepts a PIL image or an array, and converts it to an array on first access.
-
-    Most callers read only the labels, and copying the image takes as long as computing them.
-    """
-
-    # One lock for all results: a lock in each of them could not be pickled.
-    _lock = threading.Lock()
-
-    def __get__(self, result: "Segmentation | None", kind: type | None = None) -> npt.NDArray[np.uint8]:
-        if result is None:
-            raise AttributeError("image")  # Tells dataclasses that the field has no default.
-        picture: Picture = result.__dict__["image"]
-        if isinstance(picture, np.ndarray):
-            return picture
-        with self._lock:
-            array = to_array(result.__dict__["image"])
-            result.__dict__["image"] = array
-        return array
-
-    def __set__(self, result: "Segmentation", picture: Picture) -> None:
-        result.__dict__["image"] = picture
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -119,7 +102,7 @@ class Segmentation:
     labels: npt.NDArray[np.uint8 | np.uint16]
     logits: npt.NDArray[np.float32]
     names: Sequence[str]
-    image: _LazyImage = _LazyImage()
+    image: LazyImage = LazyImage()  # noqa: RUF009 (a descriptor, which all results share)
     speed: Mapping[str, float]
     covered: tuple[float, float] = (1.0, 1.0)
     frame: FrameInfo | None = None
@@ -180,26 +163,8 @@ class Segmentation:
         Raises:
             VocabularyError: There is no such class.
         """
-        result: npt.NDArray[np.bool_] = self.labels == self._label(name)
+        result: npt.NDArray[np.bool_] = self.labels == find_label(name, self.names, self.unknown)
         return result
-
-    def _label(self, name: str | int) -> int:
-        if isinstance(name, numbers.Integral) and not isinstance(name, bool):
-            if 0 <= name < len(self.names) or name == self.unknown:
-                return int(name)
-            raise VocabularyError(
-                f"no class has label {name}; expected 0 to {len(self.names) - 1} or {self.unknown} (unknown)"
-            )
-        if not isinstance(name, str):
-            raise VocabularyError(f"got {type(name).__name__} {name!r}; expected a class name or a label")
-        if found := find_name(name, self.names):
-            return self.names.index(found)
-        if folded(name) == "unknown":
-            return self.unknown
-        listed = ", ".join(self.names[:20]) + (", …" if len(self.names) > 20 else "")
-        raise VocabularyError(
-            f"no class {name!r} in this result.{did_you_mean(name, self.names)} Its classes: {listed}"
-        )
 
     def areas(self) -> dict[str, float]:
         """Fraction of the image that each class covers, 0–1, largest first.
@@ -212,6 +177,129 @@ class Segmentation:
             counts = np.bincount(self.labels.ravel(), minlength=len(self.names))[: len(self.names)]
         order = np.argsort(-counts, kind="stable")
         return {self.names[i]: float(counts[i] / self.labels.size) for i in order}
+
+    def regions(
+        self, *, min_area: float = REGION_AREA, classes: "Classes | None" = None
+    ) -> "tuple[Region, ...]":
+        """The connected parts of the image with one class each, largest first.
+
+        Args:
+            min_area: Smaller regions are left out: a share of the image, 0–1. The default is a fraction of a
+                cell of the model's grid; smaller regions are specks at borders.
+            classes: Names or labels of the classes to look for; by default all. Unknown pixels form regions
+                only if ``"unknown"`` is among them.
+
+        Raises:
+            PixelClipError: `min_area` is not a share of the image.
+            VocabularyError: There is no such class.
+        """
+        from pixelclip_sdk.results.regions import find_regions
+
+        return find_regions(self, min_area, classes)
+
+    def found(self, *, min_area: float = FOUND_AREA) -> dict[str, float]:
+        """The classes that are really there: name → fraction of the image, 0–1, largest first.
+
+        `areas` has every class, and many have a few pixels. This counts regions of at least `min_area` only.
+
+        Args:
+            min_area: Smaller regions do not count: a share of the image, 0–1.
+
+        Raises:
+            PixelClipError: `min_area` is not a share of the image.
+        """
+        from pixelclip_sdk.results.regions import found
+
+        return found(self, min_area)
+
+    def crop(self, what: "str | int | Region") -> Image.Image:
+        """The smallest rectangle of the image around a class or a region, RGB.
+
+        Args:
+            what: A class by name or label, or one of `regions`.
+
+        Raises:
+            VocabularyError: There is no such class.
+            PixelClipError: The class has no pixels.
+        """
+        from pixelclip_sdk.results.pictures import crop
+
+        return crop(self, what)
+
+    def cutout(self, what: "str | int | Region") -> Image.Image:
+        """Like `crop`, RGBA: pixels of other classes and regions are transparent."""
+        from pixelclip_sdk.results.pictures import cutout
+
+        return cutout(self, what)
+
+    def summary(self, *, min_area: float = REGION_AREA) -> dict[str, Any]:
+        """The result without its arrays, ready for JSON.
+
+        Returns:
+            ``size`` `[H, W]`, ``areas`` of the classes that are there, ``unknown_area``, ``regions`` (see
+            `Region.summary`) of at least `min_area`, ``speed_ms`` and ``frame``.
+        """
+        from pixelclip_sdk.results.formats import summary
+
+        return summary(self, self.regions(min_area=min_area))
+
+    def to_json(self, *, min_area: float = REGION_AREA) -> str:
+        """Returns `summary` as a JSON text."""
+        return json.dumps(self.summary(min_area=min_area), ensure_ascii=False)
+
+    def to_supervision(self, *, min_area: float = REGION_AREA, classes: "Classes | None" = None) -> Any:
+        """Returns the `regions` as ``supervision.Detections``, with masks and the names as ``class_name``.
+
+        Raises:
+            BackendUnavailableError: The package ``supervision`` is not installed.
+        """
+        from pixelclip_sdk.results.formats import supervision_detections
+
+        return supervision_detections(self.regions(min_area=min_area, classes=classes))
+
+    def to_coco(
+        self, file_name: str, *, image_id: int = 1, first_id: int = 1, min_area: float = REGION_AREA
+    ) -> dict[str, Any]:
+        """Returns the `regions` as a COCO data set of one image: ``images``, ``annotations``, ``categories``.
+
+        Masks are run lengths, so they are exact. The id of a category is the label plus 1.
+
+        Args:
+            file_name: Where readers find the image.
+            image_id: Id of the image.
+            first_id: Id of the first annotation. Ids must differ in a file of several images.
+            min_area: Smaller regions are left out: a share of the image, 0–1.
+        """
+        from pixelclip_sdk.results import formats
+
+        return {
+            "images": [formats.coco_image(self, file_name, image_id)],
+            "annotations": formats.coco_annotations(self.regions(min_area=min_area), image_id, first_id),
+            "categories": formats.coco_categories(self.names),
+        }
+
+    def to_labelme(self, image_path: str, *, min_area: float = REGION_AREA) -> dict[str, Any]:
+        """Returns the `regions` as the content of a labelme file, with one polygon each.
+
+        Args:
+            image_path: Path of the image, relative to the folder of the file.
+            min_area: Smaller regions are left out: a share of the image, 0–1.
+        """
+        from pixelclip_sdk.results.formats import labelme
+
+        return labelme(self, self.regions(min_area=min_area), image_path)
+
+    def to_yolo_seg(self, *, min_area: float = REGION_AREA) -> str:
+        """Returns the `regions` as the content of a YOLO segmentation file, with a polygon in each line."""
+        from pixelclip_sdk.results.formats import yolo_lines
+
+        return yolo_lines(self, self.regions(min_area=min_area))
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        from pixelclip_sdk.results.pictures import png
+
+        return png(self.plot())
 
     def plot(self, *, opacity: float = 0.55, legend: bool | Literal["inside"] = True) -> Image.Image:
         """Draws the classes over the image, with outlines and a legend.
@@ -246,12 +334,9 @@ class Segmentation:
         Raises:
             OutputError: The file cannot be written, or its suffix is not one of an image format.
         """
-        target = user_path(path)
-        if target.suffix.lower() not in Image.registered_extensions():
-            raise OutputError(
-                f"cannot save an image as {target.name!r}; expected a name ending in .png or .jpg"
-            )
-        return _save(self.plot(), target)
+        from pixelclip_sdk.results.pictures import save_picture
+
+        return save_picture(self.plot(), user_path(path))
 
     def save_labels(self, path: str | os.PathLike[str]) -> Path:
         """Write the labels as the pixel values of a PNG file. An existing file is replaced atomically.
@@ -268,23 +353,6 @@ class Segmentation:
         Raises:
             OutputError: The file cannot be written, or its name does not end in ``.png``.
         """
-        target = user_path(path)
-        if target.suffix.lower() != ".png":
-            raise OutputError(
-                f"cannot save labels as {target.name!r}; expected a name ending in .png (lossless)"
-            )
-        from pixelclip_sdk.visualize import palette
+        from pixelclip_sdk.results.pictures import save_labels
 
-        picture = Image.fromarray(self.labels)
-        if self.labels.dtype == np.uint8:
-            picture.putpalette(palette(256).tobytes())
-        return _save(picture, target)
-
-
-def _save(picture: Image.Image, target: Path) -> Path:
-    with atomic_write(target) as temporary:
-        try:
-            picture.save(temporary)
-        except (ValueError, KeyError) as error:
-            raise OutputError(f"Pillow cannot write {target.name}: {error}. Use .png or .jpg.") from error
-    return target
+        return save_labels(self.labels, user_path(path))

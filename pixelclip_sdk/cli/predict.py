@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import json
 import os
 import re
 from collections import Counter
@@ -12,19 +11,18 @@ from typing import Any
 
 from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.cli import common
+from pixelclip_sdk.cli.outputs import FORMATS, JSON, LABELS, OVERLAY, Outputs, format_list
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.command import printable, report
-from pixelclip_sdk.support.files import atomic_write, is_file, is_folder
+from pixelclip_sdk.support.files import is_file, is_folder
 from pixelclip_sdk.support.images import RESULT_SUFFIXES, find_images
 from pixelclip_sdk.support.redact import redact
 
-_OVERLAY, _LABELS = RESULT_SUFFIXES
-_JSON = ".json"
 # In bytes. File names have at most 255 on common file systems.
-_LONGEST_STEM = 255 - max(len(suffix) for suffix in (*RESULT_SUFFIXES, _JSON))
+_LONGEST_STEM = 255 - max(len(suffix) for suffix in (*RESULT_SUFFIXES, JSON))
 
 
 def add_parser(commands: common.Parsers) -> None:
@@ -33,6 +31,13 @@ def add_parser(commands: common.Parsers) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     parser.add_argument("--classes", required=True, help=common.CLASSES_HELP)
     parser.add_argument("--out", required=True, type=path, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--format",
+        type=format_list,
+        default="png,json",
+        metavar="LIST",
+        help=f"what to write, separated by commas: {', '.join(FORMATS)} (default: %(default)s)",
+    )
     common.add_json_option(parser)
     common.add_segmentation_options(parser)
     parser.set_defaults(run=_predict)
@@ -42,7 +47,7 @@ def _predict(options: argparse.Namespace) -> int:
     images = _image_files(options.images)
     written: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
-    with common.load_segmenter(options) as segmenter:
+    with common.load_segmenter(options) as segmenter, _outputs(options, segmenter, images) as outputs:
         for image, stem in zip(images, _result_stems(images), strict=True):
             try:
                 result = segmenter.predict(image)
@@ -50,8 +55,12 @@ def _predict(options: argparse.Namespace) -> int:
                 report(f"pixelclip: {error}")
                 failed.append({"source": str(image.absolute()), "error": str(error)})
                 continue
-            facts = _facts(result, image, stem, segmenter)
-            _write_result(result, facts, options.out / stem)
+            facts = _facts(result, image, segmenter)
+            if options.json or "json" in options.format:
+                facts["regions"] = [region.summary() for region in result.regions()]
+            if "png" in options.format:
+                facts |= {"overlay": stem + OVERLAY, "labels": stem + LABELS}
+            outputs.write(result, image, stem, facts)
             written.append(facts)
             if not options.json:
                 areas = common.describe_areas(result)
@@ -64,14 +73,19 @@ def _predict(options: argparse.Namespace) -> int:
         out = printable(str(options.out))
         print(
             f"{len(written)} of {len(images)} images"
-            + (f" → {out}/NAME{_OVERLAY}, NAME{_LABELS}, NAME{_JSON}" if written else "")
+            + (f" → {out}/{', '.join(FORMATS[name] for name in options.format)}" if written else "")
             + (f"; {len(failed)} failed, see above" if failed else "")
         )
     return 1 if failed else 0
 
 
-def _facts(result: Segmentation, image: Path, stem: str, segmenter: Segmenter) -> dict[str, Any]:
-    """All that is needed to know how a result was made, JSON-ready."""
+def _outputs(options: argparse.Namespace, segmenter: Segmenter, images: Sequence[Path]) -> Outputs:
+    model = segmenter.bundle.name if segmenter.bundle else options.model
+    return Outputs(options.out, options.format, segmenter.vocabulary.names, images, model)
+
+
+def _facts(result: Segmentation, image: Path, segmenter: Segmenter) -> dict[str, Any]:
+    """What was found and all that is needed to know how it was made, JSON-ready."""
     bundle = segmenter.bundle
     return {
         "source": str(image.absolute()),
@@ -84,18 +98,7 @@ def _facts(result: Segmentation, image: Path, stem: str, segmenter: Segmenter) -
         "unknown": result.unknown,
         "areas": result.areas(),
         "speed_ms": dict(result.speed),
-        "overlay": stem + _OVERLAY,
-        "labels": stem + _LABELS,
     }
-
-
-def _write_result(result: Segmentation, facts: dict[str, Any], place: Path) -> None:
-    result.save(f"{place}{_OVERLAY}")
-    result.save_labels(f"{place}{_LABELS}")
-    with atomic_write(f"{place}{_JSON}") as temporary:
-        # A path that is not UTF-8 has surrogates, which JSON can escape but UTF-8 cannot hold.
-        text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _image_files(arguments: Iterable[str]) -> list[Path]:
