@@ -32,7 +32,7 @@ def test_the_wheel_holds_the_sdk_its_model_and_the_licences_and_nothing_else(whe
 
 
 def test_the_wheel_is_small(wheel):
-    assert wheel.stat().st_size < 32e6
+    assert wheel.stat().st_size < 33.5e6  # the model, and 1.2 MB for a font of all scripts
 
 
 def test_the_base_install_is_four_packages():

@@ -1,7 +1,8 @@
 """Fonts for text in images.
 
-DejaVu Sans comes with the package and covers Latin, Greek, Cyrillic and more. For other scripts, the fonts of
-the operating system are searched.
+Two fonts come with the package. DejaVu Sans covers Latin, Greek, Cyrillic and more. For other scripts, the fonts
+of the operating system are searched; what none of them has is drawn with Unifont, which has every script of
+Unicode's basic plane in coarse letters.
 """
 
 import functools
@@ -15,7 +16,8 @@ from PIL import ImageDraw, ImageFont
 
 from pixelclip_sdk.support.files import files_below
 
-_OWN_FONT = Path(__file__).parents[1] / "assets" / "fonts" / "DejaVuSans.ttf"
+_FONTS = Path(__file__).parents[1] / "assets" / "fonts"
+_OWN_FONT, _LAST_FONT = _FONTS / "DejaVuSans.ttf", _FONTS / "Unifont.otf"
 # A code point that no font has. Fonts draw their placeholder for it, usually a box.
 _NO_CHARACTER = "\U0010ffff"
 # An odd size, which only scalable fonts have: bitmap fonts could not be drawn at the size of the text.
@@ -23,7 +25,7 @@ _PROBE_SIZE = 17
 
 
 def can_draw(text: str) -> bool:
-    """Whether the fonts of this machine have all characters of a text."""
+    """Whether there are fonts for all characters of a text."""
     return all(_font_file(character) is not None for character in text)
 
 
@@ -52,7 +54,7 @@ def _parts(text: str, size: int) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]
 @functools.lru_cache(maxsize=4096)
 def _font_file(character: str) -> Path | None:
     """The first font file that has a character; None if there is none."""
-    for file in (_OWN_FONT, *_system_fonts()):
+    for file in (_OWN_FONT, *_system_fonts(), _LAST_FONT):
         try:
             # The simple layout engine, because others put a dotted circle under a single combining mark.
             font = _load(file, _PROBE_SIZE, ImageFont.Layout.BASIC)

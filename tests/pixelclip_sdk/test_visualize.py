@@ -127,10 +127,18 @@ def test_a_name_that_no_font_can_draw_is_escaped(monkeypatch):
     try:
         labels = np.ones((40, 400), np.uint8)
         picture = draw_overlay(
-            np.zeros((40, 400, 3), np.uint8), labels, ["dog", "猫 x"], {"dog": 0.0, "猫 x": 1.0}, 255
+            np.zeros((40, 400, 3), np.uint8),
+            labels,
+            ["dog", "\U0010fffe x"],
+            {"dog": 0.0, "\U0010fffe x": 1.0},
+            255,
         )
         expected = draw_overlay(
-            np.zeros((40, 400, 3), np.uint8), labels, ["dog", "1: \\u732b x"], {"1: \\u732b x": 1.0}, 255
+            np.zeros((40, 400, 3), np.uint8),
+            labels,
+            ["dog", "1: \\U0010fffe x"],
+            {"1: \\U0010fffe x": 1.0},
+            255,
         )
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
     finally:

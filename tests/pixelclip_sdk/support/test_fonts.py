@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pixelclip_sdk.support import fonts
 
-BUNDLED = Path(fonts.__file__).parents[1] / "assets" / "fonts" / "DejaVuSans.ttf"
+FONTS = Path(fonts.__file__).parents[1] / "assets" / "fonts"
+BUNDLED, LAST = FONTS / "DejaVuSans.ttf", FONTS / "Unifont.otf"
 
 
 @pytest.fixture
@@ -27,8 +28,9 @@ def latin_font(tmp_path) -> Path:
 def only(monkeypatch):
     """Makes a machine that has the given fonts and no others."""
 
-    def install(own: Path, *system: Path) -> None:
+    def install(own: Path, *system: Path, last: Path = BUNDLED) -> None:
         monkeypatch.setattr(fonts, "_OWN_FONT", own)
+        monkeypatch.setattr(fonts, "_LAST_FONT", last)
         monkeypatch.setattr(fonts, "_system_fonts", lambda: system)
         fonts._font_file.cache_clear()
 
@@ -58,16 +60,33 @@ def test_the_bundled_font_draws_european_scripts(text, only):
     assert all((drawn(letter) != box).any() for letter in text)
 
 
-@pytest.mark.parametrize("text", ["猫", "นก", "\u0378", "a\U0010fffe"])
+@pytest.mark.parametrize(
+    "text", ["猫", "自転車", "고양이", "नीला", "বিড়াল", "தமிழ்", "నీలం", "แมว", "አማርኛ", "ខ្មែរ", "ᠮᠣᠩᠭᠣᠯ"]
+)
+def test_the_second_bundled_font_draws_all_other_scripts(text, only):
+    only(BUNDLED, last=LAST)
+    assert fonts.can_draw(text)
+    np.testing.assert_array_equal(drawn(text), reference(text, LAST))
+    assert len({drawn(letter).tobytes() for letter in text}) == len(set(text))
+    assert not any((drawn(letter) == reference("\U0010ffff", LAST)).all() for letter in text)
+
+
+def test_a_font_of_the_system_is_preferred_to_the_coarse_one(latin_font, only):
+    only(latin_font, BUNDLED, last=LAST)
+    np.testing.assert_array_equal(drawn("кот"), reference("кот", BUNDLED))
+    np.testing.assert_array_equal(drawn("猫"), reference("猫", LAST))
+
+
+@pytest.mark.parametrize("text", ["\U0010fffe", "a\U0010fffe"])
 def test_characters_that_no_font_has(text, only):
-    only(BUNDLED)
+    only(BUNDLED, last=LAST)
     assert not fonts.can_draw(text)
 
 
 def test_other_scripts_are_drawn_with_a_system_font(latin_font, only, tmp_path):
     broken = tmp_path / "broken.ttf"
     broken.write_bytes(b"no font")
-    only(latin_font)
+    only(latin_font, last=latin_font)
     assert fonts.can_draw("cat")
     assert not fonts.can_draw("кот")
     only(latin_font, broken, BUNDLED)
