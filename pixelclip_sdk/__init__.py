@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         VocabularyError,
     )
     from pixelclip_sdk.models import available_models
+    from pixelclip_sdk.results.regions import Region
     from pixelclip_sdk.segmentation import FrameInfo, Segmentation
     from pixelclip_sdk.segmenter import Segmenter
     from pixelclip_sdk.video.sources import open_source
@@ -62,6 +63,7 @@ __all__ = [
     "ModelNotFoundError",
     "OutputError",
     "PixelClipError",
+    "Region",
     "Segmentation",
     "Segmenter",
     "VideoWriter",
@@ -82,6 +84,7 @@ _MODULES = {
     "FakeBackend": "backends.fake",
     "FrameInfo": "segmentation",
     "InputSpec": "bundle",
+    "Region": "results.regions",
     "Segmentation": "segmentation",
     "Segmenter": "segmenter",
     "VideoWriter": "video.writer",

@@ -89,7 +89,7 @@ def straightened(chain: Points) -> Points:
 
 
 def _distinct(chain: Points) -> Points:
-    """Leaves out points that equal the one before."""
-    keep: npt.NDArray[np.bool_] = (chain != np.roll(chain, 1, axis=0)).any(axis=1)
+    """Leaves out points that equal the next one."""
+    keep: npt.NDArray[np.bool_] = (chain != np.roll(chain, -1, axis=0)).any(axis=1)
     keep[0] |= not keep.any()
     return chain[keep]

@@ -1,8 +1,8 @@
 """Fonts for text in images.
 
-Two fonts come with the package. DejaVu Sans covers Latin, Greek, Cyrillic and more. For other scripts, the fonts
-of the operating system are searched; what none of them has is drawn with Unifont, which has every script of
-Unicode's basic plane in coarse letters.
+Two fonts come with the package. DejaVu Sans covers Latin, Greek, Cyrillic and more. For other scripts, the
+fonts of the operating system are searched. What none of them has is drawn with Unifont, which has every
+script of Unicode's basic plane in coarse letters.
 """
 
 import functools
