@@ -131,6 +131,16 @@ def postprocess(content: Any) -> str:
     return table(entries, {**columns, "equal labels": "equal_pixels", "peak MB": "peak_mb"})
 
 
+def regions(content: Any) -> str:
+    """Cases of `regions.py`."""
+    entries = []
+    for case in content["cases"]:
+        name = f"{case['classes']} classes, {size_text(case['size'])}"
+        entries.append({**case, "name": name, "found": f"{case['regions']:.0f}"})
+    columns = {"labels to regions": "name", "ours, ms": "ours_ms", "scipy, ms": "scipy_ms", "speed": "ratio"}
+    return table(entries, {**columns, "regions": "found"})
+
+
 def sweep(content: Any) -> str:
     """Rows of a sweep of `scaling.py`; ratios are to the first row."""
     entries = [{**row, "rate": 1e3 / row["ms"], "mb": f"{row['peak_mb']:.0f}"} for row in content["rows"]]
