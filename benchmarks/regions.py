@@ -52,7 +52,7 @@ def compare(results: Sequence[Segmentation], runs: int) -> dict[str, Any]:
             "ours": result.regions,
             "scipy": functools.partial(reference_count, result.labels),
         }
-        for name, values in in_turns(contenders, runs, warmup=1).items():
+        for name, values in in_turns(contenders, runs, warmup=1, slow_s=0.5).items():
             samples[name] += values
     ours, reference = (statistics.median(values) for values in samples.values())
     return {
