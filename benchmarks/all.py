@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.check import got_worse
-from benchmarks.harness.results import ACCURACIES, COMMANDS, RESULTS, ROOT
+from benchmarks.harness.results import ACCURACIES, COMMANDS, DECISIONS, RESULTS, ROOT
 from pixelclip_sdk.support.command import run_command
 
-_ALL = {name: command for name, command in (COMMANDS | ACCURACIES).items() if name != "gpu-latency"}
+_MADE = COMMANDS | ACCURACIES | DECISIONS
+_ALL = {name: command for name, command in _MADE.items() if name != "gpu-latency"}
 
 
 def commands(folders: Mapping[str, Path], python: str = sys.executable) -> dict[str, list[str]]:

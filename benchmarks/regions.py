@@ -1,8 +1,8 @@
 """Regions of a label map against scipy's components: ``python benchmarks/regions.py PHOTO…``.
 
 Label maps of real photos at several sizes. Ours is the whole of `Segmentation.regions`, with areas, boxes
-and centroids. The reference is ``scipy.ndimage.label`` once for each class that is there, without measures. Both run
-in turns; times are medians over all photos. First the number of components is compared.
+and centroids. The reference is ``scipy.ndimage.label`` once for each class that is there, without measures.
+Both run in turns; times are medians over all photos. First the number of components is compared.
 """
 
 import functools

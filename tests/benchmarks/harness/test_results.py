@@ -6,6 +6,7 @@ from benchmarks.all import commands
 from benchmarks.harness.results import (
     ACCURACIES,
     COMMANDS,
+    DECISIONS,
     RESULTS,
     ROOT,
     command_line,
@@ -61,7 +62,7 @@ def test_without_a_file_nothing_is_stored(tmp_path, monkeypatch):
 
 def test_all_commands_run_files_that_are_there_with_the_folders_that_were_given(tmp_path):
     made = commands({"PHOTOS": tmp_path / "photos", "CAMVID": tmp_path / "camvid"}, python="py")
-    assert made.keys() == (COMMANDS.keys() | ACCURACIES.keys()) - {"gpu-latency"}
+    assert made.keys() == (COMMANDS.keys() | ACCURACIES.keys() | DECISIONS.keys()) - {"gpu-latency"}
     for name, (python, file, *rest) in made.items():
         assert python == "py"
         assert (ROOT / file).is_file()
