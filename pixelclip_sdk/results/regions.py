@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -220,6 +220,6 @@ def found(result: "Segmentation", min_area: float) -> dict[str, float]:
 
 def _chosen(result: "Segmentation", classes: Classes) -> dict[int, str]:
     """Label → name of the classes that a caller chose; ``"unknown"`` is one of them."""
-    several = [classes] if isinstance(classes, str | int) else list(classes)
+    several = list(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else [classes]
     labels = [find_label(name, result.names, result.unknown) for name in several]
     return {label: "unknown" if label == result.unknown else result.names[label] for label in labels}

@@ -107,6 +107,8 @@ def test_supervision_detections(result, supervision):
     assert isinstance(detections, supervision.Detections)
     assert in_detections(detections, list(result.names), result) == regions_of(result)
     assert detections.data["class_name"].tolist() == [region.name for region in result.regions(min_area=0)]
+    if detections.confidence is not None:
+        assert ((detections.confidence >= 0) & (detections.confidence <= 1)).all()
     chosen = result.to_supervision(min_area=0, classes=result.names[0])
     assert set(chosen.class_id.tolist()) <= {0}
 
@@ -137,7 +139,11 @@ def test_the_summary_is_json(make_result):
     result = make_result(np.array([[0, 0, 1, 255]], np.uint8), ["Kätzchen", "sofa"])
     assert json.loads(result.to_json()) == result.summary()
     assert "Kätzchen" in result.to_json()
-    assert result.summary() == {
+    summary = result.summary()
+    for region in summary["regions"]:
+        confidence = region.pop("confidence")
+        assert confidence is None or 0 <= confidence <= 1
+    assert summary == {
         "size": [1, 4],
         "areas": {"Kätzchen": 0.5, "sofa": 0.25},
         "unknown_area": 0.25,
@@ -149,7 +155,6 @@ def test_the_summary_is_json(make_result):
                 "box": [0, 0, 2, 1],
                 "centroid": [0.5, 0.0],
                 "score": 0.0,
-                "confidence": None,
             },
             {
                 "name": "sofa",
@@ -158,7 +163,6 @@ def test_the_summary_is_json(make_result):
                 "box": [2, 0, 3, 1],
                 "centroid": [2.0, 0.0],
                 "score": 0.0,
-                "confidence": None,
             },
         ],
         "speed_ms": {"total": 1.0},

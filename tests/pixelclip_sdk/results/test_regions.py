@@ -60,7 +60,7 @@ def test_a_region_of_one_pixel_counts_in_a_small_picture_by_default(make_result)
     assert len(make_result(LABELS).regions()) == 4
 
 
-@pytest.mark.parametrize("classes", ["a", "A", 0, ["a"], [0, "a"]])
+@pytest.mark.parametrize("classes", ["a", "A", 0, np.int64(0), ["a"], [0, "a"], {"a"}])
 def test_regions_of_chosen_classes(result, classes):
     assert [r.area for r in result.regions(min_area=0, classes=classes)] == [8, 3]
 
@@ -75,6 +75,8 @@ def test_unknown_pixels_are_a_region_only_if_asked_for(result):
 def test_what_is_no_class_is_refused(result):
     with pytest.raises(VocabularyError, match="no class 'dog'"):
         result.regions(classes=["a", "dog"])
+    with pytest.raises(VocabularyError, match=r"got float 1\.5"):
+        result.regions(classes=1.5)
 
 
 @pytest.mark.parametrize("area", [100, 1, -0.1, float("nan"), True, "0.1", None])
@@ -94,8 +96,11 @@ def test_found_has_the_classes_with_large_regions(result):
 def test_scores_are_means_over_the_region(result):
     scores = np.linspace(-1, 1, 24, dtype=np.float32).reshape(4, 6)
     result.__dict__["scores"] = scores
+    result.__dict__["confidence"] = (scores + 1) / 2
     for region in result.regions(min_area=0):
-        assert region.score == pytest.approx(scores[region.mask()].mean(dtype=float), abs=1e-6)
+        mean = scores[region.mask()].mean(dtype=float)
+        assert region.score == pytest.approx(mean, abs=1e-6)
+        assert region.confidence == pytest.approx((mean + 1) / 2, abs=1e-6)
 
 
 def test_the_polygon_of_a_region_with_a_hole(result):
