@@ -13,9 +13,17 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk.cells import Axis
 from pixelclip_sdk.errors import BackendError
 
-__all__ = ["argmax_upsampled", "covered_cells", "label_dtype", "labels_upsampled", "unknown_label"]
+__all__ = [
+    "argmax_upsampled",
+    "check_finite",
+    "covered_cells",
+    "label_dtype",
+    "labels_upsampled",
+    "unknown_label",
+]
 
 Float32Array = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
@@ -119,6 +127,15 @@ def covered_cells(grid: tuple[int, ...], covered: tuple[float, float]) -> tuple[
     return rows, columns
 
 
+def check_finite(logits: Float32Array) -> None:
+    """Raises BackendError if a logit is NaN or infinite."""
+    if not (math.isfinite(logits.min()) and math.isfinite(logits.max())):  # They pass NaN through.
+        raise BackendError(
+            "the logits of the engine are not finite; fp16 may have overflowed. Use a model or an engine "
+            "of higher precision, for example from `export/to_onnx.py --precision fp32`."
+        )
+
+
 class _Grid:
     """Divides the grid into cells: the pixels inside them, and the logits at their corners.
 
@@ -131,16 +148,12 @@ class _Grid:
         spans = logits.shape[1] * covered[0], logits.shape[2] * covered[1]
         # Without the padding, which must not be interpolated into the edge of the image.
         logits = logits[:, *covered_cells(logits.shape[1:], covered)]
-        if not (math.isfinite(logits.min()) and math.isfinite(logits.max())):  # They pass NaN through.
-            raise BackendError(
-                "the logits of the engine are not finite; fp16 may have overflowed. Use a model or an engine "
-                "of higher precision, for example from `export/to_onnx.py --precision fp32`."
-            )
+        check_finite(logits)
         parts = _parts(logits.shape, size)
         count, height, width = logits.shape
         self.rows, self.columns = (
-            _Axis(height, spans[0], size[0], parts),
-            _Axis(width, spans[1], size[1], parts),
+            Axis(height, spans[0], size[0], parts),
+            Axis(width, spans[1], size[1], parts),
         )
         self._logits, self._whole = logits, None
         if parts > 1:
@@ -175,35 +188,6 @@ def _corners(points: int, parts: int) -> Float32Array:
     corners = np.arange((points + 1) * parts + 1)[:, None] / parts
     weights: Float32Array = np.maximum(1 - np.abs(corners - np.arange(points + 2)), 0).astype(np.float32)
     return weights
-
-
-class _Axis:
-    """Assigns the pixels along one axis of the image to the cells between grid points.
-
-    `span` is the length of the image in distances between grid points, and `parts` the number of cells
-    between two grid points.
-
-    Attributes:
-        cells: Number of cells. The first and the last lie between an edge point and its repetition.
-        block: Number of pixels of the widest cell.
-        cell: `(pixels,)` index of the cell of each pixel, ascending.
-        starts: `(cells + 1,)` index of the first pixel of each cell.
-        filled: `(cells,)` whether a cell contains pixels.
-        place: `(cells, block)` index of the pixel at each position of a filled cell. The last pixel of a cell
-            is repeated up to `block`.
-        weights: `(cells, block)` interpolation weight of the second grid point at each position.
-    """
-
-    def __init__(self, points: int, span: float, pixels: int, parts: int) -> None:
-        position = ((np.arange(pixels) + 0.5) * (span / pixels) + 0.5) * parts
-        self.cell = np.floor(position).astype(np.intp)
-        self.cells = (points + 1) * parts
-        self.starts = np.searchsorted(self.cell, np.arange(self.cells + 1))
-        sizes = np.diff(self.starts)
-        self.filled = sizes > 0
-        self.block = int(sizes.max())
-        self.place = np.minimum(self.starts[:-1, None] + np.arange(self.block), self.starts[1:, None] - 1)
-        self.weights = (position - self.cell).astype(np.float32)[self.place]
 
 
 class _Candidates(NamedTuple):

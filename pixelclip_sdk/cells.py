@@ -1,0 +1,34 @@
+"""Cells between the points of a grid, and the pixels inside them."""
+
+import numpy as np
+
+__all__ = ["Axis"]
+
+
+class Axis:
+    """Assigns the pixels along one axis of the image to the cells between grid points.
+
+    `span` is the length of the image in distances between grid points, and `parts` the number of cells
+    between two grid points.
+
+    Attributes:
+        cells: Number of cells. The first and the last lie between an edge point and its repetition.
+        block: Number of pixels of the widest cell.
+        cell: `(pixels,)` index of the cell of each pixel, ascending.
+        starts: `(cells + 1,)` index of the first pixel of each cell.
+        filled: `(cells,)` whether a cell contains pixels.
+        place: `(cells, block)` index of the pixel at each position of a filled cell. The last pixel of a cell
+            is repeated up to `block`.
+        weights: `(cells, block)` interpolation weight of the second grid point at each position.
+    """
+
+    def __init__(self, points: int, span: float, pixels: int, parts: int) -> None:
+        position = ((np.arange(pixels) + 0.5) * (span / pixels) + 0.5) * parts
+        self.cell = np.floor(position).astype(np.intp)
+        self.cells = (points + 1) * parts
+        self.starts = np.searchsorted(self.cell, np.arange(self.cells + 1))
+        sizes = np.diff(self.starts)
+        self.filled = sizes > 0
+        self.block = int(sizes.max())
+        self.place = np.minimum(self.starts[:-1, None] + np.arange(self.block), self.starts[1:, None] - 1)
+        self.weights = (position - self.cell).astype(np.float32)[self.place]
