@@ -29,7 +29,7 @@ from pixelclip_sdk.support.images import open_image_file
 from pixelclip_sdk.video.sources import Frame, open_source
 from pixelclip_sdk.video.writer import write_video
 
-_STAGES = ("decode", "preprocess", "inference", "postprocess", "wait", "total")
+_STAGES = ("decode", "preprocess", "inference", "refine", "postprocess", "wait", "total")
 _FPS = 30
 _FEWEST = 10
 

@@ -99,6 +99,7 @@ def export_bundle(
             embedding_dim=pair.dim,
             templates=pair.templates,
             precision=precision,
+            refine=pair.refine,
             verification={},
             files={name: file_entry(folder / name) for name in (IMAGE_ENCODER, TEXT_ENCODER, TOKENIZER)},
         )

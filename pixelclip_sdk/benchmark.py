@@ -24,7 +24,7 @@ SAMPLE_WORDS = (
 """20 household classes for measurements."""
 
 _PERCENTILES = (50, 90, 95, 99)
-_STAGES = ("decode", "preprocess", "inference", "postprocess", "total")
+_STAGES = ("decode", "preprocess", "inference", "refine", "postprocess", "total")
 _PACKAGES = ("pixelclip-sdk", "numpy", "pillow", "onnxruntime", "tokenizers")
 
 

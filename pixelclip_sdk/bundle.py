@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from pixelclip_sdk.errors import BundleError
 from pixelclip_sdk.manifest import MANIFEST, SCHEMA_VERSION, frozen, read_manifest
@@ -99,6 +99,8 @@ class Bundle:
         embedding_dim: Width D of the embeddings.
         templates: Prompts that a class name is put into, each with one ``{}``.
         precision: Storage precision of the weights, e.g. ``"fp16"``.
+        refine: How labels of this model are best made: ``"edges"``, or ``"off"`` where that was not measured
+            to help. ``Segmenter(refine="auto")`` follows it.
         verification: The export's comparison with the source weights; see ``export/verify.py``.
         files: Relative path → ``{"size": bytes, "sha256": hex}``.
         schema_version: Version of the manifest's layout.
@@ -120,6 +122,7 @@ class Bundle:
     embedding_dim: int
     templates: tuple[str, ...]
     precision: str
+    refine: Literal["edges", "off"] = "off"
     verification: Mapping[str, Any]
     files: Mapping[str, Mapping[str, Any]]
     schema_version: int = SCHEMA_VERSION

@@ -1,6 +1,7 @@
 """Images to label maps: decode, preprocess, run the engine, postprocess."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +10,9 @@ from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, Picture, open_image, picture_size
-from pixelclip_sdk.postprocess import labels_upsampled
+from pixelclip_sdk.postprocess import argmax_upsampled, labels_upsampled, unknown_label
 from pixelclip_sdk.preprocess import covered, fit
+from pixelclip_sdk.refine import refine_edges
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.support.clock import Clock
 from pixelclip_sdk.words.vocabulary import Vocabulary
@@ -26,6 +28,7 @@ def segment_images(
     vocabulary: Vocabulary,
     *,
     threshold: float | None,
+    refine: Literal["edges", "off"],
     channel_order: ChannelOrder,
 ) -> list[Segmentation]:
     """Segment images with one engine and one vocabulary; inputs of one size run together.
@@ -54,12 +57,24 @@ def segment_images(
         clock = Clock(speed)
         size = picture_size(picture)
         part = covered(size, spec)
-        labels = labels_upsampled(grid, size, threshold, part)
+        labels = refine_edges(grid, picture, part)[0] if refine == "edges" else None
+        clock.lap("refine")
+        if labels is None:
+            labels = labels_upsampled(grid, size, threshold, part)
+        elif threshold is not None:
+            scores = argmax_upsampled(grid, size, covered=part)[1]
+            labels[scores < threshold] = unknown_label(len(grid))
         clock.lap("postprocess")
         speed["total"] = sum(speed.values())
         results.append(
             Segmentation(
-                labels=labels, logits=grid, covered=part, names=vocabulary.names, image=picture, speed=speed
+                labels=labels,
+                logits=grid,
+                covered=part,
+                refine=refine,
+                names=vocabulary.names,
+                image=picture,
+                speed=speed,
             )
         )
     return results

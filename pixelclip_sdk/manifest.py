@@ -34,6 +34,8 @@ _INPUT_KEYS: _Rules = {
 }
 _FILE_KEYS: _Rules = {"size": range((1 << 40) + 1), "sha256": str}
 _OPTIONAL = ("input.batch",)
+# Keys that a manifest may leave out, with the values that they may have.
+_CHOICES = {"refine": ("edges", "off")}
 
 
 def read_manifest(manifest: Path) -> dict[str, Any]:
@@ -57,6 +59,11 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
             f"{manifest} has schema version {version}; this pixelclip_sdk reads up to {SCHEMA_VERSION}. "
             "Upgrade pixelclip-sdk, or export the bundle with this version."
         )
+    choices = {key: fields.pop(key) for key in _CHOICES if key in fields}
+    for key, value in choices.items():
+        if value not in _CHOICES[key]:
+            expected = " or ".join(map(repr, _CHOICES[key]))
+            raise _wrong(manifest, f"{key} is {str(value)[:60]!r}; expected {expected}")
     _check(fields, _KEYS, manifest, "")
     _check(fields["input"], _INPUT_KEYS, manifest, "input.")
     for name, entry in fields["files"].items():
@@ -70,6 +77,7 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
         raise _wrong(manifest, f"templates are {fields['templates']}; expected texts with one {{}} each")
     return {
         **fields,
+        **choices,
         "sources": tuple(fields["sources"]),
         "grid": tuple(grid),
         "templates": tuple(fields["templates"]),

@@ -1,18 +1,17 @@
 """Makes labels follow the edges of the photo.
 
 A cell of the model's grid is tens of pixels wide, so interpolated labels have round borders that ignore the
-photo. Three steps mend this. All but the last work on small arrays, so their time hardly depends on the size of
-the photo.
+photo. Three steps mend this. The first two work on small arrays, whatever the size of the photo.
 
-1. **Agreement.** Some hundred points are spread over the photo. Points of similar colour that are close to each
-   other agree on a class: mean-field inference in a fully connected conditional random field (Krähenbühl and
-   Koltun 2011, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", algorithm 1). So few
-   points need no fast approximation of its sums.
-2. **Edges.** Around each point of a coarse grid, the probability of a class is written as a linear function of the
-   photo's brightness: the coefficients of the fast guided filter (He and Sun 2015, "Fast Guided Filter",
-   equations 5 and 6).
-3. **Labels.** The coefficients are interpolated, and the functions evaluated at the pixels. As in `postprocess`,
-   bounds tell which classes can win in a cell, and only these are evaluated.
+1. **Agreement.** Some hundred points are spread over the photo. Points of similar colour that are close to
+   each other agree on a class: mean-field inference in a fully connected conditional random field (Krähenbühl
+   and Koltun 2011, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", algorithm 1).
+   Its sums over so few points are computed directly.
+2. **Edges.** Around each point of a coarse grid, the probability of a class is written as a linear function
+   of the photo's brightness: the coefficients of the fast guided filter (He and Sun 2015, "Fast Guided
+   Filter", equations 5 and 6).
+3. **Labels.** The coefficients are interpolated, and the functions evaluated at the pixels. As in
+   `postprocess`, bounds tell which classes can win in a cell, and only these are evaluated.
 """
 
 import functools
@@ -60,14 +59,14 @@ def refine_edges(
     Args:
         logits: `(K, h, w)` float32, cosines at the points of the model's grid.
         image: The image, of the size `(H, W)` that the labels shall have.
-        covered: Fractions `(of the height, of the width)` of the grid that the image covers, from the top left.
-            The rest is padding and has no effect.
+        covered: Fractions `(of the height, of the width)` of the grid that the image covers, from the top
+            left. The rest is padding and has no effect.
         temperature: Cosines are divided by it before the softmax.
         with_probability: Also evaluate pixels whose label is certain, for the second result.
 
     Returns:
-        Labels `(H, W)` uint8, or uint16 with more than 255 classes; and the filtered probability of each pixel's
-        label, `(H, W)` float32, 0–1, or None. It is that of the agreement, which is surer than the softmax.
+        Labels `(H, W)` uint8, or uint16 with more than 255 classes; and the filtered probability of each
+        pixel's label, `(H, W)` float32, 0–1, or None. Agreement makes it surer than the softmax.
 
     Raises:
         BackendError: A logit is NaN or infinite.
@@ -82,7 +81,6 @@ def refine_edges(
         >>> int(labels[:, :50].max()), int(labels[:, 50:].min())
         (0, 1)
     """
-    check_finite(logits)
     height, width = picture_size(image)
     pixels = image if isinstance(image, Image.Image) else Image.fromarray(image)
     # Even, so that no pixel lies on the border of two cells, where rounding would choose one of them.
@@ -90,14 +88,13 @@ def refine_edges(
     small = pixels.reduce(step)
     spans = logits.shape[1] * covered[0], logits.shape[2] * covered[1]
     grid = logits[:, *covered_cells(logits.shape[1:], covered)]
+    check_finite(grid)
     classes, points = _agree(grid, spans, small, temperature)
     # The filter looks as far as the next point of the model's grid.
     radius = max(round(math.sqrt(small.height * small.width / (spans[0] * spans[1]))), 1)
     coefficients = _coefficients(points, np.asarray(small.convert("L"), np.float32), radius)
     guide = np.asarray(pixels.convert("L"))
-    return _evaluate(
-        coefficients, guide, step, classes.astype(label_dtype(len(logits))), with_probability
-    )
+    return _evaluate(coefficients, guide, step, classes.astype(label_dtype(len(logits))), with_probability)
 
 
 def _agree(
@@ -137,7 +134,7 @@ def _affinity(small: Image.Image, rows: int, columns: int) -> Float32Array:
     features = np.concatenate([colours / _COLOUR, places], axis=1)
     features -= features.mean(axis=0)  # Sums of squares of small numbers round less.
     halves = np.einsum("nd,nd->n", features, features)[:, None] / 2
-    affinity = features @ features.T
+    affinity: Float32Array = features @ features.T
     affinity -= halves
     affinity -= halves.T
     _exp(affinity)
@@ -146,7 +143,9 @@ def _affinity(small: Image.Image, rows: int, columns: int) -> Float32Array:
     return affinity
 
 
-def _coefficients(points: Float32Array, guide: Float32Array, radius: int) -> tuple[Float32Array, Float32Array]:
+def _coefficients(
+    points: Float32Array, guide: Float32Array, radius: int
+) -> tuple[Float32Array, Float32Array]:
     """Returns slopes and offsets `(k, h, w)` of linear functions of the guide `(h, w)`, 0–255.
 
     `points` are the probabilities that they stand for, `(k, r, c)`. `radius` is that of the windows.
@@ -154,13 +153,14 @@ def _coefficients(points: Float32Array, guide: Float32Array, radius: int) -> tup
     (height, width), (_, r, c) = guide.shape, points.shape
     chance = _linear(r, r, height) @ points @ _linear(c, c, width).T
     down, across = _window(height, radius), _window(width, radius).T
-    level, mean = down @ guide @ across, down @ chance @ across
-    variance = np.maximum(down @ (guide * guide) @ across - level * level, 0)
-    slope = down @ (chance * guide) @ across
+    level: Float32Array = down @ guide @ across
+    mean: Float32Array = down @ chance @ across
+    variance: Float32Array = np.maximum(down @ (guide * guide) @ across - level * level, 0)
+    slope: Float32Array = down @ (chance * guide) @ across
     slope -= mean * level
     slope /= variance + _FLAT
-    mean -= slope * level
-    return down @ slope @ across, down @ mean @ across
+    offset: Float32Array = mean - slope * level
+    return down @ slope @ across, down @ offset @ across
 
 
 def _evaluate(
@@ -264,10 +264,10 @@ def _compete(
 def _sides(
     grid: Float32Array, at: IndexArray, width: int, across: Float32Array
 ) -> tuple[Float32Array, Float32Array]:
-    """Interpolates along the upper side of cells; returns the values, and those of the lower side less them.
+    """Interpolates along the upper side of cells; also returns what the lower side has more.
 
-    `grid` has rows of `width` corners, `at` is the upper left corner `(n,)`, and `across` the weight of the right
-    one `(n, 1, d)`.
+    `grid` has rows of `width` corners, `at` is the upper left corner `(n,)`, and `across` the weight of the
+    right one `(n, 1, d)`.
     """
     flat = grid.reshape(-1)
     a, b, c, d = (flat[at + i][:, None, None] for i in (0, 1, width, width + 1))
@@ -280,8 +280,8 @@ def _bounds(
 ) -> tuple[Float32Array, Float32Array]:
     """Returns the lowest and the highest value that each function can have in each cell, `(k, r, c)`.
 
-    They are at a corner, at the darkest or the brightest pixel: the value is linear in each of the weights of the
-    corners and in the brightness.
+    They are those of a corner at the darkest or the brightest pixel: the value is linear in the weights of
+    the corners and linear in the brightness.
     """
     corners = [
         slope[:, i : i + len(light), j : j + light.shape[1]] * light
@@ -333,11 +333,12 @@ def _linear(points: int, span: float, pixels: int) -> Float32Array:
     `span` is the length of the image in distances between points.
     """
     position = np.clip((np.arange(pixels) + 0.5) * (span / pixels) - 0.5, 0, points - 1)
-    return np.maximum(1 - np.abs(position[:, None] - np.arange(points)), 0).astype(np.float32)
+    weights = np.maximum(1 - np.abs(position[:, None] - np.arange(points)), 0)
+    return np.asarray(weights, np.float32)
 
 
 @functools.lru_cache(maxsize=16)
 def _window(length: int, radius: int) -> Float32Array:
     """Matrix `(length, length)` of a moving average over `2 * radius + 1` points, fewer at the ends."""
     near = np.abs(np.subtract.outer(np.arange(length), np.arange(length))) <= radius
-    return (near / near.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(near / near.sum(axis=1, keepdims=True), np.float32)

@@ -14,8 +14,10 @@ from PIL import Image
 
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.image import LazyImage, picture_size
-from pixelclip_sdk.postprocess import argmax_upsampled, label_dtype, unknown_label
+from pixelclip_sdk.postprocess import argmax_upsampled, label_dtype, labels_upsampled, unknown_label
+from pixelclip_sdk.refine import refine_edges
 from pixelclip_sdk.results.labels import find_label
+from pixelclip_sdk.settings import Refine, choose_refine
 from pixelclip_sdk.support.files import user_path
 
 if TYPE_CHECKING:
@@ -66,16 +68,17 @@ class Segmentation:
         labels: `(H, W)` at the size of the image: an index into `names`, or `unknown`. uint8, or uint16 with
             more than 255 names.
         logits: `(K, h, w)` float32, −1…1: cosine similarity of each class at the points of the model's grid.
-            The labels were interpolated from it.
+            The labels were made from it.
         names: The K class names, an immutable tuple.
         image: `(H, W, 3)` uint8 RGB: the image. Do not modify it, because it may be the array that was
             passed to `predict`.
-        speed: Milliseconds of the stages ``decode``, ``preprocess``, ``inference`` and ``postprocess``, and
-            their sum ``total``. In a batch, inference is the time of the batch divided by its size. In a
-            stream, ``wait`` is the time in queues, and ``total`` is the age of the frame when the result was
-            returned.
+        speed: Milliseconds of the stages ``decode``, ``preprocess``, ``inference``, ``refine`` and
+            ``postprocess``, and their sum ``total``. In a batch, inference is the time of the batch divided
+            by its size. In a stream, ``wait`` is the time in queues, and ``total`` is the age of the frame
+            when the result was returned.
         covered: Fractions `(of the height, of the width)` of the grid that the image covers, from the top
             left. The rest is padding.
+        refine: How the labels were made from the logits: ``"edges"`` or ``"off"``; see `refined`.
         frame: Position in a stream; None for results of other methods.
 
     Raises:
@@ -105,6 +108,7 @@ class Segmentation:
     image: LazyImage = LazyImage()  # noqa: RUF009 (a descriptor, which all results share)
     speed: Mapping[str, float]
     covered: tuple[float, float] = (1.0, 1.0)
+    refine: Literal["edges", "off"] = "off"
     frame: FrameInfo | None = None
 
     def __post_init__(self) -> None:
@@ -135,7 +139,8 @@ class Segmentation:
     def scores(self) -> npt.NDArray[np.float32]:
         """Cosine similarity of the best class: `(H, W)` float32, −1…1, also for unknown pixels.
 
-        Computed on first access, which takes longer than computing the labels.
+        It is interpolated, and does not depend on `refine`: near borders, the best class need not be that of
+        the refined labels. Computed on first access, which takes longer than computing the labels.
         """
         return argmax_upsampled(self.logits, self.orig_shape, covered=self.covered)[1]
 
@@ -165,6 +170,36 @@ class Segmentation:
         """
         result: npt.NDArray[np.bool_] = self.labels == find_label(name, self.names, self.unknown)
         return result
+
+    def refined(self, refine: Refine | None = "edges") -> "Segmentation":
+        """Makes the labels again, along the edges of the image or without them.
+
+        Args:
+            refine: ``"edges"``: labels follow the edges of the image (see `pixelclip_sdk.refine`). ``"off"``
+                or None: the cosines are interpolated, and the largest wins.
+
+        Returns:
+            A copy with other labels. Unknown pixels stay unknown.
+
+        Raises:
+            PixelClipError: `refine` has another value.
+
+        Examples:
+            >>> from pixelclip_sdk import Segmenter
+            >>> import numpy as np
+            >>> image = np.zeros((48, 64, 3), np.uint8)
+            >>> with Segmenter.from_pretrained("pixelclip-lite", classes="cat, sofa") as segmenter:
+            ...     result = segmenter.predict(image, refine="off")
+            >>> result.refine, result.refined().refine
+            ('off', 'edges')
+        """
+        chosen = choose_refine(refine, "edges")
+        if chosen == "edges":
+            labels = refine_edges(self.logits, self.__dict__["image"], self.covered)[0]
+        else:
+            labels = labels_upsampled(self.logits, self.orig_shape, covered=self.covered)
+        labels[self.labels == self.unknown] = self.unknown
+        return dataclasses.replace(self, labels=labels, refine=chosen, image=self.__dict__["image"])
 
     def areas(self) -> dict[str, float]:
         """Fraction of the image that each class covers, 0–1, largest first.

@@ -3,12 +3,11 @@
 import functools
 import io
 import logging
-import numbers
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import covered_cells
 from pixelclip_sdk.preprocess import covered, fit
 from pixelclip_sdk.segmentation import Segmentation
+from pixelclip_sdk.settings import Refine, check_threshold, choose_refine
 from pixelclip_sdk.words.resolver import VocabularyResolver
 from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
 
@@ -42,7 +42,7 @@ class Segmenter:
     Use `from_pretrained` to load a model. The constructor combines parts that are already loaded.
 
     Every method that segments raises VocabularyError if no classes are set, BackendError if the engine is
-    closed or failed, and PixelClipError if `threshold` is not a number from −1 to 1.
+    closed or failed, and PixelClipError if `threshold` is not a number from −1 to 1 or `refine` is unknown.
 
     A forked child process cannot use its parent's segmenter. A pickled one, as `multiprocessing` sends it to
     spawned workers, loads its model again in the worker.
@@ -54,10 +54,11 @@ class Segmenter:
         text_encoder: Embeds new words; None to use the bundle's.
         bundle: The model's files, or None.
         threshold: Pixels whose best cosine is below it become unknown; None for no threshold.
+        refine: How labels are made; see `from_pretrained`.
         threads: CPU threads of the bundle's text encoder; None for all.
 
     Raises:
-        PixelClipError: `threshold` is not a number from −1 to 1.
+        PixelClipError: `threshold` is not a number from −1 to 1, or `refine` is unknown.
         VocabularyError: The vocabulary belongs to another model.
 
     Examples:
@@ -79,6 +80,7 @@ class Segmenter:
         text_encoder: Encoder | None = None,
         bundle: Bundle | None = None,
         threshold: float | None = None,
+        refine: Refine | None = "auto",
         threads: int | None = None,
     ) -> None:
         self._backend = backend
@@ -92,6 +94,7 @@ class Segmenter:
         self._process = os.getpid()
         self.bundle = bundle
         self.threshold = threshold
+        self.refine = refine
         if vocabulary is not None:
             self.set_classes(vocabulary)
 
@@ -104,6 +107,7 @@ class Segmenter:
         device: str = "auto",
         classes: Classes | Vocabulary | None = None,
         threshold: float | None = None,
+        refine: Refine | None = "auto",
         threads: int | None = None,
         input_size: tuple[int, int] | None = None,
     ) -> Self:
@@ -118,6 +122,9 @@ class Segmenter:
                 CPU for ``"onnx"``, the first GPU for the others.
             classes: The words to find, or a `Vocabulary`; None to call `set_classes` later.
             threshold: Pixels whose best cosine is below it become unknown; None for no threshold.
+            refine: ``"edges"``: labels follow the edges of the image (see `pixelclip_sdk.refine`). ``"off"``
+                or None: the cosines are interpolated, and the largest wins. ``"auto"``: what was measured to
+                be better for this model; its bundle says so.
             threads: CPU threads for one image; None for all that this process may use, which `stream`
                 divides between two frames at a time.
             input_size: Nominal input size `(H, W)` of a model that accepts any size: an image is scaled to
@@ -129,7 +136,7 @@ class Segmenter:
             BackendUnavailableError: The backend or device is missing.
             BackendError: The engine does not load, or was compiled from another model or for another GPU.
             VocabularyError: The words cannot be used.
-            PixelClipError: `threshold` is not a number from −1 to 1.
+            PixelClipError: `threshold` is not a number from −1 to 1, or `refine` is unknown.
 
         Examples:
             >>> from pixelclip_sdk import Segmenter
@@ -141,14 +148,15 @@ class Segmenter:
         # Imported here so that `import pixelclip_sdk` stays light.
         from pixelclip_sdk.backends.choose import open_backend, resolve_input_spec
 
-        _checked_threshold(threshold)
+        check_threshold(threshold)
+        choose_refine(refine, "off")
         bundle = find_bundle(name_or_path)
         spec = bundle.input if input_size is None else bundle.input.resized(input_size)
         engine = open_backend(bundle, backend, device, threads)
         try:
             spec = resolve_input_spec(engine, spec, resized=input_size is not None)
             _log.info("%s: backend %s (%s)", bundle.name, engine.name, engine.description)
-            segmenter = cls(engine, spec, bundle=bundle, threshold=threshold, threads=threads)
+            segmenter = cls(engine, spec, bundle=bundle, threshold=threshold, refine=refine, threads=threads)
             segmenter._reload = functools.partial(
                 cls.from_pretrained,
                 Path(bundle.path).absolute(),
@@ -245,7 +253,12 @@ class Segmenter:
         self.predict(grey.getvalue())
 
     def predict(
-        self, image: ImageInput, *, channel_order: ChannelOrder = "rgb", threshold: float | None = None
+        self,
+        image: ImageInput,
+        *,
+        channel_order: ChannelOrder = "rgb",
+        threshold: float | None = None,
+        refine: Refine | None = "auto",
     ) -> Segmentation:
         """Segment one image.
 
@@ -253,6 +266,7 @@ class Segmenter:
             image: A path, the bytes of an image file, a PIL image, or a uint8 array `(H, W, 3)`, 0–255.
             channel_order: Channel order of an array; OpenCV uses ``"bgr"``.
             threshold: Overrides the segmenter's threshold.
+            refine: Overrides the segmenter's setting; ``"auto"`` keeps it.
 
         Returns:
             Labels `(H, W)` at the size of the image, with scores, class names and times.
@@ -260,7 +274,7 @@ class Segmenter:
         Raises:
             ImageError: The image cannot be used.
         """
-        return self.predict_batch([image], channel_order=channel_order, threshold=threshold)[0]
+        return self.predict_batch([image], channel_order=channel_order, threshold=threshold, refine=refine)[0]
 
     __call__ = predict
 
@@ -270,6 +284,7 @@ class Segmenter:
         *,
         channel_order: ChannelOrder = "rgb",
         threshold: float | None = None,
+        refine: Refine | None = "auto",
     ) -> list[Segmentation]:
         """Segment several images with the same words. Results equal those of single calls.
 
@@ -280,6 +295,7 @@ class Segmenter:
             images: Images; see `predict`. Also one uint8 array `(N, H, W, 3)`.
             channel_order: Channel order of the arrays.
             threshold: Overrides the segmenter's threshold.
+            refine: Overrides the segmenter's setting; ``"auto"`` keeps it.
 
         Returns:
             One result per image, in the same order.
@@ -290,9 +306,14 @@ class Segmenter:
         one = isinstance(images, str | bytes | bytearray) or not isinstance(images, Iterable)
         if one or (isinstance(images, np.ndarray) and images.ndim != 4):
             raise ImageError(f"images is one {type(images).__name__}; expected a list. Use predict for one.")
-        words, limit = self.vocabulary, self._limit(threshold)
         return segment_images(
-            list(images), self._backend, self._input, words, threshold=limit, channel_order=channel_order
+            list(images),
+            self._backend,
+            self._input,
+            self.vocabulary,
+            threshold=self._limit(threshold),
+            refine=choose_refine(refine, self.refine),
+            channel_order=channel_order,
         )
 
     def stream(
@@ -301,6 +322,7 @@ class Segmenter:
         buffer: "Buffer" = "auto",
         channel_order: ChannelOrder = "rgb",
         threshold: float | None = None,
+        refine: Refine | None = "auto",
         on_error: "OnError" = "raise",
     ) -> Generator[Segmentation, None, None]:
         """Segment video frame by frame. Decoding and the other stages of several frames run in parallel.
@@ -318,6 +340,7 @@ class Segmenter:
                 ``"all"``.
             channel_order: Channel order of the arrays; OpenCV uses ``"bgr"``.
             threshold: Overrides the segmenter's threshold.
+            refine: Overrides the segmenter's setting; ``"auto"`` keeps it.
             on_error: A source that fails ends the stream (``"raise"``) or only itself (``"skip"``). With
                 ``"reopen"`` a camera or live address reconnects every second.
 
@@ -339,12 +362,12 @@ class Segmenter:
         from pixelclip_sdk.video.pipeline import WORKERS, segment_frames
 
         def begin() -> Callable[[npt.NDArray[np.uint8]], Segmentation]:
-            vocabulary, limit = self.vocabulary, self._limit(threshold)
+            words, limit, how = self.vocabulary, self._limit(threshold), choose_refine(refine, self.refine)
             return lambda image: segment_images(
-                [image], engine, self._input, vocabulary, threshold=limit, channel_order="rgb"
+                [image], engine, self._input, words, threshold=limit, refine=how, channel_order="rgb"
             )[0]
 
-        begin()  # Missing words and a bad threshold raise here, not at the first frame.
+        begin()  # Missing words and bad settings raise here, not at the first frame.
         engine = self._backend.shared(WORKERS)
         return segment_frames(begin, sources, buffer=buffer, channel_order=channel_order, on_error=on_error)
 
@@ -355,10 +378,19 @@ class Segmenter:
 
     @threshold.setter
     def threshold(self, value: float | None) -> None:
-        self._threshold = _checked_threshold(value)
+        self._threshold = check_threshold(value)
+
+    @property
+    def refine(self) -> Literal["edges", "off"]:
+        """How labels are made, ``"edges"`` or ``"off"``. ``"auto"`` sets what the bundle recommends."""
+        return self._refine
+
+    @refine.setter
+    def refine(self, value: Refine | None) -> None:
+        self._refine = choose_refine(value, self.bundle.refine if self.bundle else "off")
 
     def _limit(self, threshold: float | None) -> float | None:
-        return self._threshold if threshold is None else _checked_threshold(threshold)
+        return self._threshold if threshold is None else check_threshold(threshold)
 
     def features(self, image: ImageInput, *, channel_order: ChannelOrder = "rgb") -> npt.NDArray[np.float32]:
         """Compute the dense embeddings of one image, to compare with texts or with each other.
@@ -403,14 +435,10 @@ class Segmenter:
                 "this segmenter was not loaded by Segmenter.from_pretrained and cannot be pickled. "
                 "Load it in the worker process."
             )
-        return functools.partial(self._reload, classes=self._vocabulary, threshold=self._threshold), ()
+        return functools.partial(
+            self._reload, classes=self._vocabulary, threshold=self._threshold, refine=self._refine
+        ), ()
 
     def __repr__(self) -> str:
         name = self.bundle.name if self.bundle else "no bundle"
         return f"Segmenter({name}, {self.engine_description}, {self._vocabulary or 'no classes'})"
-
-
-def _checked_threshold(value: float | None) -> float | None:
-    if value is not None and not (isinstance(value, numbers.Real) and -1 <= value <= 1):
-        raise PixelClipError(f"threshold is {value!r}; expected a number from -1 to 1 (a cosine), or None")
-    return value

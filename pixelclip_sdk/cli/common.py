@@ -64,12 +64,19 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_segmentation_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--threshold`` and the options of `add_run_options`."""
+    """Add ``--threshold``, ``--refine`` and the options of `add_run_options`."""
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="COSINE",
         help="pixels whose best class has a lower cosine become unknown (default: no pixel does)",
+    )
+    parser.add_argument(
+        "--refine",
+        choices=("auto", "edges", "off"),
+        default="auto",
+        help="edges: regions follow the edges of the image; off: they do not "
+        "(default: auto, what is better for the model)",
     )
     add_run_options(parser)
 
@@ -89,6 +96,7 @@ def load_segmenter(options: argparse.Namespace) -> Segmenter:
         input_size=tuple(options.input_size) if options.input_size else None,
         classes=parse_classes(options.model, options.classes),
         threshold=getattr(options, "threshold", None),
+        refine=getattr(options, "refine", "auto"),
     )
 
 

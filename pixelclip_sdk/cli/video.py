@@ -24,7 +24,7 @@ from pixelclip_sdk.video.sources import FrameSource, open_source
 from pixelclip_sdk.video.writer import write_video
 
 _REPORT_EVERY_S = 1.0
-_STAGES = ("decode", "preprocess", "inference", "postprocess", "draw", "wait")
+_STAGES = ("decode", "preprocess", "inference", "refine", "postprocess", "draw", "wait")
 # The summary's medians are of this many last frames: memory must not grow with the video.
 _RECENT = 1000
 

@@ -110,7 +110,7 @@ def test_channel_order(fake, patches):
 
 def test_speed_names_every_stage(fake, patches):
     speed = fake.predict(patches).speed
-    assert list(speed) == ["decode", "preprocess", "inference", "postprocess", "total"]
+    assert list(speed) == ["decode", "preprocess", "inference", "refine", "postprocess", "total"]
     assert speed["total"] == pytest.approx(sum(list(speed.values())[:-1]))
 
 

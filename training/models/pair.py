@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Tokenizer
 from torch import nn
@@ -37,3 +37,4 @@ class EncoderPair:
     input: InputSpec  # input sizes the image encoder accepts
     grid: tuple[int, int]  # output cells (h, w) at the nominal input size
     dim: int  # width of the embeddings
+    refine: Literal["edges", "off"] = "off"  # whether labels follow the photo's edges by default

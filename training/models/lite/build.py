@@ -160,6 +160,7 @@ def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
         input=InputSpec(height=height, width=width, multiple=32, fixed=False, keep_aspect=True),
         grid=(height // trunk.stride, width // trunk.stride),
         dim=MiniLM.width,
+        refine="edges",
     )
 
 
