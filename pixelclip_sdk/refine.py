@@ -119,7 +119,8 @@ def _agree(
     affinity = _affinity(small, rows, columns)
     evidence, chance = np.log(prior + 1e-6), prior
     for _ in range(_STEPS):
-        chance = evidence + chance @ affinity  # Algorithm 1: message passing, update, normalisation.
+        # Algorithm 1: message passing, update, normalisation.
+        chance = evidence + (chance @ affinity).swapaxes(0, 1).reshape(evidence.shape)
         chance -= chance.max(axis=0)
         _exp(chance)
         chance /= chance.sum(axis=0)
@@ -128,18 +129,23 @@ def _agree(
 
 
 def _affinity(small: Image.Image, rows: int, columns: int) -> Float32Array:
-    """Returns the weight of each point's opinion for each other point: `(points, points)`, columns add up."""
+    """Returns the weight of each point's opinion for each other point.
+
+    The result is `(rows, points, columns)`, for the points `[row, column]` that listen. One matrix for each
+    row keeps products small: numpy's library of linear algebra computes larger ones in threads of its own,
+    which wait for each other while the CPU is busy.
+    """
     colours = np.asarray(small.resize((columns, rows), Image.Resampling.BOX), np.float32).reshape(-1, 3)
-    places = _places(rows, columns, small.height / small.width)
-    features = np.concatenate([colours / _COLOUR, places], axis=1)
+    features = np.concatenate([colours / _COLOUR, _places(rows, columns, small.height / small.width)], axis=1)
     features -= features.mean(axis=0)  # Sums of squares of small numbers round less.
-    halves = np.einsum("nd,nd->n", features, features)[:, None] / 2
-    affinity: Float32Array = features @ features.T
-    affinity -= halves
-    affinity -= halves.T
+    halves = np.einsum("nd,nd->n", features, features) / 2
+    affinity: Float32Array = features @ features.reshape(rows, columns, -1).swapaxes(1, 2)
+    affinity -= halves[:, None]
+    affinity -= halves.reshape(rows, 1, columns)
     _exp(affinity)
-    affinity.ravel()[:: len(affinity) + 1] = 0
-    affinity *= _WEIGHT / (affinity.sum(axis=0) + 1e-6)
+    row, column = np.divmod(np.arange(len(features)), columns)
+    affinity[row, np.arange(len(features)), column] = 0
+    affinity *= _WEIGHT / (affinity.sum(axis=1, keepdims=True) + 1e-6)
     return affinity
 
 

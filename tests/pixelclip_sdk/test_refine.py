@@ -248,7 +248,7 @@ def test_auto_is_what_the_bundle_recommends(lite, fake, patches):
 @pytest.mark.parametrize("value", ["edge", True, 3])
 def test_other_settings_are_refused(fake, patches, value):
     for call in (fake.predict, lambda image, **options: fake.stream([image], **options)):
-        with pytest.raises(PixelClipError, match="refine is .* expected"):
+        with pytest.raises(PixelClipError, match=r"refine is .* expected"):
             call(patches, refine=value)
     with pytest.raises(PixelClipError, match="refine"):
         fake.refine = value
