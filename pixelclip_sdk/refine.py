@@ -33,15 +33,15 @@ LabelArray = npt.NDArray[np.uint8 | np.uint16]
 UInt8Array = npt.NDArray[np.uint8]
 
 # Chosen on the development sets: docs/adr/0017-labels-follow-edges.md.
-_TEMPERATURE = 0.03  # Of the softmax over cosines.
+_TEMPERATURE = 0.02  # Of the softmax over cosines.
 _NEGLIGIBLE = 0.003  # A class is dropped if its odds against the best class are below this everywhere.
 _POINTS = 320
-_COLOUR = 0.05 * 255  # Standard deviation of a colour channel among points that agree.
-_DISTANCE = 0.17  # The same of their distance, as a fraction of the square root of the image's area.
-_WEIGHT = 8.0  # Of the neighbours' opinion, against the logarithm of a point's own probability.
+_COLOUR = 0.04 * 255  # Standard deviation of a colour channel among points that agree.
+_DISTANCE = 0.13  # The same of their distance, as a fraction of the square root of the image's area.
+_WEIGHT = 12.0  # Of the neighbours' opinion, against the logarithm of a point's own probability.
 _STEPS = 2
 _COEFFICIENTS = 4800  # Points of the grid of coefficients.
-_FLAT = 1e-3 * 255**2  # Variance of the brightness far below which a region has no edges.
+_FLAT = 5e-4 * 255**2  # Variance of the brightness far below which a region has no edges.
 # Elements of the largest temporary array: 512 kB of float32.
 _PIECE = 1 << 17
 
@@ -157,16 +157,22 @@ def _coefficients(
     `points` are the probabilities that they stand for, `(k, r, c)`. `radius` is that of the windows.
     """
     (height, width), (_, r, c) = guide.shape, points.shape
-    chance = _linear(r, r, height) @ points @ _linear(c, c, width).T
     down, across = _window(height, radius), _window(width, radius).T
-    level: Float32Array = down @ guide @ across
-    mean: Float32Array = down @ chance @ across
-    variance: Float32Array = np.maximum(down @ (guide * guide) @ across - level * level, 0)
-    slope: Float32Array = down @ (chance * guide) @ across
-    slope -= mean * level
+
+    def mean(values: Float32Array) -> Float32Array:
+        means: Float32Array = down @ values @ across
+        return means
+
+    chance: Float32Array = _linear(r, r, height) @ points @ _linear(c, c, width).T
+    light, level = mean(guide), mean(chance)
+    variance = mean(guide * guide)
+    variance -= light * light
+    np.maximum(variance, 0, out=variance)
+    slope = mean(chance * guide)
+    slope -= level * light
     slope /= variance + _FLAT
-    offset: Float32Array = mean - slope * level
-    return down @ slope @ across, down @ offset @ across
+    level -= slope * light
+    return mean(slope), mean(level)
 
 
 def _evaluate(
@@ -192,13 +198,13 @@ def _evaluate(
     low, high = _bounds(slope, offset, _extremes(guide, step))
     # The tolerance covers rounding errors of the interpolation.
     possible = (high >= low.max(axis=0) - 1e-6).reshape(k, -1)
-    count = np.add.reduce(possible, axis=0, dtype=np.intp)
+    count = np.add.reduce(possible, axis=0, dtype=np.uint16)
     # Where one class is possible, the sum is its index.
     only = np.where(count == 1, np.arange(k, dtype=np.float32) @ possible, 0).astype(np.intp)
     labels = names[only].reshape(rows.cells, columns.cells).take(columns.cell, axis=1).take(rows.cell, axis=0)
     best = np.empty(guide.shape, np.float32) if with_probability else None
     cells = np.flatnonzero(np.outer(rows.filled, columns.filled).ravel() & (count > (best is None)))
-    cells = cells[np.argsort(-count[cells], kind="stable")]
+    cells = cells[np.argsort(-count[cells].astype(np.int16), kind="stable")]
     pieces = max(_PIECE // (rows.block * columns.block), 1)
     for start in range(0, len(cells), pieces):
         piece = cells[start : start + pieces]
@@ -305,10 +311,10 @@ def _extremes(guide: UInt8Array, step: int) -> tuple[Float32Array, Float32Array]
     before = step - step // 2
     after = [(-(-side // step) + 1) * step - before - side for side in guide.shape]
     padded = np.pad(guide, [(before, end) for end in after], mode="edge")
-    r, c = padded.shape[0] // step, padded.shape[1] // step
-    lines = padded.reshape(r, step, -1)
+    lines = padded.reshape(-1, step, padded.shape[1])
     dark, bright = (
-        np.asarray(f(f(lines, axis=1).reshape(r, c, step), axis=2), np.float32) for f in (np.min, np.max)
+        functools.reduce(f, [rows[:, i::step] for i in range(step)]).astype(np.float32)
+        for f, rows in ((np.minimum, lines.min(axis=1)), (np.maximum, lines.max(axis=1)))
     )
     return dark, bright
 

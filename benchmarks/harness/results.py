@@ -27,6 +27,7 @@ COMMANDS = {
     "roofline": f"python benchmarks/roofline.py --rounds 30 {_JSON}/roofline.json",
     "precision": f"python benchmarks/precision.py {_DATA} --named PHOTOS {_JSON}/precision.json",
     "postprocess": f"python benchmarks/postprocess.py PHOTOS {_JSON}/postprocess.json",
+    "refine": f"python benchmarks/refine.py {_JSON}/refine.json",
     "scaling": f"python benchmarks/scaling.py --rounds 30 {_DATA} {_JSON}/scaling.json",
 }
 """Result on docs/speed.md → command. A stored result holds the command that made it."""

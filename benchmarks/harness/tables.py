@@ -141,6 +141,15 @@ def regions(content: Any) -> str:
     return table(entries, {**columns, "regions": "found"})
 
 
+def refinement(content: Any) -> str:
+    """Cases of `refine.py`."""
+    entries = [
+        {**case, "name": f"{case['classes']} classes, {size_text(case['size'])}"} for case in content["cases"]
+    ]
+    columns = {"labels along edges": "name", "edges, ms": "edges_ms", "off, ms": "off_ms"}
+    return table(entries, {**columns, "time ratio": "time_ratio", "peak MB": "peak_mb"})
+
+
 def sweep(content: Any) -> str:
     """Rows of a sweep of `scaling.py`; ratios are to the first row."""
     entries = [{**row, "rate": 1e3 / row["ms"], "mb": f"{row['peak_mb']:.0f}"} for row in content["rows"]]

@@ -16,7 +16,7 @@ def test_pipelines_are_compared_with_pytorch_on_the_same_model(lite):
     assert ours["equal_labels"] > 0.9
     assert (ours["rounds"], list(ours["stages_ms"])) == (
         2,
-        ["decode", "preprocess", "inference", "postprocess"],
+        ["decode", "preprocess", "inference", "refine", "postprocess"],
     )
     assert other == {"name": "other", "reason": "is not installed"}
     assert "is not installed" in tables.comparison(case, REFERENCE)

@@ -45,7 +45,7 @@ def test_the_encoder_has_a_floor_and_fp32_operators():
     )
     (model,) = report["models"]
     stages = {row["stage"]: row for row in model["stages"]}
-    assert list(stages) == ["decode", "preprocess", "inference", "postprocess", "total"]
+    assert list(stages) == ["decode", "preprocess", "inference", "refine", "postprocess", "total"]
     assert all(row["min_ms"] <= row["ms"] for row in stages.values())
     encoder, rates = stages["inference"], report["machine"]
     assert encoder["typical_floor_ms"] == pytest.approx(

@@ -118,6 +118,8 @@ def test_a_changed_byte_is_refused_before_the_file_is_used(copy):
         (lambda f: f.update(licence="x"), "unknown key 'licence'. Did you mean 'license'"),
         (lambda f: f["input"].update(depth=3), "unknown key 'input.depth'"),
         (lambda f: f.pop("grid"), "missing grid"),
+        (lambda f: f.update(refine="edge"), "refine is 'edge'; expected 'edges' or 'off'"),
+        (lambda f: f.update(refine=["edges"]), "refine is \"['edges']\"; expected 'edges' or 'off'"),
         (lambda f: f.update(grid=[4]), "grid is [4]"),
         (lambda f: f["input"].update(keep_aspect=False), "squashing needs one size"),
         (lambda f: f["input"].update(batch=0), "batch is 0"),
@@ -148,6 +150,11 @@ def test_a_wrong_manifest_is_refused(copy, change, said):
     with pytest.raises(BundleError) as error:
         Bundle.open(copy)
     assert said in str(error.value)
+
+
+def test_a_manifest_without_refine_recommends_none(copy):
+    rewrite(copy, lambda f: f.pop("refine"))
+    assert Bundle.open(copy).refine == "off"
 
 
 @pytest.mark.parametrize(

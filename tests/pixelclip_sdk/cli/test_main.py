@@ -151,7 +151,7 @@ def test_a_file_name_that_stdout_has_no_letters_for_is_printed_all_the_same(cat,
 def test_benchmark_reports_stages_and_percentiles(cat, capsys):
     assert main(["benchmark", "--runs", "3", "--json", "--classes", "cat, dog", "--image", str(cat)]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert set(report["stages"]) == {"decode", "preprocess", "inference", "postprocess", "total"}
+    assert set(report["stages"]) == {"decode", "preprocess", "inference", "refine", "postprocess", "total"}
     assert set(report["stages"]["total"]) == {"mean", "p50", "p90", "p95", "p99"}
     assert report["classes"] == 2
     assert report["environment"]["packages"]["onnxruntime"][0].isdigit()
