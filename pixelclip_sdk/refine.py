@@ -160,10 +160,9 @@ def _coefficients(
     down, across = _window(height, radius), _window(width, radius).T
 
     def mean(values: Float32Array) -> Float32Array:
-        means: Float32Array = down @ values @ across
-        return means
+        return np.asarray(down @ values @ across, np.float32)
 
-    chance: Float32Array = _linear(r, r, height) @ points @ _linear(c, c, width).T
+    chance = np.asarray(_linear(r, r, height) @ points @ _linear(c, c, width).T, np.float32)
     light, level = mean(guide), mean(chance)
     variance = mean(guide * guide)
     variance -= light * light
