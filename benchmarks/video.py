@@ -80,7 +80,7 @@ def measure(results: Iterator[Segmentation], frames: int, *, warmup: int) -> dic
     for result in results:
         n += 1
         if n == 0:
-            start, cpu, dropped = time.perf_counter(), time.process_time(), result.frame.dropped
+            start, cpu, dropped = time.perf_counter(), time.process_time(), result.frame.dropped_total
         elif n > 0:
             times = [result.speed[stage] for stage in _STAGES]
             rows[n - 1] = [*times, time.perf_counter() - start, memory_mb("VmRSS")]
@@ -95,7 +95,7 @@ def measure(results: Iterator[Segmentation], frames: int, *, warmup: int) -> dic
         "fps_slowest_third": n / 3 / thirds.max(),
         "longest_gap_ms": np.diff(seconds).max() * 1e3,
         "cpu_ms_per_frame": (time.process_time() - cpu) / n * 1e3,
-        "dropped": int(result.frame.dropped - dropped),
+        "dropped": int(result.frame.dropped_total - dropped),
         "stages_ms": {
             stage: {f"p{p}": float(np.percentile(times, p)) for p in (50, 95)}
             for stage, times in zip(_STAGES, stages, strict=True)

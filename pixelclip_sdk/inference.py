@@ -1,6 +1,6 @@
 """Images to label maps: decode, preprocess, run the engine, postprocess."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,10 @@ from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.support.clock import Clock
 from pixelclip_sdk.words.vocabulary import Vocabulary
 
+Blend = Callable[[npt.NDArray[np.float32], npt.NDArray[np.uint8], object], npt.NDArray[np.float32]]
+"""Changes the logits of an image. It gets the logits `(K, h, w)`, the model's input `(H, W, 3)` uint8 RGB and
+the vocabulary; it returns logits of that shape, and leaves its arguments as they are."""
+
 # Images per call of the engine. More gain nothing and may not fit into memory.
 _MAX_BATCH = 16
 
@@ -30,10 +34,12 @@ def segment_images(
     threshold: float | None,
     refine: Literal["edges", "off"],
     channel_order: ChannelOrder,
+    blend: Blend | None = None,
 ) -> list[Segmentation]:
     """Segment images with one engine and one vocabulary; inputs of one size run together.
 
     `speed` of a result holds milliseconds; ``inference`` is the time of the batch divided by its images.
+    `blend` may change the logits of each image before labels are made.
     """
     pictures: list[Picture] = []
     inputs: list[npt.NDArray[np.uint8]] = []
@@ -53,7 +59,11 @@ def segment_images(
         speeds.append(clock.laps)
     logits = _run(engine, inputs, vocabulary.embeddings, speeds)
     results = []
-    for picture, grid, speed in zip(pictures, logits, speeds, strict=True):
+    for picture, shown, raw, speed in zip(pictures, inputs, logits, speeds, strict=True):
+        grid = blend(raw, shown, vocabulary) if blend else raw
+        if vocabulary.unused:
+            grid = grid.copy()
+            grid[list(vocabulary.unused)] = -1  # The smallest cosine never wins.
         clock = Clock(speed)
         size = picture_size(picture)
         part = covered(size, spec)

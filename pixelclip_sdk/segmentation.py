@@ -38,23 +38,30 @@ class FrameInfo:
     Attributes:
         index: Number of the frame in its source, from 0. Dropped frames are counted, so numbers may skip.
         time_s: Seconds since the first frame of the source, by the timestamps of the source; None if it has
-            none (folders, arrays).
+            none (folders, arrays). For frames that were passed with a time, that time.
         source: Index of the source among the arguments of `stream`, from 0.
-        dropped: Number of frames of this source that were dropped before this one, since the start.
+        id: The object that was passed with the frame, or None.
+        dropped: Number of frames of this source that were dropped since its last result.
+        dropped_total: Number of frames of this source that were dropped since the start.
         damaged: Number of packets of this source before this frame that could not be decoded, since the
             start.
+        seen: Names that `Segmentation.plot` has drawn in legends inside frames of this source; it keeps them
+            there, so that the legend does not flicker.
 
     Examples:
         >>> from pixelclip_sdk.segmentation import FrameInfo
         >>> FrameInfo(index=7, time_s=0.28)
-        FrameInfo(index=7, time_s=0.28, source=0, dropped=0, damaged=0)
+        FrameInfo(index=7, time_s=0.28, source=0, id=None, dropped=0, dropped_total=0, damaged=0)
     """
 
     index: int
     time_s: float | None
     source: int = 0
+    id: object = None
     dropped: int = 0
+    dropped_total: int = 0
     damaged: int = 0
+    seen: dict[str, None] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -74,8 +81,8 @@ class Segmentation:
             passed to `predict`.
         speed: Milliseconds of the stages ``decode``, ``preprocess``, ``inference``, ``refine`` and
             ``postprocess``, and their sum ``total``. In a batch, inference is the time of the batch divided
-            by its size. In a stream, ``wait`` is the time in queues, and ``total`` is the age of the frame
-            when the result was returned.
+            by its size. In a stream, ``smooth`` is the time of smoothing (missing without it), ``wait`` the
+            time in queues, and ``total`` is the age of the frame when the result was returned.
         covered: Fractions `(of the height, of the width)` of the grid that the image covers, from the top
             left. The rest is padding.
         refine: How the labels were made from the logits: ``"edges"`` or ``"off"``; see `refined`.
@@ -342,7 +349,8 @@ class Segmentation:
         Args:
             opacity: Opacity of the colours, 0–1.
             legend: True adds the names and their areas below the image. ``"inside"``, for video, draws the
-                names over the image and keeps its size.
+                names over the image and keeps its size. A name stays in the legends of a stream once it was
+                drawn.
 
         Returns:
             An RGB image. ``numpy.asarray`` converts it to an array.
@@ -354,7 +362,14 @@ class Segmentation:
         from pixelclip_sdk.visualize import draw_overlay
 
         return draw_overlay(
-            self.image, self.labels, self.names, self.areas(), self.unknown, opacity=opacity, legend=legend
+            self.image,
+            self.labels,
+            self.names,
+            self.areas(),
+            self.unknown,
+            opacity=opacity,
+            legend=legend,
+            seen=self.frame.seen if self.frame is not None else None,
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:

@@ -29,7 +29,9 @@ from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
 
 if TYPE_CHECKING:
     from pixelclip_sdk.video.pipeline import Buffer, OnError
+    from pixelclip_sdk.video.smoothing import Smooth
     from pixelclip_sdk.video.sources import SourceInput
+    from pixelclip_sdk.video.workers import Predict
 
 __all__ = ["Segmenter"]
 
@@ -193,7 +195,7 @@ class Segmenter:
         """Human-readable engine, device and thread count, e.g. ``"onnxruntime on cpu, 2 threads"``."""
         return self._backend.description
 
-    def set_classes(self, classes: Classes | Vocabulary) -> Vocabulary:
+    def set_classes(self, classes: Classes | Vocabulary, *, keep_ids: bool = False) -> Vocabulary:
         """Change the words. Takes effect for the next image; images in progress keep the old words.
 
         If several threads call this, the call made last wins, whichever finishes last.
@@ -202,6 +204,8 @@ class Segmenter:
             classes: ``["cat", "sofa"]``, ``"cat, sofa"``, with synonyms ``{"cat": ["cat", "kitten"]}``; a
                 `Vocabulary`; or the name of a list, ``"voc-20"``: one that is precomputed in the bundle and
                 needs no text encoder, or one of `class_lists`.
+            keep_ids: Whether words that were set before keep their labels, whatever the order of `classes`;
+                see `Vocabulary.keeping_labels`.
 
         Returns:
             The vocabulary of these words. A later call may already have replaced it.
@@ -224,13 +228,16 @@ class Segmenter:
             call = self._calls
         vocabulary = self._resolver.resolve(classes)
         with self._vocabulary_lock:
+            if keep_ids and self._vocabulary is not None:
+                vocabulary = vocabulary.keeping_labels(self._vocabulary)
             if call > self._vocabulary_call:  # Embedding takes time: a later call may have finished first.
                 # Readers take this one reference, so they see the old vocabulary or the new one, never a mix.
                 self._vocabulary, self._vocabulary_call = vocabulary, call
-        if len(vocabulary) == 1 and self._threshold is None:
+        used = [name for label, name in enumerate(vocabulary.names) if label not in vocabulary.unused]
+        if len(used) == 1 and self._threshold is None:
             _log.warning(
                 "one class and no threshold: every pixel becomes %r. Add other classes or a threshold",
-                vocabulary.names[0],
+                used[0],
             )
         return vocabulary
 
@@ -324,6 +331,7 @@ class Segmenter:
         threshold: float | None = None,
         refine: Refine | None = "auto",
         on_error: "OnError" = "raise",
+        smooth: "Smooth" = "auto",
     ) -> Generator[Segmentation, None, None]:
         """Segment video frame by frame. Decoding and the other stages of several frames run in parallel.
 
@@ -332,8 +340,9 @@ class Segmenter:
 
         Args:
             sources: Each a video file, a folder of images, a camera (``0`` or ``"/dev/video0"``), an address
-                (``"rtsp://…"``) or an iterable of uint8 arrays `(H, W, 3)`. Several sources take turns;
-                `Segmentation.frame` names the source of a result.
+                (``"rtsp://…"``) or an iterable of uint8 arrays `(H, W, 3)`. Items of an iterable may also be
+                ``(time_s, array)`` or ``(time_s, array, id)``: `Segmentation.frame` has your time and object.
+                Several sources take turns; `Segmentation.frame` names the source of a result.
             buffer: How to handle frames that arrive faster than results. ``"latest"``: a newer frame replaces
                 an older one, and a newer result replaces one that you did not fetch; both count as dropped.
                 ``"all"``: the source waits. ``"auto"``: ``"latest"`` for cameras and live addresses, else
@@ -343,6 +352,9 @@ class Segmenter:
             refine: Overrides the segmenter's setting; ``"auto"`` keeps it.
             on_error: A source that fails ends the stream (``"raise"``) or only itself (``"skip"``). With
                 ``"reopen"`` a camera or live address reconnects every second.
+            smooth: Seconds, 0 to 1, over which labels of still regions are averaged, so that they do not
+                flicker. ``"auto"``: 0.3 for frames that have a time, which those of folders and plain arrays
+                have not. None: labels are those of `predict`.
 
         Returns:
             Results; those of one source are in the order of its frames.
@@ -361,15 +373,24 @@ class Segmenter:
         """
         from pixelclip_sdk.video.pipeline import WORKERS, segment_frames
 
-        def begin() -> Callable[[npt.NDArray[np.uint8]], Segmentation]:
+        def begin() -> "Predict":
             words, limit, how = self.vocabulary, self._limit(threshold), choose_refine(refine, self.refine)
-            return lambda image: segment_images(
-                [image], engine, self._input, words, threshold=limit, refine=how, channel_order="rgb"
+            return lambda image, blend: segment_images(
+                [image],
+                engine,
+                self._input,
+                words,
+                threshold=limit,
+                refine=how,
+                channel_order="rgb",
+                blend=blend,
             )[0]
 
         begin()  # Missing words and bad settings raise here, not at the first frame.
         engine = self._backend.shared(WORKERS)
-        return segment_frames(begin, sources, buffer=buffer, channel_order=channel_order, on_error=on_error)
+        return segment_frames(
+            begin, sources, buffer=buffer, channel_order=channel_order, on_error=on_error, smooth=smooth
+        )
 
     @property
     def threshold(self) -> float | None:

@@ -54,6 +54,7 @@ def draw_overlay(
     *,
     opacity: float = 0.55,
     legend: bool | Literal["inside"] = True,
+    seen: dict[str, None] | None = None,
 ) -> Image.Image:
     """Draws the classes over an image, with outlines and a legend; see `Segmentation.plot`.
 
@@ -65,6 +66,8 @@ def draw_overlay(
         unknown: The label of pixels without a class.
         opacity: Opacity of the colours, 0–1.
         legend: Whether, and where, to draw the names.
+        seen: Names that a legend inside the image lists in any case, first those that come first; the names
+            of this image are added.
     """
     if not 0 <= opacity <= 1:
         raise PixelClipError(f"opacity is {opacity!r}; expected a number from 0 to 1")
@@ -80,8 +83,12 @@ def draw_overlay(
     if legend == "inside":
         smallest, size = _LEGEND_AREA, min(max(picture.width // 40, 12), 40)
         room = min((picture.height - size // 2) // (size + 2 * (size // 4)), room)
-    found = [name for name in areas if areas[name] > smallest]
-    largest = sorted(found, key=lambda name: -areas[name])
+    largest = sorted((name for name in areas if areas[name] > smallest), key=lambda name: -areas[name])
+    if legend == "inside" and seen is not None:
+        seen.update(dict.fromkeys(largest))
+        # A copy in one step: another thread may draw another frame.
+        largest = [name for name in list(seen) if name in areas]
+    found = list(largest)
     if len(found) > room:  # The last line counts the others.
         del largest[max(room - 1, 1) :]
     shown = [names.index(name) for name in largest]

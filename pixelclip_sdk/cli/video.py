@@ -13,18 +13,19 @@ from pathlib import Path
 import numpy as np
 
 from pixelclip_sdk.cli import common
-from pixelclip_sdk.errors import OutputError
+from pixelclip_sdk.errors import OutputError, PixelClipError
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.command import printable, report
 from pixelclip_sdk.support.files import is_file, is_folder, same
 from pixelclip_sdk.video.pipeline import BUFFERS, OnError
+from pixelclip_sdk.video.smoothing import Smooth, check_smooth
 from pixelclip_sdk.video.sources import FrameSource, open_source
 from pixelclip_sdk.video.writer import write_video
 
 _REPORT_EVERY_S = 1.0
-_STAGES = ("decode", "preprocess", "inference", "refine", "postprocess", "draw", "wait")
+_STAGES = ("decode", "preprocess", "inference", "smooth", "refine", "postprocess", "draw", "wait")
 # The summary's medians are of this many last frames: memory must not grow with the video.
 _RECENT = 1000
 
@@ -59,9 +60,28 @@ def add_parser(commands: common.Parsers) -> None:
         action="store_true",
         help="reconnect every second if a camera or a network stream is lost, until Ctrl-C",
     )
+    parser.add_argument(
+        "--smooth",
+        type=_smooth,
+        default="auto",
+        metavar="SECONDS",
+        help="average the labels of still regions over this time, 0 to 1, so that they do not flicker; "
+        "0 or off: no smoothing (default: auto, 0.3 for sources with times, which folders have not)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON: one line per frame, with its areas")
     common.add_segmentation_options(parser)
     parser.set_defaults(run=_video)
+
+
+def _smooth(text: str) -> Smooth:
+    if text in ("auto", "off"):
+        return "auto" if text == "auto" else None
+    try:
+        seconds = float(text)
+        check_smooth(seconds)
+    except (ValueError, PixelClipError):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected seconds from 0 to 1, auto or off") from None
+    return seconds
 
 
 def _video(options: argparse.Namespace) -> int:
@@ -100,7 +120,7 @@ def run_video(segmenter: Segmenter, source: FrameSource, options: argparse.Names
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(write_video(out, source.fps)) if out is not None else None
         on_error: OnError = "reopen" if options.reopen else "raise"
-        stream = segmenter.stream(source, buffer=options.buffer, on_error=on_error)
+        stream = segmenter.stream(source, buffer=options.buffer, on_error=on_error, smooth=options.smooth)
         results = stack.enter_context(contextlib.closing(stream))
         try:
             for result in results:
@@ -160,8 +180,8 @@ class _Progress:
         if not self._quiet and not self._json:
             self._print_areas(result, frame)
         summary = f"{self._frames} frames"
-        if frame.dropped:
-            summary += f", {frame.dropped} dropped"
+        if frame.dropped_total:
+            summary += f", {frame.dropped_total} dropped"
         if frame.damaged:
             summary += f", {frame.damaged} damaged"
         if written:
@@ -169,7 +189,7 @@ class _Progress:
         times = ", ".join(
             f"{stage} {statistics.median(speed[stage] for speed in self._speeds):.1f}"
             for stage in _STAGES
-            if stage != "draw" or self._quiet
+            if stage in self._speeds[0] and (stage != "draw" or self._quiet)
         )
         summary += f"; {self._fps():.1f} frames per second; median ms: {times}"
         if self._json:

@@ -15,15 +15,18 @@ class Frame(NamedTuple):
 
     Attributes:
         image: `(H, W, 3)` uint8 RGB, upright. No other code writes to this memory.
-        time_s: Seconds since the source's first frame; None if the source has no clock.
+        time_s: Seconds since the source's first frame, or the caller's own time stamp in seconds; None if the
+            source has no clock.
         decode_ms: Decoding time in milliseconds, without waiting for the source.
         damaged: Number of packets or files so far that could not be decoded.
+        id: The caller's own mark of the frame, of any type; `FrameInfo.id` returns it.
     """
 
     image: npt.NDArray[np.uint8]
     time_s: float | None
     decode_ms: float
     damaged: int
+    id: object = None
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
 from pixelclip_sdk.video.reader import SourceReader
+from pixelclip_sdk.video.smoothing import Smooth, Smoother, check_smooth
 from pixelclip_sdk.video.sources import PictureSource, SourceInput, open_source
 from pixelclip_sdk.video.workers import WORKERS, Job, Lane, Pipeline, Predict
 
@@ -36,11 +37,13 @@ def segment_frames(
     buffer: Buffer = "auto",
     channel_order: ChannelOrder = "rgb",
     on_error: OnError = "raise",
+    smooth: Smooth = None,
 ) -> Generator[Segmentation, None, None]:
     """Segment all frames of all sources; see `Segmenter.stream`.
 
     `begin` is called once per frame, in frame order, and must not raise. It returns the function that
-    segments the frame, `(H, W, 3)` uint8 RGB, with the words of that moment, in a worker thread.
+    segments the frame, `(H, W, 3)` uint8 RGB, with the words of that moment, in a worker thread. That
+    function passes its logits through the function that it is given (see `Blend`).
 
     The results of each source come in frame order, with `Segmentation.frame` set. Errors name the source and
     the frame, and come after the results of earlier frames. With ``on_error="skip"``, the last source's error
@@ -52,6 +55,7 @@ def segment_frames(
             raise ImageError(f"{name} is {value!r}; expected one of {', '.join(expected)}")
     if not sources:
         raise ImageError("no source is given; expected a video file, a folder, a camera or pictures")
+    check_smooth(smooth)
     with contextlib.ExitStack() as stack:
         lanes: list[Lane] = []
         for i, given in enumerate(sources):
@@ -60,7 +64,8 @@ def segment_frames(
             if isinstance(source, PictureSource):
                 source.skip_damaged = on_error == "skip"
             latest = source.live if buffer == "auto" else buffer == "latest"
-            lanes.append(Lane(SourceReader(source, reopen=on_error == "reopen"), i, latest))
+            smoother = Smoother(smooth, source.fps) if smooth else None
+            lanes.append(Lane(SourceReader(source, reopen=on_error == "reopen"), i, latest, smoother))
         stack.pop_all()  # The pipeline closes them from here on.
     return _Stream(Pipeline(begin, lanes), max_failures=len(lanes) if on_error == "skip" else 1)
 
@@ -119,13 +124,18 @@ def _completed(job: Job) -> Segmentation:
     assert job.result is not None
     speed = {name: ms for name, ms in job.result.speed.items() if name != "total"}
     speed["decode"] += job.frame.decode_ms
+    if job.lane.smoother is not None:
+        speed["smooth"] = job.smooth_s * 1e3
     speed["wait"] = job.wait_s * 1e3
     speed["total"] = sum(speed.values())
     info = FrameInfo(
         index=job.index,
         time_s=job.frame.time_s,
         source=job.lane.number,
+        id=job.frame.id,
         dropped=job.dropped,
+        dropped_total=job.dropped_total,
         damaged=job.frame.damaged,
+        seen=job.lane.seen,
     )
     return dataclasses.replace(job.result, speed=speed, frame=info)

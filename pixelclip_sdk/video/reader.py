@@ -29,8 +29,8 @@ class SourceReader:
     def frames(self, stopped: Callable[[float], bool]) -> Generator[Frame, None, None]:
         """Yield the frames of the source; raises whatever the source raises.
 
-        After the source was opened again, `Frame.time_s` continues at the real time since the first frame and
-        never decreases; `Frame.damaged` continues to count.
+        With `reopen`, the `Frame.time_s` of a live source never decreases; after the source was opened again,
+        it continues at the real time since the first frame, and `Frame.damaged` continues to count.
 
         Args:
             stopped: Waits for the given seconds; returns True at once if no more frames are wanted.
@@ -45,7 +45,7 @@ class SourceReader:
                 frames = iter(self.source)
                 for frame in frames:
                     damaged = damaged_before + frame.damaged
-                    if (time_s := frame.time_s) is not None:
+                    if (time_s := frame.time_s) is not None and reopen is not None:
                         now = time.monotonic()
                         if start_s is None:
                             start_s, shift_s = now - time_s, 0.0

@@ -4,6 +4,8 @@ Video needs PyAV (the extra `video`). Folders and arrays need only the base inst
 """
 
 import logging
+import math
+import numbers
 import os
 import re
 import sys
@@ -23,11 +25,15 @@ from pixelclip_sdk.support.images import RESULT_SUFFIXES, find_images, image_suf
 from pixelclip_sdk.video.decoder import VideoSource, import_av
 from pixelclip_sdk.video.frames import Frame, FrameSource
 
-__all__ = ["Frame", "FrameSource", "PictureSource", "SourceInput", "import_av", "open_source"]
+__all__ = ["Frame", "FrameInput", "FrameSource", "PictureSource", "SourceInput", "import_av", "open_source"]
 
-SourceInput = Union[str, os.PathLike[str], int, Iterable[ImageInput], "FrameSource"]
-"""A video file, a folder of images, a camera's number or device, an address, an iterable of pictures, or an
-open `FrameSource`."""
+FrameInput = ImageInput | tuple[float | None, ImageInput] | tuple[float | None, ImageInput, object]
+"""A picture; ``(time_s, picture)`` with its time in seconds; or ``(time_s, picture, id)`` with any object,
+which comes back with the result. The time may be None."""
+
+SourceInput = Union[str, os.PathLike[str], int, Iterable[FrameInput], "FrameSource"]
+"""A video file, a folder of images, a camera's number or device, an address, an iterable of pictures with or
+without times (`FrameInput`), or an open `FrameSource`."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +48,8 @@ def open_source(source: SourceInput, channel_order: ChannelOrder = "rgb") -> Fra
     Args:
         source: A video file; a folder of images, read in natural order; a camera's number or its
             ``/dev/videoN``; an address such as ``rtsp://…`` or ``http://…``; or an iterable of pictures, for
-            example a generator of uint8 arrays `(H, W, 3)`. An open `FrameSource` is returned unchanged.
+            example a generator of uint8 arrays `(H, W, 3)`, each alone or as ``(time_s, picture)`` or
+            ``(time_s, picture, id)``. An open `FrameSource` is returned unchanged.
             A local playlist (m3u8, ffconcat) is refused: it could name any other file or address.
         channel_order: Channel order of an iterable's arrays, ``"rgb"`` or ``"bgr"``. Files define their own.
 
@@ -138,7 +145,7 @@ class PictureSource:
     live: bool = False
     fps: Fraction | None = None
 
-    def __init__(self, pictures: Iterable[ImageInput], channel_order: ChannelOrder, name: str) -> None:
+    def __init__(self, pictures: Iterable[FrameInput], channel_order: ChannelOrder, name: str) -> None:
         self.name = name
         self.count: int | None = len(pictures) if isinstance(pictures, Sized) else None
         self.skip_damaged = False
@@ -149,8 +156,9 @@ class PictureSource:
     def __iter__(self) -> Generator[Frame, None, None]:
         given = damaged = 0
         failure: ImageError | None = None
-        for picture in self._recorded():
+        for item in self._recorded():
             start = time.perf_counter()
+            time_s, picture, mark = _unpacked(item)
             try:
                 image = load_image(picture, self._order)
             except ImageError as error:
@@ -163,12 +171,12 @@ class PictureSource:
             # An iterable may write its next frame into the same memory.
             if isinstance(picture, np.ndarray) and np.may_share_memory(image, picture):
                 image = image.copy()
-            yield Frame(image, None, (time.perf_counter() - start) * 1e3, damaged)
+            yield Frame(image, time_s, (time.perf_counter() - start) * 1e3, damaged, mark)
             given += 1
         if failure is not None and not given:
             raise failure
 
-    def _recorded(self) -> Iterator[ImageInput]:
+    def _recorded(self) -> Iterator[FrameInput]:
         try:
             # `yield from` would close a generator that its owner continues to use.
             for picture in self._pictures:  # noqa: UP028
@@ -180,3 +188,21 @@ class PictureSource:
     def close(self) -> None:
         """Drop the iterable. A generator that nobody else references ends and releases its camera."""
         self._pictures = ()
+
+
+def _unpacked(item: FrameInput) -> tuple[float | None, ImageInput, object]:
+    """Return the time, the picture and the caller's object of an item of an iterable."""
+    if not isinstance(item, tuple):
+        return None, item, None
+    if len(item) not in (2, 3):
+        raise ImageError(f"got a tuple of {len(item)}; expected (time_s, picture) or (time_s, picture, id)")
+    time_s, picture = item[0], item[1]
+    if time_s is not None:
+        is_number = isinstance(time_s, numbers.Real) and not isinstance(time_s, bool)
+        if not (is_number and math.isfinite(time_s)):
+            raise ImageError(
+                f"the time of a frame is {type(time_s).__name__} {str(time_s)[:60]}; expected seconds as a "
+                "number, or None. Any other object can be the third item: (None, picture, id)."
+            )
+        time_s = float(time_s)
+    return time_s, picture, item[2] if len(item) == 3 else None

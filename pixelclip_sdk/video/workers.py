@@ -1,13 +1,15 @@
 """The threads and bounded queues of a stream.
 
 One thread per source reads and decodes. `WORKERS` threads each take a decoded frame through preprocessing,
-engine and postprocessing, so that one frame is in the engine while another is prepared or finished. The
-caller's thread takes the results in order (docs/adr/0008).
+engine and postprocessing, so that one frame is in the engine while another is prepared or finished. Between
+engine and postprocessing, smoothing takes the frames of a source in order (docs/adr/0019). The caller's
+thread takes the results in order (docs/adr/0008).
 """
 
 import atexit
 import contextlib
 import dataclasses
+import functools
 import threading
 import time
 import weakref
@@ -17,9 +19,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk.inference import Blend
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.video.frames import Frame
 from pixelclip_sdk.video.reader import SourceReader
+from pixelclip_sdk.video.smoothing import Smoother
 
 __all__ = ["WORKERS", "Job", "Lane", "Pipeline", "Predict"]
 
@@ -35,7 +39,10 @@ _PATIENCE_S = 1.0
 # is only noticed between two waits.
 _POLL_S = 0.5
 
-Predict = Callable[[npt.NDArray[np.uint8]], Segmentation]
+
+Logits = npt.NDArray[np.float32]
+Predict = Callable[[npt.NDArray[np.uint8], Blend], Segmentation]
+"""Segments a frame. It may call the `Blend` once, between the engine and the labels."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -45,10 +52,15 @@ class Lane:
     reader: SourceReader
     number: int
     latest: bool
+    smoother: Smoother | None = None
     waiting: "deque[Job]" = dataclasses.field(default_factory=deque)
     ended: bool = False
     delivered: int = 0
+    dropped: int = 0  # Before the last result.
     read: int = 0
+    taken: int = 0  # Frames that workers have taken.
+    blended: int = 0  # Frames whose turn to be smoothed is over.
+    seen: dict[str, None] = dataclasses.field(default_factory=dict)  # See FrameInfo.
 
 
 @dataclasses.dataclass(eq=False)
@@ -59,12 +71,15 @@ class Job:
     index: int
     frame: Frame | None = None
     predict: Predict | None = None
+    turn: int = 0  # Place among the frames of its source that workers have taken.
     result: Segmentation | None = None
     error: BaseException | None = None
     done: bool = False
     queued_at: float = dataclasses.field(default_factory=time.perf_counter)
     wait_s: float = 0.0  # Time in queues.
-    dropped: int = 0
+    smooth_s: float = 0.0
+    dropped: int = 0  # Frames since the last result.
+    dropped_total: int = 0
 
     def leave_queue(self) -> None:
         """Add the time since the frame was queued."""
@@ -111,8 +126,9 @@ class Pipeline:
                 return None
             job = self._started.popleft()
             job.leave_queue()
-            job.dropped = job.index - job.lane.delivered
-            job.lane.delivered += 1
+            total, lane = job.index - job.lane.delivered, job.lane
+            job.dropped, job.dropped_total = total - lane.dropped, total
+            lane.delivered, lane.dropped = lane.delivered + 1, total
             self._changed.notify_all()
             return job
 
@@ -190,16 +206,43 @@ class Pipeline:
         while (job := self._take()) is not None:
             if job.frame is not None and job.predict is not None:
                 try:
-                    job.result = job.predict(job.frame.image)
+                    job.result = job.predict(job.frame.image, functools.partial(self._blend, job))
                 except Exception as error:  # Raised in the caller's thread.
                     job.error = error
             with self._changed:
+                self._end_turn(job)
                 job.done = True
                 job.queued_at = time.perf_counter()
                 if job.lane.latest:
                     self._keep_newest(job.lane)
                 self._changed.notify_all()
             del job
+
+    def _blend(self, job: Job, logits: Logits, picture: npt.NDArray[np.uint8], words: object) -> Logits:
+        """Smooth the logits of a frame with those of the frames before it; see `Blend`."""
+        lane = job.lane
+        if lane.smoother is None or job.frame is None:
+            return logits
+        start = time.perf_counter()
+        with self._changed:
+            # Another worker has the frames before this one and never waits for this one.
+            self._wait_until(lambda: lane.blended == job.turn)
+            if self._stopped:
+                return logits
+        own_turn = time.perf_counter()
+        blended = lane.smoother.blend(logits, picture, words, index=job.index, time_s=job.frame.time_s)
+        job.wait_s += own_turn - start
+        job.smooth_s = time.perf_counter() - own_turn
+        with self._changed:
+            self._end_turn(job)
+        return blended
+
+    def _end_turn(self, job: Job) -> None:
+        """Let the next frame of the source be smoothed, after the frames before this one. Under the lock."""
+        lane = job.lane
+        self._wait_until(lambda: lane.blended >= job.turn)
+        lane.blended = max(lane.blended, job.turn + 1)
+        self._changed.notify_all()
 
     def _take(self) -> Job | None:
         """Return the next frame to segment, from each source in turn; None when there will be none."""
@@ -211,6 +254,7 @@ class Pipeline:
             self._turn = lane.number + 1
             job = lane.waiting.popleft()
             job.leave_queue()
+            job.turn, lane.taken = lane.taken, lane.taken + 1
             # Under the lock, in order: new words never reach an earlier frame than old ones.
             if job.error is None:
                 job.predict = self._begin()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pixelclip_sdk.errors import VocabularyError
 from pixelclip_sdk.support.files import atomic_write, is_file, is_folder, user_path
-from pixelclip_sdk.support.hints import find_name
+from pixelclip_sdk.support.hints import find_name, folded
 from pixelclip_sdk.words.classes import (
     CLASS_FILES,
     MAX_CLASSES,
@@ -62,6 +62,8 @@ class Vocabulary:
         synonyms: Name → the texts whose mean is its embedding; read-only.
         templates: Prompts that the texts were put into.
         text_hash: SHA-256 of the text encoder that made the embeddings; empty when unknown.
+        unused: Labels that no pixel gets: their words were removed while the other words kept their labels
+            (`keeping_labels`). Ascending.
 
     Raises:
         VocabularyError: A name cannot be used, or the embeddings are not K unit rows of float32.
@@ -79,6 +81,7 @@ class Vocabulary:
     synonyms: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     templates: tuple[str, ...] = ()
     text_hash: str = ""
+    unused: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         names = tuple(parse_classes(self.names))
@@ -97,6 +100,12 @@ class Vocabulary:
         object.__setattr__(self, "embeddings", embeddings)
         object.__setattr__(self, "synonyms", MappingProxyType(synonyms))
         object.__setattr__(self, "templates", tuple(self.templates))
+        unused = tuple(sorted(set(self.unused)))
+        if any(label not in range(len(names)) for label in unused) or len(unused) == len(names):
+            raise VocabularyError(
+                f"unused is {unused}; expected some, not all, of the labels 0 to {len(names) - 1}"
+            )
+        object.__setattr__(self, "unused", unused)
 
     def __reduce__(self) -> tuple[Callable[[], "Vocabulary"], tuple[()]]:
         fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -139,6 +148,48 @@ class Vocabulary:
             text_hash=encoder.text_hash,
         )
 
+    def keeping_labels(self, before: "Vocabulary") -> "Vocabulary":
+        """These words, with the labels that they had in an earlier vocabulary.
+
+        Words of both keep their label. New words take the labels of removed words, lowest first, and then new
+        labels at the end. A removed word whose label nobody takes keeps its name and becomes `unused`: no
+        pixel gets it.
+
+        Args:
+            before: A vocabulary of the same model.
+
+        Raises:
+            VocabularyError: The embeddings of the two have another width.
+
+        Examples:
+            >>> from pixelclip_sdk import Segmenter
+            >>> with Segmenter.from_pretrained("pixelclip-lite", classes="cat, sofa, rug") as segmenter:
+            ...     words = segmenter.set_classes("dog, rug", keep_ids=True)
+            >>> words.names, words.unused
+            (('dog', 'sofa', 'rug'), (1,))
+        """
+        if before.embeddings.shape[1] != self.embeddings.shape[1]:
+            raise VocabularyError(
+                f"embeddings are {self.embeddings.shape[1]} wide, those before {before.embeddings.shape[1]}; "
+                "expected vocabularies of one model"
+            )
+        own = {folded(name): row for row, name in enumerate(self.names) if row not in self.unused}
+        # Old label → row of its word here, if any.
+        labels = [own.pop(folded(name), None) for name in before.names]
+        free = (label for label, row in enumerate(labels) if row is None)
+        for row in own.values():
+            label = next(free, len(labels))
+            labels[label : label + 1] = [row]
+        sources = [(before, label) if row is None else (self, row) for label, row in enumerate(labels)]
+        names = [vocabulary.names[row] for vocabulary, row in sources]
+        return dataclasses.replace(
+            self,
+            names=tuple(names),
+            embeddings=np.stack([vocabulary.embeddings[row] for vocabulary, row in sources]),
+            synonyms={name: v.synonyms[v.names[row]] for name, (v, row) in zip(names, sources, strict=True)},
+            unused=tuple(label for label, row in enumerate(labels) if row is None),
+        )
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a ``.npz`` file that `load` reads, without pickles.
 
@@ -155,6 +206,7 @@ class Vocabulary:
             "synonyms": dict(self.synonyms),
             "templates": self.templates,
             "text_hash": self.text_hash,
+            **({"unused": self.unused} if self.unused else {}),
         }
         # JSON in a byte array: numpy's own string arrays lose trailing NULs and use four bytes per letter.
         blob = np.frombuffer(json.dumps(meta, ensure_ascii=False).encode(), np.uint8)
@@ -187,8 +239,9 @@ class Vocabulary:
         return len(self.names)
 
     def __repr__(self) -> str:
-        few = ", ".join(self.names[:6]) + (", …" if len(self.names) > 6 else "")
-        return f"Vocabulary({len(self.names)} names: {few})"
+        names = [name for label, name in enumerate(self.names) if label not in self.unused]
+        few = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+        return f"Vocabulary({len(names)} names: {few})"
 
 
 def _array(archive: zipfile.ZipFile, name: str, dtype: str, rank: int, limit: int) -> npt.NDArray[Any]:

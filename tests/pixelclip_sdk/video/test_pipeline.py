@@ -68,7 +68,7 @@ def test_every_frame_of_a_file_in_order(fake, clip):
 
 def test_speed_names_every_stage_and_the_wait(fake, clip):
     speed = list(fake.stream(clip))[-1].speed
-    assert list(speed) == ["decode", "preprocess", "inference", "postprocess", "wait", "total"]
+    assert list(speed) == ["decode", "preprocess", "inference", "postprocess", "smooth", "wait", "total"]
     assert all(ms > 0 for ms in speed.values())
     assert speed["total"] == pytest.approx(sum(speed.values()) - speed["total"])
 
@@ -108,7 +108,8 @@ def test_latest_drops_what_a_slow_consumer_cannot_take_and_counts_it(fake):
     assert len(results) < 75
     assert indices[-1] == 149  # The newest is never lost.
     assert [result.image[0, 0, 0] for result in results] == [index % 256 for index in indices]
-    assert [result.frame.dropped for result in results] == [index - i for i, index in enumerate(indices)]
+    assert [result.frame.dropped_total for result in results] == [index - i for i, index in enumerate(indices)]
+    assert [result.frame.dropped for result in results] == (np.diff([-1, *indices]) - 1).tolist()
 
 
 def test_latest_hands_out_fresh_frames(fake):
@@ -127,7 +128,7 @@ def test_live_sources_drop_by_default_and_others_do_not(fake):
     for result in fake.stream(Live(50, pause=0.002)):
         slow.append(result.frame)
         time.sleep(0.02)
-    assert slow[-1].dropped > 10
+    assert slow[-1].dropped_total > 10
     assert slow[-1].time_s == pytest.approx(4.9)
     assert len(list(fake.stream(Live(50, pause=0), buffer="all"))) == 50
 
@@ -192,7 +193,7 @@ def test_a_stream_in_a_reference_cycle_is_collected_in_any_thread(fake, place):
     def begin():
         if place == "worker" and dropped.is_set():
             gc.collect()
-        return fake.predict
+        return lambda image, blend: fake.predict(image)
 
     class Collecting(Live):
         def __iter__(self):
@@ -297,7 +298,7 @@ def test_an_error_comes_after_the_frames_before_it_and_names_its_frame(fake):
     def begin():
         return predict
 
-    def predict(image):
+    def predict(image, blend):
         if image[0, 0, 0] == 7:
             raise BackendError("the engine failed")
         return fake.predict(image)
