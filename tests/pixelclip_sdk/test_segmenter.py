@@ -605,3 +605,24 @@ def test_a_tilde_is_the_home_folder_in_every_input(tmp_path, monkeypatch, photo)
 def test_arguments_of_a_wrong_type_are_errors_of_the_tree(options, error, said):
     with pytest.raises(error, match=said):
         Segmenter.from_pretrained(**options)
+
+
+def test_words_keep_their_ids_when_their_order_changes(fake, patches, colour_vocabulary):
+    before = fake.predict(patches)
+    fake.set_classes(colour_vocabulary("yellow", "blue", "red"), keep_ids=True)
+    after = fake.predict(patches)
+    assert after.names == ("red", "yellow", "blue")
+    np.testing.assert_array_equal(after.mask("red"), before.mask("red"))
+    np.testing.assert_array_equal(after.mask("blue"), before.mask("blue"))
+    assert (after.labels[:28] == 0).all()
+
+
+def test_an_unused_id_wins_no_pixel_and_keeps_its_name(fake, patches, colour_vocabulary):
+    fake.set_classes(colour_vocabulary("blue", "green"), keep_ids=True)
+    result = fake.predict(patches)
+    assert result.names == ("red", "green", "blue")
+    assert result.areas()["red"] == 0
+    assert result.labels[60, 60] == 2
+    assert (result.logits[0] == -1).all()
+    fake.set_classes(colour_vocabulary("red", "green"), keep_ids=True)
+    assert (fake.predict(patches).labels[:28] == 0).all()

@@ -176,3 +176,18 @@ def test_a_legend_below_counts_the_names_that_it_leaves_out(monkeypatch):
     drawn(np.zeros((4, 300, 3), np.uint8), labels.repeat(10, 1), 30)
     assert texts[-1] == "+7 more"
     assert texts[-2] == "name 22 3%"
+
+
+def test_names_stay_in_the_legends_of_a_stream(fake):
+    red = np.full((240, 320, 3), (255, 0, 0), np.uint8)
+    green = np.full((240, 320, 3), (0, 255, 0), np.uint8)
+    results = list(fake.stream([red, green, red]))
+    pictures = [np.asarray(result.plot(opacity=0, legend="inside")) for result in results]
+    legends = [
+        (picture != result.image).any(axis=2) for picture, result in zip(pictures, results, strict=True)
+    ]
+    rows = [int(legend.any(axis=1).sum()) for legend in legends]
+    assert rows[1] == rows[2] > rows[0] > 0  # Green is added below red, and stays.
+    assert results[0].frame.seen == {"red": None, "green": None}
+    alone = np.asarray(fake.predict(red).plot(opacity=0, legend="inside"))
+    np.testing.assert_array_equal(alone, pictures[0])

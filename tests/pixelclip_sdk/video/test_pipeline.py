@@ -108,7 +108,9 @@ def test_latest_drops_what_a_slow_consumer_cannot_take_and_counts_it(fake):
     assert len(results) < 75
     assert indices[-1] == 149  # The newest is never lost.
     assert [result.image[0, 0, 0] for result in results] == [index % 256 for index in indices]
-    assert [result.frame.dropped_total for result in results] == [index - i for i, index in enumerate(indices)]
+    assert [result.frame.dropped_total for result in results] == [
+        index - i for i, index in enumerate(indices)
+    ]
     assert [result.frame.dropped for result in results] == (np.diff([-1, *indices]) - 1).tolist()
 
 
@@ -193,7 +195,7 @@ def test_a_stream_in_a_reference_cycle_is_collected_in_any_thread(fake, place):
     def begin():
         if place == "worker" and dropped.is_set():
             gc.collect()
-        return lambda image, blend: fake.predict(image)
+        return lambda image, _blend: fake.predict(image)
 
     class Collecting(Live):
         def __iter__(self):
@@ -298,7 +300,7 @@ def test_an_error_comes_after_the_frames_before_it_and_names_its_frame(fake):
     def begin():
         return predict
 
-    def predict(image, blend):
+    def predict(image, _blend):
         if image[0, 0, 0] == 7:
             raise BackendError("the engine failed")
         return fake.predict(image)
@@ -414,6 +416,38 @@ def test_what_cannot_be_streamed_is_refused_at_once(fake):
     spec = InputSpec(height=16, width=16, multiple=8, fixed=True, keep_aspect=False)
     with pytest.raises(VocabularyError, match="no classes are set"):
         Segmenter(FakeBackend(), spec).stream([])
+
+
+def test_times_and_objects_of_the_caller_come_back(fake):
+    mark = object()
+    picture = np.zeros((16, 16, 3), np.uint8)
+    frames = [
+        (-3.5, picture),
+        (1.7e9, picture, mark),
+        (np.float64(2), picture),
+        (None, picture, "a"),
+        picture,
+    ]
+    got = [result.frame for result in fake.stream(frames)]
+    assert [frame.time_s for frame in got] == [-3.5, 1.7e9, 2, None, None]
+    assert [frame.id for frame in got] == [None, mark, None, "a", None]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (
+            (True, np.zeros((8, 8, 3), np.uint8)),
+            "frame 1: the time of a frame is bool True; expected seconds",
+        ),
+        (("now", np.zeros((8, 8, 3), np.uint8)), "is str now; expected seconds"),
+        ((float("nan"), np.zeros((8, 8, 3), np.uint8)), "is float nan; expected seconds"),
+        ((1.0,), r"a tuple of 1; expected \(time_s, picture\)"),
+    ],
+)
+def test_a_time_is_a_number(fake, item, message):
+    with pytest.raises(ImageError, match=message):
+        list(fake.stream([np.zeros((8, 8, 3), np.uint8), item]))
 
 
 def test_an_empty_iterable_gives_nothing(fake):

@@ -344,3 +344,40 @@ def test_damaged_metadata_is_an_error(meta, tmp_path):
         archive.writestr("embeddings.npy", GOOD)
     with pytest.raises(VocabularyError, match="not a vocabulary"):
         Vocabulary.load(tmp_path / "v.npz")
+
+
+def words_of(*names):
+    """A vocabulary whose embeddings are axes: that of the letter a is the first."""
+    rows = np.eye(26, dtype=np.float32)
+    return Vocabulary(names=names, embeddings=rows[[ord(name[0].lower()) - 97 for name in names]])
+
+
+def test_words_keep_their_labels_and_new_ones_take_free_labels():
+    before = words_of("ant", "bee", "cow", "dog")
+    after = words_of("Dog", "eel", "fox", "gnu", "ant").keeping_labels(before)
+    assert after.names == ("ant", "eel", "fox", "Dog", "gnu")
+    assert after.unused == ()
+    assert after.embeddings.argmax(axis=1).tolist() == [0, 4, 5, 3, 6]
+    assert after.synonyms["eel"] == ("eel",)
+
+
+def test_a_label_that_nobody_takes_keeps_its_name_and_the_word_may_come_back(tmp_path):
+    before = words_of("ant", "bee", "cow")
+    fewer = words_of("cow").keeping_labels(before)
+    assert (fewer.names, fewer.unused) == (("ant", "bee", "cow"), (0, 1))
+    assert repr(fewer) == "Vocabulary(1 names: cow)"
+    assert Vocabulary.load(fewer.save(tmp_path / "words.npz")).unused == (0, 1)
+    again = words_of("bee", "cow", "dog").keeping_labels(fewer)
+    assert (again.names, again.unused) == (("dog", "bee", "cow"), ())
+
+
+@pytest.mark.parametrize("unused", [(2,), (-1,), (0, 1)])
+def test_unused_labels_are_some_of_the_labels(unused):
+    with pytest.raises(VocabularyError, match="expected some, not all, of the labels 0 to 1"):
+        Vocabulary(names=("ant", "bee"), embeddings=np.eye(2, dtype=np.float32), unused=unused)
+
+
+def test_labels_are_kept_within_one_model():
+    other = Vocabulary(names=("ant",), embeddings=np.eye(1, 8, dtype=np.float32))
+    with pytest.raises(VocabularyError, match="26 wide, those before 8"):
+        words_of("bee").keeping_labels(other)
