@@ -145,7 +145,7 @@ def test_stopping_keeps_the_frames_so_far(fake, tmp_path, monkeypatch, live, sen
     before = signal.getsignal(signal.SIGTERM)
     camera, out = Camera(), tmp_path / "out.mp4"
     camera.live = live
-    options = argparse.Namespace(buffer="all", reopen=False, out=out, labels=None, json=False)
+    options = argparse.Namespace(buffer="all", reopen=False, out=out, labels=None, json=False, smooth=None)
     if live:
         with interruptible():
             run_video(fake, camera, options)
@@ -209,3 +209,23 @@ def test_a_tilde_in_the_paths_is_the_home_folder(cat_clip, tmp_path, monkeypatch
     monkeypatch.setenv("HOME", str(tmp_path))
     assert main(["video", "~/cat.mkv", "--classes", "cat, sofa", "--out", "~/out.mp4"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [cat_clip.name, "out.mp4"]
+
+
+def test_smoothing_makes_labels_calmer_and_can_be_off(cat_clip, tmp_path):
+    def changes(*options):
+        folder = tmp_path / "-".join(("labels", *options))
+        assert (
+            main(["video", str(cat_clip), "--classes", "cat, sofa, wall", "--labels", str(folder), *options])
+            == 0
+        )
+        maps = [np.asarray(Image.open(file)) for file in sorted(folder.glob("*.png"))]
+        assert len(maps) == 24
+        return sum(int((before != after).sum()) for before, after in zip(maps, maps[1:], strict=False))
+
+    assert changes("--smooth", "off") == changes("--smooth", "0") > changes("--smooth", "1")
+
+
+def test_smooth_is_seconds(cat_clip, capsys):
+    with pytest.raises(SystemExit):
+        main(["video", str(cat_clip), "--classes", "cat", "--smooth", "2"])
+    assert "'2'; expected seconds from 0 to 1, auto or off" in capsys.readouterr().err
