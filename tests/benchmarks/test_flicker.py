@@ -34,7 +34,7 @@ def test_objects_are_cut_out_by_their_labels(tmp_path):
     assert item.mask.sum() == 150 * 180 - 1
 
 
-def test_an_object_moves_and_its_label_is_not_behind_itself(fake):
+def test_an_object_moves_and_its_label_is_not_behind_itself():
     item = MovingObject(np.full((130, 140, 3), 250, np.uint8), np.ones((130, 140), bool), "dog")
     frames = item.frames(np.zeros((400, 640, 3), np.uint8), 12)
     assert len(frames) == 40
