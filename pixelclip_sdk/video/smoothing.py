@@ -29,14 +29,14 @@ AUTO_S = 0.3
 _DEFAULT_FPS = 30
 # Pixels along each side of a grid cell in the small grey picture that shows where the picture changes.
 _CELL = 4
-# Mean change of the grey of a cell, of 255: up to the first the cell is still, from the second on it changed.
-_STILL, _CHANGED = 3.0, 15.0
+# Change of the grey of a cell (root mean square, of 255): still up to the first, changed from the second on.
+_STILL, _CHANGED = 3.0, 12.0
 # Change of the logits, in standard deviations of all logits of the frame: noise, and a clear change.
 _NOISE, _CLEAR = 0.2, 1.0
 # Logits depend on a neighbourhood of this share of the grid's longer side.
 _NEIGHBOURHOOD = 1 / 16
 # A larger share of changed cells is a cut: another scene.
-_CUT = 0.6
+_CUT = 0.75
 
 
 def check_smooth(smooth: Smooth) -> None:
@@ -123,15 +123,17 @@ class Smoother:
 
 def _small_grey(picture: npt.NDArray[np.uint8], grid: tuple[int, ...]) -> Float32Array:
     """The picture in grey, `(h·4, w·4)` float32, 0–255."""
-    small = (
-        Image.fromarray(picture).convert("L").resize((grid[1] * _CELL, grid[0] * _CELL), Image.Resampling.BOX)
-    )
-    return np.asarray(small, np.float32)
+    height, width = grid[0] * _CELL, grid[1] * _CELL
+    # At most about 4×4 pixels are averaged for one: all of them would take most of the time.
+    step = max(min(picture.shape[0] // height, picture.shape[1] // width) // 4, 1)
+    grey = Image.fromarray(picture[::step, ::step]).convert("L")
+    return np.asarray(grey.resize((width, height), Image.Resampling.BOX), np.float32)
 
 
 def _changed_cells(grey: Float32Array, before: Float32Array, grid: tuple[int, ...]) -> Float32Array:
     """How much the picture changed in each cell, `(h, w)`: 0 still, 1 changed."""
-    difference = np.abs(grey - before).reshape(grid[0], _CELL, grid[1], _CELL).mean(axis=(1, 3))
+    squares = np.square(grey - before).reshape(grid[0], _CELL, grid[1], _CELL)
+    difference = np.sqrt(squares.mean(axis=(1, 3)))
     changed: Float32Array = ((difference - _STILL) / (_CHANGED - _STILL)).clip(0, 1)
     return changed
 
