@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pixelclip_sdk.video.sources import open_source
     from pixelclip_sdk.video.writer import VideoWriter, write_video
     from pixelclip_sdk.words.classes import class_list, class_lists
+    from pixelclip_sdk.words.suggestions import Suggestion
     from pixelclip_sdk.words.vocabulary import Vocabulary, read_classes
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "Region",
     "Segmentation",
     "Segmenter",
+    "Suggestion",
     "VideoWriter",
     "Vocabulary",
     "VocabularyError",
@@ -87,6 +89,7 @@ _MODULES = {
     "Region": "results.regions",
     "Segmentation": "segmentation",
     "Segmenter": "segmenter",
+    "Suggestion": "words.suggestions",
     "VideoWriter": "video.writer",
     "Vocabulary": "words.vocabulary",
     "available_models": "models",

@@ -220,6 +220,11 @@ class Bundle:
         return str(self.files[TEXT_ENCODER]["sha256"]) if TEXT_ENCODER in self.files else ""
 
     @property
+    def image_hash(self) -> str:
+        """SHA-256 of the image encoder. A vocabulary made from pictures with this model has the same one."""
+        return str(self.files[IMAGE_ENCODER]["sha256"])
+
+    @property
     def vocabularies(self) -> dict[str, str]:
         """Name → file (a key of `files`) of every precomputed vocabulary, sorted by name.
 

@@ -11,10 +11,10 @@ from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, Picture, open_image, picture_size
 from pixelclip_sdk.postprocess import argmax_upsampled, labels_upsampled, unknown_label
-from pixelclip_sdk.preprocess import covered, fit
 from pixelclip_sdk.refine import refine_edges
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.support.clock import Clock
+from pixelclip_sdk.tiles import Tiles, View
 from pixelclip_sdk.words.vocabulary import Vocabulary
 
 Blend = Callable[[npt.NDArray[np.float32], npt.NDArray[np.uint8], object], npt.NDArray[np.float32]]
@@ -35,6 +35,7 @@ def segment_images(
     refine: Literal["edges", "off"],
     channel_order: ChannelOrder,
     blend: Blend | None = None,
+    tiles: Tiles = 1,
 ) -> list[Segmentation]:
     """Segment images with one engine and one vocabulary; inputs of one size run together.
 
@@ -42,7 +43,8 @@ def segment_images(
     `blend` may change the logits of each image before labels are made.
     """
     pictures: list[Picture] = []
-    inputs: list[npt.NDArray[np.uint8]] = []
+    views: list[View] = []
+    inputs: list[list[npt.NDArray[np.uint8]]] = []
     speeds: list[dict[str, float]] = []
     for i, source in enumerate(images):
         clock = Clock()
@@ -53,20 +55,22 @@ def segment_images(
                 raise ImageError(f"image {i} of {len(images)}: {error}") from error
             raise
         clock.lap("decode")
-        inputs.append(fit(picture, spec))
+        views.append(View(picture_size(picture), spec, tiles))
+        inputs.append(views[-1].inputs(picture))
         clock.lap("preprocess")
         pictures.append(picture)
         speeds.append(clock.laps)
     logits = _run(engine, inputs, vocabulary.embeddings, speeds)
     results = []
-    for picture, shown, raw, speed in zip(pictures, inputs, logits, speeds, strict=True):
-        grid = blend(raw, shown, vocabulary) if blend else raw
+    for picture, view, seen, grids, speed in zip(pictures, views, inputs, logits, speeds, strict=True):
+        grid, part = view.blend(grids), view.covered
+        if blend:
+            grid = blend(grid, seen[0], vocabulary)
         if vocabulary.unused:
             grid = grid.copy()
             grid[list(vocabulary.unused)] = -1  # The smallest cosine never wins.
         clock = Clock(speed)
         size = picture_size(picture)
-        part = covered(size, spec)
         labels = refine_edges(grid, picture, part)[0] if refine == "edges" else None
         clock.lap("refine")
         if labels is None:
@@ -92,23 +96,29 @@ def segment_images(
 
 def _run(
     engine: Backend,
-    inputs: Sequence[npt.NDArray[np.uint8]],
+    inputs: Sequence[Sequence[npt.NDArray[np.uint8]]],
     text: npt.NDArray[np.float32],
     speeds: Sequence[dict[str, float]],
-) -> list[npt.NDArray[np.float32]]:
-    """Return the logits `(K, h, w)` of every input `(H, W, 3)`; its milliseconds go to `speeds`."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, image in enumerate(inputs):
-        groups.setdefault(image.shape, []).append(i)
-    logits: dict[int, npt.NDArray[np.float32]] = {}
+) -> list[list[npt.NDArray[np.float32]]]:
+    """Return the logits `(K, h, w)` of every input `(H, W, 3)` of every picture.
+
+    The milliseconds of a picture go to its `speeds`.
+    """
+    groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for i, views in enumerate(inputs):
+        for j, image in enumerate(views):
+            groups.setdefault(image.shape, []).append((i, j))
+    logits: dict[tuple[int, int], npt.NDArray[np.float32]] = {}
     batches = [m[i : i + _MAX_BATCH] for m in groups.values() for i in range(0, len(m), _MAX_BATCH)]
     for members in batches:
         clock = Clock()
-        first = inputs[members[0]]
-        together = first[None] if len(members) == 1 else np.stack([inputs[i] for i in members])
+        images = [inputs[i][j] for i, j in members]
+        together = np.stack(images) if len(images) > 1 else images[0][None]
         batch = engine.logits(together, text)
         clock.lap("inference")
-        for i, grid in zip(members, batch, strict=True):
-            logits[i] = grid if len(members) == 1 else grid.copy()  # A view would keep the whole batch alive.
-            speeds[i]["inference"] = clock.laps["inference"] / len(members)
-    return [logits[i] for i in range(len(inputs))]
+        for (i, j), grid in zip(members, batch, strict=True):
+            # A view would keep the whole batch alive.
+            logits[i, j] = grid if len(members) == 1 else grid.copy()
+            share = clock.laps["inference"] / len(members)
+            speeds[i]["inference"] = speeds[i].get("inference", 0.0) + share
+    return [[logits[i, j] for j in range(len(views))] for i, views in enumerate(inputs)]

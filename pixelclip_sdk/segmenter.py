@@ -3,6 +3,7 @@
 import functools
 import io
 import logging
+import numbers
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -24,6 +25,8 @@ from pixelclip_sdk.postprocess import covered_cells
 from pixelclip_sdk.preprocess import covered, fit
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.settings import Refine, check_threshold, choose_refine
+from pixelclip_sdk.tiles import Tiles, checked_tiles
+from pixelclip_sdk.words.classes import NOUNS
 from pixelclip_sdk.words.resolver import VocabularyResolver
 from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from pixelclip_sdk.video.smoothing import Smooth
     from pixelclip_sdk.video.sources import SourceInput
     from pixelclip_sdk.video.workers import Predict
+    from pixelclip_sdk.words.suggestions import Suggestion
 
 __all__ = ["Segmenter"]
 
@@ -44,7 +48,8 @@ class Segmenter:
     Use `from_pretrained` to load a model. The constructor combines parts that are already loaded.
 
     Every method that segments raises VocabularyError if no classes are set, BackendError if the engine is
-    closed or failed, and PixelClipError if `threshold` is not a number from −1 to 1 or `refine` is unknown.
+    closed or failed, and PixelClipError if `threshold` is not a number from −1 to 1, `refine` is unknown, or
+    `tiles` is neither ``"auto"`` nor a number from 1 to 64.
 
     A forked child process cannot use its parent's segmenter. A pickled one, as `multiprocessing` sends it to
     spawned workers, loads its model again in the worker.
@@ -57,10 +62,12 @@ class Segmenter:
         bundle: The model's files, or None.
         threshold: Pixels whose best cosine is below it become unknown; None for no threshold.
         refine: How labels are made; see `from_pretrained`.
+        tiles: The largest number of windows of a picture, or ``"auto"``; see `from_pretrained`.
         threads: CPU threads of the bundle's text encoder; None for all.
 
     Raises:
-        PixelClipError: `threshold` is not a number from −1 to 1, or `refine` is unknown.
+        PixelClipError: `threshold` is not a number from −1 to 1, `refine` is unknown, or `tiles` is not one
+            of its values.
         VocabularyError: The vocabulary belongs to another model.
 
     Examples:
@@ -83,6 +90,7 @@ class Segmenter:
         bundle: Bundle | None = None,
         threshold: float | None = None,
         refine: Refine | None = "auto",
+        tiles: Tiles = 1,
         threads: int | None = None,
     ) -> None:
         self._backend = backend
@@ -97,6 +105,7 @@ class Segmenter:
         self.bundle = bundle
         self.threshold = threshold
         self.refine = refine
+        self.tiles = tiles
         if vocabulary is not None:
             self.set_classes(vocabulary)
 
@@ -110,6 +119,7 @@ class Segmenter:
         classes: Classes | Vocabulary | None = None,
         threshold: float | None = None,
         refine: Refine | None = "auto",
+        tiles: Tiles = 1,
         threads: int | None = None,
         input_size: tuple[int, int] | None = None,
     ) -> Self:
@@ -127,6 +137,9 @@ class Segmenter:
             refine: ``"edges"``: labels follow the edges of the image (see `pixelclip_sdk.refine`). ``"off"``
                 or None: the cosines are interpolated, and the largest wins. ``"auto"``: what was measured to
                 be better for this model; its bundle says so.
+            tiles: For large pictures with small things: the largest number of overlapping windows, 1 to 64,
+                through which the model sees a picture. ``"auto"`` takes as many as shrink the picture by a
+                factor of at most 4: one for photos and video of up to about 1080p. The time grows with it.
             threads: CPU threads for one image; None for all that this process may use, which `stream`
                 divides between two frames at a time.
             input_size: Nominal input size `(H, W)` of a model that accepts any size: an image is scaled to
@@ -138,7 +151,8 @@ class Segmenter:
             BackendUnavailableError: The backend or device is missing.
             BackendError: The engine does not load, or was compiled from another model or for another GPU.
             VocabularyError: The words cannot be used.
-            PixelClipError: `threshold` is not a number from −1 to 1, or `refine` is unknown.
+            PixelClipError: `threshold` is not a number from −1 to 1, `refine` is unknown, or `tiles` is not
+                one of its values.
 
         Examples:
             >>> from pixelclip_sdk import Segmenter
@@ -152,13 +166,22 @@ class Segmenter:
 
         check_threshold(threshold)
         choose_refine(refine, "off")
+        checked_tiles(tiles)
         bundle = find_bundle(name_or_path)
         spec = bundle.input if input_size is None else bundle.input.resized(input_size)
         engine = open_backend(bundle, backend, device, threads)
         try:
             spec = resolve_input_spec(engine, spec, resized=input_size is not None)
             _log.info("%s: backend %s (%s)", bundle.name, engine.name, engine.description)
-            segmenter = cls(engine, spec, bundle=bundle, threshold=threshold, refine=refine, threads=threads)
+            segmenter = cls(
+                engine,
+                spec,
+                bundle=bundle,
+                threshold=threshold,
+                refine=refine,
+                tiles=tiles,
+                threads=threads,
+            )
             segmenter._reload = functools.partial(
                 cls.from_pretrained,
                 Path(bundle.path).absolute(),
@@ -226,7 +249,7 @@ class Segmenter:
         with self._vocabulary_lock:
             self._calls += 1
             call = self._calls
-        vocabulary = self._resolver.resolve(classes)
+        vocabulary = self.embed(classes)
         with self._vocabulary_lock:
             if keep_ids and self._vocabulary is not None:
                 vocabulary = vocabulary.keeping_labels(self._vocabulary)
@@ -240,6 +263,20 @@ class Segmenter:
                 used[0],
             )
         return vocabulary
+
+    def embed(self, classes: Classes | Vocabulary) -> Vocabulary:
+        """Return the vocabulary of words without setting it; see `set_classes`.
+
+        Args:
+            classes: Words, or the name of a list.
+
+        Raises:
+            VocabularyError: The words cannot be used.
+            BundleError: The model has no text encoder.
+            BackendError: The segmenter is closed, or the text encoder failed.
+        """
+        check_process(self._process)
+        return self._resolver.resolve(classes)
 
     def warm_up(self, size: tuple[int, int] | None = None) -> None:
         """Segment a grey image and drop the result, so that the first real image is not slower than others.
@@ -266,6 +303,7 @@ class Segmenter:
         channel_order: ChannelOrder = "rgb",
         threshold: float | None = None,
         refine: Refine | None = "auto",
+        tiles: Tiles | None = None,
     ) -> Segmentation:
         """Segment one image.
 
@@ -274,6 +312,7 @@ class Segmenter:
             channel_order: Channel order of an array; OpenCV uses ``"bgr"``.
             threshold: Overrides the segmenter's threshold.
             refine: Overrides the segmenter's setting; ``"auto"`` keeps it.
+            tiles: Overrides the segmenter's tiles.
 
         Returns:
             Labels `(H, W)` at the size of the image, with scores, class names and times.
@@ -281,7 +320,9 @@ class Segmenter:
         Raises:
             ImageError: The image cannot be used.
         """
-        return self.predict_batch([image], channel_order=channel_order, threshold=threshold, refine=refine)[0]
+        return self.predict_batch(
+            [image], channel_order=channel_order, threshold=threshold, refine=refine, tiles=tiles
+        )[0]
 
     __call__ = predict
 
@@ -292,6 +333,7 @@ class Segmenter:
         channel_order: ChannelOrder = "rgb",
         threshold: float | None = None,
         refine: Refine | None = "auto",
+        tiles: Tiles | None = None,
     ) -> list[Segmentation]:
         """Segment several images with the same words. Results equal those of single calls.
 
@@ -303,6 +345,7 @@ class Segmenter:
             channel_order: Channel order of the arrays.
             threshold: Overrides the segmenter's threshold.
             refine: Overrides the segmenter's setting; ``"auto"`` keeps it.
+            tiles: Overrides the segmenter's tiles.
 
         Returns:
             One result per image, in the same order.
@@ -321,6 +364,7 @@ class Segmenter:
             threshold=self._limit(threshold),
             refine=choose_refine(refine, self.refine),
             channel_order=channel_order,
+            tiles=self._tiles if tiles is None else checked_tiles(tiles),
         )
 
     def stream(
@@ -375,6 +419,7 @@ class Segmenter:
 
         def begin() -> "Predict":
             words, limit, how = self.vocabulary, self._limit(threshold), choose_refine(refine, self.refine)
+            tiles = self._tiles
             return lambda image, blend: segment_images(
                 [image],
                 engine,
@@ -384,6 +429,7 @@ class Segmenter:
                 refine=how,
                 channel_order="rgb",
                 blend=blend,
+                tiles=tiles,
             )[0]
 
         begin()  # Missing words and bad settings raise here, not at the first frame.
@@ -409,6 +455,15 @@ class Segmenter:
     @refine.setter
     def refine(self, value: Refine | None) -> None:
         self._refine = choose_refine(value, self.bundle.refine if self.bundle else "off")
+
+    @property
+    def tiles(self) -> Tiles:
+        """The largest number of windows of a picture, or ``"auto"``; see `from_pretrained`."""
+        return self._tiles
+
+    @tiles.setter
+    def tiles(self, value: Tiles) -> None:
+        self._tiles = checked_tiles(value)
 
     def _limit(self, threshold: float | None) -> float | None:
         return self._threshold if threshold is None else check_threshold(threshold)
@@ -439,6 +494,40 @@ class Segmenter:
         features: npt.NDArray[np.float32] = self._backend.features(fit(picture, self._input)[None])[0]
         return features[covered_cells(features.shape[:2], covered(picture_size(picture), self._input))]
 
+    def suggest(
+        self, image: ImageInput, k: int = 10, *, channel_order: ChannelOrder = "rgb"
+    ) -> list["Suggestion"]:
+        """Suggest words for what an image shows, to start from: nouns of the list ``"everyday-nouns"``.
+
+        The first call with a model embeds some 2 900 words, which takes several seconds, and keeps the result
+        in the user's cache folder (`PIXELCLIP_HOME`). Words that mean nearly the same are suggested once.
+
+        Args:
+            image: An image; see `predict`.
+            k: Largest number of words.
+            channel_order: Channel order of an array.
+
+        Returns:
+            Words with `name`, `score` (a cosine) and `share` of the image, the most likely one first.
+
+        Raises:
+            ImageError: The image cannot be used.
+            VocabularyError: `k` is not at least 1, or the model has neither a text encoder nor this list.
+            BackendError: The engine is closed or failed.
+
+        Examples:
+            >>> from pixelclip_sdk import Segmenter
+            >>> with Segmenter.from_pretrained("pixelclip-lite") as segmenter:
+            ...     words = segmenter.suggest("photo.jpg")  # doctest: +SKIP
+            ...     segmenter.set_classes([word.name for word in words])  # doctest: +SKIP
+        """
+        from pixelclip_sdk.words.suggestions import suggest_words
+
+        if not isinstance(k, numbers.Integral) or isinstance(k, bool) or k < 1:
+            raise VocabularyError(f"k is {k!r}; expected the number of words, at least 1")
+        features = self.features(image, channel_order=channel_order)
+        return suggest_words(features, self.embed(NOUNS), int(k))
+
     def close(self) -> None:
         """Release the model; later calls raise. Closing twice is harmless."""
         self._resolver.close()
@@ -457,7 +546,11 @@ class Segmenter:
                 "Load it in the worker process."
             )
         return functools.partial(
-            self._reload, classes=self._vocabulary, threshold=self._threshold, refine=self._refine
+            self._reload,
+            classes=self._vocabulary,
+            threshold=self._threshold,
+            refine=self._refine,
+            tiles=self._tiles,
         ), ()
 
     def __repr__(self) -> str:

@@ -27,6 +27,14 @@ def blocks(language: str) -> list[tuple[str, str]]:
     return found
 
 
+def python_blocks() -> list:
+    """The blocks of `blocks`; those that embed thousands of nouns are slow tests."""
+    return [
+        pytest.param(page, code, marks=[pytest.mark.slow] if ".suggest(" in code else [])
+        for page, code in blocks("python")
+    ]
+
+
 @pytest.fixture
 def workplace(tmp_path, photo, monkeypatch):
     """An empty folder with the photos and the video that the documentation talks of."""
@@ -41,7 +49,7 @@ def workplace(tmp_path, photo, monkeypatch):
 
 
 @pytest.mark.usefixtures("workplace")
-@pytest.mark.parametrize(("page", "code"), blocks("python"))
+@pytest.mark.parametrize(("page", "code"), python_blocks())
 def test_python_blocks_run(page, code):
     # A block that needs more than the SDK says so in its first line.
     if needed := re.match("# pip install (.+)\n", code):

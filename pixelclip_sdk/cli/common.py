@@ -64,7 +64,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_segmentation_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--threshold``, ``--refine`` and the options of `add_run_options`."""
+    """Add ``--threshold``, ``--refine``, ``--tiles`` and the options of `add_run_options`."""
     parser.add_argument(
         "--threshold",
         type=float,
@@ -78,6 +78,13 @@ def add_segmentation_options(parser: argparse.ArgumentParser) -> None:
         help="edges: regions follow the edges of the image; off: they do not "
         "(default: auto, what is better for the model)",
     )
+    parser.add_argument(
+        "--tiles",
+        type=lambda text: text if text == "auto" else positive(text),
+        default=1,
+        metavar="N",
+        help="for large pictures with small things: windows per picture, at most 64, or auto (default: 1)",
+    )
     add_run_options(parser)
 
 
@@ -87,16 +94,17 @@ def print_json(value: Any) -> None:
 
 
 def load_segmenter(options: argparse.Namespace) -> Segmenter:
-    """Load the model that the options of `add_run_options` choose, with the classes of ``--classes``."""
+    """Load the model that the options of `add_run_options` choose, with its classes if any are given."""
     return Segmenter.from_pretrained(
         options.model,
         backend=options.backend,
         device=options.device,
         threads=options.threads,
         input_size=tuple(options.input_size) if options.input_size else None,
-        classes=parse_classes(options.model, options.classes),
+        classes=None if options.classes is None else parse_classes(options.model, options.classes),
         threshold=getattr(options, "threshold", None),
         refine=getattr(options, "refine", "auto"),
+        tiles=getattr(options, "tiles", 1),
     )
 
 

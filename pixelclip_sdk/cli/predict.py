@@ -12,7 +12,7 @@ from typing import Any
 from pixelclip_sdk.bundle import IMAGE_ENCODER
 from pixelclip_sdk.cli import common
 from pixelclip_sdk.cli.outputs import FORMATS, JSON, LABELS, OVERLAY, Outputs, format_list
-from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.errors import ImageError, VocabularyError
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.support.arguments import path
@@ -29,7 +29,9 @@ def add_parser(commands: common.Parsers) -> None:
     """Add the verb."""
     parser = commands.add_parser("predict", help="segment images")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
-    parser.add_argument("--classes", required=True, help=common.CLASSES_HELP)
+    parser.add_argument(
+        "--classes", help=f"{common.CLASSES_HELP}; without it, ten nouns are suggested for each image"
+    )
     parser.add_argument("--out", required=True, type=path, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--format",
@@ -50,6 +52,8 @@ def _predict(options: argparse.Namespace) -> int:
     with common.load_segmenter(options) as segmenter, _outputs(options, segmenter, images) as outputs:
         for image, stem in zip(images, _result_stems(images), strict=True):
             try:
+                if options.classes is None:
+                    _set_suggested(segmenter, image)
                 result = segmenter.predict(image)
             except ImageError as error:  # The other images are still segmented.
                 report(f"pixelclip: {error}")
@@ -81,7 +85,20 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _outputs(options: argparse.Namespace, segmenter: Segmenter, images: Sequence[Path]) -> Outputs:
     model = segmenter.bundle.name if segmenter.bundle else options.model
-    return Outputs(options.out, options.format, segmenter.vocabulary.names, images, model)
+    names = segmenter.vocabulary.names if options.classes is not None else ()
+    if not names and (shared := [name for name in options.format if name in ("coco", "yolo-seg")]):
+        raise VocabularyError(
+            f"--format {','.join(shared)} has one list of classes for all images, but without --classes each "
+            "image suggests its own. Give --classes"
+        )
+    return Outputs(options.out, options.format, names, images, model)
+
+
+def _set_suggested(segmenter: Segmenter, image: Path) -> None:
+    """Set the words that the image suggests, and say so."""
+    words = [suggestion.name for suggestion in segmenter.suggest(image)]
+    report(f"{printable(str(image))}: no --classes; suggested: {', '.join(words)}")
+    segmenter.set_classes(words)
 
 
 def _facts(result: Segmentation, image: Path, segmenter: Segmenter) -> dict[str, Any]:
@@ -94,6 +111,7 @@ def _facts(result: Segmentation, image: Path, segmenter: Segmenter) -> dict[str,
         "backend": segmenter.backend,
         "threshold": segmenter.threshold,
         "refine": result.refine,
+        "tiles": segmenter.tiles,
         "size": list(result.orig_shape),
         "names": list(result.names),
         "unknown": result.unknown,

@@ -1,1 +1,4 @@
-"""Words to embeddings: class lists and files, the text encoder, vocabularies. Nothing here reads pixels."""
+"""Words to embeddings: class lists and files, the text encoder, vocabularies; classes from features.
+
+Nothing here runs an image encoder: the segmenter computes the features.
+"""

@@ -14,6 +14,8 @@ from pixelclip_sdk.support.hints import did_you_mean, find_name, folded
 from pixelclip_sdk.words.formats import names_by_id, parse_line, parse_lines, shown
 
 MAX_CLASSES = 4096
+NOUNS = "everyday-nouns"
+"""The class list that `Segmenter.suggest` chooses from. It is long, so its embeddings are cached."""
 _MAX_NAME_LENGTH = 200
 
 Classes = str | Sequence[str] | Mapping[str, str | Sequence[str]]

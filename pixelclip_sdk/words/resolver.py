@@ -1,13 +1,17 @@
 """VocabularyResolver: words as people give them to a vocabulary that fits the model."""
 
 import functools
+import hashlib
+import json
 import logging
 import threading
+from pathlib import Path
 
 from pixelclip_sdk.bundle import Bundle
-from pixelclip_sdk.errors import BackendError, VocabularyError
+from pixelclip_sdk.errors import BackendError, OutputError, VocabularyError
+from pixelclip_sdk.support.files import cache_folder, is_file
 from pixelclip_sdk.support.hints import did_you_mean, find_name
-from pixelclip_sdk.words.classes import check_list_name, class_lists
+from pixelclip_sdk.words.classes import NOUNS, check_list_name, class_list, class_lists
 from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
 
 _log = logging.getLogger(__name__)
@@ -25,6 +29,8 @@ class VocabularyResolver:
         self._bundle, self._encoder = bundle, encoder
         self._width, self._threads = width, threads
         self._lock = threading.Lock()
+        self._nouns_lock = threading.Lock()
+        self._nouns: Vocabulary | None = None
         self._closed = False
 
     def resolve(self, classes: Classes | Vocabulary) -> Vocabulary:
@@ -35,13 +41,42 @@ class VocabularyResolver:
         self._check_open()
         if isinstance(classes, Vocabulary):
             return self._checked(classes)
-        if isinstance(classes, str) and (precomputed := self._precomputed(classes.strip())):
-            return precomputed
+        if isinstance(classes, str):
+            if precomputed := self._precomputed(classes.strip()):
+                return precomputed
+            if find_name(classes.strip(), [NOUNS]):
+                with self._nouns_lock:
+                    self._nouns = self._nouns or self._stored_nouns()
+                    return self._nouns
+        return self._embedded(classes)
+
+    def _embedded(self, classes: Classes) -> Vocabulary:
         encoder = self._loaded_encoder()
         vocabulary = self._checked(Vocabulary.encode(classes, encoder))
         # Encoders of users need not have this method.
         for word in getattr(encoder, "unfamiliar_words", lambda _: [])(vocabulary.names):
             _log.warning("the text encoder may not know %r; check the spelling, and use English words", word)
+        return vocabulary
+
+    def _stored_nouns(self) -> Vocabulary:
+        """Return the vocabulary of `NOUNS` from the user's cache folder, or embed it, which takes seconds.
+
+        The file's name has a hash of the text encoder, the templates and the words.
+        """
+        source, folder = self._encoder or self._bundle, cache_folder()
+        if source is None or not source.text_hash or folder is None:
+            return self._embedded(NOUNS)
+        words = class_list(NOUNS)
+        key = json.dumps([source.text_hash, source.templates, words]).encode()
+        file = folder / "vocabularies" / f"{NOUNS}-{hashlib.sha256(key).hexdigest()[:16]}.npz"
+        if stored := _loaded(file, source.text_hash, tuple(words)):
+            return stored
+        _log.warning("embedding the %d words of %s, once for this text encoder", len(words), NOUNS)
+        vocabulary = self._embedded(NOUNS)
+        try:
+            vocabulary.save(file)
+        except OutputError as error:
+            _log.warning("these embeddings are not kept for the next time: %s", error)
         return vocabulary
 
     def close(self) -> None:
@@ -103,6 +138,20 @@ class VocabularyResolver:
             problem = f"the vocabulary's embeddings are {width} wide, this model's {self._width}"
         elif vocabulary.text_hash and self._text_hash not in ("", vocabulary.text_hash):
             problem = "the vocabulary was made with another text encoder than this model's"
+        elif vocabulary.image_hash and self._bundle and self._bundle.image_hash != vocabulary.image_hash:
+            problem = "the vocabulary has classes from pictures that another model saw"
         else:
             return vocabulary
         raise VocabularyError(f"{problem}. Build it with this model: pixelclip vocab build --model …")
+
+
+def _loaded(file: Path, text_hash: str, names: tuple[str, ...]) -> Vocabulary | None:
+    """Return the vocabulary in a file, or None if there is none or it has other words."""
+    if not is_file(file):
+        return None
+    try:
+        vocabulary = Vocabulary.load(file)
+    except VocabularyError as error:
+        _log.warning("%s", error)
+        return None
+    return vocabulary if (vocabulary.text_hash, vocabulary.names) == (text_hash, names) else None

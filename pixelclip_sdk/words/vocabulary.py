@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,13 @@ from pixelclip_sdk.words.classes import (
 )
 from pixelclip_sdk.words.formats import shown
 
+if TYPE_CHECKING:
+    from pixelclip_sdk.segmenter import Segmenter
+    from pixelclip_sdk.words.image_prompts import Examples
+
 __all__ = ["Classes", "Encoder", "Vocabulary", "parse_classes", "read_classes"]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2  # 1 has no image_hash.
 _MAX_WIDTH = 4096
 _MAX_META_BYTES = 16 << 20
 
@@ -59,11 +63,15 @@ class Vocabulary:
     Attributes:
         names: K class names, in label order.
         embeddings: `(K, D)` float32, unit rows, read-only.
-        synonyms: Name → the texts whose mean is its embedding; read-only.
+        synonyms: Name → the texts whose mean is its embedding, none for a class made from pictures;
+            read-only.
         templates: Prompts that the texts were put into.
         text_hash: SHA-256 of the text encoder that made the embeddings; empty when unknown.
         unused: Labels that no pixel gets: their words were removed while the other words kept their labels
             (`keeping_labels`). Ascending.
+        image_hash: SHA-256 of the image encoder that made classes from pictures; empty without such classes.
+
+    ``words + others`` joins two vocabularies.
 
     Raises:
         VocabularyError: A name cannot be used, or the embeddings are not K unit rows of float32.
@@ -82,6 +90,7 @@ class Vocabulary:
     templates: tuple[str, ...] = ()
     text_hash: str = ""
     unused: tuple[int, ...] = ()
+    image_hash: str = ""
 
     def __post_init__(self) -> None:
         names = tuple(parse_classes(self.names))
@@ -190,6 +199,82 @@ class Vocabulary:
             unused=tuple(label for label, row in enumerate(labels) if row is None),
         )
 
+    @classmethod
+    def from_images(cls, examples: "Examples", segmenter: "Segmenter") -> "Vocabulary":
+        """Make classes from example pictures instead of words.
+
+        The embedding of a class is the mean feature inside its masks, scaled so that words can be joined to
+        it (see `pixelclip_sdk.words.image_prompts`). A crop should show little else than the thing.
+
+        Args:
+            examples: Name → a list of pictures of the thing alone, or of pairs (photo, mask). A mask is
+                `(H, W)` at the size of the photo, an array or a PIL image of one channel; zero is outside.
+            segmenter: The model that will use the vocabulary.
+
+        Returns:
+            A vocabulary for `Segmenter.set_classes`. With ``words + vocabulary`` it is joined to words.
+
+        Raises:
+            VocabularyError: A name or a list of examples cannot be used.
+            ImageError: A picture or a mask cannot be used.
+            BundleError: The model has no text encoder, which is needed to balance pictures and words.
+
+        Examples:
+            >>> import numpy as np
+            >>> from pixelclip_sdk import Segmenter, Vocabulary
+            >>> photo = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
+            >>> mask = np.zeros((96, 128), bool)
+            >>> mask[32:64, 32:96] = True
+            >>> with Segmenter.from_pretrained("pixelclip-lite") as segmenter:
+            ...     words = segmenter.set_classes(["table", "wall"])
+            ...     mug = Vocabulary.from_images({"my mug": [(photo, mask)]}, segmenter)
+            ...     segmenter.set_classes(words + mug)
+            Vocabulary(3 names: table, wall, my mug)
+        """
+        # Imported here because it reads pictures, which most programs that use words do not.
+        from pixelclip_sdk.words.image_prompts import embed_examples
+
+        words = segmenter.embed("common-150")
+        names, rows = embed_examples(examples, segmenter, words.embeddings)
+        return cls(
+            names=names,
+            embeddings=rows,
+            synonyms=dict.fromkeys(names, ()),
+            templates=words.templates,
+            text_hash=words.text_hash,
+            image_hash=segmenter.bundle.image_hash if segmenter.bundle else "",
+        )
+
+    def __add__(self, other: "Vocabulary") -> "Vocabulary":
+        """Join two vocabularies of one model: the names of this one, then those of the other.
+
+        Raises:
+            VocabularyError: They were made with different models or templates, or share a name.
+        """
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        shared: dict[str, Any] = {}
+        for field in ("text_hash", "image_hash", "templates"):
+            mine, its = getattr(self, field), getattr(other, field)
+            if mine and its and mine != its:
+                raise VocabularyError(
+                    f"the vocabularies have different {field} ({mine!r:.40} and {its!r:.40}); "
+                    "expected two of one model. Build both with it."
+                )
+            shared[field] = mine or its
+        widths = self.embeddings.shape[1], other.embeddings.shape[1]
+        if widths[0] != widths[1]:
+            raise VocabularyError(
+                f"the vocabularies are {widths[0]} and {widths[1]} wide; expected two of one model"
+            )
+        return Vocabulary(
+            names=self.names + other.names,
+            embeddings=np.concatenate([self.embeddings, other.embeddings]),
+            synonyms={**self.synonyms, **other.synonyms},
+            unused=(*self.unused, *(len(self.names) + label for label in other.unused)),
+            **shared,
+        )
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a ``.npz`` file that `load` reads, without pickles.
 
@@ -201,13 +286,15 @@ class Vocabulary:
         if target.suffix != ".npz":
             raise VocabularyError(f"cannot save a vocabulary as {target.name!r}; expected NAME.npz")
         meta = {
-            "schema_version": _SCHEMA_VERSION,
+            "schema_version": _SCHEMA_VERSION if self.image_hash else 1,
             "names": self.names,
             "synonyms": dict(self.synonyms),
             "templates": self.templates,
             "text_hash": self.text_hash,
             **({"unused": self.unused} if self.unused else {}),
         }
+        if self.image_hash:
+            meta["image_hash"] = self.image_hash
         # JSON in a byte array: numpy's own string arrays lose trailing NULs and use four bytes per letter.
         blob = np.frombuffer(json.dumps(meta, ensure_ascii=False).encode(), np.uint8)
         with atomic_write(target) as temporary:

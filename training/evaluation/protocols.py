@@ -20,6 +20,7 @@ from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.postprocess import labels_upsampled
 from pixelclip_sdk.preprocess import covered, fit
+from pixelclip_sdk.tiles import interpolation
 from training.evaluation.metrics import BACKGROUND, IGNORE_INDEX
 
 __all__ = ["Official", "Protocol", "Whole", "Windows", "classify_masks", "describe", "segment"]
@@ -204,8 +205,7 @@ def _stretched(photo: UInt8Array, size: tuple[int, int]) -> UInt8Array:
 
 def _bilinear(points: int, pixels: int) -> Float32Array:
     """Returns the `(pixels, points)` matrix of a linear interpolation: half-pixel centres, edges repeated."""
-    position = np.clip((np.arange(pixels) + 0.5) * points / pixels - 0.5, 0, points - 1)
-    return np.maximum(1 - np.abs(position[:, None] - np.arange(points)), 0).astype(np.float32)
+    return interpolation(points, (np.arange(pixels) + 0.5) * points / pixels - 0.5)
 
 
 def _shares(cells: int, span: float, pixels: int) -> Float32Array:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixelclip_sdk import Segmenter
 from pixelclip_sdk.cli.main import main
 from pixelclip_sdk.cli.predict import _result_stems
 from pixelclip_sdk.models import BUNDLED
+from pixelclip_sdk.support.files import sha256
 
 CLASSES = ["--classes", "cat, sofa"]
 
@@ -218,3 +220,57 @@ def test_a_class_file_in_the_home_folder_and_a_warning_with_the_name_of_the_comm
     )
     assert result.stderr.startswith("pixelclip: one class and no threshold")
     assert list(results(tmp_path / "out")["cat.json"]["names"]) == ["cat"]
+
+
+def test_windows_are_asked_for_and_recorded(cat, tmp_path, capsys):
+    small = ["--input-size", "96", "128", "--out", str(tmp_path / "out")]
+    assert main(["predict", str(cat), *CLASSES, "--tiles", "auto", *small]) == 0
+    assert results(tmp_path / "out")["cat.json"]["tiles"] == "auto"
+    assert main(["predict", str(cat), *CLASSES, "--tiles", "4", *small]) == 0
+    assert results(tmp_path / "out")["cat.json"]["tiles"] == 4
+    assert main(["predict", str(cat), *CLASSES, "--tiles", "65", *small]) == 1
+    assert 'tiles is 65; expected "auto" or a number of windows, 1 to 64' in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", str(cat), *CLASSES, "--tiles", "many", *small])
+
+
+@pytest.fixture
+def model_with_few_nouns(lite, tmp_path) -> Path:
+    """The bundled model with a precomputed, short list of nouns."""
+    folder = tmp_path / "few-nouns"
+    shutil.copytree(BUNDLED / "pixelclip-lite", folder)
+    words = ["cat", "kitten", "car", "airplane", "grass", "keyboard", "coffee"]
+    file = lite.embed(words).save(folder / "vocabularies" / "everyday-nouns.npz")
+    manifest = json.loads((folder / "bundle.json").read_text())
+    entry = {"size": file.stat().st_size, "sha256": sha256(file)}
+    manifest["files"]["vocabularies/everyday-nouns.npz"] = entry
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_without_classes_each_image_suggests_its_words(model_with_few_nouns, photo, tmp_path, capsys):
+    path = tmp_path / "photo.png"
+    Image.fromarray(photo).save(path)
+    out = tmp_path / "out"
+    assert main(["predict", str(path), "--model", str(model_with_few_nouns), "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert f"{path}: no --classes; suggested: cat, " in printed.err
+    facts = results(out)["photo.json"]
+    assert facts["names"][0] == "cat"
+    assert "kitten" not in facts["names"]  # It means nearly the same.
+    assert max(facts["areas"], key=facts["areas"].get) == "cat"
+
+
+@pytest.mark.slow  # Embeds 2 878 nouns.
+def test_the_bundled_model_suggests_a_cat_for_a_photo_of_one(photo):
+    with Segmenter.from_pretrained() as segmenter:
+        words = segmenter.suggest(photo, 5)
+    assert words[0].name == "cat"
+    assert words[0].share > 0.5
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo-seg"])
+def test_formats_with_one_list_of_classes_want_classes(cat, kind, tmp_path, capsys):
+    assert main(["predict", str(cat), "--format", f"png,{kind}", "--out", str(tmp_path / "out")]) == 1
+    assert f"--format {kind} has one list of classes for all images" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

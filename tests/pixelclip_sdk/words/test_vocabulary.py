@@ -222,9 +222,9 @@ def test_a_pickle_in_a_vocabulary_is_not_executed(tmp_path):
 
 
 def test_a_newer_vocabulary_is_refused(tmp_path):
-    meta = json.dumps({"schema_version": 2}).encode()
+    meta = json.dumps({"schema_version": 3}).encode()
     np.savez(tmp_path / "v.npz", meta=np.frombuffer(meta, np.uint8), embeddings=np.eye(1, dtype=np.float32))
-    with pytest.raises(VocabularyError, match="schema version 2"):
+    with pytest.raises(VocabularyError, match="schema version 3"):
         Vocabulary.load(tmp_path / "v.npz")
 
 
