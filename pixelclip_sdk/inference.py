@@ -1,7 +1,6 @@
 """Images to label maps: decode, preprocess, run the engine, postprocess."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,9 @@ from pixelclip_sdk.image import ChannelOrder, ImageInput, Picture, open_image, p
 from pixelclip_sdk.postprocess import argmax_upsampled, labels_upsampled, unknown_label
 from pixelclip_sdk.refine import refine_edges
 from pixelclip_sdk.segmentation import Segmentation
+from pixelclip_sdk.settings import Settings
 from pixelclip_sdk.support.clock import Clock
-from pixelclip_sdk.tiles import Tiles, View
+from pixelclip_sdk.tiles import View
 from pixelclip_sdk.words.vocabulary import Vocabulary
 
 Blend = Callable[[npt.NDArray[np.float32], npt.NDArray[np.uint8], object], npt.NDArray[np.float32]]
@@ -30,12 +30,10 @@ def segment_images(
     engine: Backend,
     spec: InputSpec,
     vocabulary: Vocabulary,
+    settings: Settings,
     *,
-    threshold: float | None,
-    refine: Literal["edges", "off"],
     channel_order: ChannelOrder,
     blend: Blend | None = None,
-    tiles: Tiles = 1,
 ) -> list[Segmentation]:
     """Segment images with one engine and one vocabulary; inputs of one size run together.
 
@@ -55,7 +53,7 @@ def segment_images(
                 raise ImageError(f"image {i} of {len(images)}: {error}") from error
             raise
         clock.lap("decode")
-        views.append(View(picture_size(picture), spec, tiles))
+        views.append(View(picture_size(picture), spec, settings.tiles))
         inputs.append(views[-1].inputs(picture))
         clock.lap("preprocess")
         pictures.append(picture)
@@ -63,21 +61,21 @@ def segment_images(
     logits = _run(engine, inputs, vocabulary.embeddings, speeds)
     results = []
     for picture, view, seen, grids, speed in zip(pictures, views, inputs, logits, speeds, strict=True):
-        grid, part = view.blend(grids), view.covered
+        grid = view.blend(grids)
         if blend:
             grid = blend(grid, seen[0], vocabulary)
         if vocabulary.unused:
             grid = grid.copy()
             grid[list(vocabulary.unused)] = -1  # The smallest cosine never wins.
         clock = Clock(speed)
-        size = picture_size(picture)
-        labels = refine_edges(grid, picture, part)[0] if refine == "edges" else None
+        size, part = picture_size(picture), view.covered
+        labels = refine_edges(grid, picture, part)[0] if settings.refine == "edges" else None
         clock.lap("refine")
         if labels is None:
-            labels = labels_upsampled(grid, size, threshold, part)
-        elif threshold is not None:
+            labels = labels_upsampled(grid, size, settings.threshold, part)
+        elif settings.threshold is not None:
             scores = argmax_upsampled(grid, size, covered=part)[1]
-            labels[scores < threshold] = unknown_label(len(grid))
+            labels[scores < settings.threshold] = unknown_label(len(grid))
         clock.lap("postprocess")
         speed["total"] = sum(speed.values())
         results.append(
@@ -85,7 +83,7 @@ def segment_images(
                 labels=labels,
                 logits=grid,
                 covered=part,
-                refine=refine,
+                refine=settings.refine,
                 names=vocabulary.names,
                 image=picture,
                 speed=speed,

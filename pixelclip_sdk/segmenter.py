@@ -1,5 +1,6 @@
 """Segmenter: words and images in, label maps out."""
 
+import dataclasses
 import functools
 import io
 import logging
@@ -24,8 +25,8 @@ from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import covered_cells
 from pixelclip_sdk.preprocess import covered, fit
 from pixelclip_sdk.segmentation import Segmentation
-from pixelclip_sdk.settings import Refine, check_threshold, choose_refine
-from pixelclip_sdk.tiles import Tiles, checked_tiles
+from pixelclip_sdk.settings import Refine, Settings, choose_refine
+from pixelclip_sdk.tiles import Tiles
 from pixelclip_sdk.words.classes import NOUNS
 from pixelclip_sdk.words.resolver import VocabularyResolver
 from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
@@ -48,8 +49,7 @@ class Segmenter:
     Use `from_pretrained` to load a model. The constructor combines parts that are already loaded.
 
     Every method that segments raises VocabularyError if no classes are set, BackendError if the engine is
-    closed or failed, and PixelClipError if `threshold` is not a number from −1 to 1, `refine` is unknown, or
-    `tiles` is neither ``"auto"`` nor a number from 1 to 64.
+    closed or failed, and PixelClipError if a setting is out of range.
 
     A forked child process cannot use its parent's segmenter. A pickled one, as `multiprocessing` sends it to
     spawned workers, loads its model again in the worker.
@@ -66,8 +66,7 @@ class Segmenter:
         threads: CPU threads of the bundle's text encoder; None for all.
 
     Raises:
-        PixelClipError: `threshold` is not a number from −1 to 1, `refine` is unknown, or `tiles` is not one
-            of its values.
+        PixelClipError: `threshold`, `refine` or `tiles` is not one of its values.
         VocabularyError: The vocabulary belongs to another model.
 
     Examples:
@@ -103,9 +102,9 @@ class Segmenter:
         self._reload: Callable[..., Segmenter] | None = None
         self._process = os.getpid()
         self.bundle = bundle
-        self.threshold = threshold
-        self.refine = refine
-        self.tiles = tiles
+        self._settings = Settings(
+            threshold=threshold, refine=choose_refine(refine, self._recommended), tiles=tiles
+        )
         if vocabulary is not None:
             self.set_classes(vocabulary)
 
@@ -151,8 +150,7 @@ class Segmenter:
             BackendUnavailableError: The backend or device is missing.
             BackendError: The engine does not load, or was compiled from another model or for another GPU.
             VocabularyError: The words cannot be used.
-            PixelClipError: `threshold` is not a number from −1 to 1, `refine` is unknown, or `tiles` is not
-                one of its values.
+            PixelClipError: `threshold`, `refine` or `tiles` is not one of its values.
 
         Examples:
             >>> from pixelclip_sdk import Segmenter
@@ -164,9 +162,7 @@ class Segmenter:
         # Imported here so that `import pixelclip_sdk` stays light.
         from pixelclip_sdk.backends.choose import open_backend, resolve_input_spec
 
-        check_threshold(threshold)
-        choose_refine(refine, "off")
-        checked_tiles(tiles)
+        Settings().override(threshold=threshold, refine=refine, tiles=tiles)  # Raises before loading.
         bundle = find_bundle(name_or_path)
         spec = bundle.input if input_size is None else bundle.input.resized(input_size)
         engine = open_backend(bundle, backend, device, threads)
@@ -245,7 +241,6 @@ class Segmenter:
             ...     segmenter.set_classes({"cat": ["cat", "kitten"], "sofa": ["sofa", "couch"]})
             Vocabulary(2 names: cat, sofa)
         """
-        check_process(self._process)
         with self._vocabulary_lock:
             self._calls += 1
             call = self._calls
@@ -257,7 +252,7 @@ class Segmenter:
                 # Readers take this one reference, so they see the old vocabulary or the new one, never a mix.
                 self._vocabulary, self._vocabulary_call = vocabulary, call
         used = [name for label, name in enumerate(vocabulary.names) if label not in vocabulary.unused]
-        if len(used) == 1 and self._threshold is None:
+        if len(used) == 1 and self.threshold is None:
             _log.warning(
                 "one class and no threshold: every pixel becomes %r. Add other classes or a threshold",
                 used[0],
@@ -361,10 +356,8 @@ class Segmenter:
             self._backend,
             self._input,
             self.vocabulary,
-            threshold=self._limit(threshold),
-            refine=choose_refine(refine, self.refine),
+            self._settings.override(threshold=threshold, refine=refine, tiles=tiles),
             channel_order=channel_order,
-            tiles=self._tiles if tiles is None else checked_tiles(tiles),
         )
 
     def stream(
@@ -418,18 +411,9 @@ class Segmenter:
         from pixelclip_sdk.video.pipeline import WORKERS, segment_frames
 
         def begin() -> "Predict":
-            words, limit, how = self.vocabulary, self._limit(threshold), choose_refine(refine, self.refine)
-            tiles = self._tiles
+            words, settings = self.vocabulary, self._settings.override(threshold=threshold, refine=refine)
             return lambda image, blend: segment_images(
-                [image],
-                engine,
-                self._input,
-                words,
-                threshold=limit,
-                refine=how,
-                channel_order="rgb",
-                blend=blend,
-                tiles=tiles,
+                [image], engine, self._input, words, settings, channel_order="rgb", blend=blend
             )[0]
 
         begin()  # Missing words and bad settings raise here, not at the first frame.
@@ -441,32 +425,33 @@ class Segmenter:
     @property
     def threshold(self) -> float | None:
         """Pixels whose best cosine is below it become unknown; None for no threshold."""
-        return self._threshold
+        return self._settings.threshold
 
     @threshold.setter
     def threshold(self, value: float | None) -> None:
-        self._threshold = check_threshold(value)
+        self._settings = dataclasses.replace(self._settings, threshold=value)
 
     @property
     def refine(self) -> Literal["edges", "off"]:
         """How labels are made, ``"edges"`` or ``"off"``. ``"auto"`` sets what the bundle recommends."""
-        return self._refine
+        return self._settings.refine
 
     @refine.setter
     def refine(self, value: Refine | None) -> None:
-        self._refine = choose_refine(value, self.bundle.refine if self.bundle else "off")
+        self._settings = dataclasses.replace(self._settings, refine=choose_refine(value, self._recommended))
 
     @property
     def tiles(self) -> Tiles:
         """The largest number of windows of a picture, or ``"auto"``; see `from_pretrained`."""
-        return self._tiles
+        return self._settings.tiles
 
     @tiles.setter
     def tiles(self, value: Tiles) -> None:
-        self._tiles = checked_tiles(value)
+        self._settings = dataclasses.replace(self._settings, tiles=value)
 
-    def _limit(self, threshold: float | None) -> float | None:
-        return self._threshold if threshold is None else check_threshold(threshold)
+    @property
+    def _recommended(self) -> Literal["edges", "off"]:
+        return self.bundle.refine if self.bundle else "off"
 
     def features(self, image: ImageInput, *, channel_order: ChannelOrder = "rgb") -> npt.NDArray[np.float32]:
         """Compute the dense embeddings of one image, to compare with texts or with each other.
@@ -546,11 +531,7 @@ class Segmenter:
                 "Load it in the worker process."
             )
         return functools.partial(
-            self._reload,
-            classes=self._vocabulary,
-            threshold=self._threshold,
-            refine=self._refine,
-            tiles=self._tiles,
+            self._reload, classes=self._vocabulary, **dataclasses.asdict(self._settings)
         ), ()
 
     def __repr__(self) -> str:

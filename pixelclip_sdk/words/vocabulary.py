@@ -197,6 +197,7 @@ class Vocabulary:
             embeddings=np.stack([vocabulary.embeddings[row] for vocabulary, row in sources]),
             synonyms={name: v.synonyms[v.names[row]] for name, (v, row) in zip(names, sources, strict=True)},
             unused=tuple(label for label, row in enumerate(labels) if row is None),
+            image_hash=self.image_hash or before.image_hash,
         )
 
     @classmethod
@@ -271,7 +272,7 @@ class Vocabulary:
             names=self.names + other.names,
             embeddings=np.concatenate([self.embeddings, other.embeddings]),
             synonyms={**self.synonyms, **other.synonyms},
-            unused=(*self.unused, *(len(self.names) + label for label in other.unused)),
+            unused=(*self.unused, *(len(self) + label for label in other.unused)),
             **shared,
         )
 
