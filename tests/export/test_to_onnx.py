@@ -66,7 +66,9 @@ def test_nothing_of_the_machine_is_in_the_files(exported):
 
 
 def test_the_report_is_in_the_bundle(exported):
-    report = Bundle.open(exported).verification
+    bundle = Bundle.open(exported)
+    assert bundle.refine == "edges"
+    report = bundle.verification
     assert report["photos"] == len(default_photos()) == 7
     assert report["label_agreement"] >= report["gate"]
     assert 0 < report["logits_max_difference"] < 0.05
