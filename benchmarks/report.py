@@ -44,7 +44,6 @@ def page(
         "precision": _precisions,
         "roofline": tables.roofline,
         "postprocess": lambda content: ["", tables.postprocess(content)],
-        "refine": lambda content: ["", tables.refinement(content)],
         "scaling": lambda _: [""],
     }
     for name, write in sections.items():

@@ -27,7 +27,6 @@ COMMANDS = {
     "roofline": f"python benchmarks/roofline.py --rounds 30 {_JSON}/roofline.json",
     "precision": f"python benchmarks/precision.py {_DATA} --named PHOTOS {_JSON}/precision.json",
     "postprocess": f"python benchmarks/postprocess.py PHOTOS {_JSON}/postprocess.json",
-    "refine": f"python benchmarks/refine.py {_JSON}/refine.json",
     "scaling": f"python benchmarks/scaling.py --rounds 30 {_DATA} {_JSON}/scaling.json",
 }
 """Result on docs/speed.md → command. A stored result holds the command that made it."""
@@ -41,7 +40,10 @@ ACCURACIES = {
 }
 """Accuracy of the bundled model, reported in docs/pixelclip-lite.md → command."""
 
-DECISIONS = {"regions": f"python benchmarks/regions.py --runs 15 {_JSON}/regions.json"}
+DECISIONS = {
+    "refine": f"python benchmarks/refine.py --runs 6 {_JSON}/refine.json",
+    "regions": f"python benchmarks/regions.py --runs 15 {_JSON}/regions.json",
+}
 """Result that a decision in docs/adr reports → command."""
 
 

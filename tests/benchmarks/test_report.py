@@ -107,14 +107,6 @@ CONTENT = {
             }
         ],
     },
-    "refine": {
-        "cases": [
-            {
-                **{"classes": 20, "size": [480, 640], "edges_ms": 3.25, "off_ms": 1.5},
-                **{"time_ratio": 2.1667, "peak_mb": 2.5},
-            }
-        ],
-    },
     "gpu-latency": {
         "model": "tiny",
         "backends": [
@@ -159,7 +151,6 @@ def test_the_page_has_the_numbers_of_the_results(folder):
     assert cells(text, "int8 ")[1:] == ["4.00", "2.50×", "–", "91.25%"]
     assert cells(text, "fp16 ")[1:] == ["–", "–", "20.0", "–"]
     assert cells(text, "150 classes, 1920×1080")[1:] == ["40.0", "2346", "58.6×", "99.9998%", "8.25"]
-    assert cells(text, "20 classes, 640×480")[1:] == ["3.25", "1.50", "2.17×", "2.50"]
     assert cells(text, "4096")[1:] == ["25.0", "2.50×", "40.0", "234", "2.34×"]
 
 
