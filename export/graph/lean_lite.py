@@ -10,9 +10,8 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from training.models.lite.build import LINEAR_SHARE, NEIGHBOURS, LiteImageEncoder
+from training.models.lite.build import LINEAR_SHARE, NEIGHBOURS, LiteImageEncoder, neighbourhood
 
 __all__ = ["LeanLiteEncoder"]
 
@@ -41,7 +40,7 @@ class LeanLiteEncoder(nn.Module):
         # bias of the first convolution: its padding is zero after the subtraction.
         pixels = image.to(self.ridge.dtype).permute(0, 3, 1, 2) - _MIDDLE
         features = self.trunk(pixels)
-        around = F.avg_pool2d(features, self.kernel, 1, self.kernel // 2, count_include_pad=False)
+        around = neighbourhood(features, self.kernel)
         # A factor of one would still be a product in the graph.
         features = features + (around if self.around == 1 else self.around * around)
         features = features.permute(0, 2, 3, 1)

@@ -15,7 +15,7 @@ from training.models import registry
 from training.models.pair import EncoderPair
 from training.models.registry import LITE, LITES
 from training.models.weights import hub
-from training.models.weights.checkpoints import load_exactly, load_into, read_checkpoint
+from training.models.weights.checkpoints import load_into, read_checkpoint
 
 __all__ = ["load_model"]
 
@@ -38,7 +38,7 @@ def load_model(
             configuration (embed_dim, vision_cfg, text_cfg, quick_gelu). ``"pixelclip-lite"`` is the bundled
             model, ``"pixelclip-lite-start"`` the model its fine-tuning started from.
         checkpoint: File to read the weights from; None for the weights of the named model. For
-            pixelclip-lite it holds the image encoder only.
+            pixelclip-lite it holds the image encoder, and perhaps anchors of the text encoder.
         input_size: Input `(H, W)` in pixels; None for the model's default.
         random_weights: Initialise a CLIP with random weights if no checkpoint is given.
         seed: Seed of the random weights.
@@ -96,21 +96,15 @@ def load_model(
 
 def _load_lite(name: str, checkpoint: Path | None, input_size: tuple[int, int] | None) -> EncoderPair:
     from training.models.lite.build import build_lite
+    from training.models.lite.weights import load_shipped, load_weights
 
     _check_size(name, input_size, _LITE_STRIDE)
     pair = build_lite(input_size) if input_size else build_lite()
-    sources = pair.sources
+    shipped = load_shipped(pair) if name == LITE else ()
     if checkpoint is not None:
-        weights = read_checkpoint(checkpoint)
-        load_exactly(pair.image, weights, source=checkpoint.name, what=f"{LITE}'s image encoder")
-        sources += (_describe(checkpoint),)
-    elif name == LITE:
-        from training.models.lite.shipped import shipped_ridge
-
-        ridge, tuned_sources = shipped_ridge()
-        pair.image.ridge.load_state_dict(ridge)
-        sources += tuned_sources
-    return dataclasses.replace(pair, name=name, sources=sources)
+        load_weights(pair, read_checkpoint(checkpoint), source=checkpoint.name)
+        shipped = (_describe(checkpoint),)
+    return dataclasses.replace(pair, name=name, sources=pair.sources + shipped)
 
 
 def _describe(checkpoint: Path) -> dict[str, str]:

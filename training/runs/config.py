@@ -7,13 +7,16 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
 from pixelclip_sdk.errors import PixelClipError
 
 __all__ = ["Config", "ConfigError", "config_of", "load_config"]
+
+
+Settings = TypeVar("Settings")
 
 
 class ConfigError(PixelClipError, ValueError):
@@ -124,8 +127,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def load_config(file: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a run's settings from a YAML file and from ``key=value`` overrides with values in YAML."""
+def load_config(file: Path, overrides: Sequence[str] = (), kind: type[Settings] = Config) -> Settings:  # type: ignore[assignment]
+    """Read settings, a dataclass `kind`, from a YAML file and from ``key=value`` overrides in YAML."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -141,33 +144,33 @@ def load_config(file: Path, overrides: Sequence[str] = ()) -> Config:
         if not equals:
             raise ConfigError(f"got {override!r}; expected key=value, for example steps=100")
         try:
-            values[name] = text if _is_text(name, text) else yaml.safe_load(text)
+            values[name] = text if _is_text(kind, name, text) else yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"cannot read the value of {override!r}: {error}") from error
         if name == "model" and text.endswith(".json"):
             values[name] = str(Path(text).resolve())
-    return config_of(values)
+    return config_of(values, kind)
 
 
-def _is_text(name: str, text: str) -> bool:
+def _is_text(settings: type, name: str, text: str) -> bool:
     """Return whether a value is taken literally: that of a path or name, unless it is null or quoted."""
-    kind = typing.get_type_hints(Config).get(name)
+    kind = typing.get_type_hints(settings).get(name)
     options = typing.get_args(kind) if typing.get_origin(kind) is types.UnionType else (kind,)
     return (Path in options or str in options) and text not in ("", "null") and text[0] not in "'\""
 
 
-def config_of(values: Mapping[Any, Any]) -> Config:
-    """Return settings from the plain values of YAML or JSON."""
-    kinds = typing.get_type_hints(Config)
+def config_of(values: Mapping[Any, Any], kind: type[Settings] = Config) -> Settings:  # type: ignore[assignment]
+    """Return settings, a dataclass `kind`, from the plain values of YAML or JSON."""
+    kinds = typing.get_type_hints(kind)
     for name in values:
         if name not in kinds:
             near = difflib.get_close_matches(str(name), kinds, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"Known settings: {', '.join(kinds)}."
             raise ConfigError(f"unknown setting {name!r}. {hint}")
-    required = [f.name for f in dataclasses.fields(Config) if f.default is dataclasses.MISSING]
+    required = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
     if missing := [name for name in required if values.get(name) is None]:
         raise ConfigError(f"{', '.join(missing)} not given; add for example {missing[0]}=PATH")
-    return Config(**{name: _as(kinds[name], value, name) for name, value in values.items()})
+    return kind(**{name: _as(kinds[name], value, name) for name, value in values.items()})
 
 
 def _as(kind: Any, value: Any, name: str) -> Any:

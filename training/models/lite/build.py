@@ -34,8 +34,18 @@ INPUT_SIZE = (352, 448)  # nominal input (H, W); measured in docs/pixelclip-lite
 # Chosen by screening on photos, mosaics of photos and CamVid's training split.
 NEIGHBOURS = 0.5  # weight of the neighbourhood's mean in each cell
 NEIGHBOURHOOD_PX = 96
-LINEAR_SHARE = 0.5  # weight of the ridge path relative to the convex path
+LINEAR_SHARE = 1.0  # weight of the ridge path relative to the convex path
+_SAME_SENTENCE = 0.9999  # cosine of MiniLM's embeddings of one sentence, however it is batched
 ANCHOR_TEMPERATURE = 0.05  # softmax temperature of a word's attention over the anchors
+
+
+def neighbourhood(features: Tensor, kernel: int) -> Tensor:
+    """Returns, for each cell, the mean of the cells around the one above it: `[N, C, h, w]`.
+
+    In streets and rooms, what is below floods what is above; the mean from above balances it (docs/adr/0015).
+    """
+    around = F.avg_pool2d(features, kernel, 1, kernel // 2, count_include_pad=False)
+    return torch.cat([around[:, :, :1], around[:, :, :-1]], dim=2)
 
 
 class LiteImageEncoder(nn.Module):
@@ -60,17 +70,26 @@ class LiteImageEncoder(nn.Module):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Maps uint8 RGB pixels `[N, H, W, 3]` to float32 unit vectors `[N, H / 32, W / 32, 384]`."""
+        cells = self.cells(image)
+        return self.embed(cells, self.convex(cells))
+
+    def cells(self, image: Tensor) -> Tensor:
+        """Maps uint8 RGB pixels `[N, H, W, 3]` to what both paths take, `[N, H / 32, W / 32, 1280]`."""
         # Cast before the transpose: TensorRT cannot transpose uint8.
         pixels = image.to(self.class_points.dtype).permute(0, 3, 1, 2)
         features = self.trunk((pixels - 127.0) / 128.0)
         # The neighbourhood's mean makes single cells more reliable and borders softer. Averaging before the
         # linear classifier equals averaging its logits.
-        around = F.avg_pool2d(features, self.kernel, 1, self.kernel // 2, count_include_pad=False)
-        features = ((1 - NEIGHBOURS) * features + NEIGHBOURS * around).permute(0, 2, 3, 1)
-        convex = self.classifier(features).softmax(-1) @ self.class_points
-        linear = self.ridge(features)
-        mixed = F.normalize(convex, dim=-1) + LINEAR_SHARE * F.normalize(linear, dim=-1)
-        return F.normalize(mixed, dim=-1)
+        around = neighbourhood(features, self.kernel)
+        return ((1 - NEIGHBOURS) * features + NEIGHBOURS * around).permute(0, 2, 3, 1)
+
+    def convex(self, cells: Tensor) -> Tensor:
+        """Maps `cells` `[..., 1280]` on the convex path to unit vectors `[..., 384]`."""
+        return F.normalize(self.classifier(cells).softmax(-1) @ self.class_points, dim=-1)
+
+    def embed(self, cells: Tensor, convex: Tensor) -> Tensor:
+        """Adds the ridge path of `cells` to their unit vectors `convex`: unit vectors `[..., 384]`."""
+        return F.normalize(convex + LINEAR_SHARE * F.normalize(self.ridge(cells), dim=-1), dim=-1)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the cosine similarity of each cell and each word, like `DenseImageEncoder.forward`."""
@@ -83,9 +102,12 @@ class LiteTextEncoder(nn.Module):
     """Text encoder of pixelclip-lite: one unit vector in the joint space per sentence.
 
     The embedding is the sum of two unit vectors: the sentence itself, centred and whitened, and the
-    attention-weighted mean of the anchors (the ImageNet classes and the common words). The anchors lie where
-    image features occur. Without them, a word far from every image feature would never win a pixel.
+    attention-weighted mean of the anchors (the ImageNet classes, the common words, and words of photos). The
+    anchors lie where image features occur. Without them, a word far from every image feature would never win
+    a pixel.
     """
+
+    ANCHORS = ("anchors", "places")  # the parameters that `training/align.py` learns
 
     def __init__(self, tower: MiniLM, alignment: Alignment) -> None:
         super().__init__()
@@ -94,6 +116,18 @@ class LiteTextEncoder(nn.Module):
         self.whiten = nn.Parameter(alignment.whiten)
         self.anchors = nn.Parameter(alignment.anchors)
         self.places = nn.Parameter(alignment.places)
+
+    def set_anchors(self, anchors: Tensor, places: Tensor) -> None:
+        """Replaces the anchors and their places, both float32 `[anchors, 384]` with unit rows."""
+        self.anchors, self.places = nn.Parameter(anchors), nn.Parameter(places)
+
+    def add_anchors(self, anchors: Tensor, places: Tensor) -> None:
+        """Adds anchors, as in `set_anchors`, at the end; those that are the same sentence are replaced."""
+        cosines = self.anchors.detach() @ anchors.T
+        kept = cosines.amax(1) < _SAME_SENTENCE
+        self.set_anchors(
+            torch.cat([self.anchors.detach()[kept], anchors]), torch.cat([self.places.detach()[kept], places])
+        )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embeds tokenized sentences, see `MiniLM.forward`: float32 `[B, 384]`, unit rows."""
