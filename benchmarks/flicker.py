@@ -213,6 +213,9 @@ def main() -> int:
     """Run the command and return its exit code."""
     parser = command_parser(__doc__)
     parser.add_argument("--model", default="pixelclip-lite", help="name or folder (default: %(default)s)")
+    parser.add_argument(
+        "--refine", choices=["auto", "edges", "off"], default="auto", help="see docs/words.md (default: auto)"
+    )
     parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help="folder of videos")
     parser.add_argument("--objects", type=Path, metavar="DIR", help="images/ and labels/ with VOC's ids")
     parser.add_argument("--camvid", type=Path, metavar="DIR", help="see docs/evaluation.md")
@@ -228,10 +231,11 @@ def main() -> int:
         )
     settings: list[Smooth] = [None, *options.smooth, "auto"]
     names = [heading(setting) for setting in settings]
-    with Segmenter.from_pretrained(options.model) as segmenter:
+    with Segmenter.from_pretrained(options.model, refine=options.refine) as segmenter:
         rows, times = measure_flicker(segmenter, videos, options.frames, settings)
         mean = {name: float(np.mean([row[name] for row in rows])) for name in names}
-        content: dict[str, Any] = {"model": options.model, "words": WORDS, "flicker": rows, "mean": mean}
+        content: dict[str, Any] = {"model": options.model, "refine": segmenter.refine, "words": WORDS}
+        content |= {"flicker": rows, "mean": mean}
         content["smooth_ms"] = {
             heading(setting): {"p50": float(np.median(ms)), "p95": float(np.percentile(ms, 95))}
             for setting, ms in times.items()

@@ -7,6 +7,7 @@ import pytest
 
 from pixelclip_sdk import BackendError, PixelClipError
 from pixelclip_sdk.inference import segment_images
+from pixelclip_sdk.settings import Settings
 from pixelclip_sdk.video.pipeline import segment_frames
 from pixelclip_sdk.video.smoothing import Smoother
 
@@ -128,7 +129,7 @@ def test_workers_smooth_the_frames_in_order(fake):
                 fake._backend,
                 fake._input,
                 fake.vocabulary,
-                threshold=None,
+                Settings(),
                 channel_order="rgb",
                 blend=blend,
             )[0]
