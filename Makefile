@@ -82,6 +82,8 @@ bundle: $(VENV)/installed
 	$(VENV)/bin/python export/to_onnx.py --model pixelclip-lite --checkpoint $(TUNED) \
 		--out pixelclip_sdk/assets/pixelclip-lite
 	sed -i 's/"name": "pixelclip-lite+[^"]*"/"name": "pixelclip-lite"/' pixelclip_sdk/assets/pixelclip-lite/bundle.json
+	$(VENV)/bin/python export/embed_text.py --bundle pixelclip-lite --classes export/background.txt \
+		--name background --calibration benchmarks/results/calibration.json
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist demo *.egg-info

@@ -3,12 +3,16 @@
 A program selects a vocabulary of a bundle by its name and needs no text encoder: ``set_classes("voc-20")``.
 To write a vocabulary to a file instead, use ``pixelclip vocab build``.
 
+The name ``background`` is for the words that compete with the classes in ``Segmentation.confidence``. Its
+constants come with ``--calibration FILE``, a result of ``benchmarks/calibration.py``.
+
 The manifest is replaced last and in one step: an interrupt, a kill or a full disk leaves a whole bundle.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import json
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -16,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from export.staging import bundle_lock
-from pixelclip_sdk import Bundle, OutputError, Vocabulary, VocabularyError
-from pixelclip_sdk.bundle import MANIFEST, VOCABULARIES
+from pixelclip_sdk import Bundle, OutputError, PixelClipError, Vocabulary, VocabularyError
+from pixelclip_sdk.bundle import BACKGROUND, MANIFEST, VOCABULARIES
+from pixelclip_sdk.confidence import Calibration
 from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write, sha256
 from pixelclip_sdk.words.classes import Classes, class_lists, parse_classes
@@ -67,8 +73,12 @@ def write_vocabularies(
     return files
 
 
-def add_vocabularies(bundle: Bundle, classes: Mapping[str, Classes]) -> Bundle:
+def add_vocabularies(
+    bundle: Bundle, classes: Mapping[str, Classes], calibration: Calibration | None = None
+) -> Bundle:
     """Embed classes into a bundle with its own text encoder; vocabularies with the same names are replaced.
+
+    A `calibration` replaces the constants of the bundle's confidence.
 
     Waits while another process writes to the bundle's folder. If an error is raised, the bundle is unchanged.
     Returns the changed bundle.
@@ -76,9 +86,12 @@ def add_vocabularies(bundle: Bundle, classes: Mapping[str, Classes]) -> Bundle:
     with bundle_lock(bundle.path):
         bundle = Bundle.open(bundle.path)  # Another process may have replaced it.
         added = write_vocabularies(bundle.path, TextEncoder(bundle), classes, listed=bundle.files)
-        replaced = {bundle.vocabularies[name] for name in classes if name in bundle.vocabularies}
+        before = bundle.vocabulary_files
+        replaced = {before[name] for name in classes if name in before}
         kept = {name: entry for name, entry in bundle.files.items() if name not in replaced}
         changed = dataclasses.replace(bundle, files={**kept, **added})
+        if calibration is not None:
+            changed = dataclasses.replace(changed, confidence=calibration._asdict())
         try:
             with atomic_write(bundle.path / MANIFEST) as temporary:
                 temporary.write_text(changed.to_json(), encoding="utf-8")
@@ -87,6 +100,16 @@ def add_vocabularies(bundle: Bundle, classes: Mapping[str, Classes]) -> Bundle:
             raise
         _remove(bundle.path, replaced)  # Last: the old manifest lists these.
         return Bundle.open(bundle.path)
+
+
+def read_calibration(file: Path) -> Calibration:
+    """Read the constants of ``"calibration"`` in a JSON file; raise PixelClipError if it has none."""
+    try:
+        return Calibration(**json.loads(file.read_text(encoding="utf-8"))["calibration"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PixelClipError(
+            f"{file} has no calibration: {error!r}. Expected a result of benchmarks/calibration.py"
+        ) from error
 
 
 def _remove(folder: Path, files: Collection[str]) -> None:
@@ -141,19 +164,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = parser.add_mutually_exclusive_group(required=True)
     words.add_argument("--classes", help='a class list such as voc-20, a .txt or .json file, or "cat, sofa"')
     words.add_argument("--all", action="store_true", help="every class list of the SDK")
+    parser.add_argument("--calibration", type=path, metavar="FILE", help="with --name background: see above")
     parser.add_argument("--name", help="name of the vocabulary (default: the name of the list or file)")
     options = parser.parse_args(arguments)
     if options.all and options.name:
         parser.error("--name works with --classes only")
+    if options.calibration and options.name != BACKGROUND:
+        parser.error(f"--calibration requires --name {BACKGROUND}")
     return run_command("embed_text", lambda: _run(options), interrupted="the bundle is unchanged or complete")
 
 
 def _run(options: argparse.Namespace) -> int:
     texts = class_lists() if options.all else [options.classes]
     requested = vocabularies(texts, options.name)
-    bundle = add_vocabularies(find_bundle(options.bundle), requested)
+    calibration = read_calibration(options.calibration) if options.calibration else None
+    bundle = add_vocabularies(find_bundle(options.bundle), requested, calibration)
     for name in requested:
-        file = bundle.vocabularies[name]
+        file = bundle.vocabulary_files[name]
         print(f"{name} → {bundle.path / file} ({bundle.files[file]['size'] / 1e3:.0f} kB)")
     return 0
 

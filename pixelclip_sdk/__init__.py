@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         VocabularyError,
     )
     from pixelclip_sdk.models import available_models
+    from pixelclip_sdk.propose import Proposal, propose_min_confidence
     from pixelclip_sdk.results.regions import Region
     from pixelclip_sdk.segmentation import FrameInfo, Segmentation
     from pixelclip_sdk.segmenter import Segmenter
@@ -64,6 +65,7 @@ __all__ = [
     "ModelNotFoundError",
     "OutputError",
     "PixelClipError",
+    "Proposal",
     "Region",
     "Segmentation",
     "Segmenter",
@@ -76,6 +78,7 @@ __all__ = [
     "class_list",
     "class_lists",
     "open_source",
+    "propose_min_confidence",
     "read_classes",
     "write_video",
 ]
@@ -86,6 +89,7 @@ _MODULES = {
     "FakeBackend": "backends.fake",
     "FrameInfo": "segmentation",
     "InputSpec": "bundle",
+    "Proposal": "propose",
     "Region": "results.regions",
     "Segmentation": "segmentation",
     "Segmenter": "segmenter",
@@ -96,6 +100,7 @@ _MODULES = {
     "class_list": "words.classes",
     "class_lists": "words.classes",
     "open_source": "video.sources",
+    "propose_min_confidence": "propose",
     "read_classes": "words.vocabulary",
     "write_video": "video.writer",
 }

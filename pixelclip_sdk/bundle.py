@@ -19,6 +19,8 @@ from pixelclip_sdk.support.files import is_file, set_aside, sha256, user_path
 IMAGE_ENCODER = "image_encoder.onnx"
 TEXT_ENCODER = "text_encoder.onnx"
 TOKENIZER = "tokenizer.json"
+BACKGROUND = "background"
+"""Name of the vocabulary whose words compete with the classes in `Segmentation.confidence`."""
 VOCABULARIES = "vocabularies"
 
 
@@ -103,6 +105,8 @@ class Bundle:
             to help. ``Segmenter(refine="auto")`` follows it.
         verification: The export's comparison with the source weights; see ``export/verify.py``.
         files: Relative path → ``{"size": bytes, "sha256": hex}``.
+        confidence: Constants behind `Segmentation.confidence`, fitted by ``benchmarks/calibration.py``:
+            ``temperature`` and ``background_weight``; None for a model where they were not fitted.
         schema_version: Version of the manifest's layout.
 
     Examples:
@@ -125,10 +129,11 @@ class Bundle:
     refine: Literal["edges", "off"] = "off"
     verification: Mapping[str, Any]
     files: Mapping[str, Mapping[str, Any]]
+    confidence: Mapping[str, float] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        for field in ("sources", "templates", "verification", "files"):
+        for field in ("sources", "templates", "verification", "files", "confidence"):
             object.__setattr__(self, field, frozen(getattr(self, field)))
 
     def __reduce__(self) -> tuple[Callable[[], "Bundle"], tuple[()]]:
@@ -177,6 +182,8 @@ class Bundle:
         """Return the text of ``bundle.json``."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["path"]
+        if self.confidence is None:
+            del fields["confidence"]
         fields = {"schema_version": fields.pop("schema_version"), **fields, "input": vars(self.input)}
         return json.dumps(fields, indent=1, ensure_ascii=False, default=dict) + "\n"
 
@@ -226,7 +233,12 @@ class Bundle:
 
     @property
     def vocabularies(self) -> dict[str, str]:
-        """Name → file (a key of `files`) of every precomputed vocabulary, sorted by name.
+        """Name → file (a key of `files`) of every precomputed vocabulary to choose, sorted by name."""
+        return {name: file for name, file in self.vocabulary_files.items() if name != BACKGROUND}
+
+    @property
+    def vocabulary_files(self) -> dict[str, str]:
+        """`vocabularies` and the background words.
 
         A file is ``vocabularies/NAME.npz``; one that replaced another is ``vocabularies/NAME.2.npz``.
         """

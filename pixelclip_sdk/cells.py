@@ -1,8 +1,11 @@
 """Cells between the points of a grid, and the pixels inside them."""
 
-import numpy as np
+import functools
 
-__all__ = ["Axis"]
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Axis", "linear"]
 
 
 class Axis:
@@ -32,3 +35,14 @@ class Axis:
         self.block = int(sizes.max())
         self.place = np.minimum(self.starts[:-1, None] + np.arange(self.block), self.starts[1:, None] - 1)
         self.weights = (position - self.cell).astype(np.float32)[self.place]
+
+
+@functools.lru_cache(maxsize=16)
+def linear(points: int, span: float, pixels: int) -> npt.NDArray[np.float32]:
+    """Returns the matrix `(pixels, points)` of a linear interpolation: half-pixel centres, edges repeated.
+
+    Equal arguments return the same array. `span` is the length of the image in distances between points.
+    """
+    position = np.clip((np.arange(pixels) + 0.5) * (span / pixels) - 0.5, 0, points - 1)
+    weights = np.maximum(1 - np.abs(position[:, None] - np.arange(points)), 0)
+    return np.asarray(weights, np.float32)

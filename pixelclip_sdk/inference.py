@@ -7,19 +7,22 @@ import numpy.typing as npt
 
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.confidence import Rivals
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, Picture, open_image, picture_size
-from pixelclip_sdk.postprocess import argmax_upsampled, labels_upsampled, unknown_label
+from pixelclip_sdk.postprocess import argmax_upsampled, label_dtype, labels_upsampled, unknown_label
 from pixelclip_sdk.refine import refine_edges
 from pixelclip_sdk.segmentation import Segmentation
-from pixelclip_sdk.settings import Settings
+from pixelclip_sdk.settings import Settings, least_confidences
 from pixelclip_sdk.support.clock import Clock
 from pixelclip_sdk.tiles import View
-from pixelclip_sdk.words.vocabulary import Vocabulary
+from pixelclip_sdk.words.background import Competition
 
 Blend = Callable[[npt.NDArray[np.float32], npt.NDArray[np.uint8], object], npt.NDArray[np.float32]]
 """Changes the logits of an image. It gets the logits `(K, h, w)`, the model's input `(H, W, 3)` uint8 RGB and
-the vocabulary; it returns logits of that shape, and leaves its arguments as they are."""
+the `Competition`; it returns logits of that shape, and leaves its arguments as they are."""
+
+LabelArray = npt.NDArray[np.uint8 | np.uint16]
 
 # Images per call of the engine. More gain nothing and may not fit into memory.
 _MAX_BATCH = 16
@@ -29,13 +32,13 @@ def segment_images(
     images: Sequence[ImageInput],
     engine: Backend,
     spec: InputSpec,
-    vocabulary: Vocabulary,
+    words: Competition,
     settings: Settings,
     *,
     channel_order: ChannelOrder,
     blend: Blend | None = None,
 ) -> list[Segmentation]:
-    """Segment images with one engine and one vocabulary; inputs of one size run together.
+    """Segment images with one engine and the same words; inputs of one size run together.
 
     `speed` of a result holds milliseconds; ``inference`` is the time of the batch divided by its images.
     `blend` may change the logits of each image before labels are made.
@@ -58,17 +61,18 @@ def segment_images(
         clock.lap("preprocess")
         pictures.append(picture)
         speeds.append(clock.laps)
-    logits = _run(engine, inputs, vocabulary.embeddings, speeds)
+    logits = _run(engine, inputs, words.embeddings, speeds)
     results = []
     for picture, view, seen, grids, speed in zip(pictures, views, inputs, logits, speeds, strict=True):
-        grid = view.blend(grids)
+        raw = view.blend(grids)
+        grid, everyday = raw[: words.competing], raw[words.competing :]
         if blend:
-            grid = blend(grid, seen[0], vocabulary)
-        if vocabulary.unused:
+            grid = blend(grid, seen[0], words)
+        if words.vocabulary.unused:
             grid = grid.copy()
-            grid[list(vocabulary.unused)] = -1  # The smallest cosine never wins.
+            grid[list(words.vocabulary.unused)] = -1  # The smallest cosine never wins.
         clock = Clock(speed)
-        size, part = picture_size(picture), view.covered
+        size, part, classes = picture_size(picture), view.covered, len(words.vocabulary)
         labels = refine_edges(grid, picture, part)[0] if settings.refine == "edges" else None
         clock.lap("refine")
         if labels is None:
@@ -76,20 +80,29 @@ def segment_images(
         elif settings.threshold is not None:
             scores = argmax_upsampled(grid, size, covered=part)[1]
             labels[scores < settings.threshold] = unknown_label(len(grid))
+        result = Segmentation(
+            labels=labels if len(grid) == classes else _classes_only(labels, classes),
+            logits=grid[:classes],
+            covered=part,
+            rivals=Rivals(grid[classes:], everyday, words.calibration),
+            refine=settings.refine,
+            names=words.vocabulary.names,
+            image=picture,
+            speed=speed,
+        )
+        if settings.min_confidence is not None:
+            least = least_confidences(settings.min_confidence, result.names, result.unknown)
+            result.labels[result.confidence < least[result.labels]] = result.unknown
         clock.lap("postprocess")
         speed["total"] = sum(speed.values())
-        results.append(
-            Segmentation(
-                labels=labels,
-                logits=grid,
-                covered=part,
-                refine=settings.refine,
-                names=vocabulary.names,
-                image=picture,
-                speed=speed,
-            )
-        )
+        results.append(result)
     return results
+
+
+def _classes_only(labels: LabelArray, classes: int) -> LabelArray:
+    """Labels of `classes` classes: pixels of words after them become unknown."""
+    labels[labels >= classes] = unknown_label(classes)
+    return labels.astype(label_dtype(classes), copy=False)
 
 
 def _run(

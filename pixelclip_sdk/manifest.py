@@ -32,6 +32,7 @@ _INPUT_KEYS: _Rules = {
     **dict.fromkeys(("height", "width", "multiple", "batch"), _SIDE),
     **dict.fromkeys(("fixed", "keep_aspect"), bool),
 }
+_CONFIDENCE_KEYS: _Rules = {"temperature": float, "background_weight": float}
 _FILE_KEYS: _Rules = {"size": range((1 << 40) + 1), "sha256": str}
 _OPTIONAL = ("input.batch",)
 # Keys that a manifest may leave out, with the values that they may have.
@@ -59,6 +60,7 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
             f"{manifest} has schema version {version}; this pixelclip_sdk reads up to {SCHEMA_VERSION}. "
             "Upgrade pixelclip-sdk, or export the bundle with this version."
         )
+    confidence = fields.pop("confidence", None)
     choices = {key: fields.pop(key) for key in _CHOICES if key in fields}
     for key, value in choices.items():
         if value not in _CHOICES[key]:
@@ -66,6 +68,11 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
             raise _wrong(manifest, f"{key} is {str(value)[:60]!r}; expected {expected}")
     _check(fields, _KEYS, manifest, "")
     _check(fields["input"], _INPUT_KEYS, manifest, "input.")
+    if confidence is not None:
+        _check(confidence, _CONFIDENCE_KEYS, manifest, "confidence.")
+        for key, value in confidence.items():
+            if not 1e-6 <= value <= 1e6:  # Also refuses NaN.
+                raise _wrong(manifest, f"confidence.{key} is {value}; expected 1e-6 to 1e6")
     for name, entry in fields["files"].items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise _wrong(manifest, f"file {name!r} is outside the bundle; expected a path inside it")
@@ -78,6 +85,7 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
     return {
         **fields,
         **choices,
+        "confidence": confidence,
         "sources": tuple(fields["sources"]),
         "grid": tuple(grid),
         "templates": tuple(fields["templates"]),

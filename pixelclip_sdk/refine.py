@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pixelclip_sdk.cells import Axis
+from pixelclip_sdk.cells import Axis, linear
 from pixelclip_sdk.image import Picture, picture_size
 from pixelclip_sdk.postprocess import check_finite, covered_cells, label_dtype
 
@@ -114,7 +114,7 @@ def _agree(
     odds /= odds.sum(axis=0)
     rows = min(max(round(math.sqrt(_POINTS * small.height / small.width)), 1), small.height)
     columns = min(max(round(_POINTS / rows), 1), small.width)
-    down, across = _linear(grid.shape[1], spans[0], rows), _linear(grid.shape[2], spans[1], columns)
+    down, across = linear(grid.shape[1], spans[0], rows), linear(grid.shape[2], spans[1], columns)
     prior = (down @ odds @ across.T).reshape(len(classes), -1)
     affinity = _affinity(small, rows, columns)
     evidence, chance = np.log(prior + 1e-6), prior
@@ -162,7 +162,7 @@ def _coefficients(
     def mean(values: Float32Array) -> Float32Array:
         return np.asarray(down @ values @ across, np.float32)
 
-    chance = np.asarray(_linear(r, r, height) @ points @ _linear(c, c, width).T, np.float32)
+    chance = np.asarray(linear(r, r, height) @ points @ linear(c, c, width).T, np.float32)
     light, level = mean(guide), mean(chance)
     variance = mean(guide * guide)
     variance -= light * light
@@ -335,17 +335,6 @@ def _places(rows: int, columns: int, aspect: float) -> Float32Array:
     y = (np.arange(rows) + 0.5) * (math.sqrt(aspect) / (rows * _DISTANCE))
     x = (np.arange(columns) + 0.5) / (math.sqrt(aspect) * columns * _DISTANCE)
     return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.float32)
-
-
-@functools.lru_cache(maxsize=16)
-def _linear(points: int, span: float, pixels: int) -> Float32Array:
-    """Matrix `(pixels, points)` of a linear interpolation: half-pixel centres, edges repeated.
-
-    `span` is the length of the image in distances between points.
-    """
-    position = np.clip((np.arange(pixels) + 0.5) * (span / pixels) - 0.5, 0, points - 1)
-    weights = np.maximum(1 - np.abs(position[:, None] - np.arange(points)), 0)
-    return np.asarray(weights, np.float32)
 
 
 @functools.lru_cache(maxsize=16)

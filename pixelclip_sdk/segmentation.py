@@ -12,9 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pixelclip_sdk.confidence import Calibration, Rivals, confidence_map, posteriors
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.image import LazyImage, picture_size
-from pixelclip_sdk.postprocess import argmax_upsampled, label_dtype, labels_upsampled, unknown_label
+from pixelclip_sdk.postprocess import (
+    argmax_upsampled,
+    covered_cells,
+    label_dtype,
+    labels_upsampled,
+    unknown_label,
+)
 from pixelclip_sdk.refine import refine_edges
 from pixelclip_sdk.results.labels import find_label
 from pixelclip_sdk.settings import Refine, choose_refine
@@ -86,6 +93,7 @@ class Segmentation:
         covered: Fractions `(of the height, of the width)` of the grid that the image covers, from the top
             left. The rest is padding.
         refine: How the labels were made from the logits: ``"edges"`` or ``"off"``; see `refined`.
+        rivals: What competes with the classes in `confidence`; None for a plain softmax.
         frame: Position in a stream; None for results of other methods.
 
     Raises:
@@ -107,6 +115,8 @@ class Segmentation:
         {'cat': 0.5, 'sofa': 0.25}
         >>> int(result.mask("cat").sum())
         2
+        >>> result.presence()
+        {'cat': 0.5, 'sofa': 0.5}
     """
 
     labels: npt.NDArray[np.uint8 | np.uint16]
@@ -116,6 +126,7 @@ class Segmentation:
     speed: Mapping[str, float]
     covered: tuple[float, float] = (1.0, 1.0)
     refine: Literal["edges", "off"] = "off"
+    rivals: Rivals | None = None
     frame: FrameInfo | None = None
 
     def __post_init__(self) -> None:
@@ -150,6 +161,34 @@ class Segmentation:
         the refined labels. Computed on first access, which takes longer than computing the labels.
         """
         return argmax_upsampled(self.logits, self.orig_shape, covered=self.covered)[1]
+
+    @functools.cached_property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """Probability that the label is right: `(H, W)` float32, 0–1; of the best class for unknown pixels.
+
+        Everyday words that come with the model compete with the classes; see `pixelclip_sdk.confidence`.
+        Computed on first access.
+        """
+        labels = self.labels
+        if (unknown := labels == self.unknown).any():
+            best = labels_upsampled(self.logits, self.orig_shape, covered=self.covered)
+            labels = np.where(unknown, best, labels)
+        return confidence_map(labels, self._posteriors, self.covered)
+
+    @functools.cached_property
+    def _posteriors(self) -> npt.NDArray[np.float32]:
+        rivals = self.rivals or Rivals(self.logits[:0], self.logits[:0], Calibration())
+        return posteriors(self.logits, rivals, self.covered)
+
+    def presence(self) -> dict[str, float]:
+        """How surely each class is anywhere in the image: name → 0–1, surest first.
+
+        It is the largest probability of the class at the points of the model's grid, also where another
+        class wins. Cheaper than `confidence`, and a better answer to "is it there?".
+        """
+        inside = self._posteriors[:, *covered_cells(self.logits.shape[1:], self.covered)]
+        values = inside.max(axis=(1, 2))
+        return {self.names[i]: float(values[i]) for i in np.argsort(-values, kind="stable")}
 
     @property
     def unknown(self) -> int:

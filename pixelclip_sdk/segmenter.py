@@ -25,8 +25,9 @@ from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import covered_cells
 from pixelclip_sdk.preprocess import covered, fit
 from pixelclip_sdk.segmentation import Segmentation
-from pixelclip_sdk.settings import Refine, Settings, choose_refine
+from pixelclip_sdk.settings import Limits, Refine, Settings, check_names, choose_refine, plain_limits
 from pixelclip_sdk.tiles import Tiles
+from pixelclip_sdk.words.background import Competitors
 from pixelclip_sdk.words.classes import NOUNS
 from pixelclip_sdk.words.resolver import VocabularyResolver
 from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
@@ -61,12 +62,14 @@ class Segmenter:
         text_encoder: Embeds new words; None to use the bundle's.
         bundle: The model's files, or None.
         threshold: Pixels whose best cosine is below it become unknown; None for no threshold.
+        min_confidence: Pixels whose confidence is below it become unknown; see `from_pretrained`.
+        background: Words that may win pixels, which become unknown; see `from_pretrained`.
         refine: How labels are made; see `from_pretrained`.
         tiles: The largest number of windows of a picture, or ``"auto"``; see `from_pretrained`.
         threads: CPU threads of the bundle's text encoder; None for all.
 
     Raises:
-        PixelClipError: `threshold`, `refine` or `tiles` is not one of its values.
+        PixelClipError: A setting is not one of its values.
         VocabularyError: The vocabulary belongs to another model.
 
     Examples:
@@ -88,6 +91,8 @@ class Segmenter:
         text_encoder: Encoder | None = None,
         bundle: Bundle | None = None,
         threshold: float | None = None,
+        min_confidence: Limits = None,
+        background: Classes | Vocabulary | None = None,
         refine: Refine | None = "auto",
         tiles: Tiles = 1,
         threads: int | None = None,
@@ -102,11 +107,17 @@ class Segmenter:
         self._reload: Callable[..., Segmenter] | None = None
         self._process = os.getpid()
         self.bundle = bundle
+        self._competitors = Competitors.of_bundle(bundle, most=backend.max_classes)
         self._settings = Settings(
-            threshold=threshold, refine=choose_refine(refine, self._recommended), tiles=tiles
+            threshold=threshold,
+            min_confidence=min_confidence,
+            background=None if background is None else self.embed(background),
+            refine=choose_refine(refine, self._recommended),
+            tiles=tiles,
         )
         if vocabulary is not None:
             self.set_classes(vocabulary)
+            check_names(min_confidence, self.vocabulary.names)
 
     @classmethod
     def from_pretrained(
@@ -117,6 +128,8 @@ class Segmenter:
         device: str = "auto",
         classes: Classes | Vocabulary | None = None,
         threshold: float | None = None,
+        min_confidence: Limits = None,
+        background: Classes | Vocabulary | None = None,
         refine: Refine | None = "auto",
         tiles: Tiles = 1,
         threads: int | None = None,
@@ -133,6 +146,10 @@ class Segmenter:
                 CPU for ``"onnx"``, the first GPU for the others.
             classes: The words to find, or a `Vocabulary`; None to call `set_classes` later.
             threshold: Pixels whose best cosine is below it become unknown; None for no threshold.
+            min_confidence: Pixels whose confidence, 0–1, is below it become unknown: a number, or
+                ``{"cat": 0.5}`` for single classes; None for no limit.
+            background: Words that may win pixels, which become unknown; None for none. A word that is also a
+                class is a class.
             refine: ``"edges"``: labels follow the edges of the image (see `pixelclip_sdk.refine`). ``"off"``
                 or None: the cosines are interpolated, and the largest wins. ``"auto"``: what was measured to
                 be better for this model; its bundle says so.
@@ -150,7 +167,7 @@ class Segmenter:
             BackendUnavailableError: The backend or device is missing.
             BackendError: The engine does not load, or was compiled from another model or for another GPU.
             VocabularyError: The words cannot be used.
-            PixelClipError: `threshold`, `refine` or `tiles` is not one of its values.
+            PixelClipError: A setting is not one of its values.
 
         Examples:
             >>> from pixelclip_sdk import Segmenter
@@ -162,7 +179,7 @@ class Segmenter:
         # Imported here so that `import pixelclip_sdk` stays light.
         from pixelclip_sdk.backends.choose import open_backend, resolve_input_spec
 
-        Settings().override(threshold=threshold, refine=refine, tiles=tiles)  # Raises before loading.
+        Settings(threshold=threshold, min_confidence=min_confidence).override(refine=refine, tiles=tiles)
         bundle = find_bundle(name_or_path)
         spec = bundle.input if input_size is None else bundle.input.resized(input_size)
         engine = open_backend(bundle, backend, device, threads)
@@ -174,6 +191,8 @@ class Segmenter:
                 spec,
                 bundle=bundle,
                 threshold=threshold,
+                min_confidence=min_confidence,
+                background=background,
                 refine=refine,
                 tiles=tiles,
                 threads=threads,
@@ -188,6 +207,7 @@ class Segmenter:
             )
             if classes is not None:
                 segmenter.set_classes(classes)
+                check_names(min_confidence, segmenter.vocabulary.names)
         except BaseException:
             engine.close()
             raise
@@ -252,9 +272,10 @@ class Segmenter:
                 # Readers take this one reference, so they see the old vocabulary or the new one, never a mix.
                 self._vocabulary, self._vocabulary_call = vocabulary, call
         used = [name for label, name in enumerate(vocabulary.names) if label not in vocabulary.unused]
-        if len(used) == 1 and self.threshold is None:
+        limits = self.threshold, self.min_confidence, self.background
+        if len(used) == 1 and limits == (None, None, None):
             _log.warning(
-                "one class and no threshold: every pixel becomes %r. Add other classes or a threshold",
+                "one class and no limit: every pixel becomes %r. Add other classes or min_confidence=0.5",
                 used[0],
             )
         return vocabulary
@@ -297,6 +318,8 @@ class Segmenter:
         *,
         channel_order: ChannelOrder = "rgb",
         threshold: float | None = None,
+        min_confidence: Limits = None,
+        background: Classes | Vocabulary | None = None,
         refine: Refine | None = "auto",
         tiles: Tiles | None = None,
     ) -> Segmentation:
@@ -306,6 +329,8 @@ class Segmenter:
             image: A path, the bytes of an image file, a PIL image, or a uint8 array `(H, W, 3)`, 0–255.
             channel_order: Channel order of an array; OpenCV uses ``"bgr"``.
             threshold: Overrides the segmenter's threshold.
+            min_confidence: Overrides the segmenter's limits.
+            background: Overrides the segmenter's background words.
             refine: Overrides the segmenter's setting; ``"auto"`` keeps it.
             tiles: Overrides the segmenter's tiles.
 
@@ -316,7 +341,13 @@ class Segmenter:
             ImageError: The image cannot be used.
         """
         return self.predict_batch(
-            [image], channel_order=channel_order, threshold=threshold, refine=refine, tiles=tiles
+            [image],
+            channel_order=channel_order,
+            threshold=threshold,
+            min_confidence=min_confidence,
+            background=background,
+            refine=refine,
+            tiles=tiles,
         )[0]
 
     __call__ = predict
@@ -327,6 +358,8 @@ class Segmenter:
         *,
         channel_order: ChannelOrder = "rgb",
         threshold: float | None = None,
+        min_confidence: Limits = None,
+        background: Classes | Vocabulary | None = None,
         refine: Refine | None = "auto",
         tiles: Tiles | None = None,
     ) -> list[Segmentation]:
@@ -339,6 +372,8 @@ class Segmenter:
             images: Images; see `predict`. Also one uint8 array `(N, H, W, 3)`.
             channel_order: Channel order of the arrays.
             threshold: Overrides the segmenter's threshold.
+            min_confidence: Overrides the segmenter's limits.
+            background: Overrides the segmenter's background words.
             refine: Overrides the segmenter's setting; ``"auto"`` keeps it.
             tiles: Overrides the segmenter's tiles.
 
@@ -351,13 +386,17 @@ class Segmenter:
         one = isinstance(images, str | bytes | bytearray) or not isinstance(images, Iterable)
         if one or (isinstance(images, np.ndarray) and images.ndim != 4):
             raise ImageError(f"images is one {type(images).__name__}; expected a list. Use predict for one.")
+        settings = self._settings.override(
+            threshold=threshold,
+            min_confidence=min_confidence,
+            background=None if background is None else self.embed(background),
+            refine=refine,
+            tiles=tiles,
+        )
+        words = self._competitors.of(self.vocabulary, settings.background)
+        check_names(min_confidence, words.vocabulary.names)
         return segment_images(
-            list(images),
-            self._backend,
-            self._input,
-            self.vocabulary,
-            self._settings.override(threshold=threshold, refine=refine, tiles=tiles),
-            channel_order=channel_order,
+            list(images), self._backend, self._input, words, settings, channel_order=channel_order
         )
 
     def stream(
@@ -366,6 +405,8 @@ class Segmenter:
         buffer: "Buffer" = "auto",
         channel_order: ChannelOrder = "rgb",
         threshold: float | None = None,
+        min_confidence: Limits = None,
+        background: Classes | Vocabulary | None = None,
         refine: Refine | None = "auto",
         on_error: "OnError" = "raise",
         smooth: "Smooth" = "auto",
@@ -386,6 +427,8 @@ class Segmenter:
                 ``"all"``.
             channel_order: Channel order of the arrays; OpenCV uses ``"bgr"``.
             threshold: Overrides the segmenter's threshold.
+            min_confidence: Overrides the segmenter's limits.
+            background: Overrides the segmenter's background words.
             refine: Overrides the segmenter's setting; ``"auto"`` keeps it.
             on_error: A source that fails ends the stream (``"raise"``) or only itself (``"skip"``). With
                 ``"reopen"`` a camera or live address reconnects every second.
@@ -410,13 +453,19 @@ class Segmenter:
         """
         from pixelclip_sdk.video.pipeline import WORKERS, segment_frames
 
+        unwanted = None if background is None else self.embed(background)
+
         def begin() -> "Predict":
-            words, settings = self.vocabulary, self._settings.override(threshold=threshold, refine=refine)
+            settings = self._settings.override(
+                threshold=threshold, min_confidence=min_confidence, background=unwanted, refine=refine
+            )
+            words = self._competitors.of(self.vocabulary, settings.background)
             return lambda image, blend: segment_images(
                 [image], engine, self._input, words, settings, channel_order="rgb", blend=blend
             )[0]
 
         begin()  # Missing words and bad settings raise here, not at the first frame.
+        check_names(min_confidence, self.vocabulary.names)
         engine = self._backend.shared(WORKERS)
         return segment_frames(
             begin, sources, buffer=buffer, channel_order=channel_order, on_error=on_error, smooth=smooth
@@ -430,6 +479,40 @@ class Segmenter:
     @threshold.setter
     def threshold(self, value: float | None) -> None:
         self._settings = dataclasses.replace(self._settings, threshold=value)
+
+    @property
+    def min_confidence(self) -> Limits:
+        """Pixels whose confidence, 0–1, is below it become unknown: a number, ``{"cat": 0.5}``, or None.
+
+        A limit of a name that is no longer a class has no effect, so that words can change in a stream.
+        """
+        return self._settings.min_confidence
+
+    @min_confidence.setter
+    def min_confidence(self, value: Limits) -> None:
+        settings = dataclasses.replace(self._settings, min_confidence=value)
+        if self._vocabulary is not None:
+            check_names(value, self._vocabulary.names)
+        self._settings = settings
+
+    @property
+    def background(self) -> Vocabulary | None:
+        """Words that may win pixels, which become unknown; `set_background` changes them."""
+        return self._settings.background
+
+    def set_background(self, words: Classes | Vocabulary | None) -> None:
+        """Change the words that may win pixels, which become unknown. Takes effect for the next image.
+
+        Args:
+            words: What `set_classes` takes, or None for none.
+
+        Raises:
+            VocabularyError: See `set_classes`.
+            BundleError: See `set_classes`.
+            BackendError: See `set_classes`.
+        """
+        background = None if words is None else self.embed(words)
+        self._settings = dataclasses.replace(self._settings, background=background)
 
     @property
     def refine(self) -> Literal["edges", "off"]:
@@ -530,9 +613,9 @@ class Segmenter:
                 "this segmenter was not loaded by Segmenter.from_pretrained and cannot be pickled. "
                 "Load it in the worker process."
             )
-        return functools.partial(
-            self._reload, classes=self._vocabulary, **dataclasses.asdict(self._settings)
-        ), ()
+        settings = {field.name: getattr(self._settings, field.name) for field in dataclasses.fields(Settings)}
+        settings["min_confidence"] = plain_limits(self.min_confidence)
+        return functools.partial(self._reload, classes=self._vocabulary, **settings), ()
 
     def __repr__(self) -> str:
         name = self.bundle.name if self.bundle else "no bundle"

@@ -57,6 +57,7 @@ class Backend(abc.ABC):
 
     Attributes:
         name: Short name of the engine, e.g. ``"onnx"``.
+        max_classes: Most texts that the engine takes at a time; None for any number.
 
     Examples:
         >>> import numpy as np
@@ -68,6 +69,7 @@ class Backend(abc.ABC):
     """
 
     name = "custom"
+    max_classes: int | None = None
 
     def __init__(
         self, *, embedding_dim: int, multiple: int, fixed_size: tuple[int, int] | None = None

@@ -57,6 +57,7 @@ class TensorRTBackend(Backend):
         cuda = Cuda(gpu)
         info.check_gpu(plan, compute_capability=cuda.gpu.compute_capability, bundle=bundle.path)
         self._limits = limits
+        self.max_classes = limits.classes[1]
         self._hint = f"Compile another: {info.rebuild_command(plan, bundle.path)}, with larger numbers"
         self._description = (
             f"{info.flavor} {info.tensorrt_version}, {info.precision}, on {cuda.gpu.name} (gpu:{gpu})"

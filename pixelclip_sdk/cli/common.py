@@ -10,7 +10,7 @@ from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
-from pixelclip_sdk.support.arguments import path, positive
+from pixelclip_sdk.support.arguments import confidences, path, positive
 from pixelclip_sdk.support.command import printable
 from pixelclip_sdk.support.hints import find_name
 from pixelclip_sdk.words.vocabulary import Classes, Vocabulary, read_classes
@@ -64,7 +64,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_segmentation_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--threshold``, ``--refine``, ``--tiles`` and the options of `add_run_options`."""
+    """Add what decides the labels besides the words, and the options of `add_run_options`."""
     parser.add_argument(
         "--threshold",
         type=float,
@@ -85,6 +85,17 @@ def add_segmentation_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="for large pictures with small things: windows per picture, at most 64, or auto (default: 1)",
     )
+    parser.add_argument(
+        "--min-confidence",
+        type=confidences,
+        metavar="C",
+        help='pixels with a lower confidence, 0 to 1, become unknown; for single classes "cat=0.5, dog=0.3"',
+    )
+    parser.add_argument(
+        "--background",
+        metavar="C",
+        help="more words, written like --classes; the pixels that they win become unknown",
+    )
     add_run_options(parser)
 
 
@@ -95,6 +106,7 @@ def print_json(value: Any) -> None:
 
 def load_segmenter(options: argparse.Namespace) -> Segmenter:
     """Load the model that the options of `add_run_options` choose, with its classes if any are given."""
+    background = getattr(options, "background", None)
     return Segmenter.from_pretrained(
         options.model,
         backend=options.backend,
@@ -105,6 +117,8 @@ def load_segmenter(options: argparse.Namespace) -> Segmenter:
         threshold=getattr(options, "threshold", None),
         refine=getattr(options, "refine", "auto"),
         tiles=getattr(options, "tiles", 1),
+        min_confidence=getattr(options, "min_confidence", None),
+        background=parse_classes(options.model, background) if background else None,
     )
 
 

@@ -15,6 +15,7 @@ from pixelclip_sdk.cli.outputs import FORMATS, JSON, LABELS, OVERLAY, Outputs, f
 from pixelclip_sdk.errors import ImageError, VocabularyError
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
+from pixelclip_sdk.settings import plain_limits
 from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.command import printable, report
 from pixelclip_sdk.support.files import is_file, is_folder
@@ -69,8 +70,10 @@ def _predict(options: argparse.Namespace) -> int:
             if not options.json:
                 areas = common.describe_areas(result)
                 print(f"{printable(str(image))}: {areas} ({result.speed['total']:.0f} ms)")
-    if written and options.threshold is not None and not any(any(f["areas"].values()) for f in written):
-        report(f"hint: no pixel reached --threshold {options.threshold}; lower it")
+    limits = [name for name in ("threshold", "min_confidence") if getattr(options, name) is not None]
+    if written and limits and not any(any(f["areas"].values()) for f in written):
+        given = " and ".join(f"--{name.replace('_', '-')} {getattr(options, name)}" for name in limits)
+        report(f"hint: no pixel reached {given}; lower it")
     if options.json:
         common.print_json({"images": written, "failed": failed})
     else:
@@ -110,12 +113,15 @@ def _facts(result: Segmentation, image: Path, segmenter: Segmenter) -> dict[str,
         "model_sha256": bundle.files[IMAGE_ENCODER]["sha256"] if bundle else None,
         "backend": segmenter.backend,
         "threshold": segmenter.threshold,
+        "min_confidence": plain_limits(segmenter.min_confidence),
+        "background": list(segmenter.background.names) if segmenter.background else [],
         "refine": result.refine,
         "tiles": segmenter.tiles,
         "size": list(result.orig_shape),
         "names": list(result.names),
         "unknown": result.unknown,
         "areas": result.areas(),
+        "presence": result.presence(),
         "speed_ms": dict(result.speed),
     }
 

@@ -56,11 +56,10 @@ def supervision_detections(regions: Sequence[Region]) -> Any:
     detections = imported("supervision", "supervision").Detections
     if not regions:
         return detections.empty()
-    confidence = [region.confidence for region in regions]
     return detections(
         xyxy=np.array([region.box for region in regions], np.float32),
         mask=np.stack([region.mask() for region in regions]),
-        confidence=None if None in confidence else np.array(confidence, np.float32),
+        confidence=np.array([region.confidence for region in regions], np.float32),
         class_id=np.array([region.label for region in regions]),
         data={"class_name": np.array([region.name for region in regions])},
     )

@@ -72,11 +72,10 @@ class Region:
         """Mean of `Segmentation.scores` over the region: cosine similarity, −1…1."""
         return self._mean(self._result.scores)
 
-    @property
-    def confidence(self) -> float | None:
-        """Mean of `Segmentation.confidence` over the region, 0–1; None if the result has none."""
-        confidence = getattr(self._result, "confidence", None)
-        return None if confidence is None else self._mean(confidence)
+    @functools.cached_property
+    def confidence(self) -> float:
+        """Mean of `Segmentation.confidence` over the region, 0–1."""
+        return self._mean(self._result.confidence)
 
     @functools.cached_property
     def polygon(self) -> tuple[npt.NDArray[np.int32], ...]:
@@ -120,7 +119,6 @@ class Region:
 
     def summary(self) -> dict[str, Any]:
         """The measures, ready for JSON: name, label, area, box, centroid, score and confidence."""
-        confidence = self.confidence
         return {
             "name": self.name,
             "label": self.label,
@@ -128,7 +126,7 @@ class Region:
             "box": list(self.box),
             "centroid": [round(value, 2) for value in self.centroid],
             "score": round(self.score, 4),
-            "confidence": None if confidence is None else round(confidence, 4),
+            "confidence": round(self.confidence, 4),
         }
 
     @property

@@ -29,6 +29,27 @@ def not_negative(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}; expected a number from 0 to 1")
+    return value
+
+
+def confidences(text: str) -> float | dict[str, float]:
+    """Parse ``0.5``, or one number per name: ``cat=0.5, dog=0.3``."""
+    if "=" not in text:
+        return share(text)
+    result = {}
+    for part in text.split(","):
+        name, sign, value = part.rpartition("=")
+        if not sign or not name.strip():
+            raise argparse.ArgumentTypeError(f"{part.strip()!r}; expected NAME=NUMBER, e.g. cat=0.5")
+        result[name.strip()] = share(value)
+    return result
+
+
 def path(text: str) -> Path:
     """Parse a path. ``~`` is expanded: the shell does not do it in ``--out=~/results``."""
     if not text.strip():

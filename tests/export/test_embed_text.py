@@ -88,7 +88,37 @@ def test_replacing_leaves_one_file_and_a_whole_bundle(bundle):
         bundle.verify()
         (name,) = bundle.vocabularies.values()
         assert list(Vocabulary.load(bundle.file(name)).names) == words.split(", ")
-        assert [p.name for p in (bundle.path / "vocabularies").iterdir()] == [Path(name).name]
+        files = {p.name for p in (bundle.path / "vocabularies").iterdir()}
+        assert files == {Path(file).name for file in bundle.vocabulary_files.values()}
+        assert len(files) == 2  # And the background words.
+
+
+def test_background_words_and_their_constants_replace_those_before(bundle, tmp_path):
+    calibration = tmp_path / "calibration.json"
+    constants = {"temperature": 0.25, "background_weight": 0.5}
+    calibration.write_text(json.dumps({"calibration": constants}))
+    arguments = ["--bundle", str(bundle.path), "--classes", "fog, smoke", "--name", "background"]
+    assert main([*arguments, "--calibration", str(calibration)]) == 0
+    changed = Bundle.open(bundle.path)
+    changed.verify()
+    assert changed.confidence == constants
+    assert changed.vocabularies == bundle.vocabularies  # It is no list to choose.
+    assert json.loads((bundle.path / MANIFEST).read_text())["confidence"] == constants
+    assert [p.name.partition(".")[0] for p in (bundle.path / "vocabularies").iterdir()] == ["background"]
+    with Segmenter.from_pretrained(bundle.path, classes=["cat"], background=["sofa"]) as segmenter:
+        rivals = segmenter.predict(np.zeros((64, 64, 3), np.uint8)).rivals
+    assert (len(rivals.asked), len(rivals.everyday)) == (1, 2)
+    assert rivals.calibration == (0.25, 0.5)
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"calibration": {"temperatur": 1}}', "x"])
+def test_a_file_without_constants_is_refused(bundle, tmp_path, text, capsys):
+    (tmp_path / "calibration.json").write_text(text)
+    before = contents(bundle.path)
+    arguments = ["--bundle", str(bundle.path), "--classes", "fog, smoke", "--name", "background"]
+    assert main([*arguments, "--calibration", str(tmp_path / "calibration.json")]) == 1
+    assert "has no calibration" in capsys.readouterr().err
+    assert contents(bundle.path) == before
 
 
 def test_processes_that_add_at_once_lose_nothing(bundle):

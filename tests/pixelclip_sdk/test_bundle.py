@@ -1,4 +1,5 @@
 import json
+import math
 import pickle
 import shutil
 
@@ -143,6 +144,11 @@ def test_a_changed_byte_is_refused_before_the_file_is_used(copy):
         (lambda f: f["input"].update(batch=10**4000), "input.batch is a huge number"),
         (lambda f: f.update(grid=[10**4000, 1]), "expected rows and columns"),
         (lambda f: f["files"]["tokenizer.json"].update(size=-1), "tokenizer.json.size is -1"),
+        (lambda f: f.update(confidence=0.1), "confidence is a float; expected an object"),
+        (lambda f: f["confidence"].update(temperature=0.0), "confidence.temperature is 0.0; expected 1e-6"),
+        (lambda f: f["confidence"].update(temperature=math.nan), "confidence.temperature is nan"),
+        (lambda f: f["confidence"].update(background_weight="1"), "confidence.background_weight is a str"),
+        (lambda f: f["confidence"].pop("temperature"), "missing confidence.temperature"),
     ],
 )
 def test_a_wrong_manifest_is_refused(copy, change, said):

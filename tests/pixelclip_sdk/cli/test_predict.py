@@ -218,7 +218,7 @@ def test_a_class_file_in_the_home_folder_and_a_warning_with_the_name_of_the_comm
     result = subprocess.run(
         command, capture_output=True, text=True, check=True, env={**os.environ, "HOME": str(tmp_path)}
     )
-    assert result.stderr.startswith("pixelclip: one class and no threshold")
+    assert result.stderr.startswith("pixelclip: one class and no limit")
     assert list(results(tmp_path / "out")["cat.json"]["names"]) == ["cat"]
 
 

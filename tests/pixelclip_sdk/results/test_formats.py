@@ -107,8 +107,7 @@ def test_supervision_detections(result, supervision):
     assert isinstance(detections, supervision.Detections)
     assert in_detections(detections, list(result.names), result) == regions_of(result)
     assert detections.data["class_name"].tolist() == [region.name for region in result.regions(min_area=0)]
-    if detections.confidence is not None:
-        assert ((detections.confidence >= 0) & (detections.confidence <= 1)).all()
+    assert ((detections.confidence >= 0) & (detections.confidence <= 1)).all()
     chosen = result.to_supervision(min_area=0, classes=result.names[0])
     assert set(chosen.class_id.tolist()) <= {0}
 
@@ -141,8 +140,7 @@ def test_the_summary_is_json(make_result):
     assert "Kätzchen" in result.to_json()
     summary = result.summary()
     for region in summary["regions"]:
-        confidence = region.pop("confidence")
-        assert confidence is None or 0 <= confidence <= 1
+        assert 0 <= region.pop("confidence") <= 1
     assert summary == {
         "size": [1, 4],
         "areas": {"Kätzchen": 0.5, "sofa": 0.25},

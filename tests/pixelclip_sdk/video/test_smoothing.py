@@ -10,6 +10,7 @@ from pixelclip_sdk.inference import segment_images
 from pixelclip_sdk.settings import Settings
 from pixelclip_sdk.video.pipeline import segment_frames
 from pixelclip_sdk.video.smoothing import Smoother
+from pixelclip_sdk.words.background import Competitors
 
 STILL = np.full((64, 64, 3), 90, np.uint8)
 WORDS = object()
@@ -124,14 +125,9 @@ def test_workers_smooth_the_frames_in_order(fake):
     def begin():
         def predict(image, blend):
             time.sleep(random.uniform(0, 0.004))
+            words, settings = Competitors(None).of(fake.vocabulary), Settings()
             return segment_images(
-                [image],
-                fake._backend,
-                fake._input,
-                fake.vocabulary,
-                Settings(),
-                channel_order="rgb",
-                blend=blend,
+                [image], fake._backend, fake._input, words, settings, channel_order="rgb", blend=blend
             )[0]
 
         return predict
