@@ -6,6 +6,7 @@ The bundle is compared with its PyTorch source on real photos before it replaces
 import argparse
 import dataclasses
 import logging
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch.export import Dim
 from export import options
 from export.embed_text import file_entry, vocabularies, write_vocabularies
 from export.graph.lean import LeanImageEncoder
-from export.graph.lean_lite import LeanLiteEncoder
+from export.graph.lean_lite import LeanLiteEncoder, lean_student
 from export.graph.trace import trace
 from export.precision.fp16 import to_fp16
 from export.precision.int8 import to_int8
@@ -36,12 +37,14 @@ from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.words.classes import Classes
 from pixelclip_sdk.words.text_encoder import TextEncoder
 from training.models import registry
+from training.models.bundled import BundledText
 from training.models.dense import DenseImageEncoder
 from training.models.lite.build import LiteImageEncoder
 from training.models.load import load_model
 from training.models.pair import EncoderPair
 from training.models.registry import LITES
 from training.models.runtime import TorchTextEncoder
+from training.models.student import LiteStudent
 
 __all__ = ["GATES", "export_bundle", "main", "photo_batches", "trace_image_encoder"]
 
@@ -87,7 +90,10 @@ def export_bundle(
         if layers is not None:
             _log(layers.text())
         onnx.save(image_encoder, folder / IMAGE_ENCODER)
-        onnx.save(_text_in_precision(_trace_text_encoder(pair), precision), folder / TEXT_ENCODER)
+        if isinstance(pair.text, BundledText):
+            shutil.copyfile(pair.text.file, folder / TEXT_ENCODER)
+        else:
+            onnx.save(_text_in_precision(_trace_text_encoder(pair), precision), folder / TEXT_ENCODER)
         pair.tokenizer.save(str(folder / TOKENIZER), pretty=False)
         bundle = Bundle(
             path=folder,
@@ -129,6 +135,8 @@ def trace_image_encoder(pair: EncoderPair, *, for_cpu: bool = False) -> onnx.Mod
     else:
         if isinstance(module, LiteImageEncoder):
             module = LeanLiteEncoder(module).eval()
+        elif isinstance(module, LiteStudent):
+            module = lean_student(module)
         rows, columns = Dim("rows", min=1, max=128), Dim("columns", min=1, max=128)
         dynamic |= {1: spec.multiple * rows, 2: spec.multiple * columns}
     return trace(

@@ -202,7 +202,7 @@ def _backward(
     values: list[dict[str, Tensor]] = []
     for part in range(config.accumulate):
         batch = next(batches)
-        progress.report_skipped(batch)
+        progress.report_skipped(batch.skipped)
         names += batch.names
         # Processes exchange the gradients once, with the last part.
         local = part + 1 < config.accumulate and isinstance(model, DistributedDataParallel)

@@ -32,7 +32,7 @@ class LeanImageEncoder(nn.Module):
         super().__init__()
         tower = copy.deepcopy(encoder.tower).eval()
         rows, columns = size[0] // tower.stride, size[1] // tower.stride
-        self.grid = grid_size(rows, columns)
+        grid = grid_size(rows, columns) if encoder.resized else (rows, columns)
         normalise = encoder.mean.flatten(), encoder.std.flatten()
         if isinstance(tower, DenseViT):
             patches = _on_raw_pixels(tower.visual.conv1, *normalise)
@@ -41,16 +41,18 @@ class LeanImageEncoder(nn.Module):
             self.tower = _lean_convnext(tower, *normalise)
         else:
             raise TypeError(f"expected a DenseViT or a DenseConvNeXt, got a {type(tower).__name__}")
-        self.register_buffer("up_rows", _bilinear(rows, self.grid[0]))
-        self.register_buffer("up_columns", _bilinear(columns, self.grid[1]))
+        self.resized = encoder.resized
+        self.register_buffer("up_rows", _bilinear(rows, grid[0]))
+        self.register_buffer("up_columns", _bilinear(columns, grid[1]))
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """See `DenseImageEncoder.forward`; the image has the size given at construction."""
         # Cast before the transpose: TensorRT refuses to transpose uint8.
         features = self.tower(image.to(self.up_rows.dtype).permute(0, 3, 1, 2))
-        columns, dim = features.shape[2:]
-        features = self.up_rows @ features.flatten(2)
-        features = self.up_columns @ features.unflatten(2, (columns, dim))
+        if self.resized:
+            columns, dim = features.shape[2:]
+            features = self.up_rows @ features.flatten(2)
+            features = self.up_columns @ features.unflatten(2, (columns, dim))
         features = F.normalize(features, dim=-1)
         return (features @ text.T).permute(0, 3, 1, 2), features
 

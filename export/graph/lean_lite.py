@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from training.models.lite.build import LINEAR_SHARE, NEIGHBOURS, LiteImageEncoder, neighbourhood
+from training.models.student import LiteStudent
 
-__all__ = ["LeanLiteEncoder"]
+__all__ = ["LeanLiteEncoder", "lean_student"]
 
 _MIDDLE, _SCALE = 127.0, 128.0  # The trunk takes (pixel - _MIDDLE) / _SCALE.
 
@@ -55,3 +56,12 @@ class LeanLiteEncoder(nn.Module):
 
 def _length(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+
+
+def lean_student(student: LiteStudent) -> LiteStudent:
+    """Returns a copy that computes the same, with the division of the pixels in the first convolution."""
+    lean = copy.deepcopy(student).eval()
+    with torch.no_grad():
+        lean.trunk.stem.conv.weight /= lean.scale
+    lean.scale = 1.0
+    return lean

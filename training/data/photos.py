@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,9 +28,20 @@ from pixelclip_sdk.support.images import image_suffixes
 from training.data.augment import Crop, random_crop, random_cut, strengthen, take, vary
 from training.masks.format import read_masks
 
-__all__ = ["Batch", "MaskedPhotos", "Order", "collate", "find_pairs", "reading"]
+__all__ = [
+    "Batch",
+    "MaskedPhotos",
+    "Order",
+    "collate",
+    "find_pairs",
+    "first_readable",
+    "names_digest",
+    "reading",
+]
 
 _log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 _SHOWN = 5  # names in a message
 _TRIES = 16  # consecutive unreadable files before an error
@@ -73,16 +85,22 @@ def collate(batches: Sequence[Batch]) -> Batch:
 
 @contextlib.contextmanager
 def reading(
-    photos: MaskedPhotos, order: Order, *, workers: int, pin_memory: bool
-) -> Iterator[Iterator[Batch]]:
+    photos: Dataset[Item],
+    order: Order,
+    *,
+    workers: int,
+    pin_memory: bool,
+    join: Callable[[list[Any]], Any] = collate,
+) -> Iterator[Iterator[Item]]:
     """Yield an iterator over batches, loaded ahead by worker processes that end with the block.
 
-    Without workers, this process loads them. The iterator raises ImageError if photos cannot be used.
+    `join` makes a batch of a list of items. Without workers, this process loads them. The iterator raises
+    ImageError if photos cannot be used.
     """
     loader = DataLoader(
         photos,
         batch_sampler=order,
-        collate_fn=collate,
+        collate_fn=join,
         num_workers=workers,
         worker_init_fn=_ignore_signals,
         pin_memory=pin_memory,
@@ -95,7 +113,7 @@ def reading(
             batches._shutdown_workers()
 
 
-def _raise_plainly(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _raise_plainly(batches: Iterator[Item]) -> Iterator[Item]:
     """Yield the batches; remove a worker's traceback, which torch puts before the message of its error."""
     try:
         yield from batches
@@ -131,6 +149,25 @@ def find_pairs(images: Path, masks: Path) -> list[str]:
     return pairs
 
 
+def first_readable(read: Callable[[int], Item], index: int, count: int) -> tuple[Item, tuple[str, ...]]:
+    """Read one of `count` items: that of an index, or the next one if its files cannot be read.
+
+    Returns it with the errors of those before it. Raises ImageError if too many in a row cannot be read.
+    """
+    skipped: list[str] = []
+    for attempt in range(min(_TRIES, count)):
+        try:
+            return read((index + attempt) % count), tuple(skipped)
+        except ImageError as error:
+            skipped.append(str(error))
+    raise ImageError(f"{len(skipped)} files in a row cannot be used; the last: {skipped[-1]}")
+
+
+def names_digest(names: Sequence[str]) -> str:
+    """Return the SHA-256 of a list of names, in hexadecimal."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
 def _stem(photo: str) -> str:
     return photo.rpartition(".")[0]
 
@@ -163,21 +200,13 @@ class MaskedPhotos(Dataset[Batch]):
 
     def digest(self) -> str:
         """Return the SHA-256 of the list of photos, in hexadecimal."""
-        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+        return names_digest(self.names)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         """Return a photo, or the next one if its files cannot be read; ImageError if too many cannot."""
         epoch, index = key
-        skipped: list[str] = []
-        for attempt in range(min(_TRIES, len(self))):
-            candidate = (index + attempt) % len(self)
-            try:
-                batch = self._read(epoch, candidate)
-            except ImageError as error:
-                skipped.append(str(error))
-            else:
-                return replace(batch, skipped=tuple(skipped))
-        raise ImageError(f"{len(skipped)} files in a row cannot be used; the last: {skipped[-1]}")
+        batch, skipped = first_readable(functools.partial(self._read, epoch), index, len(self))
+        return replace(batch, skipped=skipped)
 
     def _read(self, epoch: int, index: int) -> Batch:
         name = self.names[index]

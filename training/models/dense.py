@@ -27,24 +27,34 @@ class Tower(Protocol):
 
 
 class DenseImageEncoder(nn.Module):
-    """Normalisation (pixels in 0-255), dense tower, resizing to the grid and comparison with words."""
+    """Normalisation (pixels in 0-255), dense tower, resizing to the grid and comparison with words.
+
+    The grid is PixelCLIP's, with a short side of 64, or if not `resized` the tower's own.
+    """
 
     def __init__(
-        self, tower: Tower, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
+        self,
+        tower: Tower,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        *,
+        resized: bool = True,
     ) -> None:
         super().__init__()
         self.tower = tower
+        self.resized = resized
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Maps uint8 RGB pixels `[N, H, W, 3]` to float32 unit vectors `[N, h, w, D]` on the `grid_size`."""
+        """Maps uint8 RGB pixels `[N, H, W, 3]` to float32 unit vectors `[N, h, w, D]`."""
         features = self.tower((image.permute(0, 3, 1, 2) - self.mean) / self.std)
-        size = grid_size(features.shape[1], features.shape[2])
-        features = F.interpolate(
-            features.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False
-        )
-        return F.normalize(features.permute(0, 2, 3, 1), dim=-1)
+        if self.resized:
+            size = grid_size(features.shape[1], features.shape[2])
+            features = F.interpolate(
+                features.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False
+            ).permute(0, 2, 3, 1)
+        return F.normalize(features, dim=-1)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the cosine similarity of each cell and each word.

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pixelclip_sdk.bundle import misfit
+from pixelclip_sdk.bundle import MANIFEST, misfit
 from pixelclip_sdk.errors import BundleError, CheckpointError
+from pixelclip_sdk.models import available_models, find_bundle
 from pixelclip_sdk.support.files import sha256
 from training.models import registry
 from training.models.pair import EncoderPair
 from training.models.registry import LITE, LITES
 from training.models.weights import hub
-from training.models.weights.checkpoints import load_into, read_checkpoint
+from training.models.weights.checkpoints import load_exactly, load_into, read_checkpoint
 
-__all__ = ["load_model"]
+if TYPE_CHECKING:
+    from training.models.student import Student
+
+__all__ = ["load_model", "load_teacher"]
 
 _LITE_STRIDE = 32
 
@@ -34,8 +38,9 @@ def load_model(
     """Loads the image and text encoders of a model, on the CPU.
 
     Args:
-        name: A name from `registry.names()`, ``"open_clip:NAME/TAG"``, or a ``.json`` file with an open_clip
-            configuration (embed_dim, vision_cfg, text_cfg, quick_gelu). ``"pixelclip-lite"`` is the bundled
+        name: A name from `registry.names()`, ``"open_clip:NAME/TAG"``, or a ``.json`` file: an open_clip
+            configuration (embed_dim, vision_cfg, text_cfg, quick_gelu), or the ``student.json`` of a
+            distillation. ``"pixelclip-lite"`` is the bundled
             model, ``"pixelclip-lite-start"`` the model its fine-tuning started from.
         checkpoint: File to read the weights from; None for the weights of the named model. For
             pixelclip-lite it holds the image encoder, and perhaps anchors of the text encoder.
@@ -58,7 +63,10 @@ def load_model(
             raise CheckpointError(f"{name} cannot start from random weights; it is built from two packages")
         return _load_lite(name, checkpoint, input_size)
     from training.models.clip.build import build_clip, configured_model, empty_model
+    from training.models.student import read_student
 
+    if name.endswith(".json") and (student := read_student(Path(name))):
+        return _load_student(name, student, checkpoint, input_size, offline)
     spec = None if name.endswith(".json") else registry.find(name)
     if spec is not None:
         _check_size(name, input_size, spec.stride)  # before any download
@@ -105,6 +113,51 @@ def _load_lite(name: str, checkpoint: Path | None, input_size: tuple[int, int] |
         load_weights(pair, read_checkpoint(checkpoint), source=checkpoint.name)
         shipped = (_describe(checkpoint),)
     return dataclasses.replace(pair, name=name, sources=pair.sources + shipped)
+
+
+def load_teacher(
+    name: str,
+    *,
+    checkpoint: Path | None = None,
+    input_size: tuple[int, int] | None = None,
+    offline: bool = False,
+) -> EncoderPair:
+    """Loads the teacher of a distillation: a bundle on this machine, else a model as in `load_model`.
+
+    A bundle is given by its name or folder; see `pixelclip_sdk.models.find_bundle`.
+    """
+    if checkpoint is None and (name in available_models() or (Path(name) / MANIFEST).is_file()):
+        from training.models.bundled import bundled_pair
+
+        return bundled_pair(find_bundle(name), input_size)
+    return load_model(name, checkpoint=checkpoint, input_size=input_size, offline=offline)
+
+
+def _load_student(
+    name: str, about: Student, checkpoint: Path | None, input_size: tuple[int, int] | None, offline: bool
+) -> EncoderPair:
+    from training.models.student import build_student, student_pair
+
+    if checkpoint is None:
+        raise CheckpointError(
+            f"{name} describes a student without its weights; give them, for example --checkpoint "
+            f"{Path(name).with_name('step-00002000.weights.safetensors')}"
+        )
+    if input_size:
+        about = dataclasses.replace(about, input_size=input_size)
+    teacher_file = about.teacher_checkpoint and Path(about.teacher_checkpoint)
+    teacher = load_teacher(about.teacher, checkpoint=teacher_file or None, offline=offline)
+    if teacher.dim != about.dim:
+        raise CheckpointError(
+            f"{name} has embeddings of {about.dim} numbers, its teacher {about.teacher} has {teacher.dim}; "
+            "write the teacher that it learned from into that file"
+        )
+    image, _ = build_student(about, pretrained=False)
+    weights = read_checkpoint(checkpoint)
+    load_exactly(image, weights, source=checkpoint.name, what=f"a student {about.student}")
+    pair = student_pair(about, image, teacher)
+    source = _describe(checkpoint) | {"license": pair.license}
+    return dataclasses.replace(pair, sources=(*pair.sources, source))
 
 
 def _describe(checkpoint: Path) -> dict[str, str]:

@@ -72,7 +72,7 @@ class TorchTextEncoder:
 def embed_texts(text: nn.Module, tokenizer: Tokenizer, inputs: Sequence[str], texts: Sequence[str]) -> Tensor:
     """Tokenizes texts and embeds them in batches: `(N, D)`; `inputs` are the input names of `text`."""
     tokenizer.enable_padding()
-    device = next(text.parameters()).device
+    device = next((parameter.device for parameter in text.parameters()), None)
     rows = []
     for start in range(0, len(texts), _BATCH):
         encodings = tokenizer.encode_batch(list(texts[start : start + _BATCH]))

@@ -7,20 +7,30 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 
 from pixelclip_sdk.errors import PixelClipError
 
-__all__ = ["Config", "ConfigError", "config_of", "load_config"]
+__all__ = ["Config", "ConfigError", "Ranges", "check_ranges", "config_of", "load_config"]
 
 
-Settings = TypeVar("Settings")
+Ranges = Mapping[str, tuple[Callable[[Any], bool], str]]
+"""Setting → whether a value is accepted, and what is expected."""
+Settings = typing.TypeVar("Settings")  # a frozen dataclass of settings; defaults are optional settings
 
 
 class ConfigError(PixelClipError, ValueError):
     """A setting is unknown or has an invalid value."""
+
+
+def check_ranges(settings: object, ranges: Ranges) -> None:
+    """Raise ConfigError if a setting that is not None is out of its range."""
+    for name, (accepted, expected) in ranges.items():
+        value = getattr(settings, name)
+        if value is not None and not accepted(value):
+            raise ConfigError(f"{name} is {value}; expected {expected}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +92,7 @@ class Config:
     offline: bool = False  # use cached downloads only
 
     def __post_init__(self) -> None:
-        for name, (accepted, expected) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not accepted(value):
-                raise ConfigError(f"{name} is {value}; expected {expected}")
+        check_ranges(self, _RANGES)
         if self.long_side is not None and self.long_side < self.short_side:
             raise ConfigError(
                 f"long_side is {self.long_side}, less than short_side, {self.short_side}; expected at least "
@@ -115,7 +122,7 @@ _POSITIVE = (
     "log_every",
 )
 _NOT_NEGATIVE = ("lr_decoder", "lr_encoder", "lr_prompts", "weight_decay", "workers", "queue")
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+_RANGES: Ranges = {
     **dict.fromkeys(_POSITIVE, (lambda value: value > 0, "more than 0")),
     **dict.fromkeys(("momentum", "lr_final"), (lambda value: 0 <= value <= 1, "0 to 1")),
     **dict.fromkeys(_NOT_NEGATIVE, (lambda value: value >= 0, "0 or more")),
@@ -127,8 +134,11 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def load_config(file: Path, overrides: Sequence[str] = (), kind: type[Settings] = Config) -> Settings:  # type: ignore[assignment]
-    """Read settings, a dataclass `kind`, from a YAML file and from ``key=value`` overrides in YAML."""
+_MODELS = ("model", "teacher", "student")  # settings that may be a JSON file beside the settings
+
+
+def load_config(file: Path, overrides: Sequence[str] = (), kind: type[Settings] = Config) -> Settings:
+    """Read a run's settings from a YAML file and from ``key=value`` overrides with values in YAML."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -136,9 +146,9 @@ def load_config(file: Path, overrides: Sequence[str] = (), kind: type[Settings] 
     if not isinstance(content, dict):
         raise ConfigError(f"{file} contains {type(content).__name__}; expected lines of `name: value`")
     values: dict[str, Any] = dict(content)
-    model = values.get("model")
-    if isinstance(model, str) and model.endswith(".json"):
-        values["model"] = str((file.parent / model).resolve())
+    for name in _MODELS:
+        if isinstance(model := values.get(name), str) and model.endswith(".json"):
+            values[name] = str((file.parent / model).resolve())
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
@@ -147,20 +157,20 @@ def load_config(file: Path, overrides: Sequence[str] = (), kind: type[Settings] 
             values[name] = text if _is_text(kind, name, text) else yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"cannot read the value of {override!r}: {error}") from error
-        if name == "model" and text.endswith(".json"):
+        if name in _MODELS and text.endswith(".json"):
             values[name] = str(Path(text).resolve())
     return config_of(values, kind)
 
 
-def _is_text(settings: type, name: str, text: str) -> bool:
+def _is_text(settings: type[Any], name: str, text: str) -> bool:
     """Return whether a value is taken literally: that of a path or name, unless it is null or quoted."""
     kind = typing.get_type_hints(settings).get(name)
     options = typing.get_args(kind) if typing.get_origin(kind) is types.UnionType else (kind,)
     return (Path in options or str in options) and text not in ("", "null") and text[0] not in "'\""
 
 
-def config_of(values: Mapping[Any, Any], kind: type[Settings] = Config) -> Settings:  # type: ignore[assignment]
-    """Return settings, a dataclass `kind`, from the plain values of YAML or JSON."""
+def config_of(values: Mapping[Any, Any], kind: type[Settings] = Config) -> Settings:
+    """Return settings from the plain values of YAML or JSON."""
     kinds = typing.get_type_hints(kind)
     for name in values:
         if name not in kinds:
@@ -182,8 +192,10 @@ def _as(kind: Any, value: Any, name: str) -> Any:
         if value in options:
             return value
         raise ConfigError(f"{name} is {value!r}; expected {' or '.join(map(repr, options))}")
-    if origin is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
+    if origin is tuple and isinstance(value, list):
+        expected_items = (options[0],) * len(value) if options[-1] is Ellipsis else options
+        if tuple(map(type, value)) == expected_items:
+            return tuple(value)
     if kind is Path and isinstance(value, str):
         return Path(value).expanduser()
     # YAML reads 1e-4, without a point, as text.
@@ -194,5 +206,7 @@ def _as(kind: Any, value: Any, name: str) -> Any:
             pass
     elif kind in (bool, int, str) and type(value) is kind:
         return value
-    expected = "a list of sentences" if origin is tuple else getattr(kind, "__name__", kind)
+    expected = getattr(kind, "__name__", kind)
+    if origin is tuple:
+        expected = "a list of sentences" if options[0] is str else f"{len(options)} numbers, as in [352, 448]"
     raise ConfigError(f"{name} is {value!r}; expected {expected}")

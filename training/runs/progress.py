@@ -4,16 +4,15 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 from torch import Tensor
 from tqdm import tqdm
 
 from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.packages import imported
-from training.data.photos import Batch
-from training.runs.config import Config
 from training.support import distributed
 
 __all__ = ["Progress"]
@@ -21,10 +20,16 @@ __all__ = ["Progress"]
 _log = logging.getLogger(__name__)
 
 
+class _Settings(Protocol):
+    out: Path
+    steps: int
+    log_every: int
+
+
 class Progress:
     """Reports the steps of a run that starts at step `first`. Only the first process writes files."""
 
-    def __init__(self, config: Config, first: int) -> None:
+    def __init__(self, config: _Settings, first: int) -> None:
         self.config, self.first = config, first
         self.started = time.monotonic()
         self.skipped_files: set[str] = set()
@@ -40,9 +45,9 @@ class Progress:
             writer = imported("torch.utils.tensorboard").SummaryWriter
             self.tensorboard = writer(str(config.out / "tensorboard"), purge_step=first)
 
-    def report_skipped(self, batch: Batch) -> None:
+    def report_skipped(self, reasons: Sequence[str]) -> None:
         """Log each file that could not be used, once."""
-        for reason in batch.skipped:
+        for reason in reasons:
             if reason not in self.skipped_files:
                 self.skipped_files.add(reason)
                 _log.warning("skipped, %d so far: %s", len(self.skipped_files), reason)

@@ -42,6 +42,7 @@ _FREE = {
     "images",
     "masks",
     "checkpoint",
+    "teacher_checkpoint",
     "out",
     "device",
     "workers",

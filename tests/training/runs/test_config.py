@@ -4,9 +4,13 @@ from pathlib import Path
 import pytest
 
 import training
+from training.distillation.config import DistilConfig
 from training.runs.config import Config, ConfigError, load_config
 
-CONFIGS = sorted(Path(training.__file__).with_name("configs").glob("*.yaml"))
+FOLDER = Path(training.__file__).with_name("configs")
+DISTIL = sorted(FOLDER.glob("distil*.yaml"))
+ALIGN = sorted(FOLDER.glob("*-words.yaml"))  # tests/training/test_align.py
+CONFIGS = sorted(set(FOLDER.glob("*.yaml")) - {*DISTIL, *ALIGN})
 PLACES = ["images=a", "masks=b", "out=c"]
 
 
@@ -24,6 +28,18 @@ def test_every_config_loads_and_says_how_it_is_run(file):
     head = file.read_text().splitlines()[:3]
     assert any(f"training/train.py --config training/configs/{file.name} images=" in line for line in head)
     assert all(line.startswith("#") for line in head[:2])
+
+
+@pytest.mark.parametrize("file", DISTIL, ids=lambda file: file.stem)
+def test_every_config_of_a_distillation_loads(file):
+    config = load_config(file, ["images=a", "teacher=t.json", "out=c"], DistilConfig)
+    assert (config.images, config.out) == (Path("a"), Path("c"))
+    assert Path(config.teacher) == Path("t.json").resolve()  # of the command line: below the current folder
+    head = file.read_text().splitlines()[:3]
+    assert any(line.startswith("#   python training/distil.py --") for line in head)
+    plain = load_config(file, ["images=a", "out=c", "teacher=lite"], DistilConfig)
+    if plain.student.endswith(".json"):
+        assert Path(plain.student).is_file()  # of the file: beside it
 
 
 PAPER = {

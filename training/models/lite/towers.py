@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["EfficientNetLite0", "MiniLM"]
+__all__ = ["EfficientNetLite", "MiniLM"]
 
 _MINILM_EPS = 1e-12
 # Each stage of EfficientNet-B0 (Tan & Le 2019, table 1), here without squeeze-and-excitation:
 # (expansion, kernel, stride, channels, repeats).
-_LITE0_STAGES = (
+_STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
     (6, 5, 2, 40, 2),
@@ -26,7 +26,7 @@ _LITE0_STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-_LITE0_BN_EPS = 1e-3  # TensorFlow's default, used in training
+_BN_EPS = 1e-3  # TensorFlow's default, used in training
 
 
 class _ConvBnRelu6(nn.Module):
@@ -40,7 +40,7 @@ class _ConvBnRelu6(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, eps=_LITE0_BN_EPS)
+        self.bn = nn.BatchNorm2d(outputs, eps=_BN_EPS)
         total = kernel - stride
         self.padding = (total // 2, total - total // 2) * 2
         self.linear = linear
@@ -71,19 +71,25 @@ class _InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 without pooling and classifier: a dense feature map."""
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite without pooling and classifier: a dense feature map.
+
+    `width` and `depth` multiply channels and repeats (Tan & Le 2019, section 3); Lite0 has 1 and 1.
+    """
 
     channels = 1280
     stride = 32  # input pixels per output cell
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__()
         self.stem = _ConvBnRelu6(3, 32, 3, stride=2)
         blocks: list[nn.Module] = []
         inputs = 32
-        for expansion, kernel, stride, outputs, repeats in _LITE0_STAGES:
-            for index in range(repeats):
+        for number, (expansion, kernel, stride, channels, repeats) in enumerate(_STAGES):
+            outputs = _scaled_channels(channels, width)
+            # The first and the last stage keep their single block.
+            count = repeats if number in (0, len(_STAGES) - 1) else math.ceil(repeats * depth)
+            for index in range(count):
                 step = stride if index == 0 else 1
                 blocks.append(_InvertedResidual(inputs, outputs, expansion, kernel, step))
                 inputs = outputs
@@ -95,7 +101,7 @@ class EfficientNetLite0(nn.Module):
         return self.head(self.blocks(self.stem(x)))
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loads the published weights: 294 tensors in the order of this module's parameters.
+        """Loads the published weights, tensors in the order of this module's parameters.
 
         Returns:
             The two tensors that follow: weight `[1000, 1280]` and bias `[1000]` of the classifier.
@@ -103,6 +109,13 @@ class EfficientNetLite0(nn.Module):
         *trunk, weight, bias = tensors.values()
         self.load_state_dict(dict(zip(self.state_dict(), trunk, strict=True)))
         return weight, bias
+
+
+def _scaled_channels(channels: int, width: float) -> int:
+    """Rounds scaled channels to a multiple of 8, by at most a tenth down, as the published networks do."""
+    scaled = channels * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * scaled else rounded + 8
 
 
 class _MiniLMLayer(nn.Module):

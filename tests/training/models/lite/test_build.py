@@ -5,7 +5,7 @@ import torch
 from pixelclip_sdk.preprocess import fit
 from training.models.lite.alignment import mean_relu6, read_common_words
 from training.models.lite.build import build_lite
-from training.models.lite.towers import EfficientNetLite0
+from training.models.lite.towers import EfficientNetLite
 from training.models.load import load_model
 from training.models.pair import EncoderPair
 
@@ -98,7 +98,7 @@ def test_an_unknown_class_among_the_common_words_is_refused():
 
 def test_weights_of_another_network_are_refused():
     with pytest.raises(ValueError, match="is shorter than"):
-        EfficientNetLite0().load_pretrained({str(i): torch.zeros(3) for i in range(3)})
+        EfficientNetLite().load_pretrained({str(i): torch.zeros(3) for i in range(3)})
 
 
 @torch.no_grad()
