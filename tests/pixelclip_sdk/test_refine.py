@@ -178,9 +178,13 @@ def test_one_class_wins_everywhere():
     assert (labels == 0).all()
 
 
-def test_of_equal_classes_the_first_wins():
-    labels, _ = refine_edges(np.full((3, 4, 4), 0.2, np.float32), picture(40, 60))
-    assert (labels == 0).all()
+def test_equal_classes_share_the_probability():
+    """Rounding decides between them; it differs between versions of numpy."""
+    labels, probability = refine_edges(
+        np.full((3, 4, 4), 0.2, np.float32), picture(40, 60), with_probability=True
+    )
+    assert labels.max() < 3
+    np.testing.assert_allclose(probability, 1 / 3, atol=1e-4)
 
 
 def test_many_classes():
