@@ -38,10 +38,6 @@ class Calibration(NamedTuple):
     background_weight: float = 1.0
 
 
-_ROUNDS = 4  # Of the EM algorithm; more change little.
-_RAREST = 1e-4  # Smallest prior: a class that wins nothing keeps a chance.
-
-
 class Rivals(NamedTuple):
     """What competes with the classes of one image.
 
