@@ -102,7 +102,6 @@ def test_lites_cells_are_centred(lite):
     assert len(strides) == 5
     strides[-1].padding = (2, 1, 2, 1)  # the kernels centred at 32 i + 15.5: the features half a cell off
     moved = centre_of_a_cell(trunk)
-    print(centred, moved)
     assert np.abs(centred - 16).max() < 7
     assert np.abs(moved - 0).max() < 7
 
