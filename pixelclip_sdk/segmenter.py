@@ -7,7 +7,7 @@ import logging
 import numbers
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -20,7 +20,7 @@ from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.errors import ImageError, PixelClipError, VocabularyError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, open_image, picture_size
-from pixelclip_sdk.inference import segment_images
+from pixelclip_sdk.inference import Blend, segment_images
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import covered_cells
 from pixelclip_sdk.preprocess import covered, fit
@@ -34,7 +34,7 @@ from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
 
 if TYPE_CHECKING:
     from pixelclip_sdk.video.pipeline import Buffer, OnError
-    from pixelclip_sdk.video.smoothing import Smooth
+    from pixelclip_sdk.video.smoothing import Smooth, Smoother
     from pixelclip_sdk.video.sources import SourceInput
     from pixelclip_sdk.video.workers import Predict
     from pixelclip_sdk.words.suggestions import Suggestion
@@ -106,6 +106,7 @@ class Segmenter:
         self._vocabulary_call = 0  # The call that set the vocabulary.
         self._reload: Callable[..., Segmenter] | None = None
         self._process = os.getpid()
+        self._owns_model = True
         self.bundle = bundle
         self._competitors = Competitors.of_bundle(bundle, most=backend.max_classes)
         self._settings = Settings(
@@ -294,6 +295,38 @@ class Segmenter:
         check_process(self._process)
         return self._resolver.resolve(classes)
 
+    def with_classes(self, classes: Classes | Vocabulary) -> Self:
+        """Return a segmenter of the same loaded model, with words and settings of its own.
+
+        It takes no time and next to no memory: one for each user of a model, or for each request. It starts
+        with the settings of this one. Closing it leaves the model loaded; closing this one closes the model.
+
+        Args:
+            classes: Words, or the name of a list; see `set_classes`.
+
+        Raises:
+            VocabularyError: The words cannot be used.
+            BundleError: The model has no text encoder.
+            BackendError: The segmenter is closed, or the text encoder failed.
+
+        Examples:
+            >>> from pixelclip_sdk import Segmenter
+            >>> with Segmenter.from_pretrained("pixelclip-lite", classes="cat, sofa") as segmenter:
+            ...     other = segmenter.with_classes("road, sky")
+            ...     other.min_confidence = 0.5
+            ...     other.vocabulary.names, segmenter.vocabulary.names, segmenter.min_confidence
+            (('road', 'sky'), ('cat', 'sofa'), None)
+        """
+        vocabulary = self.embed(classes)
+        other = object.__new__(type(self))  # copy.copy would load the model again: see __reduce__.
+        other.__dict__.update(self.__dict__)
+        other._vocabulary_lock = threading.Lock()
+        other._owns_model = False
+        if isinstance(self.min_confidence, Mapping):  # Limits of the other words.
+            other._settings = dataclasses.replace(self._settings, min_confidence=None)
+        other.set_classes(vocabulary)
+        return other
+
     def warm_up(self, size: tuple[int, int] | None = None) -> None:
         """Segment a grey image and drop the result, so that the first real image is not slower than others.
 
@@ -322,8 +355,10 @@ class Segmenter:
         background: Classes | Vocabulary | None = None,
         refine: Refine | None = "auto",
         tiles: Tiles | None = None,
+        smoother: "Smoother | None" = None,
+        time_s: float | None = None,
     ) -> Segmentation:
-        """Segment one image.
+        """Segment one image, or one frame of a video whose frames come one by one, as in a callback.
 
         Args:
             image: A path, the bytes of an image file, a PIL image, or a uint8 array `(H, W, 3)`, 0–255.
@@ -333,6 +368,9 @@ class Segmenter:
             background: Overrides the segmenter's background words.
             refine: Overrides the segmenter's setting; ``"auto"`` keeps it.
             tiles: Overrides the segmenter's tiles.
+            smoother: The `Smoother` of the video that this frame is from: labels of still regions do not
+                flicker. Frames must come in order, one call at a time. None for single images.
+            time_s: Time of the frame in its video, in seconds. None: 1/30 s after the last one.
 
         Returns:
             Labels `(H, W)` at the size of the image, with scores, class names and times.
@@ -340,9 +378,10 @@ class Segmenter:
         Raises:
             ImageError: The image cannot be used.
         """
-        return self.predict_batch(
+        return self._segment(
             [image],
-            channel_order=channel_order,
+            channel_order,
+            functools.partial(smoother.blend, time_s=time_s) if smoother else None,
             threshold=threshold,
             min_confidence=min_confidence,
             background=background,
@@ -386,6 +425,28 @@ class Segmenter:
         one = isinstance(images, str | bytes | bytearray) or not isinstance(images, Iterable)
         if one or (isinstance(images, np.ndarray) and images.ndim != 4):
             raise ImageError(f"images is one {type(images).__name__}; expected a list. Use predict for one.")
+        return self._segment(
+            list(images),
+            channel_order,
+            threshold=threshold,
+            min_confidence=min_confidence,
+            background=background,
+            refine=refine,
+            tiles=tiles,
+        )
+
+    def _segment(
+        self,
+        images: Sequence[ImageInput],
+        channel_order: ChannelOrder,
+        blend: Blend | None = None,
+        *,
+        threshold: float | None,
+        min_confidence: Limits,
+        background: Classes | Vocabulary | None,
+        refine: Refine | None,
+        tiles: Tiles | None,
+    ) -> list[Segmentation]:
         settings = self._settings.override(
             threshold=threshold,
             min_confidence=min_confidence,
@@ -396,7 +457,7 @@ class Segmenter:
         words = self._competitors.of(self.vocabulary, settings.background)
         check_names(min_confidence, words.vocabulary.names)
         return segment_images(
-            list(images), self._backend, self._input, words, settings, channel_order=channel_order
+            images, self._backend, self._input, words, settings, channel_order=channel_order, blend=blend
         )
 
     def stream(
@@ -597,7 +658,12 @@ class Segmenter:
         return suggest_words(features, self.embed(NOUNS), int(k))
 
     def close(self) -> None:
-        """Release the model; later calls raise. Closing twice is harmless."""
+        """Release the model; later calls raise. Closing twice is harmless.
+
+        One that `with_classes` returned leaves the model loaded.
+        """
+        if not self._owns_model:
+            return
         self._resolver.close()
         self._backend.close()
 

@@ -51,11 +51,17 @@ def check_smooth(smooth: Smooth) -> None:
 class Smoother:
     """Averages the logits of the frames of one source, which must come in order.
 
+    `Segmenter.stream` makes its own. Make one for a video whose frames come one by one, as in a callback, and
+    give it to `Segmenter.predict` with each of them, one call at a time.
+
     Starts anew when the words, the size of the picture or the scene change, and when time runs backwards.
 
     Args:
-        smooth: The memory in seconds, or ``"auto"``; see `Smooth`.
+        smooth: The memory in seconds, 0 to 1; ``"auto"``: 0.3 for frames that have a time; 0 or None: none.
         fps: Frames per second, for frames without a time; None for 30.
+
+    Raises:
+        PixelClipError: `smooth` is not one of its values.
 
     Examples:
         >>> import numpy as np
@@ -70,14 +76,16 @@ class Smoother:
         0.020
     """
 
-    def __init__(self, smooth: float | Literal["auto"], fps: Fraction | float | None = None) -> None:
+    def __init__(self, smooth: Smooth, fps: Fraction | float | None = None) -> None:
+        check_smooth(smooth)
         self._needs_time = smooth == "auto"
-        self._memory_s = AUTO_S if smooth == "auto" else float(smooth)
+        self._memory_s = AUTO_S if smooth == "auto" else float(smooth or 0)
         self._fps = float(fps or _DEFAULT_FPS)
         self._mean: Float32Array | None = None
         self._grey: Float32Array | None = None
         self._words: object = None
         self._time_s = 0.0
+        self._index = -1
 
     def blend(
         self,
@@ -85,8 +93,8 @@ class Smoother:
         picture: npt.NDArray[np.uint8],
         words: object,
         *,
-        index: int,
-        time_s: float | None,
+        index: int | None = None,
+        time_s: float | None = None,
     ) -> Float32Array:
         """Add a frame and return its smoothed logits.
 
@@ -97,16 +105,17 @@ class Smoother:
             logits: `(K, h, w)` float32. Not modified.
             picture: `(H, W, 3)` uint8 RGB: the picture that the logits are of, at any size.
             words: The vocabulary; another object starts anew.
-            index: Number of the frame in its source.
-            time_s: Time of the frame in seconds, or None.
+            index: Number of the frame in its source; None for the one after the last.
+            time_s: Time of the frame in seconds; None to compute it from the number.
 
         Returns:
             `(K, h, w)` float32, also kept for the next frame: do not modify it.
         """
+        self._index = self._index + 1 if index is None else index
+        if not self._memory_s or (time_s is None and self._needs_time):
+            return logits
         if time_s is None:
-            if self._needs_time:
-                return logits
-            time_s = index / self._fps
+            time_s = self._index / self._fps
         grey = _small_grey(picture, logits.shape[1:])
         mean, before, elapsed_s = self._mean, self._grey, time_s - self._time_s
         same = mean is not None and mean.shape == logits.shape and words is self._words and elapsed_s >= 0

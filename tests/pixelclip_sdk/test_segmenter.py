@@ -20,6 +20,7 @@ from pixelclip_sdk import (
     ModelNotFoundError,
     PixelClipError,
     Segmenter,
+    Smoother,
     Vocabulary,
     VocabularyError,
     backends,
@@ -624,3 +625,44 @@ def test_an_unused_id_wins_no_pixel_and_keeps_its_name(fake, patches, colour_voc
     assert (result.logits[0] == -1).all()
     fake.set_classes(colour_vocabulary("red", "green"), keep_ids=True)
     assert (fake.predict(patches).labels[:28] == 0).all()
+
+
+def test_users_of_one_model_have_words_and_settings_of_their_own(fake, patches, colour_vocabulary):
+    fake.threshold = 0.1
+    other = fake.with_classes(colour_vocabulary("blue", "green"))
+    assert other.threshold == 0.1
+    other.threshold = 0.99999
+    assert other.vocabulary.names == ("blue", "green")
+    assert fake.vocabulary.names == ("red", "green", "blue")
+    assert fake.threshold == 0.1
+    result = other.predict(patches)
+    assert result.names == ("blue", "green")
+    assert (result.labels[36:, 36:] == 0).all()
+    assert (result.labels[:28] == other.predict(patches).unknown).all()
+    assert (fake.predict(patches).labels[:28] == 0).all()
+
+
+def test_limits_of_single_classes_stay_with_their_words(fake, colour_vocabulary):
+    fake.min_confidence = {"red": 0.5}
+    assert fake.with_classes(colour_vocabulary("blue", "green")).min_confidence is None
+    assert fake.min_confidence == {"red": 0.5}
+
+
+def test_only_the_segmenter_that_loaded_the_model_closes_it(fake, patches, colour_vocabulary):
+    other = fake.with_classes(colour_vocabulary("blue", "green"))
+    other.close()
+    assert fake.predict(patches).labels[5, 5] == 0
+    fake.close()
+    with pytest.raises(BackendError, match="closed"):
+        other.predict(patches)
+
+
+def test_frames_one_by_one_are_smoothed_like_a_stream(fake, patches):
+    rng = np.random.default_rng(0)
+    frames = [np.clip(patches + rng.normal(0, 8, patches.shape), 0, 255).astype(np.uint8) for _ in range(6)]
+    expected = list(fake.stream(((i / 30, f) for i, f in enumerate(frames)), smooth=0.3))
+    smoother = Smoother(0.3)
+    for i, (frame, wanted) in enumerate(zip(frames, expected, strict=True)):
+        got = fake.predict(frame, smoother=smoother, time_s=i / 30)
+        np.testing.assert_array_equal(got.logits, wanted.logits)
+    assert not np.array_equal(got.logits, fake.predict(frames[-1]).logits)

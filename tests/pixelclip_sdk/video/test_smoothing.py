@@ -187,3 +187,25 @@ def test_labels_of_a_still_scene_stay_and_a_moving_object_is_not_late(fake):
         np.testing.assert_array_equal(before[:24], after[:24])
     assert {int(labels[-1, -1]) for labels in plain} == {0, 1}
     assert len({int(labels[-1, -1]) for labels in smooth[2:]}) == 1
+
+
+def test_frames_without_number_and_time_follow_one_another():
+    smoother, numbered = Smoother(0.3), Smoother(0.3)
+    for i, value in enumerate((0.0, 1.0, 0.5)):
+        got = smoother.blend(logits(value), STILL, WORDS)
+        expected = numbered.blend(logits(value), STILL, WORDS, index=i, time_s=i / 30)
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("smooth", [0, None])
+def test_no_memory_changes_nothing(smooth):
+    smoother = Smoother(smooth)
+    for value in (0.0, 1.0):
+        given = logits(value)
+        assert smoother.blend(given, STILL, WORDS, time_s=value) is given
+
+
+@pytest.mark.parametrize("smooth", [-1, 2, "long", True])
+def test_a_memory_out_of_range_is_refused(smooth):
+    with pytest.raises(PixelClipError, match="smooth is"):
+        Smoother(smooth)
