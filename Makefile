@@ -58,8 +58,8 @@ check: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) -m "not slow and not gpu and not network"
 
 test-sdk:
-	.ci/sdk_lane.sh $(OLDEST) .ci/lowest.txt video
-	.ci/sdk_lane.sh $(NEWEST) .ci/constraints.txt video
+	.ci/sdk_lane.sh $(OLDEST) .ci/lowest.txt serve,video
+	.ci/sdk_lane.sh $(NEWEST) .ci/constraints.txt serve,video
 
 docs: $(VENV)/installed
 	$(VENV)/bin/mkdocs build --strict --site-dir build/site

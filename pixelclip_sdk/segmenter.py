@@ -324,7 +324,7 @@ class Segmenter:
         other._owns_model = False
         if isinstance(self.min_confidence, Mapping):  # Limits of the other words.
             other._settings = dataclasses.replace(self._settings, min_confidence=None)
-        other.set_classes(vocabulary)
+        other._vocabulary = vocabulary
         return other
 
     def warm_up(self, size: tuple[int, int] | None = None) -> None:

@@ -39,8 +39,13 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--model`` and how to run it: backend, device, threads, input size."""
+    """Add ``--model`` and the options of `add_engine_options`."""
     add_model_option(parser)
+    add_engine_options(parser)
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add how to run a model: backend, device, threads, input size."""
     parser.add_argument(
         "--backend",
         default="auto",
