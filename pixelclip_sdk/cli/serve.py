@@ -65,7 +65,6 @@ def _serve(options: argparse.Namespace) -> int:
             "a file (--token-file), or allow everyone with --insecure"
         )
     config = ServeConfig(
-        classes=options.classes,
         sources=_sources(options.source),
         host=options.host,
         port=options.port,

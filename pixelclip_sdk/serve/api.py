@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse, Response
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.serve import encode
-from pixelclip_sdk.serve.config import ServeConfig
 from pixelclip_sdk.serve.engine import Engine, Model
 from pixelclip_sdk.serve.errors import ServeError
 from pixelclip_sdk.serve.forms import parse_json, read_segment_request
@@ -39,7 +38,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_router(engine: Engine, config: ServeConfig) -> APIRouter:
+def make_router(engine: Engine) -> APIRouter:
     """The routes, for one engine."""
     router = APIRouter(prefix="/v1", responses=_ERRORS)
 
@@ -64,7 +63,7 @@ def make_router(engine: Engine, config: ServeConfig) -> APIRouter:
                 413, f"got {len(images)} images; this server takes at most {engine.limits.images}"
             )
         model = engine.model(options.model)
-        vocabulary_id, vocabulary = await engine.keep(model, _words(options, config))
+        vocabulary_id, vocabulary = await _vocabulary(engine, model, options)
         background = None if options.background is None else await engine.embed(model, options.background)
         segmenter = model.segmenter.with_classes(vocabulary)
         results = await engine.run(
@@ -150,11 +149,12 @@ def _accepted(accept: str) -> str:
     )
 
 
-def _words(options: Options, config: ServeConfig) -> Any:
-    words = options.words if options.words is not None else config.classes
-    if words is None:
+async def _vocabulary(engine: Engine, model: Model, options: Options) -> tuple[str, Vocabulary]:
+    if options.words is not None:
+        return await engine.keep(model, options.words)
+    if (first := engine.first_words(model)) is None:
         raise ServeError(422, 'no words; send them in the field words, e.g. "cat, sofa"')
-    return words
+    return first
 
 
 def _headers(vocabulary_id: str, vocabulary: Vocabulary) -> dict[str, str]:

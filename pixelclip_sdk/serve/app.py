@@ -36,6 +36,7 @@ def make_application(engine: Engine, config: ServeConfig, metrics: Metrics) -> A
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        await engine.warm_up()
         yield
         await engine.drain()
         engine.close()
@@ -48,7 +49,7 @@ def make_application(engine: Engine, config: ServeConfig, metrics: Metrics) -> A
         docs_url=None,
         redoc_url=None,
     )
-    app.include_router(api.make_router(engine, config))
+    app.include_router(api.make_router(engine))
     _add_pages(app)
     _add_operations(app, engine, metrics)
     _add_errors(app, metrics)

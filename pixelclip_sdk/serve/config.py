@@ -50,7 +50,6 @@ class ServeConfig:
     """What to serve, and where.
 
     Attributes:
-        classes: Words of requests that name none, and of the live page at first; None for none.
         sources: Name → address of cameras and videos of the server, which the live page offers.
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
@@ -58,7 +57,6 @@ class ServeConfig:
         limits: What one client may ask for.
     """
 
-    classes: str | None = None
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int = 8000

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from pixelclip_sdk.errors import BundleError, VocabularyError
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.serve.config import Limits
 from pixelclip_sdk.serve.errors import ServeError
@@ -58,7 +59,8 @@ class Engine:
     """The models of a server. Requests of all clients share them.
 
     Args:
-        segmenters: Name → segmenter, at least one; the first is the default. The engine closes them.
+        segmenters: Name → segmenter, at least one; the first is the default. The engine closes them. Their
+            words, if they have any, are those of requests that name none.
         limits: How much runs, waits and is kept.
         metrics: Counts what is done.
     """
@@ -72,6 +74,7 @@ class Engine:
         self._waiting: deque[_Job] = deque()
         self._workers = ThreadPoolExecutor(limits.workers, thread_name_prefix="pixelclip-serve")
         self._vocabularies: OrderedDict[tuple[str, str], Vocabulary] = OrderedDict()
+        self._first = {name: _first_words(segmenter) for name, segmenter in segmenters.items()}
         self._draining = False
         metrics.watch(lambda: len(self._waiting), lambda: self.running, lambda: len(self._vocabularies))
 
@@ -149,6 +152,15 @@ class Engine:
                 job.answer.set_result(done.result())
         self._start()
 
+    async def warm_up(self) -> None:
+        """Run every part of every model once, so that the first request is not slower than others."""
+        for model in self.models.values():
+            await self.run(functools.partial(_warm_up, model.segmenter))
+
+    def first_words(self, model: Model) -> tuple[str, Vocabulary] | None:
+        """Return the words of requests that name none, with their id; None if there are none."""
+        return self._first[model.name]
+
     async def embed(self, model: Model, words: Words) -> Vocabulary:
         """Return the vocabulary of a client's words, computed once and kept for a while.
 
@@ -176,6 +188,9 @@ class Engine:
 
     def kept(self, model: Model, key: str) -> Vocabulary:
         """Return the vocabulary with an id. Raises ServeError 404."""
+        first = self._first[model.name]
+        if first is not None and first[0] == key:
+            return first[1]
         found = self._vocabularies.get((model.name, key))
         if found is None:
             raise ServeError(
@@ -220,3 +235,21 @@ class Engine:
         for model in self.models.values():
             model.segmenter.close()
         _log.info("models closed")
+
+
+def _first_words(segmenter: Segmenter) -> tuple[str, Vocabulary] | None:
+    """The words that a segmenter has, with an id."""
+    try:
+        vocabulary = segmenter.vocabulary
+    except VocabularyError:  # No words were set.
+        return None
+    content = json.dumps(vocabulary.names).encode() + vocabulary.embeddings.tobytes()
+    return _ID + hashlib.sha256(content).hexdigest()[:24], vocabulary
+
+
+def _warm_up(segmenter: Segmenter) -> None:
+    try:
+        vocabulary = segmenter.embed(["object"])
+    except BundleError:  # It has no text encoder.
+        return
+    segmenter.with_classes(vocabulary).warm_up()
