@@ -41,6 +41,8 @@ $(DEMO)/installed: pyproject.toml
 $(VENV)/installed: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP) $(PINS) -e ".[dev]"
+	# A Triton server for its tests. Without its requirements: its own Python code is not used.
+	$(VENV)/bin/python $(PIP) --no-deps nvidia-pytriton==0.7.0 || true
 	touch $@
 
 demo: $(DEMO)/installed
