@@ -92,13 +92,16 @@ class Gate:
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
         """Raise ServeError if this client may not ask at all."""
-        host = urlsplit(f"//{headers.get('host', '')}")
-        name = (host.hostname or "").lower()
+        host, origin = headers.get("host", ""), headers.get("origin")
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+            sender = host if origin is None else urlsplit(origin).netloc
+        except ValueError:
+            raise ServeError(400, "the header Host or Origin is not an address") from None
         # A page of another site whose name points to this machine must not reach a server without a token.
         if is_loopback(self._config.host) and self._config.token is None and not is_loopback(name):
             raise ServeError(403, "the Host header names another machine; use http://127.0.0.1 or localhost")
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if sender.lower() != host.lower():
             raise ServeError(403, "requests of pages of other origins are refused")
         if self._config.token is None or _OPEN.fullmatch(scope["path"]):
             return

@@ -2,7 +2,14 @@
 
 from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from pixelclip_sdk._version import __version__
@@ -17,6 +24,7 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)  # Memory, CPU time and open files; on Linux only.
         self.requests = Counter(
             "pixelclip_requests", "Answered requests.", ["route", "method", "status"], registry=registry
         )
