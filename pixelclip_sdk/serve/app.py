@@ -19,6 +19,7 @@ from pixelclip_sdk.serve.config import ServeConfig
 from pixelclip_sdk.serve.engine import Engine
 from pixelclip_sdk.serve.errors import STATUS_CODES, ServeError, from_exception
 from pixelclip_sdk.serve.gate import Application, Gate, error_response
+from pixelclip_sdk.serve.live import route as live
 from pixelclip_sdk.serve.metrics import CONTENT_TYPE_LATEST, Metrics
 
 __all__ = ["make_application"]
@@ -50,6 +51,7 @@ def make_application(engine: Engine, config: ServeConfig, metrics: Metrics) -> A
         redoc_url=None,
     )
     app.include_router(api.make_router(engine))
+    app.include_router(live.make_router(engine, config))
     _add_pages(app)
     _add_operations(app, engine, metrics)
     _add_errors(app, metrics)

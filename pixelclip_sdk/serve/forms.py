@@ -11,7 +11,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from pixelclip_sdk.serve.errors import ServeError
 from pixelclip_sdk.serve.schemas import Options, SegmentRequest
 
-__all__ = ["parse_json", "read_segment_request"]
+__all__ = ["explain", "parse_json", "read_segment_request"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -48,7 +48,7 @@ def parse_json(schema: type[M], body: bytes) -> M:
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
-        raise ServeError(422, _explain(error)) from None
+        raise ServeError(422, explain(error)) from None
 
 
 async def _read_form(headers: Headers, body: bytes) -> tuple[Options, list[bytes], bool]:
@@ -82,7 +82,7 @@ async def _read_form(headers: Headers, body: bytes) -> tuple[Options, list[bytes
     try:
         return Options.model_validate(values), files["image"] or files["images"], bool(files["images"])
     except ValidationError as error:
-        raise ServeError(422, _explain(error)) from None
+        raise ServeError(422, explain(error)) from None
 
 
 def _plain(name: str, text: str) -> Any:
@@ -95,7 +95,7 @@ def _plain(name: str, text: str) -> Any:
         return text
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """The first problem of each field."""
     problems: dict[str, str] = {}
     for problem in error.errors(include_url=False, include_input=False, include_context=False):

@@ -10,6 +10,8 @@ __all__ = [
     "ErrorBody",
     "ImageResult",
     "ImageResults",
+    "LiveSettings",
+    "LiveShown",
     "ModelInfo",
     "Models",
     "Options",
@@ -130,3 +132,30 @@ class ErrorBody(BaseModel):
     """The answer to a request that failed: `code`, `message` and `request_id`."""
 
     error: dict[str, str]
+
+
+class LiveSettings(_Strict):
+    """A message of a live connection: how its frames are segmented from now on.
+
+    What is not sent stays as it was; `null` goes back to the server's choice.
+    """
+
+    type: Literal["settings"]
+    id: int | None = None
+    model: str | None = None
+    words: _Words | None = None
+    vocabulary: str | None = None
+    min_confidence: _Confidence | dict[str, _Confidence] | None = None
+    threshold: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None
+    background: _Words | None = None
+    refine: Literal["auto", "edges", "off"] | None = None
+    smooth: Literal["auto"] | _Confidence | None = None
+    confidence: bool = True
+    source: str | None = None
+
+
+class LiveShown(_Strict):
+    """A message of a live connection: the client has shown the result of a frame of a server's source."""
+
+    type: Literal["shown"]
+    frame: int

@@ -44,7 +44,7 @@ def serve(segmenters: Mapping[str, Segmenter], config: ServeConfig, *, announce:
         http=_protocol(config.limits),
         ws="websockets-sansio",
         ws_max_size=config.limits.body_bytes,
-        ws_max_queue=4,
+        ws_per_message_deflate=False,  # JPEG and PNG are compressed already.
         limit_concurrency=config.limits.connections,
         timeout_graceful_shutdown=_STOP_S,
         server_header=False,

@@ -44,7 +44,12 @@ function connectionState(name, text) {
   if (name === "token") notify("This server needs a token. Whoever started it has it.", { token: true });
 }
 
-function hello({ models = [], sources = [] }) {
+function hello({ models = [], sources = [], words: first = {} }) {
+  if (state.fresh && Object.keys(first).length) {
+    const synonyms = Object.entries(first).map(([name, texts]) => [name, texts.filter((text) => text !== name)]);
+    words.set(synonyms.map(([name, others]) => ({ name, synonyms: others })));
+  }
+  state.fresh = false;
   const names = models.map((model) => model.name ?? model);
   $("model-choice").hidden = names.length < 2;
   $("model").replaceChildren(...names.map((name) => new Option(name, name, false, name === state.model)));
@@ -92,9 +97,11 @@ function settings({ id, colours, warnings = [] }) {
   feeder.send();
 }
 
-function failed({ id, frame, message }) {
+function failed({ id, frame, code, message }) {
   if (frame !== null && frame !== undefined) {
-    if (feeder.answered(frame) && !feeder.source?.live) notify(message);
+    if (!feeder.answered(frame) || feeder.source?.live) return;
+    if (code === "overloaded") setTimeout(() => feeder.send(), 500);
+    else notify(message);
   } else if (id !== null && id !== undefined) {
     if (id === connection.settingsId) wordError(message);
   } else {
@@ -132,6 +139,7 @@ async function show({ header, parts, frame, opened }) {
     parts.confidence && decodeGrey(parts.confidence),
     parts.image && createImageBitmap(new Blob([parts.image], { type: "image/jpeg" })),
   ]);
+  if (frame.server) connection.sendShown(header.frame);
   if (opened !== state.opened) return; // Of a source that was closed.
   const picture = bitmap ?? frame.canvas;
   stage.showResult(picture, picture.width, picture.height, { header, labels, confidence, words });
@@ -342,6 +350,7 @@ addEventListener("pagehide", writeNow);
 
 function applyLink() {
   const link = readLink();
+  state.fresh = !link.words; // The server may have words to start with.
   words.set(link.words ?? parseWords(START), link.off);
   $("limit").value = link.limit ?? 0;
   $("opacity").value = link.opacity ?? 55;

@@ -52,6 +52,11 @@ export class Connection {
     this.socket.send(message);
   }
 
+  /** Says that a frame of the server was shown, so that it sends no more than can be shown. */
+  sendShown(frame) {
+    if (this.ready) this.socket.send(JSON.stringify({ type: "shown", frame }));
+  }
+
   receive(data) {
     if (data instanceof ArrayBuffer) {
       const size = new DataView(data).getUint32(0);

@@ -1,0 +1,1 @@
+"""The live connections: `route`, `messages`, `view` (words and settings of a viewer), `sources`."""

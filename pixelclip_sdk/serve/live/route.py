@@ -1,0 +1,345 @@
+"""The WebSocket `/v1/live`: frames in, results out, words changed in between.
+
+Each viewer has two tasks. One reads messages, one after another: settings are in effect before the next frame
+is read. The other segments: one frame at a time, always the newest, and it waits until the client has taken
+a result. So nothing queues up, neither for a slow server nor for a slow client.
+"""
+
+import asyncio
+import contextlib
+import functools
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from pixelclip_sdk.serve import encode
+from pixelclip_sdk.serve.config import ServeConfig
+from pixelclip_sdk.serve.engine import Engine
+from pixelclip_sdk.serve.errors import ServeError, from_exception
+from pixelclip_sdk.serve.live import messages
+from pixelclip_sdk.serve.live.messages import ClientFrame
+from pixelclip_sdk.serve.live.sources import Shot, Source
+from pixelclip_sdk.serve.live.view import View
+from pixelclip_sdk.serve.schemas import LiveSettings, LiveShown
+from pixelclip_sdk.support.clock import Clock
+from pixelclip_sdk.video.smoothing import Smoother
+
+__all__ = ["PROTOCOL", "make_router"]
+
+_log = logging.getLogger(__name__)
+
+PROTOCOL = "pixelclip.v1"
+"""The WebSocket subprotocol."""
+
+# Results of a server's source that a client which says what it has shown may still have to show.
+_UNSHOWN = 2
+# Pause of a viewer whose frame was refused because the server is busy.
+_BUSY_S = 0.25
+_POLICY_VIOLATION, _INTERNAL, _TRY_LATER = 1008, 1011, 1013
+
+
+class _Close(Exception):  # noqa: N818 (not an error of this program)
+    """Ends a connection."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class _Live:
+    """What the viewers of a server share."""
+
+    def __init__(self, engine: Engine, config: ServeConfig) -> None:
+        self.engine = engine
+        self.config = config
+        self.limits = config.limits
+        self.viewers = 0
+        self.sources = {name: Source(name, address) for name, address in config.sources.items()}
+        # Viewers wait here, where their frames can still be replaced, and leave room in the engine's queue.
+        self.slots = asyncio.Semaphore(2 * config.limits.workers)
+
+
+def make_router(engine: Engine, config: ServeConfig) -> APIRouter:
+    """The route, for one engine."""
+    router = APIRouter(prefix="/v1")
+    live = _Live(engine, config)
+
+    @router.websocket("/live")
+    async def connect(socket: WebSocket) -> None:
+        await socket.accept(subprotocol=PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
+        if live.viewers >= live.limits.viewers:
+            await socket.close(_TRY_LATER, f"there are {live.viewers} viewers already; try again later")
+            return
+        live.viewers += 1
+        engine.metrics.viewers.inc()
+        try:
+            await _Viewer(socket, live).serve()
+        finally:
+            live.viewers -= 1
+            engine.metrics.viewers.dec()
+
+    return router
+
+
+class _Viewer:
+    """One live connection."""
+
+    def __init__(self, socket: WebSocket, live: _Live) -> None:
+        self._socket = socket
+        self._live = live
+        self._engine = live.engine
+        self._view = View.first(live.engine)
+        self._smoother: Smoother | None = None
+        # The newest that no result was made of, and the settings that it came with.
+        self._waiting: tuple[ClientFrame, View] | None = None
+        self._shot = 0  # Number of the source's frame that was looked at last.
+        # Frames that were sent and not shown; None for a client that does not say what it has shown.
+        self._unshown: list[int] | None = None
+        self._unwatch: Callable[[], None] | None = None
+        self._told_failure = False
+        self._dropped = 0
+        self._news = asyncio.Event()
+        self._allowed_messages = live.limits.messages_per_s
+        self._counted_at = time.monotonic()
+
+    async def serve(self) -> None:
+        """Serve until the client goes."""
+        tasks = []
+        try:
+            await self._hello()
+            tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._work())]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()
+        except (WebSocketDisconnect, RuntimeError) as error:  # Starlette's error of sending after the end.
+            if isinstance(error, RuntimeError) and "websocket" not in str(error).lower():
+                raise
+        except _Close as error:
+            await self._close(error.code, str(error))
+        except Exception:
+            _log.exception("live connection %s failed", self._socket.state.request_id)
+            await self._close(_INTERNAL, "the server failed; its log has the request id")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._watch(None)
+
+    async def _close(self, code: int, reason: str) -> None:
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await self._socket.close(code, reason)
+
+    async def _hello(self) -> None:
+        limits = self._live.limits
+        await self._send(
+            {
+                "type": "hello",
+                "protocol": 1,
+                "models": list(self._engine.models),
+                "sources": list(self._live.sources),
+                "words": messages.synonyms(self._view.vocabulary),
+                "limits": {
+                    "message_bytes": limits.body_bytes,
+                    "pixels": limits.pixels,
+                    "words": limits.words,
+                    "messages_per_s": limits.messages_per_s,
+                },
+            }
+        )
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await self._socket.send_text(json.dumps(message))
+
+    # Messages of the client ------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            self._count_message()
+            number = None
+            try:
+                if (data := message.get("bytes")) is not None:
+                    self._take(messages.parse_frame(data))
+                    continue
+                wanted, number = messages.parse_text(message["text"])
+                if isinstance(wanted, LiveSettings):
+                    await self._change(wanted)
+                elif isinstance(wanted, LiveShown):
+                    self._unshown = [n for n in self._unshown or () if n > wanted.frame]
+                    self._news.set()
+                else:
+                    raise wanted
+            except Exception as error:
+                await self._refuse(error, number=number)
+
+    def _count_message(self) -> None:
+        now, rate = time.monotonic(), self._live.limits.messages_per_s
+        self._allowed_messages = min(self._allowed_messages + (now - self._counted_at) * rate, rate)
+        self._counted_at = now
+        if self._allowed_messages < 1:
+            raise _Close(_POLICY_VIOLATION, f"more than {rate:g} messages a second")
+        self._allowed_messages -= 1
+
+    def _take(self, frame: ClientFrame) -> None:
+        if self._waiting is not None:
+            self._drop(1)
+        self._waiting = frame, self._view
+        self._news.set()
+
+    async def _change(self, wanted: LiveSettings) -> None:
+        before = self._view
+        view = await before.changed(self._engine, wanted)
+        if view.source is not None and view.source not in self._live.sources:
+            known = ", ".join(self._live.sources) or "none"
+            raise ServeError(404, f"there is no source {view.source[:100]!r}; this server has: {known}")
+        await self._socket.send_text(messages.settings_message(wanted.id, view.vocabulary, view.warnings()))
+        # Nothing is awaited from here on: the client knows the names before the first result has them.
+        self._view = view
+        if (view.smooth, view.source) != (before.smooth, before.source) or self._smoother is None:
+            self._smoother = view.smoother()
+        if view.source != before.source:
+            self._watch(view.source)
+
+    def _watch(self, name: str | None) -> None:
+        if self._unwatch is not None:
+            self._unwatch()
+        self._unwatch, self._shot, self._told_failure = None, 0, False
+        self._unshown = None if self._unshown is None else []
+        if name is not None:
+            self._unwatch = self._live.sources[name].watch(self._news.set)
+
+    async def _refuse(self, error: Exception, *, number: int | None = None, frame: int | None = None) -> None:
+        """Tell the client about its mistake, or that the server is busy. The connection stays."""
+        if isinstance(error, WebSocketDisconnect | _Close):
+            raise error
+        told = from_exception(error)
+        self._engine.metrics.errors.labels(told.code).inc()
+        if told.status == 500:
+            _log.error("live connection %s", self._socket.state.request_id, exc_info=error)
+        await self._send_error(told.code, told.message, number=number, frame=frame)
+
+    async def _send_error(
+        self, code: str, message: str, *, number: int | None = None, frame: int | None = None
+    ) -> None:
+        await self._send({"type": "error", "id": number, "frame": frame, "code": code, "message": message})
+
+    # Frames ----------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self._tell_failure()
+            if not self._has_frame():
+                continue
+            async with self._live.slots:
+                # A newer frame may have come meanwhile.
+                newest = self._newest()
+                answer = None if newest is None else await self._answer(*newest)
+            if isinstance(answer, bytes):
+                await self._socket.send_bytes(answer)
+                if self._unshown is not None and newest is not None and isinstance(newest[0], Shot):
+                    self._unshown.append(newest[0].number)
+            elif isinstance(answer, Exception) and newest is not None:
+                await self._refuse(answer, frame=_number(newest[0]))
+                if isinstance(answer, ServeError) and answer.status == 503:
+                    await asyncio.sleep(_BUSY_S)
+            if self._has_frame():
+                self._news.set()
+
+    def _source(self) -> Source | None:
+        name = self._view.source
+        return None if name is None else self._live.sources[name]
+
+    def _has_frame(self) -> bool:
+        source = self._source()
+        if source is None:
+            return self._waiting is not None
+        newest = source.newest
+        shown = self._unshown is None or len(self._unshown) < _UNSHOWN
+        return newest is not None and newest.number > self._shot and shown
+
+    def _newest(self) -> tuple[ClientFrame | Shot, View] | None:
+        """Take the newest frame and the settings that it came with."""
+        if not self._has_frame():
+            return None
+        source = self._source()
+        if source is None:
+            waiting, self._waiting = self._waiting, None
+            return waiting
+        shot = source.newest
+        assert shot is not None
+        if self._shot:
+            self._drop(shot.number - self._shot - 1)
+        self._shot = shot.number
+        return shot, self._view
+
+    def _drop(self, count: int) -> None:
+        self._dropped += count
+        self._engine.metrics.dropped.labels(self._stream).inc(count)
+
+    @property
+    def _stream(self) -> str:
+        """What metrics call the frames' origin."""
+        source = self._source()
+        return "live" if source is None else f"source {source.name}"
+
+    async def _tell_failure(self) -> None:
+        source = self._source()
+        failing = source is not None and source.failing
+        if source is not None and failing and not self._told_failure:
+            await self._send_error(
+                "source", f"the source {source.name} cannot be read; the server tries again every second"
+            )
+        self._told_failure = failing
+
+    async def _answer(self, frame: ClientFrame | Shot, view: View) -> bytes | Exception:
+        """Return the message with the result, or what went wrong."""
+        stream, started = self._stream, time.perf_counter()
+        age_s = time.monotonic() - frame.time_s if isinstance(frame, Shot) else started - frame.came_at
+        compute = functools.partial(_compute, view, frame, self._smoother, self._engine, stream)
+        try:
+            parts, header, spent_ms = await self._engine.run(compute)
+        except Exception as error:
+            self._smoother = self._view.smoother()  # A call that took too long may still use the old one.
+            return error
+        spent_s = time.perf_counter() - started
+        header["queue_ms"] = round(max(spent_s * 1e3 - spent_ms, 0), 3)
+        header["dropped"] = self._dropped
+        self._engine.metrics.frame_seconds.labels(view.model.name, stream).observe(age_s + spent_s)
+        return messages.packed(header, parts)
+
+
+def _number(frame: ClientFrame | Shot) -> int:
+    return frame.id if isinstance(frame, ClientFrame) else frame.number
+
+
+def _compute(
+    view: View, frame: ClientFrame | Shot, smoother: Smoother | None, engine: Engine, stream: str
+) -> tuple[bytes, dict[str, Any], float]:
+    """Segment a frame and encode the result; runs in a worker thread."""
+    whole = Clock()
+    image: bytes | npt.NDArray[np.uint8]
+    if isinstance(frame, Shot):
+        image, picture, time_ms = frame.image(), frame.jpeg(), round(frame.time_s * 1e3)
+    else:
+        encode.check_pixels([frame.image], engine.limits.pixels)
+        image, picture, time_ms = frame.image, None, frame.time_ms
+    result = view.segmenter.predict(image, smoother=smoother, time_s=time_ms / 1e3)
+    encoding = Clock()
+    facts = {"frame": _number(frame), "time_ms": time_ms, "settings": view.id}
+    parts, header = messages.result_message(result, facts, confidence=view.confidence, picture=picture)
+    encoding.lap("encode")
+    engine.metrics.segmented(view.model.name, stream, {**result.speed, **encoding.laps})
+    whole.lap("total")
+    speed = {**result.speed, **encoding.laps, **whole.laps}
+    header["speed_ms"] = {stage: round(time, 3) for stage, time in speed.items()}
+    return parts, header, whole.laps["total"]
