@@ -11,7 +11,8 @@ class Limits:
     """What one client may ask for. Beyond it, it gets an answer that says so.
 
     Attributes:
-        body_bytes: Bytes of a request, or of a message of a live connection.
+        body_bytes: Bytes of a request.
+        message_bytes: Bytes of a message of a live connection: a frame, not a photo at full size.
         buffered_bytes: Bytes of all requests that are being received or wait.
         pixels: Pixels of all images of a request.
         images: Images of a request.
@@ -29,6 +30,7 @@ class Limits:
     """
 
     body_bytes: int = 32 << 20
+    message_bytes: int = 4 << 20
     buffered_bytes: int = 256 << 20
     pixels: int = 25_000_000
     images: int = 16

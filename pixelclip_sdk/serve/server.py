@@ -43,7 +43,7 @@ def serve(segmenters: Mapping[str, Segmenter], config: ServeConfig, *, announce:
         make_application(engine, config, metrics),
         http=_protocol(config.limits),
         ws="websockets-sansio",
-        ws_max_size=config.limits.body_bytes,
+        ws_max_size=config.limits.message_bytes,
         ws_per_message_deflate=False,  # JPEG and PNG are compressed already.
         limit_concurrency=config.limits.connections,
         timeout_graceful_shutdown=_STOP_S,

@@ -145,7 +145,7 @@ class _Viewer:
                 "sources": list(self._live.sources),
                 "words": messages.synonyms(self._view.vocabulary),
                 "limits": {
-                    "message_bytes": limits.body_bytes,
+                    "message_bytes": limits.message_bytes,
                     "pixels": limits.pixels,
                     "words": limits.words,
                     "messages_per_s": limits.messages_per_s,
