@@ -23,7 +23,7 @@ from PIL import Image
 
 from pixelclip_sdk.cells import Axis, linear
 from pixelclip_sdk.image import Picture, picture_size
-from pixelclip_sdk.postprocess import check_finite, covered_cells, label_dtype
+from pixelclip_sdk.postprocess import check_finite, covered_cells, label_dtype, labels_upsampled
 
 __all__ = ["refine_edges"]
 
@@ -41,6 +41,7 @@ _DISTANCE = 0.13  # The same of their distance, as a fraction of the square root
 _WEIGHT = 12.0  # Of the neighbours' opinion, against the logarithm of a point's own probability.
 _STEPS = 2
 _COEFFICIENTS = 4800  # Points of the grid of coefficients.
+_LONGEST = 1024  # Points of its side. That of a strip would be so long that it takes seconds, then all memory.
 _FLAT = 5e-4 * 255**2  # Variance of the brightness far below which a region has no edges.
 # Elements of the largest temporary array: 512 kB of float32.
 _PIECE = 1 << 17
@@ -66,7 +67,8 @@ def refine_edges(
 
     Returns:
         Labels `(H, W)` uint8, or uint16 with more than 255 classes; and the filtered probability of each
-        pixel's label, `(H, W)` float32, 0–1, or None. Agreement makes it surer than the softmax.
+        pixel's label, `(H, W)` float32, 0–1, or None. Agreement makes it surer than the softmax. Without
+        `with_probability`, a strip some 200 times as long as wide gets interpolated labels.
 
     Raises:
         BackendError: A logit is NaN or infinite.
@@ -85,6 +87,8 @@ def refine_edges(
     pixels = image if isinstance(image, Image.Image) else Image.fromarray(image)
     # Even, so that no pixel lies on the border of two cells, where rounding would choose one of them.
     step = max(math.isqrt(height * width // _COEFFICIENTS) // 2 * 2, 1)
+    if not with_probability and max(height, width) > step * _LONGEST:
+        return labels_upsampled(logits, (height, width), None, covered), None
     small = pixels.reduce(step)
     spans = logits.shape[1] * covered[0], logits.shape[2] * covered[1]
     grid = logits[:, *covered_cells(logits.shape[1:], covered)]

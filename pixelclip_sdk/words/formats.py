@@ -28,7 +28,8 @@ from pixelclip_sdk.errors import VocabularyError
 _SEPARATORS = ",;|\t"
 # Names behind or before an id.
 _NUMBERED_LINE = re.compile(r"(?P<id>\d{1,6})(?:\s*[:.),;]\s*|\s+)(?P<name>\S.*)")
-_TRAILING_ID = re.compile(r"(?P<name>\S.*?)(?:\s*[:,;|]\s*|\s+)(?P<id>\d{1,6})")
+# A name ends in no space: otherwise the time grows with the square of the spaces in a line.
+_TRAILING_ID = re.compile(r"(?P<name>\S(?:.*?\S)??)(?:\s*[:,;|]\s*|\s+)(?P<id>\d{1,6})")
 # Lines of other tools, in which only the name counts.
 _LABELMAP = re.compile(r"(?P<name>[^:]+):(\d+,\d+,\d+)?:[^:]*:[^:]*")
 _YAML_ITEM = re.compile(r"-\s+(?P<name>\S.*)")
@@ -107,7 +108,7 @@ def _split(line: str) -> list[str]:
         # A final semicolon ends the list. An empty word between commas is a typing error.
         return [_unquoted(part) for part in (parts if found[0] == "," or parts[-1].strip() else parts[:-1])]
     if line.endswith(".") or re.search(r"\s\.\s", line):
-        return [part for part in re.split(r"\s*\.(?:\s+|$)", line) if part]
+        return [part for part in re.split(r"(?<!\s)\s*\.(?:\s+|$)", line) if part]
     return [_unquoted(line)] if line else []
 
 

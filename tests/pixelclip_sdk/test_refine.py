@@ -173,6 +173,18 @@ def test_images_of_any_shape(size):
     assert ((probability >= 0) & (probability <= 1)).all()
 
 
+@pytest.mark.parametrize("size", [(1, 200_000), (200_000, 2)])
+def test_a_strip_gets_interpolated_labels(size):
+    """The grid of coefficients of a strip would take seconds and gigabytes."""
+    logits = cosines(3, 4, 5)
+    tracemalloc.start()
+    labels, _ = refine_edges(logits, np.zeros((*size, 3), np.uint8))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(labels, labels_upsampled(logits, size))
+    assert peak < 64e6
+
+
 def test_one_class_wins_everywhere():
     labels, _ = refine_edges(cosines(1, 4, 4), picture(40, 40))
     assert (labels == 0).all()

@@ -169,3 +169,17 @@ def test_the_ids_of_imagenet_are_left_out():
 def test_numbers_that_are_no_ids_belong_to_the_name(names):
     assert list(parse_classes("\n".join(names))) == names
     assert list(parse_classes(", ".join(names))) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a{}b, c", ["a b", "c"]),
+        ("a{}b\nc d", ["a b", "c d"]),
+        ("x . a{}b", ["x", "a b"]),
+        ("cat{}0, sofa 1", ["cat", "sofa"]),
+    ],
+)
+def test_many_spaces_take_no_time(text, names):
+    """The time grew with their square: 100 000 took minutes."""
+    assert list(parse_classes(text.format(" " * 100_000))) == names
