@@ -41,7 +41,8 @@ _DISTANCE = 0.13  # The same of their distance, as a fraction of the square root
 _WEIGHT = 12.0  # Of the neighbours' opinion, against the logarithm of a point's own probability.
 _STEPS = 2
 _COEFFICIENTS = 4800  # Points of the grid of coefficients.
-_LONGEST = 1024  # Points of its side. That of a strip would be so long that it takes seconds, then all memory.
+_LONGEST = 1024  # Points of its side: that of a strip would be so long that it takes all memory.
+
 _FLAT = 5e-4 * 255**2  # Variance of the brightness far below which a region has no edges.
 # Elements of the largest temporary array: 512 kB of float32.
 _PIECE = 1 << 17

@@ -158,7 +158,7 @@ async def _vocabulary(engine: Engine, model: Model, options: Options) -> tuple[s
 
 
 def _headers(vocabulary_id: str, vocabulary: Vocabulary) -> dict[str, str]:
-    names = json.dumps(list(vocabulary.names))
+    names = json.dumps(list(vocabulary.names)).replace("\x7f", "\\u007f")  # JSON leaves it, headers may not.
     return {"X-Vocabulary": vocabulary_id, **({"X-Names": names} if len(names) <= _HEADER_BYTES else {})}
 
 

@@ -99,14 +99,20 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     async def refused(request: Request, exception: Exception) -> JSONResponse:
         error = from_exception(exception)
         if error.status == 500:
-            raise exception  # The gate logs it and answers.
+            raise exception
         return answer(request, error)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, exception: Exception) -> JSONResponse:
+        return answer(request, from_exception(exception))  # Starlette raises it again, and the gate logs it.
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, exception: HTTPException) -> JSONResponse:
         status = exception.status_code if exception.status_code in STATUS_CODES else 400
         message = {404: "there is nothing at this address; see /docs", 405: "another method is expected"}
-        return answer(request, ServeError(status, message.get(status, str(exception.detail))))
+        response = answer(request, ServeError(status, message.get(status, str(exception.detail))))
+        response.headers.update(exception.headers or {})  # Allow, with 405.
+        return response
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, exception: RequestValidationError) -> JSONResponse:

@@ -11,20 +11,33 @@ from PIL import Image
 
 from pixelclip_sdk.segmentation import REGION_AREA, Segmentation
 from pixelclip_sdk.serve.errors import ServeError
-from pixelclip_sdk.support.images import open_image_file
+from pixelclip_sdk.support.images import ignore_warnings, open_image_file
 
-__all__ = ["as_json", "check_pixels", "confidence_png", "grey_png", "overlay_jpeg"]
+__all__ = ["as_json", "bound_pillow", "check_pixels", "confidence_png", "grey_png", "overlay_jpeg"]
+
+# Of an image in pixels. A strip of a million takes much longer than other images of as many pixels.
+_LONGEST_SIDE = 16_384
+
+
+def bound_pillow(most: int) -> None:
+    """Let Pillow refuse pixels beyond a limit in all that this process decodes.
+
+    The size in the head of a file need not be that of its content: an ICO file holds a whole PNG file.
+    """
+    Image.MAX_IMAGE_PIXELS = -(-most // 2)  # Twice this is an error.
 
 
 def check_pixels(images: Sequence[bytes], most: int) -> None:
-    """Raise ServeError 413 if images have more than `most` pixels together, before any is decoded.
+    """Raise ServeError 413 if images have more than `most` pixels together, or one is too long.
+
+    Nothing is decoded, except icons.
 
     What is no image passes: `Segmenter.predict` says what is wrong with it.
     """
     total = 0
     for data in images:
         try:
-            with open_image_file(io.BytesIO(data)) as image:
+            with ignore_warnings(), open_image_file(io.BytesIO(data)) as image:
                 width, height = image.size
         except Image.DecompressionBombError:
             total = most + 1
@@ -32,6 +45,11 @@ def check_pixels(images: Sequence[bytes], most: int) -> None:
             continue
         else:
             total += width * height
+            if max(width, height) > _LONGEST_SIDE:
+                raise ServeError(
+                    413,
+                    f"an image is {width}×{height} pixels; expected at most {_LONGEST_SIDE} of a side",
+                )
         if total > most:
             raise ServeError(
                 413,

@@ -16,6 +16,7 @@ STATUS_CODES = {
     415: "unsupported_media_type",
     422: "unusable",
     429: "too_many_requests",
+    431: "too_large",
     500: "internal",
     503: "overloaded",
 }

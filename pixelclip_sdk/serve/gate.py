@@ -1,7 +1,9 @@
 """What every request passes before a route sees it: who may ask, how much may come, what is logged."""
 
 import asyncio
+import contextlib
 import hmac
+import ipaddress
 import json
 import logging
 import re
@@ -34,8 +36,8 @@ BEARER = "bearer."
 # Paths without a token: the page and its files, the documentation, and what orchestrators ask.
 _OPEN = re.compile(r"/|/static/.*|/docs|/openapi\.json|/docs-files/.*|/healthz|/v2/health/(live|ready)")
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
+# Seconds for what a client still sends when it is answered, as after a body that is too large.
+_REST_S = 5.0
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -45,7 +47,11 @@ _HEADERS = {
 
 def is_loopback(host: str) -> bool:
     """Whether an address of this machine cannot be reached from others."""
-    return host.strip("[]").lower() in _LOOPBACK or host.startswith("127.")
+    name = host.strip("[]").lower()
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:  # Another name, such as 127.example.com.
+        return False
 
 
 class Gate:
@@ -70,8 +76,8 @@ class Gate:
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
         body = _Body(self, receive, headers)
+        answer = _Answer(send, request_id, body)
         started = time.perf_counter()
         try:
             self._admit(scope, headers)
@@ -99,7 +105,9 @@ class Gate:
         except ValueError:
             raise ServeError(400, "the header Host or Origin is not an address") from None
         # A page of another site whose name points to this machine must not reach a server without a token.
-        if is_loopback(self._config.host) and self._config.token is None and not is_loopback(name):
+        # Browsers always send the header; some clients of HTTP/1.0 do not.
+        only_here = is_loopback(self._config.host) and self._config.token is None
+        if only_here and host and not is_loopback(name):
             raise ServeError(403, "the Host header names another machine; use http://127.0.0.1 or localhost")
         if sender.lower() != host.lower():
             raise ServeError(403, "requests of pages of other origins are refused")
@@ -135,8 +143,6 @@ class Gate:
             )
             await answer.send({"type": "websocket.http.response.body", "body": response.body})
             return
-        # What the client still sends is not read.
-        response.headers["Connection"] = "close"
         await response(scope, _nothing, answer.send)
 
     def _note(self, scope: Scope, answer: "_Answer", request_id: str, seconds: float) -> None:
@@ -176,9 +182,10 @@ async def _nothing() -> Message:
 class _Answer:
     """Remembers the status of an answer and adds headers to it."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, body: "_Body") -> None:
         self._send = send
         self._request_id = request_id
+        self._body = body
         self.status = 0
         self.started = False
 
@@ -189,6 +196,8 @@ class _Answer:
             headers["X-Request-ID"] = self._request_id
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
+            if message["type"] == "http.response.start" and not await self._body.dropped():
+                headers["Connection"] = "close"
         elif message["type"] in ("websocket.accept", "websocket.close"):
             self.status, self.started = self.status or 101, True
         await self._send(message)
@@ -203,6 +212,8 @@ class _Body:
         self._headers = headers
         self._limits = gate._config.limits
         self._until = 0.0
+        self._complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        self._late = False
         self.counted = 0
 
     def check_length(self) -> None:
@@ -212,12 +223,15 @@ class _Body:
             raise self._too_large()
 
     async def receive(self) -> Message:
+        if self._complete:  # What comes now is that the client has gone.
+            return await self._receive()
         if not self._until:
-            self._until = time.monotonic() + self._limits.body_s
+            self._until = asyncio.get_running_loop().time() + self._limits.body_s
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + self._until - time.monotonic()):
+            async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError:
+            self._late = True
             raise ServeError(
                 408, f"the body did not arrive within {self._limits.body_s:g} s; send it faster"
             ) from None
@@ -226,7 +240,26 @@ class _Body:
                 raise self._too_large()
             self._gate.reserve(count)
             self.counted += count
+        self._complete = not message.get("more_body", False)
         return message
+
+    async def dropped(self) -> bool:
+        """Read what the client still sends, and drop it; returns whether that was all.
+
+        Many clients read no answer before they have sent everything, and closing the connection earlier
+        would lose the answer.
+        """
+        if self._complete:
+            return True
+        waits = self._headers.get("expect", "").lower() == "100-continue" and not self._until
+        if self._late or waits:
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REST_S):
+                while not self._complete:
+                    message = await self._receive()
+                    self._complete = not message.get("more_body", False)
+        return self._complete
 
     def _too_large(self) -> ServeError:
         return ServeError(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
 from pixelclip_sdk.segmentation import REGION_AREA
+from pixelclip_sdk.words.classes import MAX_CLASSES
 
 __all__ = [
     "ErrorBody",
@@ -29,7 +30,9 @@ _Words = Annotated[
         examples=["cat, sofa"],
     ),
 ]
-_Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# Strict: neither true nor "0.5" is a number.
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+_Limits = _Share | Annotated[dict[str, _Share], Field(max_length=MAX_CLASSES)]
 
 
 class _Strict(BaseModel):
@@ -41,10 +44,10 @@ class Options(_Strict):
 
     words: _Words | None = Field(None, description="The words to find; by default those of the server.")
     model: str | None = Field(None, description="A model of GET /v1/models; by default the first.")
-    min_confidence: _Confidence | dict[str, _Confidence] | None = Field(
+    min_confidence: _Limits | None = Field(
         None, description="Pixels below it become unknown: 0 to 1, or by name."
     )
-    threshold: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = Field(
+    threshold: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=True)] | None = Field(
         None, description="Pixels whose best cosine is below it become unknown."
     )
     background: _Words | None = Field(None, description="Words that win pixels, which become unknown.")
@@ -53,9 +56,7 @@ class Options(_Strict):
     regions: Literal["none", "boxes", "rle", "polygons"] = Field(
         "none", description="Whether to return regions, and how their shapes are written."
     )
-    min_area: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
-        REGION_AREA, description="Smaller regions are left out: a share of the image."
-    )
+    min_area: _Share = Field(REGION_AREA, description="Smaller regions are left out: a share of the image.")
 
 
 class SegmentRequest(Options):
@@ -145,11 +146,11 @@ class LiveSettings(_Strict):
     model: str | None = None
     words: _Words | None = None
     vocabulary: str | None = None
-    min_confidence: _Confidence | dict[str, _Confidence] | None = None
-    threshold: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None
+    min_confidence: _Limits | None = None
+    threshold: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=True)] | None = None
     background: _Words | None = None
     refine: Literal["auto", "edges", "off"] | None = None
-    smooth: Literal["auto"] | _Confidence | None = None
+    smooth: Literal["auto"] | _Share | None = None
     confidence: bool = True
     source: str | None = None
 
