@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -118,7 +118,8 @@ class Gate:
         if scope["type"] == "websocket":
             protocols = [p.strip() for p in headers.get("sec-websocket-protocol", "").split(",")]
             found = next((p.removeprefix(BEARER) for p in protocols if p.startswith(BEARER)), "")
-            scheme, token = ("bearer", found) if found else (scheme, token)
+            # Characters that a subprotocol cannot have are percent-encoded.
+            scheme, token = ("bearer", unquote(found)) if found else (scheme, token)
         same = hmac.compare_digest(token.strip().encode(), self._config.token.encode())
         if scheme.lower() != "bearer" or not same:
             raise ServeError(401, "the token is missing or wrong; send the header Authorization: Bearer …")

@@ -85,18 +85,19 @@ class Source:
         self.newest: Shot | None = None
         self.failing = False
         self._address = address
-        self._watchers: set[Callable[[], None]] = set()
+        self._watchers: dict[object, Callable[[], None]] = {}
         self._reader: _Reader | None = None
 
     def watch(self, notify: Callable[[], None]) -> Callable[[], None]:
         """Call `notify` in the event loop after each frame and each failure; returns what ends that."""
-        self._watchers.add(notify)
+        watcher = object()
+        self._watchers[watcher] = notify
         if self._reader is None:
             self._reader = _Reader(self, self._address)
-        return functools.partial(self._leave, notify)
+        return functools.partial(self._leave, watcher)
 
-    def _leave(self, notify: Callable[[], None]) -> None:
-        self._watchers.discard(notify)
+    def _leave(self, watcher: object) -> None:
+        self._watchers.pop(watcher, None)
         if not self._watchers and self._reader is not None:
             self._reader.stopped.set()
             self._reader, self.newest, self.failing = None, None, False
@@ -107,7 +108,7 @@ class Source:
             return
         self.failing = shot is None
         self.newest = shot or self.newest
-        for notify in list(self._watchers):
+        for notify in list(self._watchers.values()):
             notify()
 
 
@@ -140,18 +141,22 @@ class _Reader(threading.Thread):
 
     def _read(self, source: FrameSource, number: int) -> int:
         started = time.monotonic()
+        due = step = _PICTURE_S
         with contextlib.closing(iter(source)) as frames:
             for count, frame in enumerate(frames):
+                step = _PICTURE_S if frame.time_s is None else float(1 / (source.fps or 25))
+                due = count * step if frame.time_s is None else frame.time_s
                 if not source.live:
-                    due = count * _PICTURE_S if frame.time_s is None else frame.time_s
                     self.stopped.wait(max(started + due - time.monotonic(), 0))
                 if self.stopped.is_set():
-                    break
+                    return number
                 if self._failed:
                     _log.warning("source %s is back", self._source.name)
                 self._failed = False
                 number += 1
                 self._show(Shot(number, frame.image))
+        if not source.live:  # The last frame has its time, too.
+            self.stopped.wait(max(started + due + step - time.monotonic(), 0))
         return number
 
     def _fail(self, reason: str) -> None:

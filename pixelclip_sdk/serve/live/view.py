@@ -57,8 +57,8 @@ class View:
         model = engine.model(wanted.model) if "model" in given else self.model
         words, background = self.words, self.background
         vocabulary, background_vocabulary = self.vocabulary, self.background_vocabulary
-        if asked := wanted.words if wanted.words is not None else wanted.vocabulary:
-            words = asked
+        if {"words", "vocabulary"} & given:
+            words = wanted.words if wanted.words is not None else wanted.vocabulary
         if "background" in given:
             background = wanted.background
         if words is None:

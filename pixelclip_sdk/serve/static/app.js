@@ -105,7 +105,8 @@ function failed({ id, frame, code, message }) {
   } else if (id !== null && id !== undefined) {
     if (id === connection.settingsId) wordError(message);
   } else {
-    notify(message);
+    notify(message[0].toUpperCase() + message.slice(1));
+    state.sourceFailed = code === "source";
   }
 }
 
@@ -146,6 +147,8 @@ async function show({ header, parts, frame, opened }) {
   state.bitmap?.close(); // The last picture of the server.
   state.bitmap = bitmap;
   state.result = { header, labels: parts.labels };
+  $("waiting").hidden = true;
+  if (state.sourceFailed) notify(null); // It is back.
   words.share(header.shares);
   $("unknown-row").hidden = !header.unknown_share;
   $("unknown-row").lastElementChild.textContent = percent(header.unknown_share);
@@ -236,6 +239,7 @@ function showSource() {
   const on = Boolean(feeder.source) || state.source !== null;
   $("stage").classList.toggle("empty", !on);
   $("welcome").hidden = on;
+  $("waiting").hidden = state.source === null || stage.frame !== null;
   $("camera").hidden = state.kind !== "camera" || $("camera").options.length < 2;
   for (const button of $("sources").querySelectorAll("button")) {
     const active = button.dataset.server ? button.dataset.server === state.source
@@ -396,6 +400,7 @@ function toast(text) {
 
 /** Shows a message over the picture; null for none. */
 function notify(text, { token = false } = {}) {
+  state.sourceFailed = false;
   $("notice").hidden = !text;
   $("notice").firstElementChild.textContent = text ?? "";
   $("token-form").hidden = !token;
