@@ -61,7 +61,12 @@ class TritonPythonModel:
 def _check_arrays() -> None:
     """Raise if arrays do not reach this file: Triton up to 24.10 reads numpy 2 wrongly, without an error."""
     array = np.arange(4, dtype=np.uint8)
-    if np.__version__[:2] != "1." and list(pb_utils.Tensor.from_dlpack("", array).as_numpy()) != [0, 1, 2, 3]:
+    if np.__version__[:2] != "1." and list(pb_utils.Tensor.from_dlpack("probe", array).as_numpy()) != [
+        0,
+        1,
+        2,
+        3,
+    ]:
         raise pb_utils.TritonModelException(
             f"this Triton cannot read arrays of numpy {np.__version__}; take Triton 24.11 or newer, or "
             "pip install 'numpy<2'"

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 
@@ -14,7 +15,10 @@ from export.to_triton import main, write_repository
 from pixelclip_sdk import BackendError, Bundle, OutputError, PixelClipError
 from pixelclip_sdk.backends.engine import EngineInfo, TensorInfo, system
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST
+from pixelclip_sdk.image import load_image
 from pixelclip_sdk.models import find_bundle
+from pixelclip_sdk.postprocess import labels_upsampled
+from pixelclip_sdk.preprocess import fit
 from pixelclip_sdk.serve import tensors
 
 LITE = find_bundle("pixelclip-lite")
@@ -113,7 +117,7 @@ def test_a_folder_that_another_process_wrote_meanwhile_stays(tmp_path, monkeypat
     out = tmp_path / "out"
     from export import to_triton
 
-    def slow(*arguments):
+    def slow(*_):
         out.mkdir()
         (out / "theirs").write_text("theirs")
         return "config"
@@ -206,3 +210,16 @@ def test_an_empty_folder_is_filled(tmp_path):
     assert json.loads((tmp_path / "out" / "pixelclip-lite" / "1" / "bundle" / MANIFEST).read_text())
     with pytest.raises(OutputError):
         write_repository(LITE, tmp_path / "out")
+
+
+def test_the_encoder_s_text_input_is_a_vocabulary(repository, lite):
+    """What a client of the ONNX model does, with ONNX Runtime in the place of Triton's backend."""
+    photo = load_image(Path(__file__).parents[2] / "examples" / "photos" / "coffee.jpg")
+    vocabulary = lite.embed(["cup", "table", "spoon"])
+    session = onnxruntime.InferenceSession(repository / "pixelclip-lite-onnx" / "1" / "model.onnx")
+    image = fit(photo, lite.bundle.input)[None]
+    logits = session.run(["logits"], {"image": image, "text": vocabulary.embeddings})[0]
+    labels = labels_upsampled(logits[0], photo.shape[:2], covered=(1.0, 1.0))
+    expected = lite.with_classes(vocabulary).predict(photo, refine="off").labels
+    assert len(np.unique(labels)) > 1
+    np.testing.assert_array_equal(labels, expected)
