@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,10 +16,7 @@ from export.to_triton import main, write_repository
 from pixelclip_sdk import BackendError, Bundle, OutputError, PixelClipError
 from pixelclip_sdk.backends.engine import EngineInfo, TensorInfo, system
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST
-from pixelclip_sdk.image import load_image
 from pixelclip_sdk.models import find_bundle
-from pixelclip_sdk.postprocess import labels_upsampled
-from pixelclip_sdk.preprocess import fit
 from pixelclip_sdk.serve import tensors
 
 LITE = find_bundle("pixelclip-lite")
@@ -212,14 +210,22 @@ def test_an_empty_folder_is_filled(tmp_path):
         write_repository(LITE, tmp_path / "out")
 
 
-def test_the_encoder_s_text_input_is_a_vocabulary(repository, lite):
-    """What a client of the ONNX model does, with ONNX Runtime in the place of Triton's backend."""
-    photo = load_image(Path(__file__).parents[2] / "examples" / "photos" / "coffee.jpg")
-    vocabulary = lite.embed(["cup", "table", "spoon"])
-    session = onnxruntime.InferenceSession(repository / "pixelclip-lite-onnx" / "1" / "model.onnx")
-    image = fit(photo, lite.bundle.input)[None]
-    logits = session.run(["logits"], {"image": image, "text": vocabulary.embeddings})[0]
-    labels = labels_upsampled(logits[0], photo.shape[:2], covered=(1.0, 1.0))
-    expected = lite.with_classes(vocabulary).predict(photo, refine="off").labels
-    assert len(np.unique(labels)) > 1
-    np.testing.assert_array_equal(labels, expected)
+def test_the_guide_s_client_of_the_encoder_runs(repository, lite, tmp_path, monkeypatch):
+    """With ONNX Runtime in the place of Triton's backend."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "triton.md").read_text(encoding="utf-8")
+    code = re.search(r"^```py\n(from pixelclip_sdk.*?)^```", page, re.M | re.S)[1]
+    code = code.replace('["cat", "sofa", "wall"]', '["cup", "table", "spoon"]')
+    shutil.copy(root / "examples" / "photos" / "coffee.jpg", tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+
+    def infer(name: str, inputs: dict) -> dict:
+        session = onnxruntime.InferenceSession(repository / name / "1" / "model.onnx")
+        return {"logits": session.run(["logits"], inputs)[0]}
+
+    found: dict = {"infer": infer}
+    exec(code, found)
+    found["segmenter"].close()
+    expected = lite.with_classes(["cup", "table", "spoon"]).predict("photo.jpg", refine="off").labels
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(found["labels"], expected)

@@ -9,6 +9,7 @@ import concurrent.futures
 import ctypes.util
 import importlib.util
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -192,6 +193,21 @@ def test_pixels_of_several_images(port, lite):
     for labels, image in zip(answer["labels"], pixels, strict=True):
         assert differ(labels, lite.with_classes(words).predict(np.ascontiguousarray(image)).labels) < 1e-3
     assert len({labels.tobytes() for labels in answer["labels"]}) == 3
+
+
+def test_the_guide_s_client_runs(port, cat, lite, tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "triton.md").read_text(encoding="utf-8")
+    code = re.search(r"^```py\n(.*?InferenceServerClient.*?)^```", page, re.M | re.S)[1]
+    assert "localhost:8000" in code
+    (tmp_path / "photo.jpg").write_bytes(cat)
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(code.replace("localhost:8000", f"127.0.0.1:{port}"), found)
+    found["client"].close()
+    expected = lite.with_classes({"cat": "cat", "sofa": ["sofa", "couch"], "wall": "wall"}).predict(cat)
+    assert differ(found["labels"], expected.labels) < 1e-3
+    assert found["names"] == ["cat", "sofa", "wall"]
+    assert sum(found["shares"].values()) == pytest.approx(1)
 
 
 def test_limits_make_pixels_unknown(port, lite, cat):

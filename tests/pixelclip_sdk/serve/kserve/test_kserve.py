@@ -323,6 +323,14 @@ def test_bombs_and_damaged_compression(server):
     assert post(server, whole, {"Content-Encoding": "br"})[0] == 415
 
 
+def test_unpacked_bodies_are_counted_until_they_are_answered(server):
+    """All requests together may have 256 MB; these have 320 MB, one after another."""
+    packed = gzip.compress(bytes(20 << 20))
+    for _ in range(16):
+        status, answer = post(server, packed, {"Content-Encoding": "gzip"})
+        assert (status, "not JSON" in answer["error"]) == (400, True)
+
+
 def test_what_is_too_large_gets_413(client, server, cat):
     with pytest.raises(InferenceServerException, match="takes at most 16"):
         client.infer(MODEL, inputs(image=[cat] * 17, words=["cat", "wall"]))
