@@ -19,6 +19,7 @@ from pixelclip_sdk.serve.config import ServeConfig
 from pixelclip_sdk.serve.engine import Engine
 from pixelclip_sdk.serve.errors import STATUS_CODES, ServeError, from_exception
 from pixelclip_sdk.serve.gate import Application, Gate, error_response
+from pixelclip_sdk.serve.kserve import route as kserve
 from pixelclip_sdk.serve.live import route as live
 from pixelclip_sdk.serve.metrics import CONTENT_TYPE_LATEST, Metrics
 
@@ -52,6 +53,7 @@ def make_application(engine: Engine, config: ServeConfig, metrics: Metrics) -> A
     )
     app.include_router(api.make_router(engine))
     app.include_router(live.make_router(engine, config))
+    app.include_router(kserve.make_router(engine))
     _add_pages(app)
     _add_operations(app, engine, metrics)
     _add_errors(app, metrics)
@@ -92,7 +94,7 @@ def _add_operations(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
 def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     def answer(request: Request, error: ServeError) -> JSONResponse:
         metrics.errors.labels(error.code).inc()
-        return error_response(error, request.state.request_id)
+        return error_response(error, request.state.request_id, request.url.path)
 
     @app.exception_handler(ServeError)
     @app.exception_handler(PixelClipError)

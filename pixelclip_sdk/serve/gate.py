@@ -75,8 +75,8 @@ class Gate:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
         body = _Body(self, receive, headers)
+        scope.setdefault("state", {}).update(request_id=request_id, reserve=body.reserve)
         answer = _Answer(send, request_id, body)
         started = time.perf_counter()
         try:
@@ -132,7 +132,7 @@ class Gate:
 
     async def _refuse(self, scope: Scope, error: ServeError, request_id: str, answer: "_Answer") -> None:
         self._metrics.errors.labels(error.code).inc()
-        response = error_response(error, request_id)
+        response = error_response(error, request_id, scope["path"])
         if scope["type"] == "websocket":  # Refuses the handshake, with the same answer.
             answer.status = error.status
             await answer.send(
@@ -166,13 +166,16 @@ class Gate:
         _log.info(json.dumps(line))
 
 
-def error_response(error: ServeError, request_id: str) -> JSONResponse:
-    """The HTTP answer of an error."""
+def error_response(error: ServeError, request_id: str, path: str) -> JSONResponse:
+    """The HTTP answer of an error. The Open Inference Protocol has a form of its own."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if path == "/v2" or path.startswith("/v2/"):
+        status = 400 if error.status == 422 else error.status
+        return JSONResponse({"error": error.message}, status, headers=headers)
     return JSONResponse(error.body(request_id), error.status, headers=headers)
 
 
@@ -223,6 +226,11 @@ class _Body:
         if length.isascii() and length.isdigit() and int(length) > self._limits.body_bytes:
             raise self._too_large()
 
+    def reserve(self, count: int) -> None:
+        """Count bytes that this request keeps in memory, until it is answered; see `Gate.reserve`."""
+        self._gate.reserve(count)
+        self.counted += count
+
     async def receive(self) -> Message:
         if self._complete:  # What comes now is that the client has gone.
             return await self._receive()
@@ -239,8 +247,7 @@ class _Body:
         if message["type"] == "http.request" and (count := len(message.get("body", b""))):
             if self.counted + count > self._limits.body_bytes:
                 raise self._too_large()
-            self._gate.reserve(count)
-            self.counted += count
+            self.reserve(count)
         self._complete = not message.get("more_body", False)
         return message
 

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, version 2: `messages` (bodies of requests and answers) and `route`."""
