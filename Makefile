@@ -41,8 +41,9 @@ $(DEMO)/installed: pyproject.toml
 $(VENV)/installed: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP) $(PINS) -e ".[dev]"
-	# A Triton server for its tests. Without its requirements: its own Python code is not used.
+	# A Triton server for its tests. Its own Python code is not used; its server needs numpy 1.
 	$(VENV)/bin/python $(PIP) --no-deps nvidia-pytriton==0.7.0 || true
+	$(VENV)/bin/python $(PIP) --no-deps --target $(VENV)/triton numpy==1.26.4 || true
 	touch $@
 
 demo: $(DEMO)/installed
