@@ -240,6 +240,7 @@ function showSource() {
   const on = Boolean(feeder.source) || state.source !== null;
   $("stage").classList.toggle("empty", !on);
   $("welcome").hidden = on;
+  $("stats").hidden = !on;
   $("waiting").hidden = state.source === null || stage.frame !== null;
   $("camera").hidden = state.kind !== "camera" || $("camera").options.length < 2;
   for (const button of $("sources").querySelectorAll("button")) {
