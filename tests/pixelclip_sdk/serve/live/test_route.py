@@ -125,6 +125,44 @@ def test_what_is_not_sent_stays_as_it_was(client, cat, lite):
     np.testing.assert_array_equal(client.segment(cat)["labels"], expected.labels)
 
 
+def test_settings_that_come_faster_than_they_take_effect_have_the_effect_of_all(client, cat, lite):
+    """Also if one of them is a mistake: it is answered, and the others count."""
+    client.settings(id=0, words=[f"word {i}" for i in range(200)])
+    client.send(type="settings", id=1, words=["cat", "wall"], smooth=None)
+    client.send(type="settings", id=2, words=["dog", "Dog"])
+    client.send(type="settings", id=3, min_confidence=0.7)
+    client.send_frame(5, cat)
+    answers = []
+    while not answers or answers[-1]["type"] != "result":
+        answers.append(client.receive())
+    assert [answer["id"] for answer in answers if answer["type"] == "error"] == [2]
+    assert answers[-2]["id"] == 3
+    expected = lite.with_classes(["cat", "wall"]).predict(cat, min_confidence=0.7)
+    np.testing.assert_array_equal(answers[-1]["labels"], expected.labels)
+
+
+def test_a_viewer_who_changes_words_all_the_time_gets_results(client, cat):
+    results = []
+
+    def receive():
+        while not results or results[-1]["frame"] != 149:
+            message = client.receive()
+            if message["type"] == "result":
+                results.append(message)
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    for i in range(150):
+        client.send(type="settings", id=i, words=[f"word {i} {j}" for j in range(20)])
+        client.send_frame(i, cat, 20 * i)
+        time.sleep(0.02)
+    thread.join(30)
+    assert len(results) > 5
+    for result in results:
+        assert result["settings"] == result["frame"]
+        assert result["names"] == [f"word {result['frame']} {j}" for j in range(20)]
+
+
 def test_each_viewer_has_words_of_its_own(server, cat, coffee):
     def watch(words, image, seen):
         with server.client() as client:
