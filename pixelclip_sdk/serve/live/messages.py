@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # Settings with as many words as any server takes.
-_TEXT_CHARACTERS = 1 << 20
+_TEXT_CHARACTERS = 1 << 18
 _FRAME_HEAD = struct.Struct(">II")
 _LENGTH = struct.Struct(">I")
 _BINS = 20

@@ -41,6 +41,8 @@ PROTOCOL = "pixelclip.v1"
 
 # Results of a server's source that a client which says what it has shown may still have to show.
 _UNSHOWN = 2
+# Settings that wait, each for an answer of its own. More of them become one.
+_PENDING = 8
 # Pause of a viewer whose frame was refused because the server is busy.
 _BUSY_S = 0.25
 _POLICY_VIOLATION, _INTERNAL, _TRY_LATER = 1008, 1011, 1013
@@ -201,35 +203,35 @@ class _Viewer:
         self._before, self._after = self._before + self._after, []
 
     def _ask(self, wanted: LiveSettings) -> None:
-        (self._before if self._waiting is None else self._after).append(wanted)
+        pending = self._before if self._waiting is None else self._after
+        pending.append(wanted)
+        if len(pending) > _PENDING:
+            pending[:] = [merged(pending)]
         self._news.set()
 
-    async def _settle(self) -> str | None:
-        """Put settings into effect; return what the client is told."""
-        asked, self._before = self._before, []
+    async def _settle(self, asked: list[LiveSettings]) -> list[str]:
+        """Put settings into effect; return what the client is told. Raises ServeError 503."""
+        if not asked:
+            return []
         # Words that newer ones replaced before a frame came need not be embedded.
         view = await self._changed(merged(asked))
-        if isinstance(view, Exception) and len(asked) > 1:  # One of them was a mistake: each on its own.
-            self._before = asked[1:] + self._before
-            asked = asked[:1]
-            view = await self._changed(asked[0])
-        number = asked[-1].id
         if isinstance(view, Exception):
-            if _is_busy(view):
-                self._before, self._busy = asked + self._before, True
-                return None
-            return self._error(view, number=number)
+            if len(asked) > 1:  # One of them was a mistake: each on its own.
+                return [answer for one in asked for answer in await self._settle([one])]
+            return [self._error(view, number=asked[0].id)]
         before, self._view = self._view, view
         if (view.smooth, view.source) != (before.smooth, before.source) or self._smoother is None:
             self._smoother = view.smoother()
         if view.source != before.source:
             self._watch(view.source)
-        return messages.settings_message(number, view.vocabulary, view.warnings())
+        return [messages.settings_message(asked[-1].id, view.vocabulary, view.warnings())]
 
     async def _changed(self, wanted: LiveSettings) -> View | Exception:
         try:
             view = await self._view.changed(self._engine, wanted)
         except Exception as error:
+            if _is_busy(error):
+                raise
             return error
         if view.source is not None and view.source not in self._live.sources:
             known = ", ".join(self._live.sources) or "none"
@@ -258,7 +260,7 @@ class _Viewer:
         while True:
             await self._news.wait()
             self._news.clear()
-            for answer in [self._failure(), *(await self._turn())]:
+            for answer in [self._failure(), *await self._turn()]:
                 if isinstance(answer, bytes):
                     await self._socket.send_bytes(answer)
                 elif answer is not None:
@@ -269,19 +271,24 @@ class _Viewer:
             if self._before or self._has_frame():
                 self._news.set()
 
-    async def _turn(self) -> list[str | bytes | None]:
+    async def _turn(self) -> list[str | bytes]:
         """Put settings into effect and segment the newest frame; return what to send, in this order."""
-        answers: list[str | bytes | None] = []
+        answers: list[str | bytes] = []
         if not (self._before or self._has_frame()):
             return answers
         async with self._live.slots:
-            if self._before:
-                answers.append(await self._settle())
-            if self._waiting is not None and self._source() is not None:
-                self._leave_out()
-            # Settings that have come meanwhile are in effect before the frame that came after them.
-            if not self._before and (frame := self._newest()) is not None:
-                answers.append(await self._answer(frame, self._view))
+            # The newest of now: what comes while words are embedded is for the next turn.
+            asked, frame = self._before, self._waiting
+            self._waiting, self._before, self._after = None, self._after, []
+            try:
+                answers += await self._settle(asked)
+            except ServeError as error:
+                self._busy = True
+                self._before = asked + self._before
+                return [] if frame is None else [self._error(error, frame=frame.id)]
+            newest = frame if self._source() is None else self._newest_shot()
+            if newest is not None:
+                answers.append(await self._answer(newest, self._view))
         return answers
 
     def _source(self) -> Source | None:
@@ -296,17 +303,12 @@ class _Viewer:
         shown = self._unshown is None or len(self._unshown) < _UNSHOWN
         return newest is not None and newest.number > self._shot and shown
 
-    def _newest(self) -> ClientFrame | Shot | None:
-        """Take the newest frame."""
-        if not self._has_frame():
-            return None
+    def _newest_shot(self) -> Shot | None:
+        """Take the newest frame of the server's source, if there is a new one."""
         source = self._source()
-        if source is None:
-            waiting, self._waiting = self._waiting, None
-            self._before, self._after = self._after, []
-            return waiting
+        if source is None or source.newest is None or not self._has_frame():
+            return None
         shot = source.newest
-        assert shot is not None
         if self._shot:
             self._drop(shot.number - self._shot - 1)
         self._shot = shot.number
