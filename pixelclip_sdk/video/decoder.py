@@ -60,8 +60,8 @@ class VideoSource:
         self._av = import_av()
         self._again = functools.partial(VideoSource, target, live=live, format=format, network=network)
         self.name = redact(target) if network else target
-        self._open = functools.partial(self._open_container, target, live or network, format, network)
-        self._container = self._open()
+        self._opening = (target, live or network, format, network)
+        self._container = self._open(*self._opening)
         try:
             self._stream = self._choose_stream(may_reread=not live and not network)
             self._limit_size()
@@ -112,7 +112,7 @@ class VideoSource:
         """Open the same target again; raises ImageError if that fails."""
         return self._again()
 
-    def _open_container(self, target: str, waits: bool, format: str | None, network: bool) -> Any:
+    def _open(self, target: str, waits: bool, format: str | None, network: bool) -> Any:
         options = {}
         if network:
             options["protocol_whitelist"] = _NETWORK_PROTOCOLS
@@ -151,7 +151,7 @@ class VideoSource:
                 packets.update(packet.stream.index for packet in probed if packet.size > 0)
             films = [i for i in films if packets[streams.video[i].index] > 1] or films
             self._container.close()
-            self._container = self._open()
+            self._container = self._open(*self._opening)
             streams = self._container.streams
         best = streams.best("video")
         chosen = [streams.video[i] for i in films]

@@ -23,6 +23,7 @@ from pixelclip_sdk.words.vocabulary import Vocabulary
 
 __all__ = [
     "ClientFrame",
+    "error_message",
     "packed",
     "parse_frame",
     "parse_text",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 # Settings with as many words as any server takes.
-_TEXT_CHARACTERS = 1 << 20
+_TEXT_CHARACTERS = 1 << 18
 _FRAME_HEAD = struct.Struct(">II")
 _LENGTH = struct.Struct(">I")
 _BINS = 20
@@ -101,6 +102,11 @@ def settings_message(number: int | None, vocabulary: Vocabulary | None, warnings
             "warnings": warnings,
         }
     )
+
+
+def error_message(code: str, message: str, *, number: int | None = None, frame: int | None = None) -> str:
+    """What a client is told about its message, a frame or a source."""
+    return json.dumps({"type": "error", "id": number, "frame": frame, "code": code, "message": message})
 
 
 def synonyms(vocabulary: Vocabulary | None) -> dict[str, list[str]]:

@@ -1,8 +1,9 @@
 """The WebSocket `/v1/live`: frames in, results out, words changed in between.
 
-Each viewer has two tasks. One reads messages, one after another: settings are in effect before the next frame
-is read. The other segments: one frame at a time, always the newest, and it waits until the client has taken
-a result. So nothing queues up, neither for a slow server nor for a slow client.
+Each viewer has two tasks. One reads messages and keeps the newest frame, with the settings that came before
+it. The other puts these into effect and segments the frame, one at a time, and waits until the client has
+taken the result. So nothing queues up, neither for a slow server nor for a slow client, and a client that has
+gone is noticed at once.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from pixelclip_sdk.serve.errors import ServeError, from_exception
 from pixelclip_sdk.serve.live import messages
 from pixelclip_sdk.serve.live.messages import ClientFrame
 from pixelclip_sdk.serve.live.sources import Shot, Source
-from pixelclip_sdk.serve.live.view import View
+from pixelclip_sdk.serve.live.view import View, merged
 from pixelclip_sdk.serve.schemas import LiveSettings, LiveShown
 from pixelclip_sdk.support.clock import Clock
 from pixelclip_sdk.video.smoothing import Smoother
@@ -40,6 +41,8 @@ PROTOCOL = "pixelclip.v1"
 
 # Results of a server's source that a client which says what it has shown may still have to show.
 _UNSHOWN = 2
+# Settings that wait, each for an answer of its own. More of them become one.
+_PENDING = 8
 # Pause of a viewer whose frame was refused because the server is busy.
 _BUSY_S = 0.25
 _POLICY_VIOLATION, _INTERNAL, _TRY_LATER = 1008, 1011, 1013
@@ -62,7 +65,7 @@ class _Live:
         self.limits = config.limits
         self.viewers = 0
         self.sources = {name: Source(name, address) for name, address in config.sources.items()}
-        # Viewers wait here, where their frames can still be replaced, and leave room in the engine's queue.
+        # Viewers take turns here, where their frames can still be replaced: the engine's queue has room left.
         self.slots = asyncio.Semaphore(2 * config.limits.workers)
 
 
@@ -97,14 +100,17 @@ class _Viewer:
         self._engine = live.engine
         self._view = View.first(live.engine)
         self._smoother: Smoother | None = None
-        # The newest that no result was made of, and the settings that it came with.
-        self._waiting: tuple[ClientFrame, View] | None = None
+        # The newest frame that no result was made of, and the settings that came before it and after it.
+        self._waiting: ClientFrame | None = None
+        self._before: list[LiveSettings] = []
+        self._after: list[LiveSettings] = []
         self._shot = 0  # Number of the source's frame that was looked at last.
         # Frames that were sent and not shown; None for a client that does not say what it has shown.
         self._unshown: list[int] | None = None
         self._unwatch: Callable[[], None] | None = None
         self._told_failure = False
         self._dropped = 0
+        self._busy = False  # Whether the server was.
         self._news = asyncio.Event()
         self._allowed_messages = live.limits.messages_per_s
         self._counted_at = time.monotonic()
@@ -137,24 +143,20 @@ class _Viewer:
 
     async def _hello(self) -> None:
         limits = self._live.limits
-        await self._send(
-            {
-                "type": "hello",
-                "protocol": 1,
-                "models": list(self._engine.models),
-                "sources": list(self._live.sources),
-                "words": messages.synonyms(self._view.vocabulary),
-                "limits": {
-                    "message_bytes": limits.message_bytes,
-                    "pixels": limits.pixels,
-                    "words": limits.words,
-                    "messages_per_s": limits.messages_per_s,
-                },
-            }
-        )
-
-    async def _send(self, message: dict[str, Any]) -> None:
-        await self._socket.send_text(json.dumps(message))
+        hello = {
+            "type": "hello",
+            "protocol": 1,
+            "models": list(self._engine.models),
+            "sources": list(self._live.sources),
+            "words": messages.synonyms(self._view.vocabulary),
+            "limits": {
+                "message_bytes": limits.message_bytes,
+                "pixels": limits.pixels,
+                "words": limits.words,
+                "messages_per_s": limits.messages_per_s,
+            },
+        }
+        await self._socket.send_text(json.dumps(hello))
 
     # Messages of the client ------------------------------------------------------------------------------
 
@@ -171,14 +173,14 @@ class _Viewer:
                     continue
                 wanted, number = messages.parse_text(message["text"])
                 if isinstance(wanted, LiveSettings):
-                    await self._change(wanted)
+                    self._ask(wanted)
                 elif isinstance(wanted, LiveShown):
                     self._unshown = [n for n in self._unshown or () if n > wanted.frame]
                     self._news.set()
                 else:
                     raise wanted
-            except Exception as error:
-                await self._refuse(error, number=number)
+            except ServeError as error:
+                await self._socket.send_text(self._error(error, number=number))
 
     def _count_message(self) -> None:
         now, rate = time.monotonic(), self._live.limits.messages_per_s
@@ -190,23 +192,51 @@ class _Viewer:
 
     def _take(self, frame: ClientFrame) -> None:
         if self._waiting is not None:
-            self._drop(1)
-        self._waiting = frame, self._view
+            self._leave_out()
+        self._waiting = frame
         self._news.set()
 
-    async def _change(self, wanted: LiveSettings) -> None:
-        before = self._view
-        view = await before.changed(self._engine, wanted)
-        if view.source is not None and view.source not in self._live.sources:
-            known = ", ".join(self._live.sources) or "none"
-            raise ServeError(404, f"there is no source {view.source[:100]!r}; this server has: {known}")
-        await self._socket.send_text(messages.settings_message(wanted.id, view.vocabulary, view.warnings()))
-        # Nothing is awaited from here on: the client knows the names before the first result has them.
-        self._view = view
+    def _leave_out(self) -> None:
+        """Drop the frame that waits."""
+        self._drop(1)
+        self._waiting = None
+        self._before, self._after = self._before + self._after, []
+
+    def _ask(self, wanted: LiveSettings) -> None:
+        pending = self._before if self._waiting is None else self._after
+        pending.append(wanted)
+        if len(pending) > _PENDING:
+            pending[:] = [merged(pending)]
+        self._news.set()
+
+    async def _settle(self, asked: list[LiveSettings]) -> list[str]:
+        """Put settings into effect; return what the client is told. Raises ServeError 503."""
+        if not asked:
+            return []
+        # Words that newer ones replaced before a frame came need not be embedded.
+        view = await self._changed(merged(asked))
+        if isinstance(view, Exception):
+            if len(asked) > 1:  # One of them was a mistake: each on its own.
+                return [answer for one in asked for answer in await self._settle([one])]
+            return [self._error(view, number=asked[0].id)]
+        before, self._view = self._view, view
         if (view.smooth, view.source) != (before.smooth, before.source) or self._smoother is None:
             self._smoother = view.smoother()
         if view.source != before.source:
             self._watch(view.source)
+        return [messages.settings_message(asked[-1].id, view.vocabulary, view.warnings())]
+
+    async def _changed(self, wanted: LiveSettings) -> View | Exception:
+        try:
+            view = await self._view.changed(self._engine, wanted)
+        except Exception as error:
+            if _is_busy(error):
+                raise
+            return error
+        if view.source is not None and view.source not in self._live.sources:
+            known = ", ".join(self._live.sources) or "none"
+            return ServeError(404, f"there is no source {view.source[:100]!r}; this server has: {known}")
+        return view
 
     def _watch(self, name: str | None) -> None:
         if self._unwatch is not None:
@@ -216,20 +246,13 @@ class _Viewer:
         if name is not None:
             self._unwatch = self._live.sources[name].watch(self._news.set)
 
-    async def _refuse(self, error: Exception, *, number: int | None = None, frame: int | None = None) -> None:
-        """Tell the client about its mistake, or that the server is busy. The connection stays."""
-        if isinstance(error, WebSocketDisconnect | _Close):
-            raise error
+    def _error(self, error: Exception, *, number: int | None = None, frame: int | None = None) -> str:
+        """The message about a client's mistake, or a busy server. The connection stays."""
         told = from_exception(error)
         self._engine.metrics.errors.labels(told.code).inc()
         if told.status == 500:
             _log.error("live connection %s", self._socket.state.request_id, exc_info=error)
-        await self._send_error(told.code, told.message, number=number, frame=frame)
-
-    async def _send_error(
-        self, code: str, message: str, *, number: int | None = None, frame: int | None = None
-    ) -> None:
-        await self._send({"type": "error", "id": number, "frame": frame, "code": code, "message": message})
+        return messages.error_message(told.code, told.message, number=number, frame=frame)
 
     # Frames ----------------------------------------------------------------------------------------------
 
@@ -237,23 +260,36 @@ class _Viewer:
         while True:
             await self._news.wait()
             self._news.clear()
-            await self._tell_failure()
-            if not self._has_frame():
-                continue
-            async with self._live.slots:
-                # A newer frame may have come meanwhile.
-                newest = self._newest()
-                answer = None if newest is None else await self._answer(*newest)
-            if isinstance(answer, bytes):
-                await self._socket.send_bytes(answer)
-                if self._unshown is not None and newest is not None and isinstance(newest[0], Shot):
-                    self._unshown.append(newest[0].number)
-            elif isinstance(answer, Exception) and newest is not None:
-                await self._refuse(answer, frame=_number(newest[0]))
-                if isinstance(answer, ServeError) and answer.status == 503:
-                    await asyncio.sleep(_BUSY_S)
-            if self._has_frame():
+            for answer in [self._failure(), *await self._turn()]:
+                if isinstance(answer, bytes):
+                    await self._socket.send_bytes(answer)
+                elif answer is not None:
+                    await self._socket.send_text(answer)
+            if self._busy:
+                self._busy = False
+                await asyncio.sleep(_BUSY_S)
+            if self._before or self._has_frame():
                 self._news.set()
+
+    async def _turn(self) -> list[str | bytes]:
+        """Put settings into effect and segment the newest frame; return what to send, in this order."""
+        answers: list[str | bytes] = []
+        if not (self._before or self._has_frame()):
+            return answers
+        async with self._live.slots:
+            # The newest of now: what comes while words are embedded is for the next turn.
+            asked, frame = self._before, self._waiting
+            self._waiting, self._before, self._after = None, self._after, []
+            try:
+                answers += await self._settle(asked)
+            except ServeError as error:
+                self._busy = True
+                self._before = asked + self._before
+                return [] if frame is None else [self._error(error, frame=frame.id)]
+            newest = frame if self._source() is None else self._newest_shot()
+            if newest is not None:
+                answers.append(await self._answer(newest, self._view))
+        return answers
 
     def _source(self) -> Source | None:
         name = self._view.source
@@ -267,20 +303,16 @@ class _Viewer:
         shown = self._unshown is None or len(self._unshown) < _UNSHOWN
         return newest is not None and newest.number > self._shot and shown
 
-    def _newest(self) -> tuple[ClientFrame | Shot, View] | None:
-        """Take the newest frame and the settings that it came with."""
-        if not self._has_frame():
-            return None
+    def _newest_shot(self) -> Shot | None:
+        """Take the newest frame of the server's source, if there is a new one."""
         source = self._source()
-        if source is None:
-            waiting, self._waiting = self._waiting, None
-            return waiting
+        if source is None or source.newest is None or not self._has_frame():
+            return None
         shot = source.newest
-        assert shot is not None
         if self._shot:
             self._drop(shot.number - self._shot - 1)
         self._shot = shot.number
-        return shot, self._view
+        return shot
 
     def _drop(self, count: int) -> None:
         self._dropped += count
@@ -292,17 +324,17 @@ class _Viewer:
         source = self._source()
         return "live" if source is None else f"source {source.name}"
 
-    async def _tell_failure(self) -> None:
+    def _failure(self) -> str | None:
+        """What the client is told when the source of the server begins to fail."""
         source = self._source()
-        failing = source is not None and source.failing
-        if source is not None and failing and not self._told_failure:
-            await self._send_error(
-                "source", f"the source {source.name} cannot be read; the server tries again every second"
-            )
-        self._told_failure = failing
+        failed, self._told_failure = self._told_failure, source is not None and source.failing
+        if source is None or failed or not source.failing:
+            return None
+        message = f"the source {source.name} cannot be read; the server tries again every second"
+        return messages.error_message("source", message)
 
-    async def _answer(self, frame: ClientFrame | Shot, view: View) -> bytes | Exception:
-        """Return the message with the result, or what went wrong."""
+    async def _answer(self, frame: ClientFrame | Shot, view: View) -> str | bytes:
+        """Return the message with the result, or with what went wrong."""
         stream, started = self._stream, time.perf_counter()
         age_s = time.monotonic() - frame.time_s if isinstance(frame, Shot) else started - frame.came_at
         compute = functools.partial(_compute, view, frame, self._smoother, self._engine, stream)
@@ -310,12 +342,19 @@ class _Viewer:
             parts, header, spent_ms = await self._engine.run(compute)
         except Exception as error:
             self._smoother = self._view.smoother()  # A call that took too long may still use the old one.
-            return error
+            self._busy = _is_busy(error)
+            return self._error(error, frame=_number(frame))
+        if isinstance(frame, Shot) and self._unshown is not None:
+            self._unshown.append(frame.number)
         spent_s = time.perf_counter() - started
         header["queue_ms"] = round(max(spent_s * 1e3 - spent_ms, 0), 3)
         header["dropped"] = self._dropped
         self._engine.metrics.frame_seconds.labels(view.model.name, stream).observe(age_s + spent_s)
         return messages.packed(header, parts)
+
+
+def _is_busy(error: Exception) -> bool:
+    return isinstance(error, ServeError) and error.status == 503
 
 
 def _number(frame: ClientFrame | Shot) -> int:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pixelclip_sdk.segmenter import Segmenter
@@ -13,7 +13,7 @@ from pixelclip_sdk.support.hints import find_name
 from pixelclip_sdk.video.smoothing import Smoother
 from pixelclip_sdk.words.vocabulary import Vocabulary
 
-__all__ = ["View"]
+__all__ = ["View", "merged"]
 
 _SETTINGS = ("min_confidence", "threshold", "refine", "smooth", "confidence", "source")
 
@@ -130,6 +130,19 @@ class View:
         if self.values.get("min_confidence") is not None:
             return []
         return [f"With one word and no limit, all pixels are {names[0]!r}. Add other words or a limit."]
+
+
+def merged(settings: Sequence[LiveSettings]) -> LiveSettings:
+    """Return settings, at least one, that have the effect of all of them one after another."""
+    fields: dict[str, Any] = {}
+    for one in settings:
+        given = one.model_fields_set
+        if {"words", "vocabulary"} & given:
+            fields.pop("words", None)
+            fields.pop("vocabulary", None)
+        fields.update({name: getattr(one, name) for name in given})
+    fields["id"] = settings[-1].id
+    return LiveSettings.model_construct(set(fields), **fields)
 
 
 def _first_words(engine: Engine, model: Model) -> Vocabulary | None:

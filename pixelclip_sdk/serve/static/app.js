@@ -15,7 +15,7 @@ const EXAMPLE = "cup: mug; wood: plank, wooden table, wooden spoon";
 const SAY_MS = 5000; // Between two announcements of a live picture.
 
 const $ = (id) => document.getElementById(id);
-const state = { source: null, model: null, opened: 0, saidMs: -SAY_MS, result: null, bitmap: null };
+const state = { source: null, model: null, opened: 0, saidMs: -SAY_MS, result: null, bitmap: null, since: Infinity };
 
 const words = new Words($("words"), {
   changed: () => {
@@ -117,7 +117,7 @@ let decoding = false;
 
 async function result(header, parts) {
   const frame = parts.image ? { server: true } : feeder.answered(header.frame);
-  if (!frame || (frame.server && state.source === null)) return;
+  if (!frame || (frame.server && !(header.settings >= state.since))) return;
   newest = { header, parts, frame, opened: state.opened };
   if (decoding) return;
   decoding = true;
@@ -191,7 +191,7 @@ async function open(kind, opener) {
     source.close();
     return;
   }
-  Object.assign(state, { source: null, kind, saidMs: -SAY_MS });
+  Object.assign(state, { source: null, kind, saidMs: -SAY_MS, since: Infinity });
   meter.reset();
   transport.use(source);
   stage.showFrame(source.element, source.width, source.height);
@@ -219,11 +219,12 @@ function useServerSource(name) {
   words.share(null);
   showSource();
   sendSettings();
+  state.since = connection.settingsId; // Results of earlier settings are of another source.
 }
 
 function stop() {
   state.opened++;
-  Object.assign(state, { source: null, kind: null, result: null });
+  Object.assign(state, { source: null, kind: null, result: null, since: Infinity });
   transport.use(null);
   feeder.use(null);
   meter.reset();
@@ -239,6 +240,7 @@ function showSource() {
   const on = Boolean(feeder.source) || state.source !== null;
   $("stage").classList.toggle("empty", !on);
   $("welcome").hidden = on;
+  $("stats").hidden = !on;
   $("waiting").hidden = state.source === null || stage.frame !== null;
   $("camera").hidden = state.kind !== "camera" || $("camera").options.length < 2;
   for (const button of $("sources").querySelectorAll("button")) {

@@ -1,6 +1,8 @@
+import gc
 import socket
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -183,3 +185,17 @@ def test_the_limit_is_pillows(clip, monkeypatch):
         open_source(clip)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert len(read(clip)) == 30
+
+
+def test_a_closed_video_is_freed_at_once_with_its_threads(clip):
+    """Not at the next garbage collection: a server opens the same camera again and again."""
+    gc.disable()
+    try:
+        source = open_source(clip)
+        assert next(iter(source)).image.shape == (48, 64, 3)
+        freed = weakref.ref(source)
+        source.close()
+        del source
+        assert freed() is None
+    finally:
+        gc.enable()

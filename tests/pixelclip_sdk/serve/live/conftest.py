@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 import signal
 import struct
 import subprocess
@@ -66,7 +65,7 @@ class Server:
     def resources(self) -> tuple[int, int]:
         """Threads and open files."""
         folder = Path("/proc") / str(self.process.pid)
-        return len(os.listdir(folder / "task")), len(os.listdir(folder / "fd"))
+        return len(list((folder / "task").iterdir())), len(list((folder / "fd").iterdir()))
 
     def stop(self) -> int:
         if self.process.poll() is None:
