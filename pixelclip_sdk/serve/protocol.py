@@ -87,11 +87,18 @@ def bounded(limits: Limits) -> type[HttpToolsProtocol]:
             if self._idle():  # Otherwise this would go into the middle of an answer.
                 error = ServeError(status, message, retry_after_s=retry_after_s)
                 body = json.dumps(error.body(uuid.uuid4().hex)).encode()
-                retry = "" if retry_after_s is None else f"Retry-After: {retry_after_s}\r\n"
-                head = (
-                    f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{retry}"
-                    f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-                )
+                fields = {
+                    "Content-Type": "application/json",
+                    "Content-Length": len(body),
+                    "Connection": "close",
+                }
+                if retry_after_s is not None:
+                    fields["Retry-After"] = retry_after_s
+                lines = [
+                    f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+                    *(f"{k}: {v}" for k, v in fields.items()),
+                ]
+                head = "\r\n".join([*lines, "", ""])
                 self.transport.write(head.encode() + body)
             self.transport.close()
 

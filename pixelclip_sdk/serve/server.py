@@ -78,7 +78,7 @@ def _listen(config: ServeConfig) -> socket.socket:
 class _JsonFormatter(logging.Formatter):
     """One line of JSON for each record, with its time in UTC."""
 
-    converter = staticmethod(time.gmtime)  # type: ignore[assignment]
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
