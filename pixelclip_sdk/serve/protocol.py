@@ -80,11 +80,13 @@ def bounded(limits: Limits) -> type[HttpToolsProtocol]:
                 self._timer = None
 
         def _refuse(self, status: int, message: str, *, retry_after_s: int | None = None) -> None:
-            """Answer and close. Requests of the connection that are being answered are given up."""
+            """Answer and close. Requests of the connection that are waiting for an answer are given up."""
             self._stop_timer()
             if self.transport.is_closing():
                 return
-            if self._idle():  # Otherwise this would go into the middle of an answer.
+            if self._idle() or not self.cycle.response_started:  # Not into the middle of an answer.
+                if self.cycle is not None:
+                    self.cycle.disconnected = True
                 error = ServeError(status, message, retry_after_s=retry_after_s)
                 body = json.dumps(error.body(uuid.uuid4().hex)).encode()
                 fields = {

@@ -99,3 +99,5 @@ def _log_json() -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("pixelclip_sdk").setLevel(logging.INFO)
     logging.captureWarnings(True)
+    # uvicorn reports every WebSocket that was refused with a body as a fault of the application.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "completing handshake" not in str(record.msg))

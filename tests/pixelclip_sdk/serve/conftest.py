@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -72,7 +71,8 @@ class Server:
             text=True,
             env={**os.environ, **env},
         )
-        threading.Thread(target=self._read_log, daemon=True).start()
+        self._reader = threading.Thread(target=self._read_log)
+        self._reader.start()
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         found = re.search(r"http://(\S+):(\d+)", line)
@@ -110,7 +110,7 @@ class Server:
         self, fields: list[tuple[str, str | None, bytes]], headers: Mapping[str, str] | None = None
     ) -> Reply:
         """A form for /v1/segment: name, file name or None, content."""
-        body, kind = multipart(fields)
+        body, kind = self.multipart(fields)
         return self.ask("POST", "/v1/segment", body, {"Content-Type": kind, **(headers or {})})
 
     def connect(self) -> socket.socket:
@@ -123,7 +123,7 @@ class Server:
             # It may answer and close before it has read everything.
             with contextlib.suppress(ConnectionError):
                 link.sendall(data)
-            return received(link)
+            return self.received(link)
 
     def facts(self) -> dict[str, int]:
         """Resident memory in MB, threads and file descriptors of the process."""
@@ -135,6 +135,35 @@ class Server:
             "files": len(list((folder / "fd").iterdir())),
         }
 
+    @staticmethod
+    def encoded(data: bytes) -> str:
+        return base64.b64encode(data).decode()
+
+    @staticmethod
+    def decoded(data: str | bytes) -> np.ndarray:
+        """The pixel values of a PNG file, also in base64."""
+        png = data if isinstance(data, bytes) else base64.b64decode(data)
+        return np.asarray(Image.open(io.BytesIO(png), formats=["PNG"]))
+
+    @staticmethod
+    def received(link: socket.socket) -> bytes:
+        """What a connection still sends, until it is closed or its time is up."""
+        parts = []
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            while part := link.recv(1 << 16):
+                parts.append(part)
+        return b"".join(parts)
+
+    @staticmethod
+    def multipart(fields: list[tuple[str, str | None, bytes]]) -> tuple[bytes, str]:
+        """A form as bytes, and its content type. Fields are a name, a file name or None, and the content."""
+        lines = []
+        for name, file, content in fields:
+            more = "" if file is None else f'; filename="{file}"'
+            lines += [b"--limit", f'Content-Disposition: form-data; name="{name}"{more}'.encode()]
+            lines += [b"", content]
+        return b"\r\n".join([*lines, b"--limit--", b""]), "multipart/form-data; boundary=limit"
+
     def records(self) -> list[dict[str, Any]]:
         """The log so far; every line is JSON."""
         return [json.loads(line) for line in list(self.log)]
@@ -143,26 +172,11 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(number)
         code = self.process.wait(30)
-        time.sleep(0.1)  # For the last lines of the log.
+        self._reader.join()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
         return code
-
-
-def received(link: socket.socket) -> bytes:
-    """What a connection still sends, until it is closed or its time is up."""
-    parts = []
-    with contextlib.suppress(ConnectionError, TimeoutError):
-        while part := link.recv(1 << 16):
-            parts.append(part)
-    return b"".join(parts)
-
-
-def multipart(fields: list[tuple[str, str | None, bytes]]) -> tuple[bytes, str]:
-    """A form as bytes, and its content type."""
-    lines = []
-    for name, file, content in fields:
-        more = "" if file is None else f'; filename="{file}"'
-        lines += [b"--limit", f'Content-Disposition: form-data; name="{name}"{more}'.encode(), b"", content]
-    return b"\r\n".join([*lines, b"--limit--", b""]), "multipart/form-data; boundary=limit"
 
 
 @contextlib.contextmanager
@@ -202,25 +216,3 @@ def server(start) -> Iterator[Server]:
 def cat() -> bytes:
     """A real photo as a JPEG file."""
     return (Path(__file__).parents[3] / "examples" / "photos" / "chelsea.jpg").read_bytes()
-
-
-def encoded(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def decoded(text: str) -> np.ndarray:
-    """The pixel values of a PNG in base64."""
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]))
-
-
-def closed_within(link: socket.socket, seconds: float) -> bool:
-    """Whether the server closes a connection in this time."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        if select.select([link], [], [], left)[0]:
-            try:
-                if not link.recv(1 << 16):
-                    return True
-            except ConnectionError:
-                return True
-    return False
