@@ -23,11 +23,12 @@ from PIL import Image
 
 # A server with other limits than those of the command.
 _WITH_LIMITS = """
-import json, sys
+import contextlib, json, sys
 from pixelclip_sdk import Segmenter
 from pixelclip_sdk.serve.config import Limits, ServeConfig
 from pixelclip_sdk.serve.server import serve
-with Segmenter.from_pretrained("pixelclip-lite") as segmenter:
+from pixelclip_sdk.support.signals import interruptible
+with contextlib.suppress(KeyboardInterrupt), interruptible(), Segmenter.from_pretrained("pixelclip-lite") as segmenter:
     serve(
         {"pixelclip-lite": segmenter},
         ServeConfig(port=0, limits=Limits(**json.loads(sys.argv[1]))),

@@ -123,7 +123,8 @@ def test_many_bodies_at_once_share_a_limit(small):
             link.sendall(head + b"x" * 1_900_000)
         answers = [small.received(link) for link in links]
     codes = sorted(status_of(answer) for answer in answers)
-    assert set(codes) == {408, 503}
+    assert 503 in codes
+    assert set(codes) <= {408, 503}
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "WEBP", "ICO"])
