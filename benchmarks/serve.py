@@ -1,4 +1,4 @@
-"""The server under load, on this machine: ``python benchmarks/serve.py --json benchmarks/results/serve.json``.
+"""The server under load: ``python benchmarks/serve.py --json benchmarks/results/serve.json``.
 
 Server and clients are processes of their own. The machine should be idle otherwise.
 
@@ -14,7 +14,6 @@ import asyncio
 import base64
 import contextlib
 import http.client
-import io
 import json
 import multiprocessing
 import os
@@ -28,7 +27,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +60,7 @@ class Server:
         self.start_s = time.perf_counter() - started
 
     def get(self, path: str) -> bytes:
+        """The body of an answer."""
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as link:
             link.request("GET", path)
             return link.getresponse().read()
@@ -76,6 +76,7 @@ class Server:
         }
 
     def stop(self) -> None:
+        """End the process."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
 
@@ -90,8 +91,8 @@ def request(jpeg: bytes, words: Sequence[str]) -> bytes:
         + b"\r\n--limit--\r\n"
     )
     head = (
-        "POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=limit\r\n"
-        f"Content-Length: {len(form)}\r\n\r\n"
+        "POST /v1/segment HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: multipart/form-data; boundary=limit\r\nContent-Length: {len(form)}\r\n\r\n"
     )
     return head.encode() + form
 
