@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -107,6 +108,10 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(Exception)
     async def failed(request: Request, exception: Exception) -> JSONResponse:
         return answer(request, from_exception(exception))  # Starlette raises it again, and the gate logs it.
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=499)  # Nobody reads it; the log has it.
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, exception: HTTPException) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,8 +61,8 @@ def check_pixels(images: Sequence[bytes], most: int) -> None:
 def grey_png(values: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
     """`(H, W)` as the pixel values of a grey PNG of 8 or 16 bits."""
     file = io.BytesIO()
-    # Labels have few edges: the first level is nearly as small as the last, in a fraction of the time.
-    Image.fromarray(values).save(file, "PNG", compress_level=1)
+    # Labels are long runs of equal values: half the size of other strategies, in the same time.
+    Image.fromarray(values).save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return file.getvalue()
 
 

@@ -263,7 +263,7 @@ class _Body:
         if self._late or waits:
             return False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_REST_S):
+            async with asyncio.timeout(min(_REST_S, self._limits.body_s)):
                 while not self._complete:
                     message = await self._receive()
                     self._complete = not message.get("more_body", False)

@@ -80,18 +80,27 @@ def bounded(limits: Limits) -> type[HttpToolsProtocol]:
                 self._timer = None
 
         def _refuse(self, status: int, message: str, *, retry_after_s: int | None = None) -> None:
-            """Answer and close. Requests of the connection that are being answered are given up."""
+            """Answer and close. Requests of the connection that are waiting for an answer are given up."""
             self._stop_timer()
             if self.transport.is_closing():
                 return
-            if self._idle():  # Otherwise this would go into the middle of an answer.
+            if self._idle() or not self.cycle.response_started:  # Not into the middle of an answer.
+                if self.cycle is not None:
+                    self.cycle.disconnected = True
                 error = ServeError(status, message, retry_after_s=retry_after_s)
                 body = json.dumps(error.body(uuid.uuid4().hex)).encode()
-                retry = "" if retry_after_s is None else f"Retry-After: {retry_after_s}\r\n"
-                head = (
-                    f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{retry}"
-                    f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-                )
+                fields = {
+                    "Content-Type": "application/json",
+                    "Content-Length": len(body),
+                    "Connection": "close",
+                }
+                if retry_after_s is not None:
+                    fields["Retry-After"] = retry_after_s
+                lines = [
+                    f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+                    *(f"{k}: {v}" for k, v in fields.items()),
+                ]
+                head = "\r\n".join([*lines, "", ""])
                 self.transport.write(head.encode() + body)
             self.transport.close()
 

@@ -78,7 +78,7 @@ def _listen(config: ServeConfig) -> socket.socket:
 class _JsonFormatter(logging.Formatter):
     """One line of JSON for each record, with its time in UTC."""
 
-    converter = staticmethod(time.gmtime)  # type: ignore[assignment]
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
@@ -99,3 +99,5 @@ def _log_json() -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("pixelclip_sdk").setLevel(logging.INFO)
     logging.captureWarnings(True)
+    # uvicorn reports every WebSocket that was refused with a body as a fault of the application.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "completing handshake" not in str(record.msg))

@@ -1,0 +1,397 @@
+"""The server under load: ``python benchmarks/serve.py --json benchmarks/results/serve.json``.
+
+Server and clients are processes of their own. The machine should be idle otherwise.
+
+- *Throughput*: as many clients as threads that call `predict` in this process, with the same JPEG and words,
+  in turns.
+- *Latency*: requests at random times, at 70 % of the throughput, whether or not the last was answered.
+- *Overload*: five times the throughput. What is not shed must be right: each request has words of its own.
+- *Viewers*: live connections that come, change words and go at random.
+- *Batches*: the time of an image in `predict_batch`, which decides whether waiting requests should be joined.
+"""
+
+import asyncio
+import base64
+import contextlib
+import http.client
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import websockets
+from websockets.asyncio.client import connect
+
+from benchmarks.harness.photos import photo_jpeg
+from benchmarks.harness.results import command_parser, store
+from benchmarks.harness.tables import table
+from pixelclip_sdk import Segmenter
+from pixelclip_sdk.support.arguments import positive
+from pixelclip_sdk.support.command import run_command
+
+_THREADS = (1, 2, 4)
+_WORDS = ("cup", "table", "spoon", "plate", "book", "cat", "wall", "sofa", "floor", "plant", "lamp", "chair")
+_SIZE = (360, 480)
+
+
+class Server:
+    """`pixelclip serve` in a process of its own."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "pixelclip_sdk", "serve", "--port", "0", "--classes", "cup, table"]
+        started = time.perf_counter()
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self.process.stdout is not None
+        self.port = int(re.findall(r":(\d+) ", self.process.stdout.readline())[0])
+        self.get("/healthz")
+        self.start_s = time.perf_counter() - started
+
+    def get(self, path: str) -> bytes:
+        """The body of an answer."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as link:
+            link.request("GET", path)
+            return link.getresponse().read()
+
+    def facts(self) -> dict[str, float]:
+        """Memory in megabytes, threads and file descriptors."""
+        folder = Path(f"/proc/{self.process.pid}")
+        status = (folder / "status").read_text()
+        return {
+            "memory_mb": int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6,
+            "threads": int(status.partition("Threads:")[2].split()[0]),
+            "files": len(list((folder / "fd").iterdir())),
+        }
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+
+
+def request(jpeg: bytes, words: Sequence[str]) -> bytes:
+    """The bytes of a request over a connection that stays open."""
+    form = (
+        b'--limit\r\nContent-Disposition: form-data; name="words"\r\n\r\n'
+        + ", ".join(words).encode()
+        + b'\r\n--limit\r\nContent-Disposition: form-data; name="image"; filename="x.jpg"\r\n\r\n'
+        + jpeg
+        + b"\r\n--limit--\r\n"
+    )
+    head = (
+        "POST /v1/segment HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: multipart/form-data; boundary=limit\r\nContent-Length: {len(form)}\r\n\r\n"
+    )
+    return head.encode() + form
+
+
+def words_of(number: int) -> list[str]:
+    """Words of a request: which ones, and in which order, differs from request to request."""
+    return random.Random(number).sample(_WORDS, 5)
+
+
+async def ask(link: tuple[asyncio.StreamReader, asyncio.StreamWriter], data: bytes) -> tuple[int, bytes]:
+    """Status and body of the answer."""
+    reader, writer = link
+    writer.write(data)
+    head = await reader.readuntil(b"\r\n\r\n")
+    found = re.search(rb"content-length: (\d+)", head)
+    assert found, head
+    return int(head[9:12]), await reader.readexactly(int(found[1]))
+
+
+# Throughput ------------------------------------------------------------
+
+
+def _closed_loop(port: int, clients: int, seconds: float, jpeg: bytes, out: Any) -> None:
+    """In a process of its own: each client asks again when it was answered. Puts answers a second."""
+
+    async def client(until: float, words: list[str]) -> int:
+        link = await asyncio.open_connection("127.0.0.1", port)
+        data, count = request(jpeg, words), 0
+        while time.perf_counter() < until:
+            status, body = await ask(link, data)
+            assert status == 200, body
+            count += 1
+        link[1].close()
+        return count
+
+    async def main() -> float:
+        begin = time.perf_counter()
+        counts = await asyncio.gather(*(client(begin + seconds, words_of(0)) for _ in range(clients)))
+        return sum(counts) / (time.perf_counter() - begin)
+
+    out.put(asyncio.run(main()))
+
+
+def _served(server: Server, clients: int, seconds: float, jpeg: bytes) -> float:
+    out: Any = multiprocessing.Queue()
+    process = multiprocessing.Process(target=_closed_loop, args=(server.port, clients, seconds, jpeg, out))
+    process.start()
+    rate: float = out.get()
+    process.join()
+    return rate
+
+
+def _direct(segmenter: Segmenter, threads: int, seconds: float, jpeg: bytes) -> float:
+    """Calls of `predict` a second by some threads."""
+    begin, counts = time.perf_counter(), [0] * threads
+
+    def work(i: int) -> None:
+        while time.perf_counter() < begin + seconds:
+            segmenter.predict(jpeg)
+            counts[i] += 1
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return sum(counts) / (time.perf_counter() - begin)
+
+
+def throughput(server: Server, segmenter: Segmenter, jpeg: bytes, rounds: int, seconds: float) -> list[Any]:
+    """Medians of rounds in turns, and the median of the rounds' ratios."""
+    rows = []
+    for threads in _THREADS:
+        pairs = []
+        for _ in range(rounds + 1):
+            direct = _direct(segmenter, threads, seconds, jpeg)
+            pairs.append((_served(server, threads, seconds, jpeg), direct))
+        served, called = zip(*pairs[1:], strict=True)  # The first round warms up.
+        ratio = statistics.median(s / d for s, d in pairs[1:])
+        rows.append(
+            {
+                "threads": threads,
+                "served_per_s": statistics.median(served),
+                "predict_per_s": statistics.median(called),
+                "ratio": ratio,
+            }
+        )
+    return rows
+
+
+# Open loop ------------------------------------------------------------
+
+
+def _open_loop(port: int, rate: float, seconds: float, jpeg: bytes, seed: int, out: Any) -> None:
+    """In a process of its own: requests at random times. Puts (status, latency or None, right?) of each."""
+
+    async def one(number: int, free: list[Any]) -> tuple[int, float, bool]:
+        words = words_of(number)
+        begin = time.perf_counter()
+        link = free.pop() if free else await asyncio.open_connection("127.0.0.1", port)
+        status, body = await ask(link, request(jpeg, words))
+        spent = time.perf_counter() - begin
+        free.append(link)
+        return status, spent, status != 200 or json.loads(body)["names"] == words
+
+    async def main() -> list[Any]:
+        rng, free, tasks = random.Random(seed), [], []
+        begin = time.perf_counter()
+        due = 0.0
+        while due < seconds:
+            due += rng.expovariate(rate)
+            await asyncio.sleep(max(begin + due - time.perf_counter(), 0))
+            tasks.append(asyncio.create_task(one(len(tasks) + seed, free)))
+        return await asyncio.gather(*tasks)
+
+    out.put(asyncio.run(main()))
+
+
+def load(server: Server, rate: float, seconds: float, jpeg: bytes, seed: int = 0) -> dict[str, Any]:
+    """Send requests at a rate; return what became of them."""
+    out: Any = multiprocessing.Queue()
+    before = server.facts()
+    process = multiprocessing.Process(target=_open_loop, args=(server.port, rate, seconds, jpeg, seed, out))
+    process.start()
+    results = out.get()
+    process.join()
+    answered = [spent * 1e3 for status, spent, _ in results if status == 200]
+    refused = [spent * 1e3 for status, spent, _ in results if status != 200]
+    return {
+        "rate_per_s": rate,
+        "seconds": seconds,
+        "requests": len(results),
+        "statuses": dict(sorted(Counter(str(status) for status, _, _ in results).items())),
+        "wrong": sum(not right for _, _, right in results),
+        "ms": {f"p{p}": float(np.percentile(answered, p)) for p in (50, 90, 99)},
+        "refused_ms": {"p99": float(np.percentile(refused, 99))} if refused else {},
+        "memory_mb": [before["memory_mb"], server.facts()["memory_mb"]],
+    }
+
+
+def recovery_s(server: Server, jpeg: bytes, usual_ms: float) -> float:
+    """Seconds until a request is again answered in at most twice the usual time."""
+    begin = time.perf_counter()
+    while True:
+        started = time.perf_counter()
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as link:
+            body = json.dumps({"image": base64.b64encode(jpeg).decode(), "words": words_of(0)})
+            link.request("POST", "/v1/segment", body, {"Content-Type": "application/json"})
+            good = link.getresponse().status == 200
+        if good and (time.perf_counter() - started) * 1e3 < 2 * usual_ms:
+            return started - begin
+
+
+# Viewers ------------------------------------------------------------
+
+
+def _viewers(port: int, viewers: int, seconds: float, jpeg: bytes, out: Any) -> None:
+    """In a process of its own: live connections that come, change words and go."""
+    counts: Counter[str] = Counter()
+
+    async def visit(rng: random.Random, until: float) -> None:
+        async with connect(
+            f"ws://127.0.0.1:{port}/v1/live", subprotocols=["pixelclip.v1"], proxy=None, max_size=1 << 24
+        ) as link:
+            counts["connections"] += 1
+            asked: dict[int, list[str]] = {}
+            for number in range(1, rng.randint(2, 12)):
+                if time.perf_counter() > until:
+                    return
+                if number == 1 or rng.random() < 0.5:
+                    asked[number] = rng.sample(_WORDS, rng.randint(2, 6))
+                    await link.send(json.dumps({"type": "settings", "id": number, "words": asked[number]}))
+                    counts["changes"] += 1
+                await link.send(struct.pack(">II", number, number * 33) + jpeg)
+                if rng.random() < 0.1:  # Gone without a word, with a frame in the engine.
+                    link.transport.abort()
+                    counts["aborted"] += 1
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(rng.random() * 10):
+                        async for message in link:
+                            if isinstance(message, str):
+                                kind = json.loads(message)
+                                counts[f"{kind['type']} {kind.get('code', '')}".strip()] += 1
+                                if kind["type"] == "error":
+                                    break
+                                continue
+                            header = json.loads(message[4 : 4 + struct.unpack_from(">I", message)[0]])
+                            counts["results"] += 1
+                            counts["wrong"] += header["names"] != asked[header["settings"]]
+                            break
+
+    async def viewer(seed: int, until: float) -> None:
+        rng = random.Random(seed)
+        while time.perf_counter() < until:
+            with contextlib.suppress(websockets.ConnectionClosed, OSError):
+                await visit(rng, until)
+            await asyncio.sleep(rng.random())
+
+    async def main() -> None:
+        until = time.perf_counter() + seconds
+        await asyncio.gather(*(viewer(i, until) for i in range(viewers)))
+
+    asyncio.run(main())
+    out.put(dict(counts))
+
+
+def watched(server: Server, viewers: int, seconds: float, jpeg: bytes) -> dict[str, Any]:
+    """Viewers for a while: what they got, and what they left in the server."""
+    out: Any = multiprocessing.Queue()
+
+    def run(for_s: float) -> Any:
+        process = multiprocessing.Process(target=_viewers, args=(server.port, viewers, for_s, jpeg, out))
+        process.start()
+        counts = out.get()
+        process.join()
+        time.sleep(3)
+        return counts
+
+    run(min(seconds, 15))  # Threads and memory that are kept are made by the first viewers.
+    before = server.facts()
+    counts = run(seconds)
+    return {"viewers": viewers, "seconds": seconds, **counts, "before": before, "after": server.facts()}
+
+
+# Batches ------------------------------------------------------------
+
+
+def batches(segmenter: Segmenter, jpeg: bytes, rounds: int) -> dict[str, float]:
+    """Milliseconds of an image in batches of some sizes, in turns; medians."""
+    times: dict[int, list[float]] = {size: [] for size in (1, 2, 4, 8)}
+    for _ in range(rounds + 1):
+        for size, samples in times.items():
+            begin = time.perf_counter()
+            segmenter.predict_batch([jpeg] * size)
+            samples.append((time.perf_counter() - begin) / size * 1e3)
+    return {str(size): statistics.median(samples[1:]) for size, samples in times.items()}
+
+
+def _starts(count: int) -> Iterator[float]:
+    for _ in range(count):
+        server = Server()
+        server.stop()
+        yield server.start_s
+
+
+def main() -> int:
+    """Run the command and return its exit code."""
+    parser = command_parser(__doc__, rounds=7)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a round (default: %(default)s)")
+    parser.add_argument("--load-seconds", type=float, default=30.0, help="of a load (default: %(default)s)")
+    parser.add_argument(
+        "--viewers", type=positive, default=100, help="live connections (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--viewers-seconds", type=float, default=120.0, help="how long they watch (default: %(default)s)"
+    )
+    options = parser.parse_args()
+    jpeg = photo_jpeg(*_SIZE)
+    start_s = statistics.median(_starts(3))
+    load_before = os.getloadavg()[0]
+    server = Server()
+    try:
+        with Segmenter.from_pretrained("pixelclip-lite", classes=words_of(0)) as segmenter:
+            backend = segmenter.engine_description
+            joined = batches(segmenter, jpeg, options.rounds)
+            rates = throughput(server, segmenter, jpeg, options.rounds, options.seconds)
+        capacity = max(row["served_per_s"] for row in rates)
+        calm = load(server, 0.7 * capacity, options.load_seconds, jpeg, 1)
+        flood = load(server, 5 * capacity, options.load_seconds, jpeg, 2)
+        flood["recovery_s"] = recovery_s(server, jpeg, calm["ms"]["p50"])
+        shed = flood["requests"] - flood["statuses"].get("200", 0)
+        flood["shed"] = shed / flood["requests"]
+        viewers = watched(server, options.viewers, options.viewers_seconds, jpeg)
+    finally:
+        server.stop()
+    print(f"starts in {start_s:.2f} s; {backend}; a JPEG of {_SIZE[0]}×{_SIZE[1]}\n")
+    print(table([{name: f"{value:.3g}" for name, value in row.items()} for row in rates]))
+    print("\nmilliseconds of an image by batch:", {size: round(ms, 1) for size, ms in joined.items()})
+    for name, facts in (("70 %", calm), ("500 %", flood), ("viewers", viewers)):
+        print(f"\n{name}: {json.dumps(facts)}")
+    ratios = {f"throughput of {row['threads']} clients over predict": row["ratio"] for row in rates}
+    ratios["p50 over p99 at 70 % of the throughput"] = calm["ms"]["p50"] / calm["ms"]["p99"]
+    content = {
+        "backend": backend,
+        "image_size": list(_SIZE),
+        "load_before": load_before,
+        "start_s": start_s,
+        "throughput": rates,
+        "at_70_percent": calm,
+        "at_500_percent": flood,
+        "viewers": viewers,
+        "batch_ms_per_image": joined,
+        "ratios": ratios,
+    }
+    store(options.json, content)
+    return 0
+
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    sys.exit(run_command("serve", main))
