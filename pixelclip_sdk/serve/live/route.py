@@ -192,15 +192,10 @@ class _Viewer:
 
     def _take(self, frame: ClientFrame) -> None:
         if self._waiting is not None:
-            self._leave_out()
+            self._drop(1)
+            self._before, self._after = self._before + self._after, []
         self._waiting = frame
         self._news.set()
-
-    def _leave_out(self) -> None:
-        """Drop the frame that waits."""
-        self._drop(1)
-        self._waiting = None
-        self._before, self._after = self._before + self._after, []
 
     def _ask(self, wanted: LiveSettings) -> None:
         pending = self._before if self._waiting is None else self._after
