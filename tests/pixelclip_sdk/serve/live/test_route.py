@@ -145,19 +145,20 @@ def test_a_viewer_who_changes_words_all_the_time_gets_results(client, cat):
     results = []
 
     def receive():
-        while not results or results[-1]["frame"] != 149:
+        while len(results) < 4:
             message = client.receive()
             if message["type"] == "result":
                 results.append(message)
 
     thread = threading.Thread(target=receive)
     thread.start()
-    for i in range(150):
-        client.send(type="settings", id=i, words=[f"word {i} {j}" for j in range(20)])
-        client.send_frame(i, cat, 20 * i)
+    number, until = 0, time.monotonic() + 30
+    while thread.is_alive():
+        assert time.monotonic() < until
+        number += 1
+        client.send(type="settings", id=number, words=[f"word {number} {j}" for j in range(20)])
+        client.send_frame(number, cat, 20 * number)
         time.sleep(0.02)
-    thread.join(30)
-    assert len(results) > 5
     for result in results:
         assert result["settings"] == result["frame"]
         assert result["names"] == [f"word {result['frame']} {j}" for j in range(20)]
