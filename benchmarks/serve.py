@@ -27,7 +27,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,12 @@ def request(jpeg: bytes, words: Sequence[str]) -> bytes:
     return head.encode() + form
 
 
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process of its own, so that clients and server do not share an interpreter."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def words_of(number: int) -> list[str]:
     """Words of a request: which ones, and in which order, differs from request to request."""
     return random.Random(number).sample(_WORDS, 5)
@@ -115,8 +122,8 @@ async def ask(link: tuple[asyncio.StreamReader, asyncio.StreamWriter], data: byt
 # Throughput ------------------------------------------------------------
 
 
-def _closed_loop(port: int, clients: int, seconds: float, jpeg: bytes, out: Any) -> None:
-    """In a process of its own: each client asks again when it was answered. Puts answers a second."""
+def _closed_loop(port: int, clients: int, seconds: float, jpeg: bytes) -> float:
+    """Answers a second of clients that ask again when they were answered."""
 
     async def client(until: float, words: list[str]) -> int:
         link = await asyncio.open_connection("127.0.0.1", port)
@@ -133,16 +140,7 @@ def _closed_loop(port: int, clients: int, seconds: float, jpeg: bytes, out: Any)
         counts = await asyncio.gather(*(client(begin + seconds, words_of(0)) for _ in range(clients)))
         return sum(counts) / (time.perf_counter() - begin)
 
-    out.put(asyncio.run(main()))
-
-
-def _served(server: Server, clients: int, seconds: float, jpeg: bytes) -> float:
-    out: Any = multiprocessing.Queue()
-    process = multiprocessing.Process(target=_closed_loop, args=(server.port, clients, seconds, jpeg, out))
-    process.start()
-    rate: float = out.get()
-    process.join()
-    return rate
+    return asyncio.run(main())
 
 
 def _direct(segmenter: Segmenter, threads: int, seconds: float, jpeg: bytes) -> float:
@@ -169,7 +167,7 @@ def throughput(server: Server, segmenter: Segmenter, jpeg: bytes, rounds: int, s
         pairs = []
         for _ in range(rounds + 1):
             direct = _direct(segmenter, threads, seconds, jpeg)
-            pairs.append((_served(server, threads, seconds, jpeg), direct))
+            pairs.append((apart(_closed_loop, server.port, threads, seconds, jpeg), direct))
         served, called = zip(*pairs[1:], strict=True)  # The first round warms up.
         ratio = statistics.median(s / d for s, d in pairs[1:])
         rows.append(
@@ -186,12 +184,16 @@ def throughput(server: Server, segmenter: Segmenter, jpeg: bytes, rounds: int, s
 # Open loop ------------------------------------------------------------
 
 
-def _open_loop(port: int, rate: float, seconds: float, jpeg: bytes, seed: int, out: Any) -> None:
-    """In a process of its own: requests at random times. Puts (status, latency or None, right?) of each."""
+def _open_loop(
+    port: int, rate: float, seconds: float, jpeg: bytes, seed: int
+) -> list[tuple[int, float, bool]]:
+    """Requests at random times: the status, the seconds and whether the names were right, of each."""
 
     async def one(number: int, free: list[Any]) -> tuple[int, float, bool]:
         words = words_of(number)
         begin = time.perf_counter()
+        while free and (free[-1][0].at_eof() or free[-1][1].is_closing()):
+            free.pop()
         link = free.pop() if free else await asyncio.open_connection("127.0.0.1", port)
         status, body = await ask(link, request(jpeg, words))
         spent = time.perf_counter() - begin
@@ -208,17 +210,13 @@ def _open_loop(port: int, rate: float, seconds: float, jpeg: bytes, seed: int, o
             tasks.append(asyncio.create_task(one(len(tasks) + seed, free)))
         return await asyncio.gather(*tasks)
 
-    out.put(asyncio.run(main()))
+    return asyncio.run(main())
 
 
 def load(server: Server, rate: float, seconds: float, jpeg: bytes, seed: int = 0) -> dict[str, Any]:
     """Send requests at a rate; return what became of them."""
-    out: Any = multiprocessing.Queue()
     before = server.facts()
-    process = multiprocessing.Process(target=_open_loop, args=(server.port, rate, seconds, jpeg, seed, out))
-    process.start()
-    results = out.get()
-    process.join()
+    results = apart(_open_loop, server.port, rate, seconds, jpeg, seed)
     answered = [spent * 1e3 for status, spent, _ in results if status == 200]
     refused = [spent * 1e3 for status, spent, _ in results if status != 200]
     return {
@@ -249,8 +247,8 @@ def recovery_s(server: Server, jpeg: bytes, usual_ms: float) -> float:
 # Viewers ------------------------------------------------------------
 
 
-def _viewers(port: int, viewers: int, seconds: float, jpeg: bytes, out: Any) -> None:
-    """In a process of its own: live connections that come, change words and go."""
+def _viewers(port: int, viewers: int, seconds: float, jpeg: bytes) -> dict[str, int]:
+    """Live connections that come, change words and go: what they got."""
     counts: Counter[str] = Counter()
 
     async def visit(rng: random.Random, until: float) -> None:
@@ -297,24 +295,17 @@ def _viewers(port: int, viewers: int, seconds: float, jpeg: bytes, out: Any) -> 
         await asyncio.gather(*(viewer(i, until) for i in range(viewers)))
 
     asyncio.run(main())
-    out.put(dict(counts))
+    return dict(counts)
 
 
 def watched(server: Server, viewers: int, seconds: float, jpeg: bytes) -> dict[str, Any]:
     """Viewers for a while: what they got, and what they left in the server."""
-    out: Any = multiprocessing.Queue()
-
-    def run(for_s: float) -> Any:
-        process = multiprocessing.Process(target=_viewers, args=(server.port, viewers, for_s, jpeg, out))
-        process.start()
-        counts = out.get()
-        process.join()
-        time.sleep(3)
-        return counts
-
-    run(min(seconds, 15))  # Threads and memory that are kept are made by the first viewers.
+    # The threads and the memory that are kept are made by the first viewers.
+    apart(_viewers, server.port, viewers, min(seconds, 15), jpeg)
+    time.sleep(3)
     before = server.facts()
-    counts = run(seconds)
+    counts = apart(_viewers, server.port, viewers, seconds, jpeg)
+    time.sleep(3)
     return {"viewers": viewers, "seconds": seconds, **counts, "before": before, "after": server.facts()}
 
 
@@ -393,5 +384,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    multiprocessing.set_start_method("spawn")
     sys.exit(run_command("serve", main))
