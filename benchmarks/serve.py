@@ -45,6 +45,7 @@ from pixelclip_sdk.support.command import run_command
 
 _THREADS = (1, 2, 4)
 _WORDS = ("cup", "table", "spoon", "plate", "book", "cat", "wall", "sofa", "floor", "plant", "lamp", "chair")
+_START = ("cup", "table")
 _SIZE = (360, 480)
 
 
@@ -52,7 +53,16 @@ class Server:
     """`pixelclip serve` in a process of its own."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "pixelclip_sdk", "serve", "--port", "0", "--classes", "cup, table"]
+        command = [
+            sys.executable,
+            "-m",
+            "pixelclip_sdk",
+            "serve",
+            "--port",
+            "0",
+            "--classes",
+            ", ".join(_START),
+        ]
         started = time.perf_counter()
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self.process.stdout is not None
@@ -256,7 +266,8 @@ def _viewers(port: int, viewers: int, seconds: float, jpeg: bytes) -> dict[str, 
             f"ws://127.0.0.1:{port}/v1/live", subprotocols=["pixelclip.v1"], proxy=None, max_size=1 << 24
         ) as link:
             counts["connections"] += 1
-            asked: dict[int, list[str]] = {}
+            # Until settings are accepted, those of the server hold.
+            asked: dict[int | None, list[str]] = {None: list(_START)}
             for number in range(1, rng.randint(2, 12)):
                 if time.perf_counter() > until:
                     return

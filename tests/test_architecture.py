@@ -83,6 +83,15 @@ def test_import_loads_nothing_heavy():
     assert result.stdout.strip() == "[]"
 
 
+def test_only_the_server_loads_what_a_server_needs():
+    code = (
+        "import sys, pixelclip_sdk.segmenter, pixelclip_sdk.cli.main as main; main.parser(); "
+        "print([m for m in ('fastapi', 'uvicorn', 'pydantic', 'websockets') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_the_segmenter_class_loads_no_runtime():
     code = (
         "import sys; from pixelclip_sdk import Segmenter; "

@@ -42,3 +42,8 @@ def test_the_base_install_is_four_packages():
     for extra in project["optional-dependencies"].values():
         # Two distributions of one module overwrite each other (docs/adr/0002).
         assert not any(requirement.startswith("onnxruntime-gpu") for requirement in extra)
+
+
+def test_the_live_page_is_small():
+    files = (ROOT / "pixelclip_sdk" / "serve" / "static").rglob("*")
+    assert sum(file.stat().st_size for file in files if file.is_file()) <= 200_000

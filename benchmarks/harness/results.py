@@ -43,6 +43,7 @@ ACCURACIES = {
 DECISIONS = {
     "refine": f"python benchmarks/refine.py --runs 6 {_JSON}/refine.json",
     "regions": f"python benchmarks/regions.py --runs 15 {_JSON}/regions.json",
+    "serve": f"python benchmarks/serve.py {_JSON}/serve.json",
 }
 """Result that a decision in docs/adr reports → command."""
 
