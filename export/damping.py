@@ -48,7 +48,11 @@ def damping_matrix(features: Iterable[npt.NDArray[np.float32]], largest: float) 
     for grid in features:
         cells = grid.reshape(-1, grid.shape[-1]).astype(np.float64)
         cells /= np.linalg.norm(cells, axis=1, keepdims=True)
-        count, total, products = count + 1, total + cells.mean(axis=0), products + cells.T @ cells / len(cells)
+        count, total, products = (
+            count + 1,
+            total + cells.mean(axis=0),
+            products + cells.T @ cells / len(cells),
+        )
     if not count:
         raise PixelClipError("there are no photos to measure words on")
     mean = total / count

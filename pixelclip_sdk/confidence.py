@@ -101,7 +101,8 @@ def _with_context(cosines: Float32Array, cells: tuple[slice, slice]) -> Float32A
     inside = cosines[:, *cells].reshape(len(cosines), -1)
     best = max(round(inside.shape[1] * _BEST), 1)
     highest = np.partition(inside, -best, axis=1)[:, -best:]
-    return cosines + np.float32(_CONTEXT) * highest.mean(axis=1)[:, None, None]
+    result: Float32Array = cosines + np.float32(_CONTEXT) * highest.mean(axis=1)[:, None, None]
+    return result
 
 
 def confidence_map(

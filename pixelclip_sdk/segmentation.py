@@ -166,8 +166,8 @@ class Segmentation:
     def confidence(self) -> npt.NDArray[np.float32]:
         """Probability that the label is right: `(H, W)` float32, 0–1; of the best class for unknown pixels.
 
-        Everyday words that come with the model compete with the classes; see `pixelclip_sdk.confidence`. It is
-        interpolated also where labels follow edges, because filtering it makes it no better (ADR 18).
+        Everyday words that come with the model compete with the classes; see `pixelclip_sdk.confidence`.
+        It is interpolated also where labels follow edges, because filtering makes it no better (ADR 18).
         Computed on first access.
         """
         labels = self.labels

@@ -44,7 +44,7 @@ def test_background_words_take_their_weighted_part():
 
 
 def test_the_best_twentieth_of_the_picture_counts_everywhere():
-    """Class 0 is 0.2 better in one cell of 20, and equal elsewhere: half of that is added to all its cells."""
+    """Class 0 is 0.2 better in one cell of 20: half of that is added to all its cells."""
     logits = np.full((2, 4, 5), 0.1, np.float32)
     logits[0, 0, 0] = 0.3
     chances = posteriors(logits, Rivals(NONE, NONE, Calibration(0.1)))
