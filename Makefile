@@ -31,7 +31,7 @@ help:
 	@echo "make test-gpu   on a machine with an NVIDIA GPU: its tests, and the latency of every backend"
 	@echo "make bench PHOTOS=DIR CAMVID=DIR  all measurements on this machine, compared with those before; docs/speed.md"
 	@echo "make check      lint, types, docs, tests: run it before a commit"
-	@echo "make bundle TUNED=FILE  build the bundled model again, from fine-tuned weights (docs/training.md)"
+	@echo "make bundle TUNED=FILE PHOTOS=DIR  build the bundled model again, from fine-tuned weights (docs/training.md)"
 
 $(DEMO)/installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
@@ -81,12 +81,13 @@ bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/all.py --photos $(PHOTOS) --camvid $(CAMVID)
 
 bundle: $(VENV)/installed
-	@test -n "$(TUNED)" || { echo "make bundle needs TUNED=FILE; see docs/training.md"; exit 2; }
+	@test -n "$(TUNED)" -a -n "$(PHOTOS)" || { echo "make bundle needs TUNED=FILE and PHOTOS=DIR; see docs/training.md"; exit 2; }
 	$(VENV)/bin/python export/to_onnx.py --model pixelclip-lite --checkpoint $(TUNED) \
 		--out pixelclip_sdk/assets/pixelclip-lite
 	sed -i 's/"name": "pixelclip-lite+[^"]*"/"name": "pixelclip-lite"/' pixelclip_sdk/assets/pixelclip-lite/bundle.json
 	$(VENV)/bin/python export/embed_text.py --bundle pixelclip-lite --classes export/background.txt \
 		--name background --calibration benchmarks/results/calibration.json
+	$(VENV)/bin/python export/damping.py --bundle pixelclip-lite --photos $(PHOTOS)
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist demo *.egg-info

@@ -66,10 +66,9 @@ class Sample:
 
 
 def samples_of(
-    segmenter: Segmenter, data: Dataset, words: Vocabulary, background: Vocabulary
+    segmenter: Segmenter, data: Dataset, words: Vocabulary, competitors: Competitors
 ) -> list[list[Sample]]:
     """Returns the samples of each photo. `words` are the embedded classes of the data set."""
-    competitors = Competitors(background)
     result = []
     for index, photo in enumerate(tqdm(data.photos, desc=data.name, unit="photo", disable=None)):
         truth, samples = data.truth(index), []
@@ -169,11 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     bundle, words = find_bundle(options.bundle), parse_classes(read_class_file(options.words))
     encoder = TextEncoder(bundle)
-    background = Vocabulary.encode(words, encoder)
+    competitors = Competitors(Vocabulary.encode(words, encoder), damping=bundle.damping())
     photos: list[list[Sample]] = []
     with Segmenter.from_pretrained(bundle.path) as segmenter:
         for data in load_sets(options.sets, options.root).values():
-            photos += samples_of(segmenter, data, Vocabulary.encode(data.classes, encoder), background)
+            photos += samples_of(segmenter, data, Vocabulary.encode(data.classes, encoder), competitors)
     calibration = fitted([sample for samples in photos[::2] for sample in samples])
     rows = report([sample for samples in photos[1::2] for sample in samples], calibration)
     for name, row in rows.items():

@@ -31,7 +31,15 @@ from pixelclip_sdk.words.classes import Classes, class_lists, parse_classes
 from pixelclip_sdk.words.text_encoder import TextEncoder
 from pixelclip_sdk.words.vocabulary import read_classes
 
-__all__ = ["add_vocabularies", "check_name", "file_entry", "main", "vocabularies", "write_vocabularies"]
+__all__ = [
+    "add_vocabularies",
+    "check_name",
+    "file_entry",
+    "main",
+    "replace_files",
+    "vocabularies",
+    "write_vocabularies",
+]
 
 
 def check_name(name: str) -> None:
@@ -88,18 +96,28 @@ def add_vocabularies(
         added = write_vocabularies(bundle.path, TextEncoder(bundle), classes, listed=bundle.files)
         before = bundle.vocabulary_files
         replaced = {before[name] for name in classes if name in before}
-        kept = {name: entry for name, entry in bundle.files.items() if name not in replaced}
-        changed = dataclasses.replace(bundle, files={**kept, **added})
-        if calibration is not None:
-            changed = dataclasses.replace(changed, confidence=calibration._asdict())
-        try:
-            with atomic_write(bundle.path / MANIFEST) as temporary:
-                temporary.write_text(changed.to_json(), encoding="utf-8")
-        except OutputError:
-            _remove(bundle.path, added)
-            raise
-        _remove(bundle.path, replaced)  # Last: the old manifest lists these.
-        return Bundle.open(bundle.path)
+        changes = {} if calibration is None else {"confidence": calibration._asdict()}
+        return replace_files(bundle, added, replaced, **changes)
+
+
+def replace_files(
+    bundle: Bundle, added: Mapping[str, Mapping[str, Any]], replaced: Collection[str], **changes: Any
+) -> Bundle:
+    """List files in a bundle's manifest that were written into its folder, instead of the `replaced` ones.
+
+    `added` is relative path → `file_entry`, `changes` are other fields of the bundle. The caller has the
+    bundle's lock. If an error is raised, the added files are removed and the bundle is unchanged.
+    """
+    kept = {name: entry for name, entry in bundle.files.items() if name not in replaced}
+    changed = dataclasses.replace(bundle, files={**kept, **added}, **changes)
+    try:
+        with atomic_write(bundle.path / MANIFEST) as temporary:
+            temporary.write_text(changed.to_json(), encoding="utf-8")
+    except OutputError:
+        _remove(bundle.path, added)
+        raise
+    _remove(bundle.path, replaced)  # Last: the old manifest lists these.
+    return Bundle.open(bundle.path)
 
 
 def read_calibration(file: Path) -> Calibration:

@@ -10,11 +10,15 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pixelclip_sdk.errors import BundleError
 from pixelclip_sdk.manifest import MANIFEST, SCHEMA_VERSION, frozen, read_manifest
 from pixelclip_sdk.support.files import is_file, set_aside, sha256, user_path
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 IMAGE_ENCODER = "image_encoder.onnx"
 TEXT_ENCODER = "text_encoder.onnx"
@@ -22,6 +26,8 @@ TOKENIZER = "tokenizer.json"
 BACKGROUND = "background"
 """Name of the vocabulary whose words compete with the classes in `Segmentation.confidence`."""
 VOCABULARIES = "vocabularies"
+DAMPING = "damping.f16"
+"""File of `Bundle.damping`. One that replaced another is ``damping.2.f16``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,6 +221,34 @@ class Bundle:
     def size(self) -> int:
         """Size of all listed files in bytes."""
         return sum(int(entry["size"]) for entry in self.files.values())
+
+    @property
+    def damping_file(self) -> str | None:
+        """The key of `files` with the matrix of `damping`, or None."""
+        return next((name for name in self.files if PurePosixPath(name).match("damping*.f16")), None)
+
+    def damping(self) -> "npt.NDArray[np.float32] | None":
+        """Return the matrix that tells which words fit too many photos, `(R, D)` float32, or None.
+
+        The cosines of a word's embedding v are divided by the norm of ``matrix @ v`` where that is above 1:
+        it is the standard deviation of the word's cosine over everyday photos, divided by the largest one
+        that a word may have. `export/damping.py` makes the file: rows of D little-endian float16 numbers.
+
+        Raises:
+            BundleError: The file is damaged or of another width.
+        """
+        name = self.damping_file
+        if name is None:
+            return None
+        import numpy as np  # Here: `import pixelclip_sdk` loads no numpy.
+
+        size, width = int(self.files[name]["size"]), 2 * self.embedding_dim
+        if size % width or not 0 < size <= width * self.embedding_dim:
+            raise _damaged(self.path / name, f"has {size} bytes; expected 1 to {width // 2} rows of {width}")
+        matrix = np.fromfile(self.file(name), "<f2").astype(np.float32).reshape(-1, self.embedding_dim)
+        if not np.isfinite(matrix).all():
+            raise _damaged(self.path / name, "holds numbers that are not finite")
+        return matrix
 
     @property
     def has_text_encoder(self) -> bool:

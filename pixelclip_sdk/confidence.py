@@ -1,10 +1,13 @@
 """Confidence: the probability, 0–1, that the label of a pixel is right.
 
 It is a softmax of cosines divided by a temperature, over the classes and the background words of the model.
-So a pixel that fits none of the classes has a low confidence. The prior probability of a class is the share
-of the picture that it gets itself, as in the EM algorithm of Saerens, Latinne and Decaestecker ("Adjusting
-the outputs of a classifier to new a priori probabilities", Neural Computation, 2002). So a few pixels of a
-dog on a cat get a low confidence.
+So a pixel that fits none of the classes has a low confidence. The rest of the picture counts as well:
+
+- A word that fits its best places well is likelier everywhere: half of the mean cosine of its best places is
+  added to its cosines.
+- The prior probability of a class is its share of the picture, a step of the EM algorithm of Saerens, Latinne
+  and Decaestecker ("Adjusting the outputs of a classifier to new a priori probabilities", Neural Computation,
+  2002). So a few pixels of a dog on a cat get a low confidence.
 
 The probabilities are computed at the points of the grid and interpolated, each class where it is the label.
 """
@@ -22,7 +25,9 @@ __all__ = ["Calibration", "Rivals", "confidence_map", "posteriors"]
 
 Float32Array = npt.NDArray[np.float32]
 
-_ROUNDS = 4  # Of the EM algorithm; more change little.
+# Chosen on the development sets: docs/adr/0018-confidence-with-background-words.md.
+_BEST = 0.05  # Share of the picture that a word's best places are.
+_CONTEXT = 0.5  # Factor of their mean cosine.
 _RAREST = 1e-4  # Smallest prior: a class that wins nothing keeps a chance.
 
 
@@ -69,27 +74,34 @@ def posteriors(
         >>> logits = np.array([[[0.3]]], np.float32)  # One class, a grid of 1×1.
         >>> everyday = np.array([[[0.25]]], np.float32)
         >>> rivals = Rivals(everyday[:0], everyday, Calibration(0.1))
-        >>> posteriors(logits, rivals).round(2).tolist()  # 1 / (1 + exp(-0.05 / 0.1))
-        [[[0.62]]]
+        >>> posteriors(logits, rivals).round(2).tolist()  # 1 / (1 + exp(-1.5 * 0.05 / 0.1))
+        [[[0.68]]]
     """
+    cells = covered_cells(logits.shape[1:], covered)
     competing = np.concatenate([logits, rivals.asked]) if len(rivals.asked) else logits
+    competing = _with_context(competing, cells)
     highest, scale = competing.max(axis=0), np.float32(1 / rivals.calibration.temperature)
     odds = np.exp((competing - highest) * scale)
-    inside = odds[:, *covered_cells(logits.shape[1:], covered)].reshape(len(odds), -1)
-    prior = np.ones(len(odds), np.float32)
-    for _ in range(_ROUNDS):
-        shares = inside * prior[:, None]
-        prior = np.maximum((shares / shares.sum(axis=0)).mean(axis=1), np.float32(_RAREST))
-    known = np.ones((), np.float32)
+    total = odds.sum(axis=0)
+    shares = odds / total
+    shares *= np.maximum(shares[:, *cells].mean(axis=(1, 2)), np.float32(_RAREST))[:, None, None]
+    shares /= shares.sum(axis=0)
     if len(rivals.everyday):
         # Background words compete with the classes together, without the priors. Their odds may overflow to
         # infinity, where the classes have no chance.
         with np.errstate(over="ignore"):
-            others = np.exp((rivals.everyday - highest) * scale).sum(axis=0)
-        known = 1 / (1 + np.float32(rivals.calibration.background_weight) * others / odds.sum(axis=0))
-    odds *= prior[:, None, None]
-    odds *= known / odds.sum(axis=0)
-    result: Float32Array = odds[: len(logits)]
+            others = np.exp((_with_context(rivals.everyday, cells) - highest) * scale).sum(axis=0)
+        shares /= 1 + np.float32(rivals.calibration.background_weight) * others / total
+    result: Float32Array = shares[: len(logits)]
+    return result
+
+
+def _with_context(cosines: Float32Array, cells: tuple[slice, slice]) -> Float32Array:
+    """Cosines `(K, h, w)` with a share of the mean of the best ones in the picture's cells."""
+    inside = cosines[:, *cells].reshape(len(cosines), -1)
+    best = max(round(inside.shape[1] * _BEST), 1)
+    highest = np.partition(inside, -best, axis=1)[:, -best:]
+    result: Float32Array = cosines + np.float32(_CONTEXT) * highest.mean(axis=1)[:, None, None]
     return result
 
 

@@ -81,8 +81,8 @@ class Segmentation:
     Attributes:
         labels: `(H, W)` at the size of the image: an index into `names`, or `unknown`. uint8, or uint16 with
             more than 255 names.
-        logits: `(K, h, w)` float32, −1…1: cosine similarity of each class at the points of the model's grid.
-            The labels were made from it.
+        logits: `(K, h, w)` float32, −1…1: cosine similarity of each class at the points of the model's grid,
+            smaller for words that fit too many photos (`Bundle.damping`). The labels were made from it.
         names: The K class names, an immutable tuple.
         image: `(H, W, 3)` uint8 RGB: the image. Do not modify it, because it may be the array that was
             passed to `predict`.
@@ -167,6 +167,7 @@ class Segmentation:
         """Probability that the label is right: `(H, W)` float32, 0–1; of the best class for unknown pixels.
 
         Everyday words that come with the model compete with the classes; see `pixelclip_sdk.confidence`.
+        It is interpolated also where labels follow edges, because filtering makes it no better (ADR 18).
         Computed on first access.
         """
         labels = self.labels

@@ -32,7 +32,7 @@ _CELL = 4
 # Change of the grey of a cell (root mean square, of 255): still up to the first, changed from the second on.
 _STILL, _CHANGED = 3.0, 12.0
 # Change of the logits, in standard deviations of all logits of the frame: noise, and a clear change.
-_NOISE, _CLEAR = 0.2, 1.0
+_NOISE, _CLEAR = 0.2, 0.6
 # Logits depend on a neighbourhood of this share of the grid's longer side.
 _NEIGHBOURHOOD = 1 / 16
 # A larger share of changed cells is a cut: another scene.

@@ -26,7 +26,7 @@ class Competition:
     Attributes:
         vocabulary: K classes.
         embeddings: `(K + U + B, D)` float32, read-only: the classes, the background words of the user, and
-            those of the model.
+            those of the model. They have unit length, or less where a word is damped (`Bundle.damping`).
         competing: K + U. These words win pixels; those of the U words become unknown. The model's B words
             win no pixels and only lower the confidence.
         calibration: Constants of the confidence.
@@ -46,12 +46,18 @@ class Competitors:
         calibration: Constants of the confidence.
         most: Largest number of embeddings that the engine takes, or None. The last background words of the
             model are left out beyond it.
+        damping: See `Bundle.damping`.
     """
 
     def __init__(
-        self, words: Vocabulary | None, calibration: Calibration | None = None, *, most: int | None = None
+        self,
+        words: Vocabulary | None,
+        calibration: Calibration | None = None,
+        *,
+        most: int | None = None,
+        damping: npt.NDArray[np.float32] | None = None,
     ) -> None:
-        self._words, self._most = words, most
+        self._words, self._most, self._damping = words, most, damping
         self._calibration = calibration or Calibration()
         # Words change rarely, and a stream recognises its words by the object.
         self._cached = functools.lru_cache(maxsize=8)(self._new)
@@ -80,7 +86,7 @@ class Competitors:
                 f"the background words of {bundle.name!r} were made with another text encoder. "
                 f"Make them again: python export/embed_text.py --name {BACKGROUND} …"
             )
-        return cls(words, calibration, most=most)
+        return cls(words, calibration, most=most, damping=bundle.damping())
 
     def of(self, vocabulary: Vocabulary, background: Vocabulary | None = None) -> Competition:
         """Return the competition of a vocabulary; see `Competition`.
@@ -108,6 +114,9 @@ class Competitors:
             parts.append(others if self._most is None else others[: max(self._most - len(asked), 0)])
         # The vocabulary's own array where nothing competes: engines on a GPU recognise it.
         embeddings = vocabulary.embeddings if len(parts) == 1 else np.concatenate(parts)
+        if self._damping is not None:
+            spread = np.linalg.norm(embeddings @ self._damping.T, axis=1, keepdims=True)
+            embeddings = embeddings / np.maximum(spread, 1)
         embeddings.setflags(write=False)
         return Competition(
             vocabulary=vocabulary,

@@ -7,7 +7,7 @@ from PIL import Image
 
 from benchmarks.calibration import Sample, calibration_error, fitted, main
 from benchmarks.calibration import report as report_of
-from pixelclip_sdk.confidence import Calibration
+from pixelclip_sdk.confidence import Calibration, Rivals, posteriors
 from pixelclip_sdk.models import find_bundle
 
 
@@ -22,11 +22,12 @@ def test_the_error_is_the_gap_between_confidence_and_accuracy():
 
 
 def sample(seed, temperature):
-    """One class against one background word; the class is right as often as the softmax says."""
+    """One class against one background word; the class is right as often as the confidence says."""
     rng = np.random.default_rng(seed)
     logits = rng.uniform(-0.3, 0.3, (1, 12, 12)).astype(np.float32)
     background = np.zeros((1, 12, 12), np.float32)
-    right = rng.uniform(size=(12, 12)) < 1 / (1 + np.exp(-logits[0] / temperature))
+    chances = posteriors(logits, Rivals(logits[:0], background, Calibration(temperature)))
+    right = rng.uniform(size=(12, 12)) < chances[0]
     return Sample(
         group="drawn",
         logits=logits,

@@ -200,3 +200,17 @@ def test_a_bundle_cannot_be_changed():
 def test_a_pickled_bundle_is_the_same():
     bundle = Bundle.open(LITE)
     assert pickle.loads(pickle.dumps(bundle)) == bundle
+
+
+@pytest.mark.parametrize("size", [0, 767, 769, 385 * 768])
+def test_a_damping_file_of_another_width_is_refused(copy, size):
+    (copy / "damping.f16").write_bytes(bytes(size))
+    rewrite(copy, lambda fields: fields["files"]["damping.f16"].update(size=size))
+    with pytest.raises(BundleError, match=r"damping\.f16 has .* expected 1 to 384 rows of 768"):
+        Bundle.open(copy).damping()
+
+
+def test_a_bundle_may_have_no_damping(copy):
+    (copy / "damping.f16").unlink()
+    rewrite(copy, lambda fields: fields["files"].pop("damping.f16"))
+    assert Bundle.open(copy).damping() is None

@@ -24,11 +24,11 @@ def test_two_equal_classes_share_the_probability():
     np.testing.assert_allclose(map_of(logits, Rivals(logits[:0], logits[:0], Calibration(0.1))), 0.5)
 
 
-def test_the_value_is_the_softmax_with_the_classes_shares_as_priors():
-    """One cell, by hand: each of four rounds multiplies the prior by the likelihood, then the map does."""
+def test_the_value_is_the_softmax_with_context_and_the_classes_shares_as_priors():
+    """One cell, by hand: it is its own best place, and its softmax is the prior."""
     logits = np.array([0.3, 0.1], np.float32).reshape(2, 1, 1)
-    likely = np.exp(np.array([3.0, 1.0]))
-    prior = likely**4 / (likely**4).sum()
+    likely = np.exp(1.5 * np.array([3.0, 1.0]))
+    prior = likely / likely.sum()
     expected = likely[0] * prior[0] / (likely * prior).sum()
     found = map_of(logits, Rivals(NONE, NONE, Calibration(0.1)))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -38,9 +38,20 @@ def test_background_words_take_their_weighted_part():
     """A single class has the prior 1, so the confidence is the softmax over the class and the background."""
     logits = np.full((1, 1, 1), 0.3, np.float32)
     background = np.full((2, 1, 1), 0.2, np.float32)
-    expected = math.exp(3) / (math.exp(3) + 0.5 * 2 * math.exp(2))
+    expected = math.exp(4.5) / (math.exp(4.5) + 0.5 * 2 * math.exp(3))
     found = map_of(logits, Rivals(NONE, background, Calibration(0.1, 0.5)))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_best_twentieth_of_the_picture_counts_everywhere():
+    """Class 0 is 0.2 better in one cell of 20: half of that is added to all its cells."""
+    logits = np.full((2, 4, 5), 0.1, np.float32)
+    logits[0, 0, 0] = 0.3
+    chances = posteriors(logits, Rivals(NONE, NONE, Calibration(0.1)))
+    shares = 1 / (1 + np.exp(-np.array([3.0] + [1.0] * 19)))
+    prior = shares.mean()
+    expected = math.e * prior / (math.e * prior + (1 - prior))
+    np.testing.assert_allclose(chances[0, 3, 4], expected, rtol=1e-5)
 
 
 def test_a_background_word_of_the_user_counts_like_a_class():

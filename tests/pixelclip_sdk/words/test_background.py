@@ -86,3 +86,20 @@ def test_background_words_of_another_text_encoder_are_refused(tmp_path):
     (bundle.path / "bundle.json").write_text(changed.to_json(), encoding="utf-8")
     with pytest.raises(BundleError, match="another text encoder"):
         Segmenter.from_pretrained(bundle.path)
+
+
+def test_words_that_fit_too_many_photos_are_damped():
+    """Along the first axis words have three times the largest deviation, along the second half of it."""
+    asked = vocabulary({"everywhere": 0, "rare": 90})
+    rows = Competitors(None, damping=np.diag([3, 0.5]).astype(np.float32)).of(asked).embeddings
+    np.testing.assert_allclose(rows, [[1 / 3, 0], [0, 1]], atol=1e-6)
+    assert not rows.flags.writeable
+    assert asked.embeddings[0].tolist() == [1, 0]  # The vocabulary is unchanged.
+
+
+def test_the_bundled_model_damps_few_words():
+    with Segmenter.from_pretrained(LITE, classes="dog, sky, chair") as segmenter:
+        rows = segmenter._competitors.of(segmenter.vocabulary).embeddings[:3]
+    lengths = np.linalg.norm(rows, axis=1)
+    assert lengths[0] == pytest.approx(0.6, abs=0.05)
+    np.testing.assert_allclose(lengths[1:], 1, atol=1e-3)
