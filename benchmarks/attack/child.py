@@ -56,7 +56,7 @@ def read_one(kind: str, file: Path) -> dict[str, Any]:
         outcome, error = "refused", f"{type(refused).__name__}: {refused}"[:300]
     except KeyboardInterrupt:
         raise
-    except BaseException as fault:  # noqa: BLE001 - also a panic of a library in Rust
+    except BaseException as fault:
         outcome, error = "fault", "".join(traceback.format_exception(fault))[-3000:]
     signal.alarm(0)
     cpu_s, grown_mb = time.process_time() - start, memory_mb("VmHWM") - before
@@ -79,12 +79,25 @@ def _limit() -> None:
 
 def main() -> None:
     """Reads the files and prints what was found."""
-    kind, first, count, seed, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])
+    kind, first, count, seed, folder = (
+        sys.argv[1],
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        int(sys.argv[4]),
+        Path(sys.argv[5]),
+    )
     file = folder / f"file{TARGETS[kind].suffix}"
     file.write_bytes(seeds(kind)[0])
     TARGETS[kind].read(file)  # Loads libraries, and shows that a whole file is read.
     _limit()
-    found: dict[str, Any] = {"read": 0, "refused": 0, "fault": 0, "faults": [], "most_cpu_s": 0.0, "most_mb": 0.0}
+    found: dict[str, Any] = {
+        "read": 0,
+        "refused": 0,
+        "fault": 0,
+        "faults": [],
+        "most_cpu_s": 0.0,
+        "most_mb": 0.0,
+    }
     for number in range(first, first + count):
         (folder / "current").write_text(str(number), encoding="ascii")
         file.write_bytes(damaged_file(kind, number, seed))

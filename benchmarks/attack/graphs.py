@@ -9,7 +9,13 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-__all__ = ["broken_image_encoders", "broken_text_encoders", "endless_image_encoder", "image_encoder", "text_encoder"]
+__all__ = [
+    "broken_image_encoders",
+    "broken_text_encoders",
+    "endless_image_encoder",
+    "image_encoder",
+    "text_encoder",
+]
 
 DIM, CELL = 8, 8
 _F32 = TensorProto.FLOAT
@@ -130,9 +136,16 @@ def broken_image_encoders() -> dict[str, bytes]:
     models: dict[str, ModelProto | bytes] = {
         "no logits": _image_model(logits=""),
         "no features": _image_model(features=""),
-        "no text": _model(_nodes()[:7], [_value("image", TensorProto.UINT8)], [_value("features")], _image_model().graph.initializer),
+        "no text": _model(
+            _nodes()[:7],
+            [_value("image", TensorProto.UINT8)],
+            [_value("features")],
+            _image_model().graph.initializer,
+        ),
         "one more input": _image_model(inputs=[_value("extra")]),
-        "other domain": _image_model([helper.make_node("Magic", ["own_logits"], ["changed"], domain="com.example")], logits="changed"),
+        "other domain": _image_model(
+            [helper.make_node("Magic", ["own_logits"], ["changed"], domain="com.example")], logits="changed"
+        ),
         "unknown operator": _image_model(_after("NoSuchOperator", "logits"), logits="changed"),
         "opset of the future": _image_model(opset=999),
         "version of the future": _image_model(ir_version=999),
@@ -141,6 +154,7 @@ def broken_image_encoders() -> dict[str, bytes]:
         "text": b"hello",
     }
     for name in ("logits", "features"):
+
         def changed(kind: str, *more: str, output=None, constants=(), **attributes: object) -> ModelProto:
             return _image_model(
                 _after(kind, name, *more, **attributes),
@@ -149,27 +163,57 @@ def broken_image_encoders() -> dict[str, bytes]:
                 **{name: "changed"},
             )
 
-        for title, kind in (("half", TensorProto.FLOAT16), ("double", TensorProto.DOUBLE), ("int", TensorProto.INT32), ("bool", TensorProto.BOOL), ("text", TensorProto.STRING)):
+        for title, kind in (
+            ("half", TensorProto.FLOAT16),
+            ("double", TensorProto.DOUBLE),
+            ("int", TensorProto.INT32),
+            ("bool", TensorProto.BOOL),
+            ("text", TensorProto.STRING),
+        ):
             models[f"{name} {title}"] = changed("Cast", output=_value(name, kind), to=kind)
         for value in ("nan", "inf", "-inf", "3e38"):
-            models[f"{name} {value}"] = changed("Add", "number", constants=[_constant("number", float(value))])
+            models[f"{name} {value}"] = changed(
+                "Add", "number", constants=[_constant("number", float(value))]
+            )
         axes = [_constant("from", [0], np.int64), _constant("to", [0], np.int64)]
         for axis in range(4):
-            models[f"{name} without axis {axis}"] = changed("Slice", "from", "to", "axis", constants=[*axes, _constant("axis", [axis], np.int64)])
+            models[f"{name} without axis {axis}"] = changed(
+                "Slice", "from", "to", "axis", constants=[*axes, _constant("axis", [axis], np.int64)]
+            )
             models[f"{name} twice as long in axis {axis}"] = changed("Concat", f"own_{name}", axis=axis)
         models[f"{name} flat"] = changed("Flatten", output=_value(name, rank=2))
-        models[f"{name} of rank 5"] = changed("Unsqueeze", "axis", constants=[_constant("axis", [0], np.int64)], output=_value(name, rank=5))
-        models[f"{name} as a list"] = changed("SequenceConstruct", output=helper.make_tensor_sequence_value_info(name, _F32, None))
-        models[f"{name} of terabytes"] = changed("Expand", "shape", constants=[_constant("shape", [2**20, 2**20, 1, 1, 1, 1], np.int64)], output=_value(name, rank=6))
-        models[f"{name} out of range"] = changed("Gather", "number", constants=[_constant("number", 10**9, np.int64)], output=_value(name, rank=3))
-        models[f"{name} of an impossible shape"] = changed("Reshape", "shape", constants=[_constant("shape", [7, 7, 7, 7], np.int64)])
+        models[f"{name} of rank 5"] = changed(
+            "Unsqueeze", "axis", constants=[_constant("axis", [0], np.int64)], output=_value(name, rank=5)
+        )
+        models[f"{name} as a list"] = changed(
+            "SequenceConstruct", output=helper.make_tensor_sequence_value_info(name, _F32, None)
+        )
+        models[f"{name} of terabytes"] = changed(
+            "Expand",
+            "shape",
+            constants=[_constant("shape", [2**20, 2**20, 1, 1, 1, 1], np.int64)],
+            output=_value(name, rank=6),
+        )
+        models[f"{name} out of range"] = changed(
+            "Gather", "number", constants=[_constant("number", 10**9, np.int64)], output=_value(name, rank=3)
+        )
+        models[f"{name} of an impossible shape"] = changed(
+            "Reshape", "shape", constants=[_constant("shape", [7, 7, 7, 7], np.int64)]
+        )
     models |= _models_with_other_files()
-    return {name: model if isinstance(model, bytes) else model.SerializeToString() for name, model in models.items()}
+    return {
+        name: model if isinstance(model, bytes) else model.SerializeToString()
+        for name, model in models.items()
+    }
 
 
 def _models_with_other_files() -> dict[str, ModelProto]:
     models = {}
-    for title, place in (("beside", "weights.bin"), ("above", "../../etc/passwd"), ("elsewhere", "/etc/passwd")):
+    for title, place in (
+        ("beside", "weights.bin"),
+        ("above", "../../etc/passwd"),
+        ("elsewhere", "/etc/passwd"),
+    ):
         model = _image_model()
         weight = model.graph.initializer[0]
         weight.ClearField("raw_data")
@@ -179,7 +223,13 @@ def _models_with_other_files() -> dict[str, ModelProto]:
     return models
 
 
-def _text_model(after: list[NodeProto] = (), output: str = "embedding", kind: object = None, constants: list[TensorProto] = (), inputs: tuple[str, ...] = ("input_ids", "attention_mask")) -> ModelProto:
+def _text_model(
+    after: list[NodeProto] = (),
+    output: str = "embedding",
+    kind: object = None,
+    constants: list[TensorProto] = (),
+    inputs: tuple[str, ...] = ("input_ids", "attention_mask"),
+) -> ModelProto:
     rng = np.random.default_rng(1)
     nodes = [
         helper.make_node("Mod", ["input_ids", "rows"], ["numbers"]),
@@ -201,6 +251,7 @@ def text_encoder() -> bytes:
 
 def broken_text_encoders() -> dict[str, bytes]:
     """Name → a graph that breaks the contract of a bundle's text encoder."""
+
     def changed(kind: str, *more: str, constants=(), output=None, **attributes: object) -> ModelProto:
         node = helper.make_node(kind, ["unit", *more], ["embedding"], **attributes)
         return _text_model([node], kind=output, constants=list(constants))
@@ -212,7 +263,9 @@ def broken_text_encoders() -> dict[str, bytes]:
         "twice the rows": changed("Concat", "unit", axis=0),
         "half": changed("Cast", output=_value("embedding", TensorProto.FLOAT16, 2), to=TensorProto.FLOAT16),
         "text": changed("Cast", output=_value("embedding", TensorProto.STRING, 2), to=TensorProto.STRING),
-        "as a list": changed("SequenceConstruct", output=helper.make_tensor_sequence_value_info("embedding", _F32, None)),
+        "as a list": changed(
+            "SequenceConstruct", output=helper.make_tensor_sequence_value_info("embedding", _F32, None)
+        ),
     }
     for value in (0.0, 3.0, float("nan"), float("inf")):
         models[f"times {value}"] = changed("Mul", "factor", constants=[_constant("factor", value)])

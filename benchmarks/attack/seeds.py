@@ -111,7 +111,9 @@ def _videos() -> list[bytes]:
                 formats = {"gif": "rgb8", "mjpeg": "yuvj420p"}
                 stream.pix_fmt = formats.get(encoder, "yuv420p")
                 for shift in range(6):
-                    frame = av.VideoFrame.from_ndarray(np.roll(photo, 3 * shift, axis=1).copy(), format="rgb24")
+                    frame = av.VideoFrame.from_ndarray(
+                        np.roll(photo, 3 * shift, axis=1).copy(), format="rgb24"
+                    )
                     container.mux(stream.encode(frame))
                 container.mux(stream.encode())
             made.append(file.read_bytes())
@@ -225,7 +227,10 @@ def _annotations() -> list[bytes]:
     code = coco.encode(mask)
     annotation["segmentation"] = {"size": [48, 64], "counts": code["counts"].decode()}
     both = [annotation, runs]
-    return [json.dumps({"image": {"height": 48, "width": 64}, "annotations": both}).encode(), json.dumps(both).encode()]
+    return [
+        json.dumps({"image": {"height": 48, "width": 64}, "annotations": both}).encode(),
+        json.dumps(both).encode(),
+    ]
 
 
 def _maps() -> list[bytes]:

@@ -6,7 +6,6 @@ is a fault.
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import shutil
@@ -80,7 +79,9 @@ def _tokenizer(file: Path) -> None:
     from benchmarks.attack.graphs import text_encoder
     from pixelclip_sdk.words.text_encoder import TextEncoder
 
-    encoder = TextEncoder(_bundle(file.parent, {"tokenizer.json": file.read_bytes(), "text_encoder.onnx": text_encoder()}))
+    encoder = TextEncoder(
+        _bundle(file.parent, {"tokenizer.json": file.read_bytes(), "text_encoder.onnx": text_encoder()})
+    )
     encoder.check_words(["cat", "sofas"])
     encoder.encode(["a photo of a cat", "sofas"])
     encoder.unfamiliar_words(["qwxzy"])

@@ -44,7 +44,9 @@ class TensorInfo:
 
     def __post_init__(self) -> None:
         if not all(isinstance(text, str) for text in (self.name, self.mode, self.dtype)):
-            raise BackendError(f"a tensor is {self.name!r}, {self.mode!r}, {self.dtype!r}; expected three texts")
+            raise BackendError(
+                f"a tensor is {self.name!r}, {self.mode!r}, {self.dtype!r}; expected three texts"
+            )
         rank = len(self.shape)
         if self.profile is None:
             fits = self.mode == "output"

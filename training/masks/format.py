@@ -100,7 +100,9 @@ def _load(file: Path) -> dict[str, npt.NDArray[np.generic]]:
             stream.seek(0)
             with np.load(stream, allow_pickle=False) as archive:
                 # numpy returns other members as bytes.
-                arrays = {name: value for name in archive.files if isinstance(value := archive[name], np.ndarray)}
+                arrays = {
+                    name: value for name in archive.files if isinstance(value := archive[name], np.ndarray)
+                }
     except FileNotFoundError as error:
         raise ImageError(f"{file} does not exist; make masks with training/make_masks.py") from error
     except ImageError:

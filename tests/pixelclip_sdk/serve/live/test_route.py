@@ -112,7 +112,9 @@ def test_what_is_not_sent_stays_as_it_was(client, cat, lite):
     client.settings(words=WORDS, min_confidence={"cat": 0.9}, background="grass", smooth=None)
     answer = client.settings(words=["cat", "wall"])
     assert answer["names"] == ["cat", "wall"]
-    expected = lite.with_classes(["cat", "wall"]).predict(cat, min_confidence={"cat": 0.9}, background="grass")
+    expected = lite.with_classes(["cat", "wall"]).predict(
+        cat, min_confidence={"cat": 0.9}, background="grass"
+    )
     np.testing.assert_array_equal(client.segment(cat)["labels"], expected.labels)
     client.settings(words=["wall", "sofa"])  # The limit of the cat has no meaning any more.
     assert client.settings(min_confidence=None, background=None, refine="off")["type"] == "settings"

@@ -83,7 +83,9 @@ def test_a_source_that_fails_is_tried_until_it_is_there(clip, tmp_path, caplog):
         assert calls[:2] == [True, False]
 
     run(test)
-    assert [record.message for record in caplog.records if "door" in record.message][1] == "source door is back"
+    assert [record.message for record in caplog.records if "door" in record.message][
+        1
+    ] == "source door is back"
 
 
 def test_a_file_that_is_no_video_fails_and_does_not_spin(tmp_path, caplog):
