@@ -1,7 +1,7 @@
 """The process in which damaged files are read: it has limits of memory and of time for each file.
 
-Run as ``python -m benchmarks.attack.child KIND FIRST COUNT SEED FOLDER``; `fuzz.attack` starts it. Before each
-file it writes the file's number to ``FOLDER/current``, so that a crash can be repeated, and in the end it
+Run as ``python -m benchmarks.attack.child KIND FIRST COUNT SEED FOLDER``; `fuzz.attack` starts it. Before
+each file it writes its number to ``FOLDER/current``, so that a crash can be repeated, and in the end it
 writes what it found to stdout, as JSON.
 """
 

@@ -153,58 +153,63 @@ def broken_image_encoders() -> dict[str, bytes]:
         "cut off": image_encoder()[: len(image_encoder()) // 2],
         "text": b"hello",
     }
-    for name in ("logits", "features"):
-
-        def changed(kind: str, *more: str, output=None, constants=(), **attributes: object) -> ModelProto:
-            return _image_model(
-                _after(kind, name, *more, **attributes),
-                constants=list(constants),
-                kinds={name: output} if output is not None else None,
-                **{name: "changed"},
-            )
-
-        for title, kind in (
-            ("half", TensorProto.FLOAT16),
-            ("double", TensorProto.DOUBLE),
-            ("int", TensorProto.INT32),
-            ("bool", TensorProto.BOOL),
-            ("text", TensorProto.STRING),
-        ):
-            models[f"{name} {title}"] = changed("Cast", output=_value(name, kind), to=kind)
-        for value in ("nan", "inf", "-inf", "3e38"):
-            models[f"{name} {value}"] = changed(
-                "Add", "number", constants=[_constant("number", float(value))]
-            )
-        axes = [_constant("from", [0], np.int64), _constant("to", [0], np.int64)]
-        for axis in range(4):
-            models[f"{name} without axis {axis}"] = changed(
-                "Slice", "from", "to", "axis", constants=[*axes, _constant("axis", [axis], np.int64)]
-            )
-            models[f"{name} twice as long in axis {axis}"] = changed("Concat", f"own_{name}", axis=axis)
-        models[f"{name} flat"] = changed("Flatten", output=_value(name, rank=2))
-        models[f"{name} of rank 5"] = changed(
-            "Unsqueeze", "axis", constants=[_constant("axis", [0], np.int64)], output=_value(name, rank=5)
-        )
-        models[f"{name} as a list"] = changed(
-            "SequenceConstruct", output=helper.make_tensor_sequence_value_info(name, _F32, None)
-        )
-        models[f"{name} of terabytes"] = changed(
-            "Expand",
-            "shape",
-            constants=[_constant("shape", [2**20, 2**20, 1, 1, 1, 1], np.int64)],
-            output=_value(name, rank=6),
-        )
-        models[f"{name} out of range"] = changed(
-            "Gather", "number", constants=[_constant("number", 10**9, np.int64)], output=_value(name, rank=3)
-        )
-        models[f"{name} of an impossible shape"] = changed(
-            "Reshape", "shape", constants=[_constant("shape", [7, 7, 7, 7], np.int64)]
-        )
+    models |= _with_changed("logits") | _with_changed("features")
     models |= _models_with_other_files()
     return {
         name: model if isinstance(model, bytes) else model.SerializeToString()
         for name, model in models.items()
     }
+
+
+def _with_changed(name: str) -> dict[str, ModelProto]:
+    """Name → the encoder with the output `name` changed."""
+    models: dict[str, ModelProto] = {}
+
+    def changed(kind: str, *more: str, output=None, constants=(), **attributes: object) -> ModelProto:
+        return _image_model(
+            _after(kind, name, *more, **attributes),
+            constants=list(constants),
+            kinds={name: output} if output is not None else None,
+            **{name: "changed"},
+        )
+
+    for title, kind in (
+        ("half", TensorProto.FLOAT16),
+        ("double", TensorProto.DOUBLE),
+        ("int", TensorProto.INT32),
+        ("bool", TensorProto.BOOL),
+        ("text", TensorProto.STRING),
+    ):
+        models[f"{name} {title}"] = changed("Cast", output=_value(name, kind), to=kind)
+    for value in ("nan", "inf", "-inf", "3e38"):
+        models[f"{name} {value}"] = changed("Add", "number", constants=[_constant("number", float(value))])
+    axes = [_constant("from", [0], np.int64), _constant("to", [0], np.int64)]
+    for axis in range(4):
+        models[f"{name} without axis {axis}"] = changed(
+            "Slice", "from", "to", "axis", constants=[*axes, _constant("axis", [axis], np.int64)]
+        )
+        if axis in {"logits": (0, 1), "features": (0, 3)}[name]:  # The others are sides of the grid.
+            models[f"{name} twice as long in axis {axis}"] = changed("Concat", f"own_{name}", axis=axis)
+    models[f"{name} flat"] = changed("Flatten", output=_value(name, rank=2))
+    models[f"{name} of rank 5"] = changed(
+        "Unsqueeze", "axis", constants=[_constant("axis", [0], np.int64)], output=_value(name, rank=5)
+    )
+    models[f"{name} as a list"] = changed(
+        "SequenceConstruct", output=helper.make_tensor_sequence_value_info(name, _F32, None)
+    )
+    models[f"{name} of terabytes"] = changed(
+        "Expand",
+        "shape",
+        constants=[_constant("shape", [2**20, 2**20, 1, 1, 1, 1], np.int64)],
+        output=_value(name, rank=6),
+    )
+    models[f"{name} out of range"] = changed(
+        "Gather", "number", constants=[_constant("number", 10**9, np.int64)], output=_value(name, rank=3)
+    )
+    models[f"{name} of an impossible shape"] = changed(
+        "Reshape", "shape", constants=[_constant("shape", [7, 7, 7, 7], np.int64)]
+    )
+    return models
 
 
 def _models_with_other_files() -> dict[str, ModelProto]:

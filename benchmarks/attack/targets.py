@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.attack.seeds import seeds
+from pixelclip_sdk.bundle import Bundle
 from pixelclip_sdk.models import BUNDLED
 
-__all__ = ["TARGETS", "Target"]
+__all__ = ["TARGETS", "Target", "bundle_of"]
 
 _FRAMES = 12
 
@@ -61,8 +62,6 @@ def _classes(file: Path) -> None:
 
 
 def _manifest(file: Path) -> None:
-    from pixelclip_sdk.bundle import Bundle
-
     folder = file.parent / "manifest"
     if not folder.exists():
         folder.mkdir()
@@ -80,16 +79,15 @@ def _tokenizer(file: Path) -> None:
     from pixelclip_sdk.words.text_encoder import TextEncoder
 
     encoder = TextEncoder(
-        _bundle(file.parent, {"tokenizer.json": file.read_bytes(), "text_encoder.onnx": text_encoder()})
+        bundle_of(file.parent, {"tokenizer.json": file.read_bytes(), "text_encoder.onnx": text_encoder()})
     )
     encoder.check_words(["cat", "sofas"])
     encoder.encode(["a photo of a cat", "sofas"])
     encoder.unfamiliar_words(["qwxzy"])
 
 
-def _bundle(parent: Path, files: Mapping[str, bytes]):
-    from pixelclip_sdk.bundle import Bundle
-
+def bundle_of(parent: Path, files: Mapping[str, bytes]) -> Bundle:
+    """Returns a bundle of these files in the folder ``bundle``, with a manifest that fits them."""
     folder = parent / "bundle"
     folder.mkdir(exist_ok=True)
     manifest = json.loads(seeds("manifest")[0])
