@@ -16,11 +16,14 @@ MODEL ?= pixelclip-lite
 PHOTOS ?= photos
 CAMVID ?= camvid
 
+# Minutes of `make fuzz`, and of each of the three soaks of `make soak`.
+MINUTES ?= 10
+
 # The oldest and the newest Python that the SDK is tested on.
 OLDEST ?= 3.11
 NEWEST ?= 3.13
 
-.PHONY: help demo test test-sdk test-slow test-gpu check docs bench bundle clean
+.PHONY: help demo test test-sdk test-slow test-gpu check docs bench fuzz soak bundle clean
 
 help:
 	@echo "make demo       install without torch, segment the photos in examples/, print the latency table"
@@ -32,6 +35,7 @@ help:
 	@echo "make bench PHOTOS=DIR CAMVID=DIR  all measurements on this machine, compared with those before; docs/speed.md"
 	@echo "make check      lint, types, docs, tests: run it before a commit"
 	@echo "make bundle TUNED=FILE PHOTOS=DIR  build the bundled model again, from fine-tuned weights (docs/training.md)"
+	@echo "make fuzz MINUTES=10  damaged files of every kind; make soak: predict, a stream and a server for long"
 
 $(DEMO)/installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
@@ -79,6 +83,18 @@ test-gpu: $(VENV)/installed
 bench: $(VENV)/installed
 	$(VENV)/bin/python $(PIP) $(PINS) -e ".[bench]"
 	$(VENV)/bin/python benchmarks/all.py --photos $(PHOTOS) --camvid $(CAMVID)
+
+# atheris has wheels for few versions of Python. Without it, the changes are random only.
+fuzz: $(VENV)/installed
+	$(VENV)/bin/python $(PIP) atheris || true
+	$(VENV)/bin/python benchmarks/attack/fuzz.py --minutes $(MINUTES) --json benchmarks/results/attack-fuzz.json
+	! $(VENV)/bin/python -c "import atheris" || $(VENV)/bin/python benchmarks/attack/fuzz.py --guided \
+		--minutes $(MINUTES) --json benchmarks/results/attack-guided.json
+
+# Killed writers, small disks and the missing network need root.
+soak: $(VENV)/installed
+	$(VENV)/bin/python benchmarks/attack/soak.py --minutes $(MINUTES) --json benchmarks/results/attack-soak.json
+	$(VENV)/bin/python benchmarks/attack/kill.py --json benchmarks/results/attack-kill.json
 
 bundle: $(VENV)/installed
 	@test -n "$(TUNED)" -a -n "$(PHOTOS)" || { echo "make bundle needs TUNED=FILE and PHOTOS=DIR; see docs/training.md"; exit 2; }

@@ -12,7 +12,6 @@ The manifest is replaced last and in one step: an interrupt, a kill or a full di
 import argparse
 import contextlib
 import dataclasses
-import json
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -27,6 +26,7 @@ from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.files import atomic_write, sha256
+from pixelclip_sdk.support.json_files import read_json
 from pixelclip_sdk.words.classes import Classes, class_lists, parse_classes
 from pixelclip_sdk.words.text_encoder import TextEncoder
 from pixelclip_sdk.words.vocabulary import read_classes
@@ -123,7 +123,7 @@ def replace_files(
 def read_calibration(file: Path) -> Calibration:
     """Read the constants of ``"calibration"`` in a JSON file; raise PixelClipError if it has none."""
     try:
-        return Calibration(**json.loads(file.read_text(encoding="utf-8"))["calibration"])
+        return Calibration(**read_json(file)["calibration"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PixelClipError(
             f"{file} has no calibration: {error!r}. Expected a result of benchmarks/calibration.py"

@@ -3,7 +3,6 @@
 A bundle may come from anywhere, so every key, type and number is checked before it is used.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from pixelclip_sdk.errors import BundleError
 from pixelclip_sdk.support.hints import did_you_mean
+from pixelclip_sdk.support.json_files import read_json
 
 MANIFEST = "bundle.json"
 SCHEMA_VERSION = 1
@@ -47,8 +47,8 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
     try:
         if (size := manifest.stat().st_size) > _MAX_BYTES:
             raise ValueError(f"it has {size} bytes; expected at most {_MAX_BYTES}")
-        fields = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        fields = read_json(manifest)
+    except (OSError, ValueError) as error:
         raise BundleError(f"{manifest} cannot be read: {error}. Export or copy the bundle again.") from error
     if not isinstance(fields, dict):
         raise _wrong(manifest, f"it holds a {type(fields).__name__}; expected an object")

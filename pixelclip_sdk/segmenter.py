@@ -135,6 +135,7 @@ class Segmenter:
         tiles: Tiles = 1,
         threads: int | None = None,
         input_size: tuple[int, int] | None = None,
+        deadline_s: float | None = None,
     ) -> Self:
         """Load a model from this machine. Nothing is downloaded.
 
@@ -161,6 +162,9 @@ class Segmenter:
                 divides between two frames at a time.
             input_size: Nominal input size `(H, W)` of a model that accepts any size: an image is scaled to
                 about that many pixels. Larger finds smaller things, slower. None for the model's own.
+            deadline_s: Seconds after which a run of the image encoder is ended with a BackendError, for
+                robots and for bundles of strangers, whose graphs may never end; None waits. It needs ONNX
+                Runtime, so ``"auto"`` then means ``"onnx"``.
 
         Raises:
             ModelNotFoundError: No model has that name.
@@ -183,7 +187,7 @@ class Segmenter:
         Settings(threshold=threshold, min_confidence=min_confidence).override(refine=refine, tiles=tiles)
         bundle = find_bundle(name_or_path)
         spec = bundle.input if input_size is None else bundle.input.resized(input_size)
-        engine = open_backend(bundle, backend, device, threads)
+        engine = open_backend(bundle, backend, device, threads, deadline_s)
         try:
             spec = resolve_input_spec(engine, spec, resized=input_size is not None)
             _log.info("%s: backend %s (%s)", bundle.name, engine.name, engine.description)
@@ -205,6 +209,7 @@ class Segmenter:
                 device=device,
                 threads=threads,
                 input_size=input_size,
+                deadline_s=deadline_s,
             )
             if classes is not None:
                 segmenter.set_classes(classes)

@@ -172,6 +172,11 @@ class Backend(abc.ABC):
 
     def _check_output(self, name: str, output: Float32Array, shape: tuple[int | None, ...]) -> None:
         """Raise BackendError unless the output is finite float32 of this shape; None is any size ≥ 1."""
+        if not isinstance(output, np.ndarray):
+            raise BackendError(
+                f"{self.description} returned {name} as a {type(output).__name__}; expected an array. "
+                "The model file does not match its manifest: export it again."
+            )
         fits = output.dtype == np.float32 and output.ndim == len(shape) and output.size > 0
         if not fits or any(
             size not in (None, found) for size, found in zip(shape, output.shape, strict=True)

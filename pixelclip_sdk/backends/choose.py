@@ -16,6 +16,8 @@ from pixelclip_sdk.support.files import is_file, user_path
 
 _log = logging.getLogger(__name__)
 
+_DAY_S = 86_400
+
 BACKENDS = ("auto", "onnx", "onnx-cuda", "onnx-tensorrt", "tensorrt")
 """Names of backends. The path of a `.plan` file is accepted too."""
 
@@ -25,6 +27,7 @@ def open_backend(
     backend: str | os.PathLike[str] = "auto",
     device: str = "auto",
     threads: int | None = None,
+    deadline_s: float | None = None,
 ) -> Backend:
     """Load a bundle's image encoder.
 
@@ -43,6 +46,8 @@ def open_backend(
     Arguments and errors are those of `pixelclip_sdk.Segmenter.from_pretrained`.
     """
     place = Device.parse(device)
+    if deadline_s is not None and not (isinstance(deadline_s, int | float) and 0 < deadline_s <= _DAY_S):
+        raise BackendError(f"deadline_s is {deadline_s!r}; expected seconds, more than 0, or None")
     name = os.fspath(backend) if isinstance(backend, str | os.PathLike) else ""
     is_plan = name.endswith(".plan")
     if name not in BACKENDS and not is_plan:
@@ -53,6 +58,12 @@ def open_backend(
         raise BackendUnavailableError(
             f'backend {name!r} runs on GPUs only; device is "cpu". Use backend="onnx" on a CPU.'
         )
+    if deadline_s is not None:
+        if is_plan or name == "tensorrt":
+            raise BackendUnavailableError(
+                "a TensorRT engine cannot be ended; deadline_s needs an ONNX backend"
+            )
+        name = "onnx" if name == "auto" else name
     if is_plan:
         return _first_engine(bundle, [user_path(name)], place)
     plans = engine_files(bundle.path)
@@ -78,6 +89,7 @@ def open_backend(
         device=str(place) if place.index else place.kind,
         threads=threads,
         provider=name.removeprefix("onnx-") if on_gpu else "tensorrt-rtx",
+        deadline_s=deadline_s,
     )
 
 

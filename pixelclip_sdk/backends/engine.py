@@ -17,6 +17,7 @@ from typing import Any, get_origin
 
 from pixelclip_sdk.errors import BackendError
 from pixelclip_sdk.support.files import cache_folder, is_file, sha256
+from pixelclip_sdk.support.json_files import read_json
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,10 @@ class TensorInfo:
     profile: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
 
     def __post_init__(self) -> None:
+        if not all(isinstance(text, str) for text in (self.name, self.mode, self.dtype)):
+            raise BackendError(
+                f"a tensor is {self.name!r}, {self.mode!r}, {self.dtype!r}; expected three texts"
+            )
         rank = len(self.shape)
         if self.profile is None:
             fits = self.mode == "output"
@@ -90,8 +95,8 @@ class EngineInfo:
         """Read the sidecar of a plan; raise BackendError if it is missing, damaged or of another version."""
         file = plan.with_suffix(".json")
         try:
-            fields = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            fields = read_json(file)
+        except (OSError, ValueError) as error:
             raise BackendError(
                 f"{plan} has no readable sidecar {file.name}: {error}. "
                 "Expected both files as export/to_trt.py wrote them"

@@ -12,7 +12,7 @@ import logging
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ GPU_PROVIDERS = {
 class OnnxBackend(Backend):
     """The image encoder of a bundle in ONNX Runtime. Arguments are those of `Backend` and `create_session`.
 
-    `batch` is the only batch size of the graph, or None for any. Other batches are split or padded.
+    `batch` is the only batch size of the graph, or None for any. Other batches are split or padded. A run that
+    takes longer than `deadline_s` seconds is ended with a BackendError; None waits for ever.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class OnnxBackend(Backend):
         device: str = "cpu",
         threads: int | None = None,
         provider: str = "tensorrt-rtx",
+        deadline_s: float | None = None,
     ) -> None:
         super().__init__(embedding_dim=embedding_dim, multiple=multiple, fixed_size=fixed_size)
         self.name = "onnx" if device == "cpu" or provider == "tensorrt-rtx" else f"onnx-{provider}"
@@ -71,7 +73,9 @@ class OnnxBackend(Backend):
                 multiple=multiple,
                 fixed_size=fixed_size,
                 batch=batch,
+                deadline_s=deadline_s,
             )
+        self._deadline_s = deadline_s
         self._session: Any = create_session(path, device=device, threads=threads, provider=provider)
         self._batch = batch
         self._no_text = np.zeros((1, embedding_dim), np.float32)
@@ -90,20 +94,43 @@ class OnnxBackend(Backend):
         return self._run("features", images, self._no_text)
 
     def _run(self, output: str, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
+        options: Any = None
         session = self._session
         self._check_open()  # Another thread may close this engine from now on; `session` stays valid.
         count, batch = len(images), self._batch or len(images)
         if missing := -count % batch:
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
         try:
-            results: list[Float32Array] = [
-                session.run([output], {"image": images[start : start + batch], "text": text})[0]
-                for start in range(0, count, batch)
-            ]
+            with self._options() as options:
+                results: list[Float32Array] = [
+                    session.run([output], {"image": images[start : start + batch], "text": text}, options)[0]
+                    for start in range(0, count, batch)
+                ]
+            result = results[0] if len(results) == 1 else np.concatenate(results)
         except Exception as error:  # ONNX Runtime's errors have no common base class.
+            if options is not None and options.terminate:
+                raise BackendError(
+                    f"the model took longer than deadline_s={self._deadline_s:g} on images {images.shape}. "
+                    "Allow more time, or a smaller input_size."
+                ) from error
             raise BackendError(f"onnxruntime failed on images {images.shape}: {error}") from error
-        result = results[0] if len(results) == 1 else np.concatenate(results)
         return result[:count] if missing else result
+
+    @contextlib.contextmanager
+    def _options(self) -> Iterator[Any]:
+        """Yield the options of one run: None, or such that end it after `deadline_s`."""
+        if self._deadline_s is None:
+            yield None
+            return
+        options = _onnxruntime().RunOptions()
+        options.log_severity_level = 4  # The end is an error of ours, and no news.
+        timer = threading.Timer(self._deadline_s, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield options
+        finally:
+            timer.cancel()
 
     def shared(self, calls: int) -> Backend:
         """Return a session with fewer threads, so that each call has cores of its own.

@@ -8,12 +8,15 @@ import contextlib
 import functools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 _Handlers: TypeAlias = dict[int, Any]
 _SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
+# Seconds until a second stop signal ends a process whose main thread does not come back from native code.
+_PATIENCE_S = 2.0
 _SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, _SIGHUP) if number is not None]
 
 
@@ -21,8 +24,9 @@ _SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, _SIGHUP) if num
 def interruptible() -> Iterator[None]:
     """Raise KeyboardInterrupt at the first stop signal, so that the command cleans up; end at the second.
 
-    A second SIGHUP is ignored: a terminal that is closed may send two. `run_command` does all this for every
-    command.
+    A second SIGHUP is ignored: a terminal that is closed may send two. Python handles signals between two of
+    its own instructions, so a model that never returns would keep both of them waiting: then the second one
+    ends the process after two seconds. `run_command` does all this for every command.
     """
     process = os.getpid()
 
@@ -35,7 +39,7 @@ def interruptible() -> Iterator[None]:
             signal.signal(stop, signal.SIG_IGN if stop == _SIGHUP else signal.SIG_DFL)
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    with _handled_by(interrupt):
+    with _handled_by(interrupt), _last_resort():
         yield
 
 
@@ -55,6 +59,46 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
 
     with _handled_by(note):
         yield lambda: bool(received)
+
+
+@contextlib.contextmanager
+def _last_resort() -> Iterator[None]:
+    """End the process `_PATIENCE_S` after a second SIGINT or SIGTERM, whatever the main thread does.
+
+    The interpreter writes the numbers of signals to a pipe as they arrive, and a thread reads them there.
+    """
+    if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
+        yield
+        return
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    process = os.getpid()
+    ended = threading.Event()
+
+    def watch() -> None:
+        received = 0
+        while number := int.from_bytes(os.read(read, 1)):
+            received += number in (signal.SIGINT, signal.SIGTERM)
+            if received == 2 and not ended.wait(_PATIENCE_S):
+                os._exit(128 + number)
+        os.close(read)
+
+    threading.Thread(target=watch, name="pixelclip-signals", daemon=True).start()
+    _forget_in_children()
+    try:
+        yield
+    finally:
+        ended.set()
+        if os.getpid() == process:
+            signal.set_wakeup_fd(before)
+            os.close(write)  # The thread reads the end.
+
+
+@functools.cache
+def _forget_in_children() -> None:
+    """A forked worker gets the terminal's signals too; it must not report them to its parent's pipe."""
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
 
 @contextlib.contextmanager

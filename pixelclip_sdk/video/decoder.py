@@ -160,6 +160,8 @@ class VideoSource:
     def _limit_size(self) -> None:
         """Apply Pillow's limit of pixels before the decoder allocates a frame."""
         limit, context = Image.MAX_IMAGE_PIXELS, self._stream.codec_context
+        if context is None:  # FFmpeg has no decoder for it.
+            raise ImageError(f"{self.name} has a video of an unknown or unsupported codec. Is it complete?")
         if limit is None:
             return
         if context.width * context.height > limit:

@@ -129,10 +129,21 @@ class TextEncoder:
             )[0]
         except Exception as error:  # ONNX Runtime's errors have no common base class.
             raise BackendError(f"the text encoder failed on {len(ids)} texts: {error}") from error
-        if result.dtype != np.float32 or result.shape != (len(ids), self._width):
+        expected = (len(ids), self._width)
+        if not isinstance(result, np.ndarray) or result.dtype != np.float32 or result.shape != expected:
+            found = (
+                f"{result.dtype} {result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
+            )
             raise BundleError(
-                f"{TEXT_ENCODER} returned {result.dtype} {result.shape} for {len(ids)} texts; "
+                f"{TEXT_ENCODER} returned {found} for {len(ids)} texts; "
                 f"expected float32 ({len(ids)}, {self._width}). Export the bundle again."
+            )
+        with np.errstate(all="ignore"):
+            norms = np.linalg.norm(result, axis=1)
+        if not np.allclose(norms, 1, atol=0.01):  # Also False for NaN.
+            raise BundleError(
+                f"{TEXT_ENCODER} returned rows of lengths {norms.min():.3g} to {norms.max():.3g}; expected 1. "
+                "Export the bundle again."
             )
         return result
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from pixelclip_sdk import class_list
 from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.support.json_files import parse_json
 
 __all__ = ["known_nouns", "nouns_of", "read_photo_words"]
 
@@ -123,7 +123,7 @@ def _read(file: Path) -> Mapping[str, Sequence[str]]:
             rows = [row for row in csv.reader(text.splitlines()) if row]
             content: object = {row[0]: row[1:] for row in rows}
         else:
-            content = json.loads(text)
+            content = parse_json(text)
     except (OSError, ValueError, csv.Error) as error:
         raise PixelClipError(f"cannot read words from {file}: {error}; {expected}") from error
     if not isinstance(content, dict):

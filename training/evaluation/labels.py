@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from PIL import Image
 
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.support.images import open_image_file
+from pixelclip_sdk.support.json_files import read_json
 from training.masks.rle import decode_mask
 
 __all__ = ["DatasetError", "LabelFile", "LabelRegions", "read_pascal_context"]
@@ -80,7 +80,7 @@ class LabelRegions:
 def read_pascal_context(file: Path, split: str) -> dict[str, LabelRegions]:
     """Reads Pascal Context's ``trainval_merged.json``: file name of a photo → its labels."""
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file)
         labels = {
             entry["image_id"]: (
                 entry["file_name"],

@@ -6,10 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pixelclip_sdk.errors import PixelClipError
 from training.evaluation.datasets import Dataset, DatasetError, load_dataset
+from training.support.yaml_files import parse_yaml
 
 __all__ = ["load_sets"]
 
@@ -29,8 +28,8 @@ def load_sets(file: Path, root: Path) -> dict[str, Dataset]:
         PixelClipError: A set cannot be used; the message has its name.
     """
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        entries = parse_yaml(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DatasetError(f"data sets cannot be read from {file}: {error}") from error
     if not isinstance(entries, dict) or not entries:
         raise DatasetError(f"{file} has no data sets; expected name: {{dataset: NAME, folder: PATH}}")

@@ -99,7 +99,10 @@ def _load(file: Path) -> dict[str, npt.NDArray[np.generic]]:
                 _check_bytes(file, sum(member.file_size for member in members.infolist()))
             stream.seek(0)
             with np.load(stream, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+                # numpy returns other members as bytes.
+                arrays = {
+                    name: value for name in archive.files if isinstance(value := archive[name], np.ndarray)
+                }
     except FileNotFoundError as error:
         raise ImageError(f"{file} does not exist; make masks with training/make_masks.py") from error
     except ImageError:

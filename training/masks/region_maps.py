@@ -10,13 +10,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelclip_sdk.errors import ImageError
-from pixelclip_sdk.support.images import open_image_file, orientation
+from pixelclip_sdk.support.images import ignore_warnings, open_image_file, orientation
 from training.masks.source import NoMasksError, check_aspect, shrink, stack_masks
 
 __all__ = ["RegionMaps", "photo_size"]
 
 _NO_REGION = -1  # value of a transparent pixel
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,9 @@ def photo_size(photo: Path) -> tuple[int, int]:
 @contextlib.contextmanager
 def _open(file: Path) -> Iterator[Image.Image]:
     try:
-        with open_image_file(file) as image:
+        with ignore_warnings(), open_image_file(file) as image:
             yield image
-    except _UNREADABLE as error:
+    except Exception as error:  # Damaged files make Pillow raise errors of almost any type.
         raise ImageError(f"{file} cannot be read as an image: {error}. Is the file complete?") from error
 
 

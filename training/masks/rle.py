@@ -12,6 +12,7 @@ from pixelclip_sdk.support.packages import imported
 
 __all__ = ["decode_mask"]
 
+_MAX_BITS = 60  # of a run
 _MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)  # as Pillow, which refuses larger images
 
 
@@ -36,7 +37,7 @@ def decode_mask(code: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
             # pycocotools' array type lacks an argument of numpy 2; the result is right.
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
             return mask.decode(code).astype(np.bool_)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(f"no run-length code: {error!r}") from error
 
 
@@ -52,6 +53,8 @@ def _runs(text: str | bytes) -> list[int]:
         bits = character - 48
         value |= (bits & 0x1F) << shift
         shift += 5
+        if shift > _MAX_BITS:
+            raise ValueError("a run has more bits than any mask has pixels")
         if bits & 0x20:  # the run continues in the next character
             continue
         if bits & 0x10:  # negative

@@ -1,6 +1,5 @@
 """SA-1B: SAM's masks as published by Meta, one JSON file of run-length codes per photo."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.support.json_files import read_json
 from training.masks.region_maps import photo_size
 from training.masks.rle import decode_mask
 from training.masks.source import NoMasksError, check_aspect, shrink, stack_masks
@@ -31,7 +31,7 @@ class SA1B:
         """See `MaskSource`."""
         file = self.annotations / f"{relative}.json"
         try:
-            content = json.loads(file.read_bytes())
+            content = read_json(file)
             entries = content if isinstance(content, list) else content["annotations"]
             if not isinstance(entries, list):
                 raise TypeError(f"annotations are {type(entries).__name__}; expected a list")

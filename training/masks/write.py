@@ -18,6 +18,7 @@ from tqdm import tqdm
 from pixelclip_sdk.errors import ImageError, PixelClipError
 from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.images import find_images
+from pixelclip_sdk.support.json_files import read_json
 from training.masks.format import write_masks
 from training.masks.source import MaskSource, NoMasksError, drop_useless, settings_of
 from training.support.processes import SPAWN, pool_of
@@ -138,7 +139,7 @@ def _record(source: MaskSource, short_side: int, out: Path) -> None:
     file = out / SETTINGS
     if file.exists():
         try:
-            existing = json.loads(file.read_text(encoding="utf-8"))
+            existing = read_json(file)
         except (OSError, ValueError) as error:
             raise PixelClipError(f"{file} cannot be read: {error}. Choose another folder.") from error
         if existing != settings:

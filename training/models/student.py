@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import CheckpointError
+from pixelclip_sdk.support.json_files import read_json
 from training.models.clip.vit import DenseViT
 from training.models.dense import DenseImageEncoder
 from training.models.lite.build import package_weights
@@ -69,7 +70,7 @@ class Student:
 def read_student(file: Path) -> Student | None:
     """Reads a student's JSON file; None if the file describes something else or cannot be read."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         if "teacher" not in content:
             return None
         content["input_size"] = tuple(content["input_size"])

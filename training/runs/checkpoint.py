@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pixelclip_sdk.errors import CheckpointError
 from pixelclip_sdk.support.files import atomic_write, sha256
+from pixelclip_sdk.support.json_files import read_json
 
 __all__ = ["Saved", "newest", "save", "weights_file"]
 
@@ -74,7 +75,7 @@ def newest(folder: Path) -> Saved | None:
     reasons = []
     for file in sorted(folder.glob("step-*.json"), reverse=True):
         try:
-            notes = json.loads(file.read_text(encoding="utf-8"))
+            notes = read_json(file)
             for name, digest in notes["sha256"].items():
                 if sha256(folder / name) != digest:
                     raise ValueError(f"{name} was changed or is truncated")

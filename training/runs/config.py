@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from pixelclip_sdk.errors import PixelClipError
+from training.support.yaml_files import parse_yaml
 
 __all__ = ["Config", "ConfigError", "Ranges", "check_ranges", "config_of", "load_config"]
 
@@ -140,8 +139,8 @@ _MODELS = ("model", "teacher", "student")  # settings that may be a JSON file be
 def load_config(file: Path, overrides: Sequence[str] = (), kind: type[Settings] = Config) -> Settings:
     """Read a run's settings from a YAML file and from ``key=value`` overrides with values in YAML."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = parse_yaml(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the settings {file}: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file} contains {type(content).__name__}; expected lines of `name: value`")
@@ -154,8 +153,8 @@ def load_config(file: Path, overrides: Sequence[str] = (), kind: type[Settings] 
         if not equals:
             raise ConfigError(f"got {override!r}; expected key=value, for example steps=100")
         try:
-            values[name] = text if _is_text(kind, name, text) else yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            values[name] = text if _is_text(kind, name, text) else parse_yaml(text)
+        except ValueError as error:
             raise ConfigError(f"cannot read the value of {override!r}: {error}") from error
         if name in _MODELS and text.endswith(".json"):
             values[name] = str(Path(text).resolve())
@@ -202,7 +201,7 @@ def _as(kind: Any, value: Any, name: str) -> Any:
     if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     elif kind in (bool, int, str) and type(value) is kind:
         return value

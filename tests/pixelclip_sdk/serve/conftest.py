@@ -28,7 +28,7 @@ from pixelclip_sdk import Segmenter
 from pixelclip_sdk.serve.config import Limits, ServeConfig
 from pixelclip_sdk.serve.server import serve
 from pixelclip_sdk.support.signals import interruptible
-with contextlib.suppress(KeyboardInterrupt), interruptible(), Segmenter.from_pretrained("pixelclip-lite") as segmenter:
+with contextlib.suppress(KeyboardInterrupt), interruptible(), Segmenter.from_pretrained() as segmenter:
     serve(
         {"pixelclip-lite": segmenter},
         ServeConfig(port=0, limits=Limits(**json.loads(sys.argv[1]))),

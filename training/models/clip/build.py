@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.errors import CheckpointError
+from pixelclip_sdk.support.json_files import read_json
 from training.models import registry
 from training.models.clip.convnext import DenseConvNeXt
 from training.models.clip.text import ClipTextEncoder
@@ -95,7 +95,7 @@ def empty_model(spec: registry.Spec) -> nn.Module:
 def configured_model(file: Path) -> nn.Module:
     """Creates an open_clip model with random weights from JSON with embed_dim, vision_cfg and text_cfg."""
     try:
-        return open_clip.CLIP(**json.loads(file.read_text(encoding="utf-8")))
+        return open_clip.CLIP(**read_json(file))
     except OSError as error:
         raise CheckpointError(f"cannot read the model configuration {file}: {error.strerror}") from error
     # open_clip raises many kinds of errors for a wrong configuration.

@@ -20,6 +20,7 @@ from pathlib import Path
 from pixelclip_sdk.errors import CheckpointError, OutputError
 from pixelclip_sdk.support.files import atomic_write
 from pixelclip_sdk.support.files import sha256 as sha256_of
+from pixelclip_sdk.support.json_files import read_json
 from training.models.weights.resume import download
 
 __all__ = ["FIRST_USE", "HubFile", "fetch"]
@@ -150,7 +151,7 @@ def _check_first_use(file: HubFile, revision: str) -> None:
     """Records the hash of the first download of a file that nothing pins; refuses a different one later."""
     record = file.path.parents[file.file.count("/") + 2] / FIRST_USE  # …/snapshots/COMMIT/FILE
     try:
-        known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        known = read_json(record) if record.exists() else {}
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{record} cannot be read: {error}. Remove it to trust new downloads."

@@ -1,0 +1,228 @@
+"""Kills every command that writes, fills its disk, and takes its network away; then reads what is there.
+
+- ``kill -9`` at a random time: each file is whole or is not there, except hidden ones and unfinished videos.
+- A disk (tmpfs, needs root) of several sizes: the exit code is 1, without a traceback, and files are whole.
+- No network (``unshare -n`` and ``strace``, need root): the command works, opens no socket of the internet,
+  and writes nothing outside of its output folder.
+"""
+
+import dataclasses
+import json
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.attack.seeds import seeds
+from benchmarks.harness.results import ROOT, command_parser, store
+from pixelclip_sdk.bundle import Bundle
+from pixelclip_sdk.models import BUNDLED
+from pixelclip_sdk.support.command import run_command
+from pixelclip_sdk.words.vocabulary import Vocabulary
+
+__all__ = ["WRITERS", "broken_files", "is_killed_cleanly"]
+
+_PHOTOS = str(ROOT / "examples" / "photos")
+_CLI = [sys.executable, "-m", "pixelclip_sdk"]
+_WORDS = ["--classes", "cat, sofa, cup"]
+_DISKS_KB = (0, 4, 64, 200, 400, 1000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer:
+    """A command, given its output folder, and what has to be in the folder before."""
+
+    command: Callable[[Path], Sequence[str]]
+    prepare: Callable[[Path], object] | None = None
+
+
+def _own_video(out: Path) -> None:
+    (out / "in.mp4").write_bytes(seeds("video")[0])
+
+
+def _own_bundle(out: Path) -> None:
+    shutil.copytree(BUNDLED / "pixelclip-lite", out / "bundle", dirs_exist_ok=True)
+
+
+def _predict(out: Path) -> list[str]:
+    return [*_CLI, "predict", _PHOTOS, *_WORDS, "--out", str(out), "--format", "png,json,coco"]
+
+
+def _video(out: Path) -> list[str]:
+    return [*_CLI, "video", str(out / "in.mp4"), *_WORDS, "--out", str(out / "out.mp4")]
+
+
+def _vocab(out: Path) -> list[str]:
+    return [*_CLI, "vocab", "build", "--classes", "voc-20", "--out", str(out / "words.npz")]
+
+
+def _embed_text(out: Path) -> list[str]:
+    own = ["--bundle", str(out / "bundle"), "--classes", "voc-20", "--name", "voc-20"]
+    return [sys.executable, "export/embed_text.py", *own]
+
+
+def _make_masks(out: Path) -> list[str]:
+    own = ["--images", _PHOTOS, "--out", str(out), "--source", "slic"]
+    return [sys.executable, "training/make_masks.py", *own]
+
+
+WRITERS: dict[str, Writer] = {
+    "predict": Writer(_predict),
+    "video": Writer(_video, _own_video),
+    "vocab": Writer(_vocab),
+    "embed_text": Writer(_embed_text, _own_bundle),
+    "make_masks": Writer(_make_masks),
+}
+"""Name → a command that writes. `train.py` and `to_onnx.py` have tests of their own for this."""
+
+
+def _prepare(name: str, out: Path) -> None:
+    if prepare := WRITERS[name].prepare:
+        prepare(out)
+
+
+def broken_files(folder: Path) -> list[str]:
+    """Returns the names of files that cannot be read, without hidden ones and unfinished videos."""
+    broken = []
+    for file in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if hidden or not file.is_file() or ".partial" in file.name:
+            continue
+        try:
+            _read(file)
+        except Exception as error:
+            broken.append(f"{file.name}: {error!r}"[:300])
+    return broken
+
+
+def _read(file: Path) -> None:
+    if file.name == "bundle.json":
+        Bundle.open(file.parent).verify()
+    elif file.suffix == ".json":
+        json.loads(file.read_text(encoding="utf-8"))
+    elif file.suffix == ".png":
+        with Image.open(file, formats=["PNG"]) as image:
+            image.load()
+    elif file.suffix == ".npz" and file.name == "words.npz":
+        Vocabulary.load(file)
+    elif file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as arrays:
+            assert all(arrays[name].size for name in arrays.files)
+    elif file.suffix == ".mp4":
+        import av
+
+        with av.open(str(file)) as container:
+            assert sum(1 for _ in container.decode(video=0)) > 0
+
+
+def is_killed_cleanly(name: str, after_s: float | None) -> dict[str, Any]:
+    """Runs a writer, kills it after some seconds, and reads its files. None lets it end: it must succeed."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        _prepare(name, out)
+        start = time.monotonic()
+        process = subprocess.Popen(
+            WRITERS[name].command(out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            _, message = process.communicate(timeout=after_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            _, message = process.communicate()
+        files = sum(1 for file in out.rglob("*") if file.is_file())
+        return {
+            "seconds": time.monotonic() - start,
+            "exit_code": process.returncode,
+            "files": files,
+            "broken": broken_files(out),
+            "message": message[-500:],
+        }
+
+
+def _killed(name: str, times: int, chance: random.Random) -> dict[str, Any]:
+    whole = is_killed_cleanly(name, None)
+    runs = [is_killed_cleanly(name, whole["seconds"] * chance.uniform(0.3, 1.0)) for _ in range(times)]
+    return {
+        "exit_code": whole["exit_code"],
+        "killed": sum(run["exit_code"] == -signal.SIGKILL for run in runs),
+        "ended_before": sum(run["exit_code"] != -signal.SIGKILL for run in runs),
+        "broken": [*whole["broken"], *(file for run in runs for file in run["broken"])],
+    }
+
+
+def _on_small_disks(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"exit_codes": {}, "tracebacks": 0, "broken": []}
+    for size in _DISKS_KB:
+        with tempfile.TemporaryDirectory() as folder:
+            own = sum(f.stat().st_size for f in (BUNDLED / "pixelclip-lite").rglob("*") if f.is_file())
+            free = size + (own // 1024 + 64 if WRITERS[name].prepare is _own_bundle else 16)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={free}k", "tmpfs", folder], check=True)
+            try:
+                _prepare(name, Path(folder))
+                result = subprocess.run(
+                    WRITERS[name].command(Path(folder)), cwd=ROOT, capture_output=True, text=True, check=False
+                )
+                found["exit_codes"][f"{size} kB"] = result.returncode
+                found["tracebacks"] += "Traceback" in result.stderr
+                found["broken"] += broken_files(Path(folder))
+            finally:
+                subprocess.run(["umount", folder], check=True)
+    return found
+
+
+def _without_network(name: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as home:
+        out, trace = Path(folder), Path(home, "trace")
+        _prepare(name, out)
+        calls = "trace=socket,openat,open,creat,rename,renameat,renameat2,mkdir,mkdirat"
+        command = [
+            "unshare",
+            "-n",
+            "strace",
+            "-f",
+            "-e",
+            calls,
+            "-o",
+            str(trace),
+            *WRITERS[name].command(out),
+        ]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        lines = trace.read_text(encoding="utf-8", errors="replace").splitlines()
+    sockets = [line for line in lines if "socket(" in line and "AF_UNIX" not in line]
+    changing = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|creat\(|rename\w*\(|mkdir\w*\(")
+    done = [line for line in lines if changing.search(line) and not re.search(r"= -1 E", line)]
+    paths = {found[1] for line in done if (found := re.search(r'"([^"]*)"', line))}
+    written = {path for path in paths if not path.startswith((folder, "/dev/", "/proc/"))}
+    return {"exit_code": result.returncode, "sockets": sockets[:5], "written_elsewhere": sorted(written)[:20]}
+
+
+def _run() -> int:
+    parser = command_parser(__doc__)
+    parser.add_argument("--times", type=int, default=20, help="kills of each writer (default: %(default)s)")
+    parser.add_argument("--writers", nargs="+", choices=WRITERS, default=list(WRITERS), metavar="NAME")
+    options = parser.parse_args()
+    chance = random.Random(0)
+    found: dict[str, Any] = {}
+    for name in options.writers:
+        found[name] = {
+            "killed": _killed(name, options.times, chance),
+            "small_disks": _on_small_disks(name),
+            "no_network": _without_network(name),
+        }
+        print(name, json.dumps(found[name], indent=1), flush=True)
+        store(options.json, {"times": options.times, "writers": found})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("kill", _run, interrupted="the result has what was finished before"))

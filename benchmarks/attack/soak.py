@@ -1,0 +1,254 @@
+"""Uses the SDK for a long time: predict, a camera that is cut at random, and a server with clients.
+
+Each runs in a process of its own. After a warm-up of a fifth of the time, the slope of its resident memory,
+its open files and its threads are recorded. Frames of the camera carry a number and the time at which they
+were made, so that results that come twice, out of order or with a wrong time are counted.
+"""
+
+import base64
+import itertools
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Generator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness.results import ROOT, command_parser, store
+from pixelclip_sdk import Segmenter
+from pixelclip_sdk.errors import ImageError
+from pixelclip_sdk.image import load_image
+from pixelclip_sdk.support.command import run_command
+from pixelclip_sdk.video.frames import Frame
+
+__all__ = ["Camera", "Watch", "soak_predict", "soak_serve", "soak_stream"]
+
+_PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
+_FPS = 20
+_WORDS = (
+    "cat, sofa",
+    "cup, table, spoon",
+    ["cat", "fur", "eye"],
+    {"coffee": ["coffee", "espresso"], "cup": "cup"},
+)
+_CLIENTS = 3
+
+
+class Watch:
+    """Resident memory, open files and threads of a process, over time."""
+
+    def __init__(self, process: int, seconds: float) -> None:
+        self._folder = Path("/proc", str(process))
+        self._start, self._seconds = time.monotonic(), seconds
+        self._next = 0.0
+        self._samples: list[tuple[float, float, int, int]] = []
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is over. Takes a sample every second."""
+        now = time.monotonic() - self._start
+        if now >= self._next:
+            self._next = now + 1
+            status = (self._folder / "status").read_text(encoding="utf-8")
+            resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
+            threads = int(status.partition("Threads:")[2].split()[0])
+            self._samples.append((now, resident, len(list((self._folder / "fd").iterdir())), threads))
+        return now >= self._seconds
+
+    def facts(self) -> dict[str, Any]:
+        """Returns the slope after the warm-up, by least squares, and the first and last numbers."""
+        after = [sample for sample in self._samples if sample[0] >= self._seconds / 5] or self._samples
+        times, resident = np.array([s[0] for s in after]) / 3600, np.array([s[1] for s in after])
+        slope = float(np.polyfit(times, resident, 1)[0]) if len(after) > 2 else float("nan")
+        return {
+            "minutes": round(self._samples[-1][0] / 60, 2),
+            "memory_slope_mb_per_h": round(slope, 2),
+            "memory_mb": [round(float(resident[0]), 1), round(float(resident[-1]), 1)],
+            "open_files": [after[0][2], after[-1][2]],
+            "threads": [after[0][3], after[-1][3]],
+        }
+
+
+def soak_predict(seconds: float) -> dict[str, Any]:
+    """Segments photos at several sizes, while the words change."""
+    photos = [load_image(photo)[::step, ::step] for photo in _PHOTOS for step in (1, 2, 3)]
+    count = 0
+    with Segmenter.from_pretrained(classes="cat, sofa") as segmenter:
+        watch = Watch(os.getpid(), seconds)
+        while not watch.over:
+            segmenter.predict(photos[count % len(photos)])
+            if count % 10 == 0:
+                segmenter.set_classes(_WORDS[count // 10 % len(_WORDS)])
+            count += 1
+    return {"images": count, **watch.facts()}
+
+
+class Camera:
+    """A live source of numbered frames whose connection breaks at random.
+
+    Frame n is made n / `_FPS` seconds after the first, also while the connection is broken. The first 32
+    pixels hold the bits of n. Times of a connection begin with 0, as FFmpeg's.
+    """
+
+    live, fps, count = True, Fraction(_FPS), None
+    name = "camera"
+
+    def __init__(self, seed: int, begin: float | None = None) -> None:
+        self._chance, self._seed = random.Random(seed), seed
+        self._begin = time.monotonic() if begin is None else begin
+        self._picture = np.ascontiguousarray(load_image(_PHOTOS[0])[::3, ::3])
+
+    def __iter__(self) -> Generator[Frame, None, None]:
+        if self._chance.random() < 0.2:
+            raise ImageError("nothing comes")
+        first = number = int((time.monotonic() - self._begin) * _FPS) + 1
+        for _ in range(self._chance.randrange(1, 8 * _FPS)):
+            time.sleep(max(self._begin + number / _FPS - time.monotonic(), 0))
+            image = self._picture.copy()
+            image[0, :32] = ((number >> np.arange(32)) & 1)[:, None] * 255
+            yield Frame(image, (number - first) / _FPS, 0.0, 0)
+            number += 1
+        if self._chance.random() < 0.5:
+            raise ImageError("the connection broke")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def reopened(self) -> "Camera":
+        """Connects again, or fails."""
+        if self._chance.random() < 0.3:
+            raise ImageError("it does not answer")
+        return Camera(self._seed + 1, self._begin)
+
+
+def soak_stream(seconds: float) -> dict[str, Any]:
+    """Streams from a `Camera`. Returns how many results came twice, out of order or with a wrong time."""
+    numbers: list[int] = []
+    largest_s = 0.0
+    offset = None
+    with Segmenter.from_pretrained(classes="cat, sofa") as segmenter:
+        watch = Watch(os.getpid(), seconds)
+        stream = segmenter.stream(Camera(0), on_error="reopen")
+        for result in stream:
+            number = int((result.image[0, :32, 0] > 127) @ (1 << np.arange(32)))
+            numbers.append(number)
+            offset = result.frame.time_s - number / _FPS if offset is None else offset
+            largest_s = max(largest_s, abs(result.frame.time_s - number / _FPS - offset))
+            if watch.over:
+                break
+        stream.close()
+    steps = np.diff(numbers)
+    return {
+        "frames": len(numbers),
+        "twice": int((steps == 0).sum()),
+        "out_of_order": int((steps < 0).sum()),
+        "largest_clock_error_s": round(largest_s, 4),
+        "frame_s": 1 / _FPS,
+        **watch.facts(),
+    }
+
+
+def soak_serve(seconds: float) -> dict[str, Any]:
+    """Runs `pixelclip serve` with clients that segment, keep vocabularies, send rubbish and hang up."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "pixelclip_sdk", "serve", "--port", "0", "--classes", "cat, sofa"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+    assert server.stdout is not None
+    address = next(m[0] for line in server.stdout if (m := re.search(r"http://[\w.:\[\]]+\d", line)))
+    threading.Thread(target=lambda: [None for _ in server.stdout or ()], daemon=True).start()
+    answers: list[dict[str, int]] = [{} for _ in range(_CLIENTS)]
+    stop = threading.Event()
+    clients = [threading.Thread(target=_client, args=(address, i, stop, answers[i])) for i in range(_CLIENTS)]
+    try:
+        watch = Watch(server.pid, seconds)
+        for client in clients:
+            client.start()
+        while not watch.over:
+            time.sleep(0.2)
+        alive = server.poll() is None
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+        server.terminate()
+        code = server.wait(30)
+    total: dict[str, int] = {}
+    for name, count in itertools.chain.from_iterable(one.items() for one in answers):
+        total[name] = total.get(name, 0) + count
+    return {"answers": dict(sorted(total.items())), "alive": alive, "exit_code": code, **watch.facts()}
+
+
+def _client(address: str, seed: int, stop: threading.Event, answers: dict[str, int]) -> None:
+    """Sends requests, and counts the answers by status."""
+    chance = random.Random(seed)
+    photo = base64.b64encode(_PHOTOS[0].read_bytes()).decode()
+    while not stop.is_set():
+        words = chance.choice(_WORDS)
+        path, body = chance.choice(
+            [
+                ("/v1/segment", {"image": photo, "words": words}),
+                ("/v1/segment", {"image": photo}),
+                ("/v1/segment", {"image": photo[: chance.randrange(100, 2000) * 4], "words": words}),
+                ("/v1/vocabularies", {"words": [f"thing {chance.randrange(1000)}", "sky"]}),
+                ("/v1/segment", {"nonsense": 1}),
+            ]
+        )
+        request = urllib.request.Request(
+            address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                status = str(answer.status)
+                if chance.random() < 0.8:  # Otherwise the client hangs up.
+                    answer.read()
+        except urllib.error.HTTPError as error:
+            status = str(error.code)
+            error.close()
+        except OSError as error:
+            status = type(error).__name__
+        answers[status] = answers.get(status, 0) + 1
+
+
+_SOAKS: dict[str, Callable[[float], dict[str, Any]]] = {
+    "predict": soak_predict,
+    "stream": soak_stream,
+    "serve": soak_serve,
+}
+
+
+def _run() -> int:
+    parser = command_parser(__doc__)
+    parser.add_argument("--minutes", type=float, default=3, help="of each (default: %(default)s)")
+    parser.add_argument("--only", choices=_SOAKS, help="one of them")
+    options = parser.parse_args()
+    if options.only:
+        print(json.dumps(_SOAKS[options.only](60 * options.minutes)))
+        return 0
+    found = {}
+    for name in _SOAKS:
+        command = [sys.executable, __file__, "--only", name, "--minutes", str(options.minutes)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        found[name] = (
+            json.loads(result.stdout) if result.returncode == 0 else {"failed": result.stderr[-2000:]}
+        )
+        print(name, json.dumps(found[name], indent=1), flush=True)
+        store(options.json, found)
+    return 1 if any("failed" in one for one in found.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("soak", _run, interrupted="the result has what was finished before"))
