@@ -41,8 +41,8 @@ GPU_PROVIDERS = {
 class OnnxBackend(Backend):
     """The image encoder of a bundle in ONNX Runtime. Arguments are those of `Backend` and `create_session`.
 
-    `batch` is the only batch size of the graph, or None for any. Other batches are split or padded. A run that
-    takes longer than `deadline_s` seconds is ended with a BackendError; None waits for ever.
+    `batch` is the only batch size of the graph, or None for any. Other batches are split or padded. A run
+    that takes longer than `deadline_s` seconds is ended with a BackendError; None waits for ever.
     """
 
     def __init__(
