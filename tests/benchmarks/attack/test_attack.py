@@ -58,6 +58,7 @@ def test_a_fault_and_a_waste_of_time_are_found(tmp_path, monkeypatch):
         while time.process_time() < end:
             pass
 
+    monkeypatch.setattr("benchmarks.attack.child.MAX_READ_CPU_S", 1.0)
     for reader, said in ((lambda _: 1 / 0, "ZeroDivisionError"), (burn, "s of a CPU")):
         target = TARGETS["picture"].__class__(".jpg", reader)
         monkeypatch.setattr("benchmarks.attack.child.TARGETS", {"picture": target})
