@@ -142,7 +142,7 @@ class TextEncoder:
             norms = np.linalg.norm(result, axis=1)
         if not np.allclose(norms, 1, atol=0.01):  # Also False for NaN.
             raise BundleError(
-                f"{TEXT_ENCODER} returned rows of lengths {norms.min():.3g} to {norms.max():.3g}; expected 1. "
+                f"{TEXT_ENCODER} gave rows of lengths {norms.min():.3g} to {norms.max():.3g}; expected 1. "
                 "Export the bundle again."
             )
         return result
