@@ -63,7 +63,7 @@ def _video(out: Path) -> list[str]:
 
 
 def _vocab(out: Path) -> list[str]:
-    return [*_CLI, "vocab", "build", "--classes", "voc-20", "--out", str(out / "words.npz")]
+    return [*_CLI, "vocab", "build", "voc-20", "--out", str(out / "words.npz")]
 
 
 def _embed_text(out: Path) -> list[str]:
@@ -72,8 +72,7 @@ def _embed_text(out: Path) -> list[str]:
 
 
 def _make_masks(out: Path) -> list[str]:
-    own = ["--images", _PHOTOS, "--out", str(out), "--source", "slic"]
-    return [sys.executable, "training/make_masks.py", *own]
+    return [sys.executable, "training/make_masks.py", "slic", "--images", _PHOTOS, "--out", str(out)]
 
 
 WRITERS: dict[str, Writer] = {
@@ -151,9 +150,10 @@ def is_killed_cleanly(name: str, after_s: float | None) -> dict[str, Any]:
 
 def _killed(name: str, times: int, chance: random.Random) -> dict[str, Any]:
     whole = is_killed_cleanly(name, None)
+    if whole["exit_code"]:
+        raise RuntimeError(f"{name} fails by itself: {whole['message']}")
     runs = [is_killed_cleanly(name, whole["seconds"] * chance.uniform(0.3, 1.0)) for _ in range(times)]
     return {
-        "exit_code": whole["exit_code"],
         "killed": sum(run["exit_code"] == -signal.SIGKILL for run in runs),
         "ended_before": sum(run["exit_code"] != -signal.SIGKILL for run in runs),
         "broken": [*whole["broken"], *(file for run in runs for file in run["broken"])],
