@@ -72,7 +72,7 @@ docs: $(VENV)/installed
 	$(VENV)/bin/mkdocs build --strict --site-dir build/site
 
 test-slow: $(VENV)/installed
-	$(VENV)/bin/pytest -m "not gpu and not network"
+	$(VENV)/bin/pytest -o timeout=0 -m "not gpu and not network"
 
 test-gpu: $(VENV)/installed
 	$(VENV)/bin/pytest -m gpu

@@ -28,7 +28,7 @@ pip=("$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 "$work/venv/bin/python" -m build --wheel --no-isolation --outdir "$work/dist" . >/dev/null
 "$work/venv/bin/python" -m pip uninstall --quiet --yes build hatchling
 wheel=$(echo "$work"/dist/*.whl)
-"${pip[@]}" -c "$constraints" "$wheel${extras:+[$extras]}" pytest pytest-xdist
+"${pip[@]}" -c "$constraints" "$wheel${extras:+[$extras]}" pytest pytest-timeout pytest-xdist
 (cd "$work" && venv/bin/python -) <<'PY'
 import importlib.util
 for name in ("torch", "onnx", "skimage", "training", "export"):

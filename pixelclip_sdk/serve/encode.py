@@ -2,6 +2,7 @@
 
 import base64
 import io
+import struct
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -59,11 +60,32 @@ def check_pixels(images: Sequence[bytes], most: int) -> None:
 
 
 def grey_png(values: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
-    """`(H, W)` as the pixel values of a grey PNG of 8 or 16 bits."""
-    file = io.BytesIO()
-    # Labels are long runs of equal values: half the size of other strategies, in the same time.
-    Image.fromarray(values).save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    return file.getvalue()
+    """`(H, W)` as the pixel values of a grey PNG of 8 or 16 bits.
+
+    Pillow tries five filters for each row. Rows of labels are mostly like the row above, so that one filter
+    (Up) is best: a third of the time, for files of the same size. Format: https://www.w3.org/TR/png-3/.
+    """
+    height, width = values.shape
+    depth = values.dtype.itemsize
+    # Rows of bytes, the high byte first; each row starts with the number of its filter.
+    rows = np.empty((height, 1 + depth * width), np.uint8)
+    rows[:, 0] = 2
+    rows[:, 1:] = np.ascontiguousarray(values, f">u{depth}").view(np.uint8).reshape(height, -1)
+    rows[1:, 1:] -= rows[:-1, 1:].copy()
+    compressor = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * depth, 0, 0, 0, 0)),
+            _chunk(b"IDAT", compressor.compress(rows.data) + compressor.flush()),
+            _chunk(b"IEND", b""),
+        )
+    )
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def confidence_png(result: Segmentation, *, step: int = 1) -> bytes:

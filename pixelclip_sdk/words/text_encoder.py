@@ -5,7 +5,9 @@ import functools
 import itertools
 import logging
 import os
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,13 @@ _log = logging.getLogger(__name__)
 
 _BATCH = 64
 _SLOW_S = 2.0  # Shorter work needs no message.
+_KEPT = 4096  # Texts whose embeddings are kept.
 
 
 class TextEncoder:
     """The text encoder of a bundle. Safe to call from several threads at once.
+
+    It keeps the embeddings of the last few thousand texts: people change one word of a list at a time.
 
     Raises BundleError if the bundle has no text encoder or its files are damaged.
     """
@@ -41,6 +46,8 @@ class TextEncoder:
         self.text_hash = bundle.text_hash
         self._width = bundle.embedding_dim
         self._process = os.getpid()
+        self._kept: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()
+        self._lock = threading.Lock()
         path = bundle.file(TOKENIZER)
         self.tokenizer = _load_tokenizer(path)
         self._unknown = self.tokenizer.token_to_id("[UNK]")
@@ -90,6 +97,19 @@ class TextEncoder:
         BackendError if the model fails.
         """
         check_process(self._process)
+        with self._lock:
+            known = {text: self._kept[text] for text in texts if text in self._kept}
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            known |= {text: row.copy() for text, row in zip(new, self._encoded(new), strict=True)}
+        with self._lock:
+            for text, row in known.items():
+                self._kept[text] = row
+                self._kept.move_to_end(text)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return np.stack([known[text] for text in texts])
+
+    def _encoded(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         encodings = self._tokenize(texts)
         for text, encoding in zip(texts, encodings, strict=True):
             if encoding.overflowing:

@@ -25,7 +25,7 @@ def test_embeddings_are_unit_rows_in_the_order_of_the_texts(encoder):
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
     for text, row in zip(texts, rows, strict=True):
-        np.testing.assert_allclose(encoder.encode([text])[0], row, atol=1e-5)
+        np.testing.assert_allclose(encoder._encoded([text])[0], row, atol=1e-5)
 
 
 def test_meaning_shows_in_the_embeddings(encoder):
@@ -38,7 +38,7 @@ def test_more_texts_than_a_batch(encoder):
     texts = [f"thing number {i}" for i in range(150)]
     rows = encoder.encode(texts)
     assert rows.shape == (150, encoder.encode(["x"]).shape[1])
-    np.testing.assert_allclose(rows[149], encoder.encode(texts[149:])[0], atol=1e-5)
+    np.testing.assert_allclose(rows[149], encoder._encoded(texts[149:])[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("word", ["🐱", "🚗🚗", "\u200b\U0001f600"])
@@ -105,8 +105,27 @@ def test_no_word_of_a_list_is_unfamiliar(encoder):
 
 def test_slow_work_is_announced(encoder, caplog, monkeypatch):
     monkeypatch.setattr(text_encoder, "_SLOW_S", 0)
-    encoder.encode(["cat"] * 64)
+    encoder.encode([f"slow {i}" for i in range(64)])
     assert not caplog.text
     with caplog.at_level(logging.WARNING):
-        encoder.encode(["cat"] * 65)
+        encoder.encode([f"slower {i}" for i in range(65)])
     assert "embedding 65 texts takes about" in caplog.text
+
+
+def test_texts_that_were_embedded_before_are_not_embedded_again(encoder, monkeypatch):
+    first = encoder.encode(["a red mug", "a blue mug"])
+    ran = []
+    run = encoder._run
+    monkeypatch.setattr(encoder, "_run", lambda ids, mask: ran.append(len(ids)) or run(ids, mask))
+    again = encoder.encode(["a blue mug", "a green mug", "a red mug", "a blue mug"])
+    assert ran == [1]
+    np.testing.assert_array_equal(again[[2, 0, 3]], first[[0, 1, 1]])
+    again[:] = 0  # The caller's own array.
+    np.testing.assert_array_equal(encoder.encode(["a red mug", "a blue mug"]), first)
+    assert ran == [1]
+
+
+def test_few_texts_are_kept(encoder, monkeypatch):
+    monkeypatch.setattr(text_encoder, "_KEPT", 3)
+    encoder.encode(["one", "two", "three", "four", "five"])
+    assert list(encoder._kept) == ["three", "four", "five"]
