@@ -1,5 +1,6 @@
 """Fixtures: pictures of known content, a segmenter without a model, and the bundled one."""
 
+import signal
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,11 @@ from pixelclip_sdk import Segmenter, Vocabulary
 from pixelclip_sdk.backends.fake import FakeBackend
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.image import load_image
+
+# A shell lets programs in the background ignore Ctrl-C, and their children inherit it: tests of Ctrl-C would
+# wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COLOURS = {
     "red": (255, 0, 0),
