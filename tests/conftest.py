@@ -1,6 +1,8 @@
 """Fixtures: pictures of known content, a segmenter without a model, and the bundled one."""
 
+import contextlib
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +34,22 @@ def user_cache(tmp_path_factory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIXELCLIP_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts processes like subprocess.Popen. Those that still run when the test ends are killed.
+
+    `with subprocess.Popen(…)` would wait for them, for ever where a test has failed.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def start(command: list[str], **options) -> subprocess.Popen:
+            process = stack.enter_context(subprocess.Popen(command, text=True, **options))
+            stack.callback(process.kill)  # Before it is waited for.
+            return process
+
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -141,14 +141,14 @@ def old_bundle(tmp_path) -> Path:
     return folder
 
 
-def test_an_interrupted_export_keeps_the_old_bundle(tiny_options, old_bundle):
+def test_an_interrupted_export_keeps_the_old_bundle(tiny_options, old_bundle, spawn):
     command = [sys.executable, str(ROOT / "export" / "to_onnx.py"), *tiny_options, "--out", str(old_bundle)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            if "image encoder traced" in line:  # The export is in its middle.
-                process.send_signal(signal.SIGINT)
-                break
-        _, error = process.communicate(timeout=120)
+    process = spawn(command, stderr=subprocess.PIPE)
+    for line in process.stderr:
+        if "image encoder traced" in line:  # The export is in its middle.
+            process.send_signal(signal.SIGINT)
+            break
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
     assert "interrupted; an older bundle is unchanged" in error
     assert (old_bundle / "bundle.json").read_text() == "old"

@@ -222,18 +222,17 @@ sys.exit(run_command("name", body))
 """
 
 
-def test_a_second_ctrl_c_ends_a_model_that_never_returns(tmp_path):
+def test_a_second_ctrl_c_ends_a_model_that_never_returns(tmp_path, spawn):
     file = tmp_path / "model.onnx"
     file.write_bytes(endless_image_encoder())
-    command = [sys.executable, "-c", ENDLESS, str(file)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdout.readline() == "started\n"
-        time.sleep(0.3)  # It has to be in the model.
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+    process = spawn([sys.executable, "-c", ENDLESS, str(file)], stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout.readline() == "started\n"
+    time.sleep(0.3)  # It has to be in the model.
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
 
 
 def test_threads_share_a_segmenter_under_a_storm_of_words_until_it_is_closed():

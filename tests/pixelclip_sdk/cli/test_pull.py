@@ -66,7 +66,7 @@ def test_without_the_exporter_it_says_what_to_install(tmp_path, models):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
-def test_a_stop_signal_reaches_the_exporter_and_waits_for_it():
+def test_a_stop_signal_reaches_the_exporter_and_waits_for_it(spawn):
     child = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('cleaned', flush=True), sys.exit(0)))\n"
@@ -80,8 +80,8 @@ def test_a_stop_signal_reaches_the_exporter_and_waits_for_it():
         f"sys.exit(run_command('x', lambda: _run([sys.executable, '-c', {child!r}], Path('.'))))"
     )
     command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "started\n"
-        process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=60)
+    process = spawn(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "cleaned\n")

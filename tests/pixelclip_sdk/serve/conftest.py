@@ -72,14 +72,18 @@ class Server:
             text=True,
             env={**os.environ, **env},
         )
-        self._reader = threading.Thread(target=self._read_log)
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        found = re.search(r"http://(\S+):(\d+)", line)
-        assert found, f"{line!r} {self.log}"
-        self.host, self.port = found[1], int(found[2])
-        assert self.ask("GET", "/healthz").status == 200  # It answers when it is ready.
+        try:
+            line = self.process.stdout.readline()
+            found = re.search(r"http://(\S+):(\d+)", line)
+            assert found, f"{line!r} {self.log}"
+            self.host, self.port = found[1], int(found[2])
+            assert self.ask("GET", "/healthz").status == 200  # It answers when it is ready.
+        except BaseException:  # Nobody else knows of the process, and its log would keep the tests waiting.
+            self.process.kill()
+            raise
         self.start_s = time.monotonic() - started
 
     def _read_log(self) -> None:
@@ -172,8 +176,11 @@ class Server:
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        code = self.process.wait(30)
-        self._reader.join()
+        try:
+            code = self.process.wait(30)
+        finally:
+            self.process.kill()
+        self._reader.join(30)
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
             stream.close()

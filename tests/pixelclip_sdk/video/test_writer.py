@@ -173,12 +173,12 @@ with write_video(sys.argv[1], 25) as writer:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGHUP])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_killed_recording_plays(tmp_path, sent, suffix):
+def test_a_killed_recording_plays(tmp_path, spawn, sent, suffix):
     command = [sys.executable, "-c", _RECORDER, str(tmp_path / f"out{suffix}"), "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "recording\n"
-        process.send_signal(sent)
-    assert process.returncode == -sent
+    process = spawn(command, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "recording\n"
+    process.send_signal(sent)
+    assert process.wait(60) == -sent
     partial = tmp_path / f"out.partial{suffix}"
     assert list(tmp_path.iterdir()) == [partial]
     frames = list(open_source(partial))

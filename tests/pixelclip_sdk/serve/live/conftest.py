@@ -42,10 +42,14 @@ class Server:
         command = [sys.executable, "-u", "-c", _CODE, json.dumps({"port": 0, **options})]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
-        assert self.url, "the server did not start"
-        self.port = int(self.url.rpartition(":")[2])
-        self.wait_ready()
+        try:
+            self.url = self.process.stdout.readline().strip()
+            assert self.url, "the server did not start"
+            self.port = int(self.url.rpartition(":")[2])
+            self.wait_ready()
+        except BaseException:  # Nobody else knows of the process.
+            self.process.kill()
+            raise
 
     def wait_ready(self) -> None:
         for _ in range(200):
@@ -139,7 +143,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def make_server() -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
@@ -153,9 +157,11 @@ def make_server() -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture(scope="session")
-def server(make_server, clip) -> Server:
+def server(clip) -> Iterator[Server]:
     """A server with a video of red, green and blue, and a source that is not there."""
-    return make_server(sources={"clip": str(clip), "gone": str(clip.with_name("nothing.mp4"))})
+    server = Server(sources={"clip": str(clip), "gone": str(clip.with_name("nothing.mp4"))})
+    yield server
+    server.stop()
 
 
 @pytest.fixture
