@@ -68,9 +68,12 @@ def test_examples_run(example, tmp_path):
 
 
 def commands() -> list[str]:
-    """Every `pixelclip …` line of the shell blocks, in order."""
+    """Every `pixelclip …` line of the shell blocks, in order.
+
+    A server runs until it is stopped; those of its guide are tested in `pixelclip_sdk/serve/test_guide.py`.
+    """
     lines = [line.partition("#")[0].strip() for _, code in blocks("bash") for line in code.splitlines()]
-    return [line for line in lines if line.startswith("pixelclip ")]
+    return [line for line in lines if re.match("pixelclip (?!serve)", line)]
 
 
 @pytest.mark.usefixtures("workplace")
