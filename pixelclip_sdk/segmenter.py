@@ -300,6 +300,20 @@ class Segmenter:
         check_process(self._process)
         return self._resolver.resolve(classes)
 
+    def unfamiliar_words(self, vocabulary: Vocabulary) -> list[str]:
+        """Return the names that are probably misspelt or not English: a cheap guess, for hints to a person.
+
+        Args:
+            vocabulary: What `embed` or `vocabulary` of this segmenter returned.
+
+        Examples:
+            >>> from pixelclip_sdk import Segmenter
+            >>> with Segmenter.from_pretrained() as segmenter:
+            ...     segmenter.unfamiliar_words(segmenter.embed(["cat", "Katze"]))
+            ['Katze']
+        """
+        return self._resolver.unfamiliar(vocabulary)
+
     def with_classes(self, classes: Classes | Vocabulary) -> Self:
         """Return a segmenter of the same loaded model, with words and settings of its own.
 

@@ -84,7 +84,14 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _announce(address: str) -> None:
-    print(f"open {address} in a browser; {address}/docs describes the API. Ctrl-C stops.", flush=True)
+    elsewhere = ""
+    for every in ("0.0.0.0", "[::]"):  # All addresses of this machine; browsers open none of that name.
+        if f"//{every}:" in address:
+            address = address.replace(every, "localhost")
+            elsewhere = ", or with this machine's address from another one"
+    print(
+        f"open {address} in a browser{elsewhere}; {address}/docs describes the API. Ctrl-C stops.", flush=True
+    )
 
 
 def _token(file: Path | None) -> str | None:
@@ -93,7 +100,10 @@ def _token(file: Path | None) -> str | None:
         try:
             token = file.read_text(encoding="utf-8")
         except (OSError, UnicodeError) as error:
-            raise PixelClipError(f"the token cannot be read from {file}: {error}") from error
+            raise PixelClipError(
+                f"the token cannot be read from {file}: {error}. "
+                f"--token-file takes a file; the token itself can be in the variable {_TOKEN}"
+            ) from error
     token = None if token is None else token.strip()
     if token is not None and not re.fullmatch(r"[\x21-\x7e]{16,}", token):
         raise PixelClipError("the token cannot be used; expected at least 16 ASCII characters without spaces")

@@ -51,12 +51,15 @@ class VocabularyResolver:
         return self._embedded(classes)
 
     def _embedded(self, classes: Classes) -> Vocabulary:
-        encoder = self._loaded_encoder()
-        vocabulary = self._checked(Vocabulary.encode(classes, encoder))
-        # Encoders of users need not have this method.
-        for word in getattr(encoder, "unfamiliar_words", lambda _: [])(vocabulary.names):
+        vocabulary = self._checked(Vocabulary.encode(classes, self._loaded_encoder()))
+        for word in self.unfamiliar(vocabulary):
             _log.warning("the text encoder may not know %r; check the spelling, and use English words", word)
         return vocabulary
+
+    def unfamiliar(self, vocabulary: Vocabulary) -> list[str]:
+        """Return the names that are probably misspelt or not English; see `pixelclip_sdk.Segmenter`."""
+        # Encoders of users need not have this method. Words that no encoder was loaded for are known.
+        return list(getattr(self._encoder, "unfamiliar_words", lambda _: [])(vocabulary.names))
 
     def _stored_nouns(self) -> Vocabulary:
         """Return the vocabulary of `NOUNS` from the user's cache folder, or embed it, which takes seconds.

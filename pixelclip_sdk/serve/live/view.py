@@ -30,6 +30,7 @@ class View:
         background: Words that win pixels, which become unknown, as the client sent them.
         background_vocabulary: The same with their embeddings.
         values: The other fields of `LiveSettings` that the client sent.
+        unfamiliar: Names of the vocabulary that the model may not know.
     """
 
     model: Model
@@ -39,6 +40,7 @@ class View:
     background: Words | None = None
     background_vocabulary: Vocabulary | None = None
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unfamiliar: tuple[str, ...] = ()
 
     @classmethod
     def first(cls, engine: Engine) -> "View":
@@ -57,14 +59,16 @@ class View:
         model = engine.model(wanted.model) if "model" in given else self.model
         words, background = self.words, self.background
         vocabulary, background_vocabulary = self.vocabulary, self.background_vocabulary
+        unfamiliar = self.unfamiliar
         if {"words", "vocabulary"} & given:
             words = wanted.words if wanted.words is not None else wanted.vocabulary
         if "background" in given:
             background = wanted.background
         if words is None:
-            vocabulary = _first_words(engine, model)
+            vocabulary, unfamiliar = _first_words(engine, model), ()
         elif words != self.words or vocabulary is None or model != self.model:
             vocabulary = await engine.embed(model, words)
+            unfamiliar = tuple(model.segmenter.unfamiliar_words(vocabulary))
         if background != self.background or model != self.model:
             background_vocabulary = None if background is None else await engine.embed(model, background)
         values = {**self.values, **{name: getattr(wanted, name) for name in _SETTINGS if name in given}}
@@ -81,6 +85,7 @@ class View:
             background=background,
             background_vocabulary=background_vocabulary,
             values=values,
+            unfamiliar=unfamiliar,
         )
         if vocabulary is not None:
             view.segmenter  # noqa: B018 (raises for settings that do not fit the words)
@@ -125,11 +130,18 @@ class View:
     def warnings(self) -> list[str]:
         """What a person should know about these words."""
         names = self.vocabulary.names if self.vocabulary else ()
-        if len(names) != 1 or self.background is not None or self.values.get("threshold") is not None:
-            return []
-        if self.values.get("min_confidence") is not None:
-            return []
-        return [f"With one word and no limit, all pixels are {names[0]!r}. Add other words or a limit."]
+        limited = self.background is not None or any(
+            self.values.get(limit) is not None for limit in ("threshold", "min_confidence")
+        )
+        warnings = []
+        if self.unfamiliar:
+            few = ", ".join(map(repr, self.unfamiliar[:5])) + (" and others" if self.unfamiliar[5:] else "")
+            warnings.append(f"The model may not know {few}. Check the spelling, and use English words.")
+        if len(names) == 1 and not limited:
+            warnings.append(
+                f"With one word and no limit, all pixels are {names[0]!r}. Add other words or a limit."
+            )
+        return warnings
 
 
 def merged(settings: Sequence[LiveSettings]) -> LiveSettings:

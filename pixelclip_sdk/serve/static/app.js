@@ -19,6 +19,7 @@ const state = { source: null, model: null, opened: 0, saidMs: -SAY_MS, result: n
 
 const words = new Words($("words"), {
   changed: () => {
+    state.chosen = true;
     sendSettings();
     remember();
   },
@@ -262,10 +263,7 @@ const starts = {
   camera: () => (state.kind === "camera" ? stop() : open("camera", (fresh) => Camera.open(fresh))),
   file: () => $("file").click(),
   example: () => {
-    if (words.texts.join() === parseWords(START).map((word) => word.name).join()) {
-      words.set(parseWords(EXAMPLE));
-      remember();
-    }
+    if (!state.chosen) words.set(parseWords(EXAMPLE)); // Those of the server fit its own pictures.
     open("example", async () => {
       const answer = await fetch(new URL("static/example.jpg", document.baseURI)).catch(() => null);
       if (!answer?.ok) throw new Error("The example cannot be loaded; is the server still there?");
@@ -349,14 +347,17 @@ function remember() {
 }
 function writeNow() {
   clearTimeout(rememberTimer);
+  rememberTimer = null;
   const numbers = { limit: Number($("limit").value), opacity: Number($("opacity").value) };
   writeLink({ items: words.items, model: state.model, ...numbers });
 }
-addEventListener("pagehide", writeNow);
+// Words that nobody changed are not written: with the next visit the server may have others.
+addEventListener("pagehide", () => rememberTimer && writeNow());
 
 function applyLink() {
   const link = readLink();
   state.fresh = !link.words; // The server may have words to start with.
+  state.chosen = Boolean(link.words); // Words that no person chose give way to those of the example.
   words.set(link.words ?? parseWords(START), link.off);
   $("limit").value = link.limit ?? 0;
   $("opacity").value = link.opacity ?? 55;

@@ -29,7 +29,7 @@ def folder(tmp_path, cat, monkeypatch):
 @pytest.mark.parametrize("code", blocks("py"))
 def test_the_python_code_runs(server, code):
     code = code.replace(":8000", f":{server.port}")
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert "'cat'" in result.stdout
 
@@ -41,7 +41,7 @@ def test_the_commands_run(server, folder, command):
     command = command.replace(":8000", f":{server.port}").replace(
         "curl ", "curl --fail --silent --show-error "
     )
-    result = subprocess.run(["sh", "-c", command], capture_output=True)
+    result = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60)
     assert result.returncode == 0, result.stderr
     if "-o " in command:
         assert (folder / "overlay.jpg").read_bytes()[:2] == b"\xff\xd8"

@@ -114,6 +114,9 @@ def test_other_machines_need_a_token(tmp_path):
     refused = pixelclip("--token-file", str(weak))
     assert refused.returncode == 1
     assert "at least 16" in refused.stderr
+    refused = pixelclip("--token-file", "the-token-itself")
+    assert refused.returncode == 1
+    assert "takes a file; the token itself can be in the variable PIXELCLIP_TOKEN" in refused.stderr
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,10 @@ def test_with_the_token_everything_is(guarded):
         header = {"Authorization": f"{scheme} {TOKEN}", "Host": "segment.example.com"}
         assert guarded.ask("GET", "/v1/models", headers=header).status == 200
         assert guarded.ask("GET", "/metrics", headers=header).status == 200
+
+
+def test_the_address_that_it_prints_can_be_opened(guarded):
+    assert guarded.host == "localhost"
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/healthz"])

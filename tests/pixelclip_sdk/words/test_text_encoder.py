@@ -89,9 +89,10 @@ def test_words_that_the_encoder_may_not_know_are_named(encoder, caplog):
         "qwxzy",
         "snorkle bag",
     ]
-    with Segmenter.from_pretrained(classes=["cat", "qwxzy"]):
+    with Segmenter.from_pretrained(classes=["cat", "qwxzy"]) as segmenter:
         assert "may not know 'qwxzy'" in caplog.text
         assert "'cat'" not in caplog.text
+        assert segmenter.unfamiliar_words(segmenter.vocabulary) == ["qwxzy"]
 
 
 def test_no_word_of_a_list_is_unfamiliar(encoder):

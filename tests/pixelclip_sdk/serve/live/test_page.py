@@ -153,6 +153,23 @@ def test_an_example_photo_shows_what_the_page_does(visit):
     expect(one.page.locator("#histogram rect")).to_have_count(20)
 
 
+def test_words_of_the_server_are_shown_and_give_way_to_those_of_the_example(visit, make_server):
+    first = make_server(classes="cat, sofa, grass")
+    one = visit(url=first.url, noisy=True).connected()
+    assert one.names() == ["cat", "sofa", "grass"]
+    one.page.click("text=Try an example photo")
+    one.wait_shares("cup", "wood")
+    assert one.names() == ["cup", "wood"]
+    # Nobody chose words: a server that starts again with others is believed.
+    first.stop()
+    make_server(port=first.port, classes="dog, lamp")
+    one.page.reload()
+    one.connected()
+    assert one.names() == ["dog", "lamp"]
+    one.say("Katze")
+    expect(one.page.locator("#word-error")).to_contain_text("may not know 'Katze'")
+
+
 def test_words_that_are_typed_change_the_overlay(visit):
     one = visit(WORDS).connected()
     one.example()

@@ -283,6 +283,16 @@ def test_one_word_and_no_limit_is_warned_about(client):
     assert client.settings(words=["cat"], min_confidence=0.5)["warnings"] == []
 
 
+def test_words_that_the_model_may_not_know_are_warned_about(client):
+    warned = client.settings(words=["cat", "Katze", "qwxzy"])["warnings"]
+    assert warned == ["The model may not know 'Katze', 'qwxzy'. Check the spelling, and use English words."]
+    # The page sends the same words again when another setting changes.
+    assert client.settings(words=["cat", "Katze", "qwxzy"], min_confidence=0.5)["warnings"] == warned
+    assert client.settings(words=["cat", "wall"])["warnings"] == []
+    assert len(client.settings(words=["Katze"], min_confidence=None)["warnings"]) == 2
+    assert client.settings(words="voc-20")["warnings"] == []
+
+
 def test_text_that_is_not_utf_8_ends_the_connection(server):
     """RFC 6455, 8.1: the connection must be failed."""
     with server.client() as client:
