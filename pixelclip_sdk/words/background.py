@@ -1,7 +1,8 @@
 """Words that compete with the classes: the user's background words, and those that come with the model."""
 
 import dataclasses
-import functools
+import threading
+from collections import OrderedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ __all__ = ["Competition", "Competitors"]
 # A word is too close to a class if its cosine with it is this many standard deviations above the mean of the
 # cosines between background words. It holds in every text space: in CLIP's, all words are close.
 _DEVIATIONS = 3.0
+
+# Of embeddings that are kept. 50 words have 80 kB, and making them anew takes milliseconds on a busy machine.
+_KEPT_BYTES = 32 << 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,9 +62,10 @@ class Competitors:
         damping: npt.NDArray[np.float32] | None = None,
     ) -> None:
         self._words, self._most, self._damping = words, most, damping
+        self._damped = None if words is None else self._with_damping(words.embeddings)
         self._calibration = calibration or Calibration()
-        # Words change rarely, and a stream recognises its words by the object.
-        self._cached = functools.lru_cache(maxsize=8)(self._new)
+        self._kept: OrderedDict[tuple[Vocabulary, Vocabulary | None], Competition] = OrderedDict()
+        self._lock = threading.Lock()
         self._too_close = 1.0
         if words is not None and len(words) > 2:
             cosines = (words.embeddings @ words.embeddings.T)[np.triu_indices(len(words), 1)]
@@ -93,8 +98,21 @@ class Competitors:
 
         Left out are the user's background words that are also classes, and the model's words that are
         synonyms of a class or of a background word of the user, or close to one.
+
+        The last ones are kept: words change rarely, a stream recognises its words by the object, and many
+        people may share a model.
         """
-        return self._cached(vocabulary, background)
+        key = vocabulary, background
+        with self._lock:
+            known = self._kept.get(key)
+        new = known or self._new(vocabulary, background)
+        with self._lock:
+            found = self._kept.setdefault(key, new)  # Another thread may have made it meanwhile.
+            self._kept.move_to_end(key)
+            size = sum(kept.embeddings.nbytes for kept in self._kept.values())
+            while size > _KEPT_BYTES and len(self._kept) > 1:
+                size -= self._kept.popitem(last=False)[1].embeddings.nbytes
+        return found
 
     def _new(self, vocabulary: Vocabulary, background: Vocabulary | None) -> Competition:
         parts = [vocabulary.embeddings]
@@ -105,18 +123,16 @@ class Competitors:
             kept = [i for i, name in enumerate(background.names) if folded(name) not in taken]
             parts.append(background.embeddings[kept])
             taken |= _texts(background)
-        asked = np.concatenate(parts)
-        if self._words is not None:
+        # The vocabulary's own array where nothing competes: engines on a GPU recognise it.
+        asked = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        parts = [self._with_damping(asked)]
+        if self._words is not None and self._damped is not None:
             real = np.concatenate([asked[: len(vocabulary)][used], asked[len(vocabulary) :]])
             near = (self._words.embeddings @ real.T).max(axis=1) > self._too_close
             named = [folded(name) in taken for name in self._words.names]
-            others = self._words.embeddings[~(near | named)]
+            others = self._damped[~(near | named)]
             parts.append(others if self._most is None else others[: max(self._most - len(asked), 0)])
-        # The vocabulary's own array where nothing competes: engines on a GPU recognise it.
-        embeddings = vocabulary.embeddings if len(parts) == 1 else np.concatenate(parts)
-        if self._damping is not None:
-            spread = np.linalg.norm(embeddings @ self._damping.T, axis=1, keepdims=True)
-            embeddings = embeddings / np.maximum(spread, 1)
+        embeddings = parts[0] if len(parts) == 1 else np.concatenate(parts)
         embeddings.setflags(write=False)
         return Competition(
             vocabulary=vocabulary,
@@ -124,6 +140,13 @@ class Competitors:
             competing=len(asked),
             calibration=self._calibration,
         )
+
+    def _with_damping(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if self._damping is None:
+            return embeddings
+        spread = np.linalg.norm(embeddings @ self._damping.T, axis=1, keepdims=True)
+        damped: npt.NDArray[np.float32] = embeddings / np.maximum(spread, 1)
+        return damped
 
 
 def _texts(vocabulary: Vocabulary) -> set[str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import itertools
 import logging
 import os
 import threading
@@ -64,9 +63,8 @@ class TextEncoder:
     def check_words(self, words: Sequence[str]) -> None:
         """Refuse words without any known token: their embeddings would be meaningless."""
         for word, encoding in zip(words, self._tokenize(words, add_special_tokens=False), strict=True):
-            ids = itertools.compress(encoding.ids, encoding.attention_mask)
             # A byte-level tokenizer has no unknown token, but may find no token (a control character).
-            if all(i == self._unknown for i in ids):
+            if all(i == self._unknown for i in encoding.ids):
                 raise VocabularyError(
                     f"the text encoder knows no part of the name {word!r}; expected English words. "
                     "Write it in English, e.g. 'cat' for a cat emoji."
@@ -84,8 +82,7 @@ class TextEncoder:
         unfamiliar = {}
         encodings = self._tokenize([part for _, part in parts], add_special_tokens=False)
         for (word, part), encoding in zip(parts, encodings, strict=True):
-            offsets = itertools.compress(encoding.offsets, encoding.attention_mask)
-            lengths = [stop - start for start, stop in offsets]
+            lengths = [stop - start for start, stop in encoding.offsets]
             if len(lengths) >= 4 or (len(lengths) > 1 and 1 in lengths):
                 unfamiliar[word] = part.casefold()
         return [word for word, part in unfamiliar.items() if part not in _listed_words()]
@@ -117,15 +114,18 @@ class TextEncoder:
                     f"the text {text[:40]!r}… has more tokens than the text encoder takes. Shorten it."
                 )
         # Texts of similar length share a batch, so that little of it is padding.
-        lengths = [sum(encoding.attention_mask) for encoding in encodings]
+        lengths = [len(encoding.ids) for encoding in encodings]
         order = sorted(range(len(texts)), key=lengths.__getitem__)
         rows: list[npt.NDArray[np.float32]] = []
         begin = time.perf_counter()
         for start in range(0, len(order), _BATCH):
             batch = order[start : start + _BATCH]
             longest = max(lengths[i] for i in batch)
-            ids = np.array([encodings[i].ids[:longest] for i in batch], np.int64)
-            mask = np.array([encodings[i].attention_mask[:longest] for i in batch], np.int64)
+            ids = np.zeros((len(batch), longest), np.int64)
+            mask = np.zeros_like(ids)
+            for row, i in enumerate(batch):
+                ids[row, : lengths[i]] = encodings[i].ids
+                mask[row, : lengths[i]] = 1
             rows.append(self._run(ids, mask))
             if start == 0 and len(texts) > _BATCH:
                 total = sum(lengths) / (longest * len(batch)) * (time.perf_counter() - begin)
@@ -139,7 +139,8 @@ class TextEncoder:
 
     def _tokenize(self, texts: Sequence[str], **options: Any) -> list[Any]:
         with _damaged_if_it_fails(f"{TOKENIZER} fails"):
-            return list(self.tokenizer.encode_batch(list(texts), **options))
+            # `encode_batch` has threads of its own, which take longer for a few words on a busy machine.
+            return [self.tokenizer.encode(text, **options) for text in texts]
 
     def _run(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         try:
@@ -186,7 +187,7 @@ def _load_tokenizer(path: Path) -> Any:
         raise BackendUnavailableError("tokenizers is not installed: pip install tokenizers") from error
     with _damaged_if_it_fails(f"{path} is not a tokenizer that tokenizers {tokenizers.__version__} reads"):
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    tokenizer.enable_padding(direction="right", pad_id=0)
+    tokenizer.no_padding()
     return tokenizer
 
 
