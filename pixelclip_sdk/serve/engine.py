@@ -110,7 +110,7 @@ class Engine:
             self.metrics.shed.inc()
             raise ServeError(
                 503,
-                f"{len(self._waiting)} requests wait already; ask again after the seconds in Retry-After",
+                f"{len(self._waiting)} requests wait already; ask again in a second",
                 retry_after_s=1,
             )
         job = _Job(function, loop.create_future(), time.perf_counter())

@@ -93,6 +93,7 @@ function sendSettingsSoon() {
 
 function settings({ id, colours, warnings = [] }) {
   words.paint(colours);
+  if (id === connection.settingsId) words.keep();
   if (id === connection.settingsId && warnings.length) wordError(warnings.join(" "), true);
   feeder.allowed = true;
   feeder.send();
@@ -100,15 +101,27 @@ function settings({ id, colours, warnings = [] }) {
 
 function failed({ id, frame, code, message }) {
   if (frame !== null && frame !== undefined) {
+    if (code === "overloaded") meter.busy();
     if (!feeder.answered(frame) || feeder.source?.live) return;
     if (code === "overloaded") setTimeout(() => feeder.send(), 500);
     else notify(message);
   } else if (id !== null && id !== undefined) {
-    if (id === connection.settingsId) wordError(message);
+    if (id === connection.settingsId) refused(message);
   } else {
     notify(message[0].toUpperCase() + message.slice(1));
     state.sourceFailed = code === "source";
   }
+}
+
+/** The words before stay; what was refused goes back to where it can be typed again. */
+function refused(message) {
+  const text = words.restore();
+  if (text !== null) {
+    $("word").value = text;
+    sendSettings();
+    remember();
+  }
+  wordError(message);
 }
 
 // Results -------------------------------------------------------------------------------------------------

@@ -15,6 +15,11 @@ export class Meter {
     for (const place of [this.fps, this.trip, this.server, this.dropped]) place.textContent = "–";
   }
 
+  /** Says that the server has no time for a frame. */
+  busy() {
+    write(this.server, "busy");
+  }
+
   /** Counts a result: its header, its frame, and what sent the frame. */
   result(header, frame, { source, sent }) {
     const now = performance.now();

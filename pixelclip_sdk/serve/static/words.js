@@ -117,6 +117,21 @@ export class Words {
     this.changed();
   }
 
+  /** Remembers these words: the server took them. */
+  keep() {
+    this.kept = this.items.map(({ name, synonyms, on, colour }) => ({ name, synonyms, on, colour }));
+  }
+
+  /** Goes back to the words that were kept; returns the text of the others, null if there are none. */
+  restore() {
+    const known = new Set(this.kept?.map(writeWord));
+    const refused = this.texts.filter((text) => !known.has(text));
+    if (!this.kept || !refused.length) return null;
+    this.items = this.kept.map((item) => ({ ...item }));
+    this.draw();
+    return refused.join("; ");
+  }
+
   repeated(name, except) {
     return this.items.some((item) => item !== except && folded(item.name) === folded(name));
   }
