@@ -43,10 +43,9 @@ def test_the_commands_run(server, folder, command):
     )
     result = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    if "-o " in command:
-        assert (folder / "overlay.jpg").read_bytes()[:2] == b"\xff\xd8"
-    else:
-        assert b"names" in result.stdout
+    written = re.search(r" -o (\S+)", command)
+    answer = (folder / written[1]).read_bytes() if written else result.stdout
+    assert answer[:2] == b"\xff\xd8" if ".jpg " in command.partition(" -o ")[2] else b"names" in answer
 
 
 def test_the_metrics_exist(server, cat):
