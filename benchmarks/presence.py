@@ -51,17 +51,21 @@ Photo = tuple[Truth, dict[str, Numbers]]
 
 
 def numbers_of(result: Segmentation, name: str) -> Numbers:
-    """Returns what a result says about a word. Ties of areas are broken by the confidence."""
+    """Returns what a result says about a word.
+
+    Where a photo has no confident pixel of the word, its presence decides between such photos.
+    """
     won = result.mask(name)
     confidence = result.confidence[won]
     best = float(confidence.max(initial=0))
+    presence = result.presence()[name]
     areas = tuple(float((confidence >= limit).sum() / won.size) for limit in LIMITS)
     return Numbers(
         area=areas[0],
         best_cosine=float(result.logits[result.names.index(name)].max()),
-        confident_area=float((confidence >= _CONFIDENT).sum() / won.size) + 1e-6 * best,
+        confident_area=float((confidence >= _CONFIDENT).sum() / won.size) + 1e-6 * presence,
         best_confidence=best,
-        presence=result.presence()[name],
+        presence=presence,
         areas=areas,
     )
 

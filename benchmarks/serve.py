@@ -4,7 +4,8 @@ Server and clients are processes of their own. The machine should be idle otherw
 
 - *Throughput*: as many clients as threads that call `predict` in this process, with the same JPEG and
   words, in turns.
-- *Latency*: requests at random times, at 70 % of the throughput, whether or not the last was answered.
+- *Latency*: requests at 70 % of the throughput, whether or not the last was answered: those of some cameras,
+  each with a fixed frame rate, and those at random times, beside what an ideal queue would make of them.
 - *Overload*: five times the throughput. What is not shed must be right: each request has words of its own.
 - *Viewers*: live connections that come, change words and go at random.
 - *Batches*: the time of an image in `predict_batch`, which decides whether waiting requests should be joined.
@@ -12,6 +13,7 @@ Server and clients are processes of their own. The machine should be idle otherw
 
 import asyncio
 import contextlib
+import heapq
 import http.client
 import json
 import multiprocessing
@@ -39,6 +41,7 @@ from benchmarks.harness.photos import photo_jpeg
 from benchmarks.harness.results import command_parser, store
 from benchmarks.harness.tables import table
 from pixelclip_sdk import Segmenter
+from pixelclip_sdk.serve.config import Limits
 from pixelclip_sdk.support.arguments import positive
 from pixelclip_sdk.support.command import run_command
 
@@ -47,6 +50,7 @@ _WORDS = ("cup", "table", "spoon", "plate", "book", "cat", "wall", "sofa", "floo
 _VOCABULARIES = 100
 _START = ("cup", "table")
 _SIZE = (360, 480)
+_CAMERAS = 10
 
 
 class Server:
@@ -201,10 +205,26 @@ def throughput(server: Server, segmenter: Segmenter, jpeg: bytes, rounds: int, s
 # Open loop ------------------------------------------------------------
 
 
+def _random_times(rate: float, seconds: float, rng: random.Random) -> Iterator[float]:
+    """Times of requests that know nothing of each other."""
+    due = rng.expovariate(rate)
+    while due < seconds:
+        yield due
+        due += rng.expovariate(rate)
+
+
+def _camera_times(rate: float, seconds: float, rng: random.Random) -> Iterator[float]:
+    """Times of the frames of cameras that have one frame rate, and were started at random times."""
+    period = _CAMERAS / rate
+    phases = sorted(rng.uniform(0, period) for _ in range(_CAMERAS))
+    for number in range(int(seconds / period)):
+        yield from (number * period + phase for phase in phases)
+
+
 def _open_loop(
-    port: int, rate: float, seconds: float, jpeg: bytes, seed: int, usual_s: float | None
+    port: int, times: Sequence[float], jpeg: bytes, seed: int, usual_s: float | None
 ) -> tuple[list[tuple[int, float, bool]], float | None]:
-    """Requests at random times: the status, the seconds and whether the names were right, of each.
+    """Requests at some times: the status, the seconds and whether the names were right, of each.
 
     With `usual_s` also the seconds from the last of them until a request is again answered in at most twice
     that time.
@@ -231,11 +251,10 @@ def _open_loop(
             await asyncio.sleep(0.02)
 
     async def main() -> tuple[list[Any], float | None]:
-        rng, free, tasks = random.Random(seed), [], []
+        free: list[Any] = []
+        tasks = []
         begin = time.perf_counter()
-        due = 0.0
-        while due < seconds:
-            due += rng.expovariate(rate)
+        for due in times:
             await asyncio.sleep(max(begin + due - time.perf_counter(), 0))
             tasks.append(asyncio.create_task(one(len(tasks) + seed, free)))
         recovery_s = None if usual_s is None else await recovered(free)
@@ -245,16 +264,15 @@ def _open_loop(
 
 
 def load(
-    server: Server, rate: float, seconds: float, jpeg: bytes, seed: int, usual_s: float | None = None
+    server: Server, times: Sequence[float], jpeg: bytes, seed: int, usual_s: float | None = None
 ) -> dict[str, Any]:
-    """Send requests at a rate; return what became of them."""
+    """Send requests at some times; return what became of them."""
     before = server.facts()
-    results, recovery_s = apart(_open_loop, server.port, rate, seconds, jpeg, seed, usual_s)
+    results, recovery_s = apart(_open_loop, server.port, times, jpeg, seed, usual_s)
     answered = [spent * 1e3 for status, spent, _ in results if status == 200]
     refused = [spent * 1e3 for status, spent, _ in results if status != 200]
     return {
-        "rate_per_s": rate,
-        "seconds": seconds,
+        "rate_per_s": len(times) / times[-1],
         "requests": len(results),
         "statuses": dict(sorted(Counter(str(status) for status, _, _ in results).items())),
         "wrong": sum(not right for _, _, right in results),
@@ -263,6 +281,17 @@ def load(
         "memory_mb": [before["memory_mb"], server.facts()["memory_mb"]],
         **({} if recovery_s is None else {"recovery_s": recovery_s}),
     }
+
+
+def ideal_tail(times: Sequence[float], workers: int, service_s: float) -> float:
+    """p99 over p50 of a queue that loses no time: workers that always need the same time for a request."""
+    free = [0.0] * workers
+    spent = []
+    for due in times:
+        end = max(due, heapq.heappop(free)) + service_s
+        heapq.heappush(free, end)
+        spent.append(end - due)
+    return float(np.divide(*np.percentile(spent, (99, 50))))
 
 
 # Viewers ------------------------------------------------------------
@@ -376,8 +405,14 @@ def main() -> int:
         for number in range(_VOCABULARIES):  # Embedded before, as most clients repeat their words.
             server.post("/v1/vocabularies", {"words": words_of(number)})
         capacity = max(row["served_per_s"] for row in rates)
-        calm = load(server, 0.7 * capacity, options.load_seconds, jpeg, 1)
-        flood = load(server, 5 * capacity, options.load_seconds, jpeg, 2, calm["ms"]["p50"] / 1e3)
+        workers, span = Limits().workers, options.load_seconds
+        calm = {}
+        for name, make in (("cameras", _camera_times), ("random", _random_times)):
+            times = list(make(0.7 * capacity, span, random.Random(1)))
+            calm[name] = load(server, times, jpeg, 1)
+            calm[name]["ideal_p99_over_p50"] = ideal_tail(times, workers, workers / capacity)
+        times = list(_random_times(5 * capacity, span, random.Random(2)))
+        flood = load(server, times, jpeg, 2, calm["random"]["ms"]["p50"] / 1e3)
         shed = flood["requests"] - flood["statuses"].get("200", 0)
         flood["shed"] = shed / flood["requests"]
         viewers = watched(server, options.viewers, options.viewers_seconds, jpeg)
@@ -386,10 +421,11 @@ def main() -> int:
     print(f"starts in {start_s:.2f} s; {backend}; a JPEG of {_SIZE[0]}×{_SIZE[1]}\n")
     print(table([{name: f"{value:.3g}" for name, value in row.items()} for row in rates]))
     print("\nmilliseconds of an image by batch:", {size: round(ms, 1) for size, ms in joined.items()})
-    for name, facts in (("70 %", calm), ("500 %", flood), ("viewers", viewers)):
+    for name, facts in (*calm.items(), ("500 %", flood), ("viewers", viewers)):
         print(f"\n{name}: {json.dumps(facts)}")
     ratios = {f"throughput of {row['threads']} clients over predict": row["ratio"] for row in rates}
-    ratios["p50 over p99 at 70 % of the throughput"] = calm["ms"]["p50"] / calm["ms"]["p99"]
+    for name, facts in calm.items():
+        ratios[f"p50 over p99 at 70 % of the throughput, {name}"] = facts["ms"]["p50"] / facts["ms"]["p99"]
     content = {
         "backend": backend,
         "image_size": list(_SIZE),
