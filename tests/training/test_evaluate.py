@@ -133,7 +133,9 @@ def test_the_pytorch_source_agrees_with_its_bundle(data, tuned):
     for predict in (_official, lambda model, photo: model.segmenter.predict(photo, refine="off").labels):
         bundle, source = (np.stack([predict(model, photo) for photo in photos]) for model in models)
         assert len(np.unique(bundle)) > 1
-        assert (bundle == source).mean() > 0.97  # 97.8 to 98.5 %: processors round int8 in their own ways.
+        assert (
+            bundle == source
+        ).mean() > 0.97  # Differs by processor: 97.8 % on an EPYC with VNNI, more elsewhere.
 
 
 def test_given_masks_are_classified(data):
