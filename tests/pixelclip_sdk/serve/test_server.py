@@ -1,5 +1,6 @@
 """The process: start, stop, addresses, token, logs, metrics, documentation."""
 
+import asyncio
 import re
 import signal
 import socket
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
+
+from pixelclip_sdk.serve.config import ServeConfig  # noqa: E402
+from pixelclip_sdk.serve.server import listen  # noqa: E402
 
 TOKEN = "a-token-of-24-characters"
 
@@ -27,6 +31,23 @@ def test_it_starts_and_says_where(server):
     page = server.ask("GET", "/")
     assert page.status == 200
     assert "default-src 'self'" in page.headers["content-security-policy"]
+
+
+def test_small_packets_are_sent_at_once():
+    """Otherwise the body of an answer waits 40 ms, until the client has confirmed the head."""
+
+    async def accepted() -> int:
+        link = asyncio.get_running_loop().create_future()
+        with listen(ServeConfig(port=0)) as listener, socket.create_connection(listener.getsockname()):
+            async with await asyncio.start_server(lambda _, writer: link.set_result(writer), sock=listener):
+                writer = await link
+                connection = writer.get_extra_info("socket")
+                set_ = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                writer.close()
+                await writer.wait_closed()
+        return set_
+
+    assert asyncio.run(accepted())
 
 
 def test_the_documentation_loads_nothing_from_elsewhere(server):
