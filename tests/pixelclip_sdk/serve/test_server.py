@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
-from pixelclip_sdk.serve.config import ServeConfig  # noqa: E402
-from pixelclip_sdk.serve.server import listen  # noqa: E402
+from pixelclip_sdk.serve.config import ServeConfig
+from pixelclip_sdk.serve.server import listen
 
 TOKEN = "a-token-of-24-characters"
 
