@@ -109,6 +109,7 @@ def confidence_map(
     labels: npt.NDArray[np.uint8 | np.uint16],
     probabilities: Float32Array,
     covered: tuple[float, float] = (1.0, 1.0),
+    strip: tuple[int, int] | None = None,
 ) -> Float32Array:
     """Interpolate the probability of every pixel's class.
 
@@ -116,6 +117,7 @@ def confidence_map(
         labels: `(H, W)` the class of every pixel, without unknown ones.
         probabilities: `(K, h, w)` float32 of `posteriors`.
         covered: As for `posteriors`.
+        strip: The first row of the labels in the image and the image's height; None for a whole image.
 
     Returns:
         `(H, W)` float32, 0–1.
@@ -128,7 +130,9 @@ def confidence_map(
     """
     spans = probabilities.shape[1] * covered[0], probabilities.shape[2] * covered[1]
     probabilities = probabilities[:, *covered_cells(probabilities.shape[1:], covered)]
-    down, across = map(linear, probabilities.shape[1:], spans, labels.shape)
+    top, height = strip or (0, len(labels))
+    down, across = map(linear, probabilities.shape[1:], spans, (height, labels.shape[1]))
+    down = down[top : top + len(labels)]
     result = np.empty(labels.shape, np.float32)
     for label in _present(labels):
         won = labels == label

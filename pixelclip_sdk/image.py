@@ -1,12 +1,13 @@
 """Reads any image as upright 8-bit sRGB."""
 
 import contextlib
+import functools
 import io
 import mimetypes
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -25,9 +26,12 @@ __all__ = [
     "ImageInput",
     "LazyImage",
     "Picture",
+    "brightness",
     "load_image",
     "open_image",
     "picture_size",
+    "reduced",
+    "strips",
     "to_array",
 ]
 
@@ -37,15 +41,15 @@ UInt8Array = npt.NDArray[np.uint8]
 Picture = UInt8Array | Image.Image
 """A decoded image: `(H, W, 3)` uint8 RGB, or a PIL image of mode RGB. Read only."""
 
-# EXIF orientation → the operation that makes the image upright.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# EXIF orientation → the operation that makes the image upright, and the same for an array.
+_TURNS: dict[int, tuple[Image.Transpose, Callable[[UInt8Array], UInt8Array]]] = {
+    2: (Image.Transpose.FLIP_LEFT_RIGHT, lambda array: array[:, ::-1]),
+    3: (Image.Transpose.ROTATE_180, lambda array: array[::-1, ::-1]),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM, lambda array: array[::-1]),
+    5: (Image.Transpose.TRANSPOSE, lambda array: array.swapaxes(0, 1)),
+    6: (Image.Transpose.ROTATE_270, lambda array: np.rot90(array, -1)),
+    7: (Image.Transpose.TRANSVERSE, lambda array: array[::-1, ::-1].swapaxes(0, 1)),
+    8: (Image.Transpose.ROTATE_90, np.rot90),
 }
 # Modes that Pillow converts to RGB.
 _CONVERTIBLE = ("RGB", "RGBX", "L", "P", "1", "CMYK", "YCbCr", "HSV")
@@ -83,9 +87,10 @@ def load_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> UInt8
         `(H, W, 3)` uint8 RGB, 0–255, C-contiguous. May share memory with `source`.
 
     Raises:
-        ImageError: The file does not exist, is not an image, is damaged, or has more pixels than Pillow
-            allows (twice ``PIL.Image.MAX_IMAGE_PIXELS``, 179 million). Or the array has another dtype or
-            shape.
+        ImageError: The file does not exist, is not an image, is damaged, or has more pixels than files of
+            its kind may have: 102 million, 54 million in AVIF, 45 million in WebP, 27 million in JPEG 2000,
+            less if it is turned, transparent or progressive. A larger ``PIL.Image.MAX_IMAGE_PIXELS`` allows
+            more. Or the array has another dtype or shape.
 
     Examples:
         >>> import numpy as np
@@ -115,9 +120,31 @@ def to_array(picture: Picture) -> UInt8Array:
         return picture
     # For large images, strips take a third of the time and less memory.
     array = np.empty((picture.height, picture.width, 3), np.uint8)
-    for rows, strip in _strips(picture):
+    for rows, strip in strips(picture):
         array[rows] = np.asarray(_rgb(strip))
     return array
+
+
+def reduced(picture: Picture, factor: tuple[int, int]) -> Image.Image:
+    """Returns the means of blocks of `factor` (columns, rows) pixels, as ``PIL.Image.Image.reduce``."""
+    if isinstance(picture, Image.Image):
+        return picture.reduce(factor)
+    height, width = picture.shape[:2]
+    result = Image.new("RGB", (-(-width // factor[0]), -(-height // factor[1])))
+    # A PIL image of all of it would take 4 bytes a pixel.
+    step = max(_STRIP_PIXELS // width // factor[1], 1) * factor[1]
+    for top in range(0, height, step):
+        strip = Image.fromarray(picture[top : top + step])
+        result.paste(strip.reduce(factor), (0, top // factor[1]))
+    return result
+
+
+def brightness(picture: Picture) -> UInt8Array:
+    """Returns the luma of each pixel (ITU-R 601-2), `(H, W)` uint8, as Pillow's mode ``"L"``."""
+    result = np.empty(picture_size(picture), np.uint8)
+    for rows, strip in strips(picture):
+        result[rows] = np.asarray(strip.convert("L"))
+    return result
 
 
 def picture_size(picture: Picture) -> tuple[int, int]:
@@ -190,7 +217,7 @@ def _image_errors(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{name} has too many pixels: {error} Make it smaller first. In Python, "
-            "a larger PIL.Image.MAX_IMAGE_PIXELS raises the limit, which is twice that number."
+            "a larger PIL.Image.MAX_IMAGE_PIXELS raises the limit."
         ) from error
     except UnidentifiedImageError as error:
         problem = f"{name} is not an image; expected one of {', '.join(IMAGE_FORMATS)}"
@@ -209,15 +236,23 @@ def _from_pil(image: Image.Image, file: Path | io.BytesIO | None, name: str) -> 
     image = load_scaled(image, file, name)
     if 0 in image.size:
         raise ImageError(f"{name} is {image.width}×{image.height} pixels; expected at least 1×1")
+    turn = None if image.format is None else _TURNS.get(orientation(image))
     # A copy of a large image costs as much as decoding it, so images are copied only where necessary.
-    picture = _to_eight_bits(image, name)
-    if image.format is None or (turn := _TURNS.get(orientation(image))) is None:
+    picture = _to_eight_bits(image, name, owned=file is not None)
+    if file is not None and picture is not image:
+        image.close()  # Releases its memory.
+    if turn is None:
         return picture
-    return (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).transpose(turn)
+    if isinstance(picture, Image.Image):
+        return picture.transpose(turn[0])
+    return np.ascontiguousarray(turn[1](picture))
 
 
-def _to_eight_bits(image: Image.Image, name: str) -> Picture:
-    """Converts to 8-bit sRGB: RGB, or another mode that Pillow converts to RGB."""
+def _to_eight_bits(image: Image.Image, name: str, *, owned: bool) -> Picture:
+    """Converts to 8-bit sRGB: RGB, or another mode that Pillow converts to RGB.
+
+    An `owned` image may be changed in place.
+    """
     if image.mode == "I" and image.format == "PPM":  # Pillow has scaled 9 to 16 bits to 65535.
         return _from_array((np.asarray(image) >> 8).astype(np.uint8), "rgb")
     if image.mode in ("I", "F"):
@@ -226,15 +261,13 @@ def _to_eight_bits(image: Image.Image, name: str) -> Picture:
             "Scale it to uint8 0–255 first."
         )
     grey, profile = image.mode in _GREY, image.info.get("icc_profile")
+    srgb = functools.partial(to_srgb, profile or b"", grey=grey, owned=owned, name=name)
     if image.mode.startswith("I;16"):
         image = Image.fromarray(eight_bit_grey(image, name))
     elif image.mode in _WITH_ALPHA or "transparency" in image.info:
-        array = _over_white(image)
-        if not profile:
-            return array
-        image = Image.fromarray(array)
+        return _over_white(image, srgb("RGB") if profile else None)
     if profile:
-        image = to_srgb(image, profile, grey, name)
+        image = srgb(image.mode)(image)
     if image.mode not in _CONVERTIBLE:
         raise ImageError(f"{name} has pixels of mode {image.mode!r}; expected {', '.join(_CONVERTIBLE)}")
     return image
@@ -271,31 +304,38 @@ def _from_array(array: np.ndarray, channel_order: ChannelOrder) -> UInt8Array:
     return np.ascontiguousarray(array)
 
 
-def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    """Cuts an image into strips of about `_STRIP_PIXELS` pixels; yields their rows and the strips."""
-    step = max(_STRIP_PIXELS // image.width, 1)
-    for top in range(0, image.height, step):
-        bottom = min(top + step, image.height)
+def strips(picture: Picture) -> Iterator[tuple[slice, Image.Image]]:
+    """Cuts an image into strips of about half a million pixels; yields their rows and the strips."""
+    height, width = picture_size(picture)
+    step = max(_STRIP_PIXELS // width, 1)
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        if isinstance(picture, np.ndarray):
+            yield rows, Image.fromarray(picture[rows])
+            continue
         with ignore_warnings():  # Pillow before 13 warns about large strips of large images.
-            strip = image.crop((0, top, image.width, bottom))
-        yield slice(top, bottom), strip
+            strip = picture.crop((0, rows.start, width, rows.stop))
+        yield rows, strip
 
 
-def _over_white(image: Image.Image) -> UInt8Array:
+def _over_white(
+    image: Image.Image, convert: Callable[[Image.Image], Image.Image] | None = None
+) -> UInt8Array:
     """Blends an image with white: `(H, W, 3)`. If alpha is zero everywhere, the colours are unchanged.
 
-    Works in strips, because an RGBA copy of a large palette image would take four times its memory.
+    `convert` is called with parts of the result, of mode RGB. Works in strips, because an RGBA copy of a
+    large palette image would take four times its memory.
     """
     result = np.empty((image.height, image.width, 3), np.uint8)
-    has_alpha = any(_rgba(strip).getchannel("A").getbbox() for _, strip in _strips(image))
-    for rows, strip in _strips(image):
+    has_alpha = any(_rgba(strip).getchannel("A").getbbox() for _, strip in strips(image))
+    for rows, strip in strips(image):
         rgba = _rgba(strip)
         if has_alpha:
             blended = Image.new("RGB", rgba.size, "white")
             blended.paste(rgba, mask=rgba)
         else:
             blended = rgba.convert("RGB")
-        result[rows] = np.asarray(blended)
+        result[rows] = np.asarray(convert(blended) if convert else blended)
     return result
 
 

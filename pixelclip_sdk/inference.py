@@ -10,7 +10,7 @@ from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.confidence import Rivals
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, Picture, open_image, picture_size
-from pixelclip_sdk.postprocess import argmax_upsampled, label_dtype, labels_upsampled, unknown_label
+from pixelclip_sdk.postprocess import label_dtype, labels_upsampled, unknown_label
 from pixelclip_sdk.refine import refine_edges
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.settings import Settings, least_confidences
@@ -78,8 +78,8 @@ def segment_images(
         if labels is None:
             labels = labels_upsampled(grid, size, settings.threshold, part)
         elif settings.threshold is not None:
-            scores = argmax_upsampled(grid, size, covered=part)[1]
-            labels[scores < settings.threshold] = unknown_label(len(grid))
+            unknown = unknown_label(len(grid))
+            labels[labels_upsampled(grid, size, settings.threshold, part) == unknown] = unknown
         result = Segmentation(
             labels=labels if len(grid) == classes else _classes_only(labels, classes),
             logits=grid[:classes],
@@ -92,11 +92,21 @@ def segment_images(
         )
         if settings.min_confidence is not None:
             least = least_confidences(settings.min_confidence, result.names, result.unknown)
-            result.labels[result.confidence < least[result.labels]] = result.unknown
+            forget_unsure(result, least)
         clock.lap("postprocess")
         speed["total"] = sum(speed.values())
         results.append(result)
     return results
+
+
+def forget_unsure(result: Segmentation, least: npt.NDArray[np.float32]) -> None:
+    """Make pixels unknown whose confidence is below that of their label; `least` is `(unknown + 1,)`.
+
+    In strips: confidences of all pixels would take four times the memory of the labels.
+    """
+    for rows, confidence in result.confidence_strips():
+        labels = result.labels[rows]
+        labels[confidence < least[labels]] = result.unknown
 
 
 def _classes_only(labels: LabelArray, classes: int) -> LabelArray:

@@ -71,9 +71,7 @@ def labels_upsampled(
         >>> labels_upsampled(logits, (1, 4)).tolist()
         [[1, 1, 0, 0]]
     """
-    if threshold is None:
-        return _upsample(logits, size, covered, None)
-    return argmax_upsampled(logits, size, threshold, covered)[0]
+    return _upsample(logits, size, covered, None, threshold)
 
 
 def argmax_upsampled(
@@ -84,14 +82,15 @@ def argmax_upsampled(
 ) -> tuple[LabelArray, Float32Array]:
     """Returns the labels of `labels_upsampled` and their interpolated logits, `(H, W)` float32."""
     scores = np.empty(size, np.float32)
-    labels = _upsample(logits, size, covered, scores)
-    if threshold is not None:
-        labels[scores < threshold] = unknown_label(len(logits))
-    return labels, scores
+    return _upsample(logits, size, covered, scores, threshold), scores
 
 
 def _upsample(
-    logits: Float32Array, size: tuple[int, int], covered: tuple[float, float], scores: Float32Array | None
+    logits: Float32Array,
+    size: tuple[int, int],
+    covered: tuple[float, float],
+    scores: Float32Array | None,
+    threshold: float | None,
 ) -> LabelArray:
     """Returns the best class of every pixel, and writes the best logits to `scores` if it is an array."""
     grid = _Grid(logits, size, covered)
@@ -103,7 +102,10 @@ def _upsample(
         piece, corners = slice(*rows.starts[[start, stop]]), grid.corners(start, stop)
         found = _candidates(corners)
         cells, part = found.order, labels[piece]
-        if scores is None:  # Cells with one candidate are filled with it.
+        best_of = scores[piece] if scores is not None else None
+        if best_of is None and threshold is not None:
+            best_of = np.empty(part.shape, np.float32)
+        if best_of is None:  # Cells with one candidate are filled with it.
             first = found.classes[found.first].astype(labels.dtype).reshape(-1, columns.cells)
             part[:] = first.take(columns.cell, axis=1).take(rows.cell[piece] - start, axis=0)
             cells = cells[: np.count_nonzero(found.sizes > 1)]
@@ -116,8 +118,10 @@ def _upsample(
             at = (rows.place[start + row] - piece.start)[:, :, None] * size[1]
             at = at + columns.place[column][:, None, :]
             part.reshape(-1)[at] = winner
-            if scores is not None:
-                scores[piece].reshape(-1)[at] = best
+            if best_of is not None:
+                best_of.reshape(-1)[at] = best
+        if best_of is not None and threshold is not None:
+            part[best_of < threshold] = unknown_label(len(logits))
     return labels
 
 

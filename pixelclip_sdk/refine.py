@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelclip_sdk.cells import Axis, linear
-from pixelclip_sdk.image import Picture, picture_size
+from pixelclip_sdk.image import Picture, brightness, picture_size, reduced
 from pixelclip_sdk.postprocess import check_finite, covered_cells, label_dtype, labels_upsampled
 
 __all__ = ["refine_edges"]
@@ -85,12 +85,11 @@ def refine_edges(
         (0, 1)
     """
     height, width = picture_size(image)
-    pixels = image if isinstance(image, Image.Image) else Image.fromarray(image)
     # Even, so that no pixel lies on the border of two cells, where rounding would choose one of them.
     step = max(math.isqrt(height * width // _COEFFICIENTS) // 2 * 2, 1)
     if not with_probability and max(height, width) > step * _LONGEST:
         return labels_upsampled(logits, (height, width), None, covered), None
-    small = pixels.reduce(step)
+    small = reduced(image, (step, step))
     spans = logits.shape[1] * covered[0], logits.shape[2] * covered[1]
     grid = logits[:, *covered_cells(logits.shape[1:], covered)]
     check_finite(grid)
@@ -98,8 +97,9 @@ def refine_edges(
     # The filter looks as far as the next point of the model's grid.
     radius = max(round(math.sqrt(small.height * small.width / (spans[0] * spans[1]))), 1)
     coefficients = _coefficients(points, np.asarray(small.convert("L"), np.float32), radius)
-    guide = np.asarray(pixels.convert("L"))
-    return _evaluate(coefficients, guide, step, classes.astype(label_dtype(len(logits))), with_probability)
+    return _evaluate(
+        coefficients, brightness(image), step, classes.astype(label_dtype(len(logits))), with_probability
+    )
 
 
 def _agree(
@@ -313,12 +313,20 @@ def _extremes(guide: UInt8Array, step: int) -> tuple[Float32Array, Float32Array]
     """Returns the darkest and the brightest value in each cell of an image `(H, W)`: `(r, c)` float32."""
     # The cells begin half a step before the image. Repeated pixels complete the first and the last ones.
     before = step - step // 2
-    after = [(-(-side // step) + 1) * step - before - side for side in guide.shape]
-    padded = np.pad(guide, [(before, end) for end in after], mode="edge")
-    lines = padded.reshape(-1, step, padded.shape[1])
+    height, width = guide.shape
+    rows, columns = (-(-side // step) + 1 for side in guide.shape)
+    starts = [min(max(i * step - before, 0), height - 1) for i in range(rows)]
+    bands = [guide[start : max((i + 1) * step - before, start + 1)] for i, start in enumerate(starts)]
     dark, bright = (
-        functools.reduce(f, [rows[:, i::step] for i in range(step)]).astype(np.float32)
-        for f, rows in ((np.minimum, lines.min(axis=1)), (np.maximum, lines.max(axis=1)))
+        functools.reduce(f, [padded[:, i::step] for i in range(step)]).astype(np.float32)
+        for f in (np.minimum, np.maximum)
+        for padded in [
+            np.pad(
+                np.stack([f.reduce(band, axis=0) for band in bands]),
+                [(0, 0), (before, columns * step - before - width)],
+                mode="edge",
+            )
+        ]
     )
     return dark, bright
 

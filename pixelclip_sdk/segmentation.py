@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameInfo", "Segmentation"]
 
+_STRIP_PIXELS = 1 << 20
 REGION_AREA = 0.001
 """Smallest region that counts as one: a share of the image. A cell of lite's grid (10×15) has 0.007."""
 FOUND_AREA = 0.01
@@ -170,11 +171,28 @@ class Segmentation:
         It is interpolated also where labels follow edges, because filtering makes it no better (ADR 18).
         Computed on first access.
         """
-        labels = self.labels
-        if (unknown := labels == self.unknown).any():
+        result = np.empty(self.orig_shape, np.float32)
+        for rows, strip in self.confidence_strips():
+            result[rows] = strip
+        return result
+
+    def confidence_strips(self) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+        """Yields the rows and the confidences of one strip of the image after the other, see `confidence`.
+
+        For large images, whose confidences take four bytes a pixel. Labels of a strip that was yielded may
+        change.
+        """
+        best = None
+        if (self.labels == self.unknown).any():
             best = labels_upsampled(self.logits, self.orig_shape, covered=self.covered)
-            labels = np.where(unknown, best, labels)
-        return confidence_map(labels, self._posteriors, self.covered)
+        height, width = self.orig_shape
+        step = max(_STRIP_PIXELS // width, 1)
+        for top in range(0, height, step):
+            rows = slice(top, min(top + step, height))
+            labels = self.labels[rows]
+            if best is not None:
+                labels = np.where(labels == self.unknown, best[rows], labels)
+            yield rows, confidence_map(labels, self._posteriors, self.covered, (top, height))
 
     @functools.cached_property
     def _posteriors(self) -> npt.NDArray[np.float32]:

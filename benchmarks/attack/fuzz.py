@@ -28,8 +28,9 @@ from pixelclip_sdk.support.command import run_command
 
 __all__ = ["attack", "run_child"]
 
-# Files of one child. Small enough that a crash loses little.
-_PIECE = 2000
+# Files of one child: loading libraries takes as long as some thousand files. Slow kinds have smaller pieces.
+_PIECE = 20_000
+_SLOW = {"video": 1000, "settings": 2000, "graph": 5000}
 _GUIDED_S = 30
 
 
@@ -86,14 +87,15 @@ def _pieces(kinds: Sequence[str], end: float) -> Iterable[tuple[str, int, int]]:
         for kind in kinds:
             if time.monotonic() > end:
                 return
-            yield kind, turn * _PIECE, _PIECE if kind not in ("video", "settings") else _PIECE // 4
+            count = _SLOW.get(kind, _PIECE)
+            yield kind, turn * count, count
 
 
 def _attack_for(kinds: Sequence[str], minutes: float, seed: int, jobs: int) -> dict[str, dict[str, Any]]:
     """Like `attack`, until the time is over: `ThreadPoolExecutor.map` would take all pieces at once."""
     found: dict[str, dict[str, Any]] = {}
     pieces = iter(_pieces(kinds, time.monotonic() + 60 * minutes))
-    while some := list(itertools.islice(pieces, 2 * jobs)):
+    while some := list(itertools.islice(pieces, jobs)):
         for kind, report in attack(some, seed=seed, jobs=jobs).items():
             found[kind] = _sum(found[kind], report) if kind in found else report
     return found

@@ -54,7 +54,6 @@ def _pictures() -> list[bytes]:
         (photo.convert("1"), "PNG", {}),
         (palette, "GIF", {"save_all": True, "append_images": [palette], "duration": 40}),
         (photo, "BMP", {}),
-        (rgba, "ICO", {"sizes": [(32, 32)]}),
         (photo, "TIFF", {"compression": "tiff_lzw"}),
         (photo, "TIFF", {"compression": "tiff_deflate"}),
         (grey16, "TIFF", {}),

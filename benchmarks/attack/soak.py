@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Generator
 from fractions import Fraction
 from pathlib import Path
@@ -60,6 +61,8 @@ class Watch:
         if now >= self._next:
             self._next = now + 1
             status = (self._folder / "status").read_text(encoding="utf-8")
+            if "VmRSS:" not in status:  # It has ended.
+                return True
             resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
             threads = int(status.partition("Threads:")[2].split()[0])
             self._samples.append((now, resident, len(list((self._folder / "fd").iterdir())), threads))
@@ -169,7 +172,8 @@ def soak_serve(seconds: float) -> dict[str, Any]:
     )
     assert server.stdout is not None
     address = next(m[0] for line in server.stdout if (m := re.search(r"http://[\w.:\[\]]+\d", line)))
-    threading.Thread(target=lambda: [None for _ in server.stdout or ()], daemon=True).start()
+    said: deque[str] = deque(maxlen=40)
+    threading.Thread(target=said.extend, args=(server.stdout,), daemon=True).start()
     answers: list[dict[str, int]] = [{} for _ in range(_CLIENTS)]
     stop = threading.Event()
     clients = [threading.Thread(target=_client, args=(address, i, stop, answers[i])) for i in range(_CLIENTS)]
@@ -179,7 +183,8 @@ def soak_serve(seconds: float) -> dict[str, Any]:
             client.start()
         while not watch.over:
             time.sleep(0.2)
-        alive = server.poll() is None
+        if server.poll() is not None:
+            raise RuntimeError(f"the server ended with {server.poll()}: {''.join(said)}")
     finally:
         stop.set()
         for client in clients:
@@ -189,7 +194,7 @@ def soak_serve(seconds: float) -> dict[str, Any]:
     total: dict[str, int] = {}
     for name, count in itertools.chain.from_iterable(one.items() for one in answers):
         total[name] = total.get(name, 0) + count
-    return {"answers": dict(sorted(total.items())), "alive": alive, "exit_code": code, **watch.facts()}
+    return {"answers": dict(sorted(total.items())), "exit_code": code, **watch.facts()}
 
 
 def _client(address: str, seed: int, stop: threading.Event, answers: dict[str, int]) -> None:

@@ -24,7 +24,7 @@ _LONGEST_SIDE = 16_384
 def bound_pillow(most: int) -> None:
     """Let Pillow refuse pixels beyond a limit in all that this process decodes.
 
-    The size in the head of a file need not be that of its content: an ICO file holds a whole PNG file.
+    The size in the head of a file need not be that of its content.
     """
     Image.MAX_IMAGE_PIXELS = -(-most // 2)  # Twice this is an error.
 
@@ -32,9 +32,7 @@ def bound_pillow(most: int) -> None:
 def check_pixels(images: Sequence[bytes], most: int) -> None:
     """Raise ServeError 413 if images have more than `most` pixels together, or one is too long.
 
-    Nothing is decoded, except icons.
-
-    What is no image passes: `Segmenter.predict` says what is wrong with it.
+    Nothing is decoded. What is no image passes: `Segmenter.predict` says what is wrong with it.
     """
     total = 0
     for data in images:

@@ -2,8 +2,9 @@
 
 import io
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from pixelclip_sdk.support.images import open_image_file
 
 _log = logging.getLogger(__name__)
 
+_STRIP_PIXELS = 1 << 19
 _MAX_SAMPLE_VALUE = 281  # TIFF tag
 # Pillow keeps the high byte of 16-bit colours. Decoding with the opposite byte order gives the low byte.
 _OPPOSITE_BYTE_ORDER = {";16L": ";16B", ";16B": ";16L", ";16N": ";16B" if np.little_endian else ";16L"}
@@ -24,9 +26,8 @@ def used_bits(largest: int) -> int:
     return next(bits for bits in (8, 10, 12, 14, 16) if largest < 1 << bits) if largest else 16
 
 
-def _guessed_bits(values: npt.NDArray[Any], name: str) -> int:
+def _guessed_bits(largest: int, name: str) -> int:
     """The bit depth of an image, guessed from its largest value; warns if it is below 16."""
-    largest = int(values.max())
     bits = used_bits(largest)
     if bits < 16:
         _log.warning(
@@ -42,7 +43,7 @@ def _guessed_bits(values: npt.NDArray[Any], name: str) -> int:
 def eight_bit_grey(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
     """Scales a 16-bit greyscale image to 0–255."""
     values = np.asarray(image)
-    bits = _stated_bits(image) or _guessed_bits(values, name)
+    bits = _stated_bits(image) or _guessed_bits(int(values.max()), name)
     levels = np.minimum(np.arange(1 << 16) >> (bits - 8), 255).astype(np.uint8)
     if _tiff_tag(image, PHOTOMETRIC_INTERPRETATION) == 0:  # Zero is white. Pillow inverts only 8-bit files.
         levels = 255 - levels
@@ -81,8 +82,7 @@ def load_scaled(image: Image.Image, file: Path | io.BytesIO | None, name: str) -
     colours, depth = (layout[:-4], layout[-4:]) if isinstance(layout, str) else ("", "")
     if depth not in _OPPOSITE_BYTE_ORDER or image.mode not in ("RGB", "RGBA"):
         return image
-    high = np.asarray(image)[:, :, :3]
-    if high.max() >= 64:  # It uses more than 14 bits.
+    if max(high for _, high in _colour_extremes(image)) >= 64:  # It uses more than 14 bits.
         return image
     if file is None or colours not in ("RGB", "RGBA", "RGBX"):
         _log.warning(
@@ -96,12 +96,26 @@ def load_scaled(image: Image.Image, file: Path | io.BytesIO | None, name: str) -
         for i, (*place, args) in enumerate(tiles):
             tiles[i] = (*place, (opposite, *args[1:]) if isinstance(args, tuple) else opposite)
         low.load()
-        values = high.astype(np.uint16) << 8 | np.asarray(low)[:, :, :3]
-    bits = _guessed_bits(values, name)
-    if bits == 16:
-        return image
-    scaled = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
-    if image.mode == "RGBA":
-        scaled.putalpha(image.getchannel("A"))
-    scaled.info, scaled.format = image.info, image.format
-    return scaled
+        largest = max(int(values.max()) for _, values in _joined(image, low))
+        bits = _guessed_bits(largest, name)
+        if bits == 16:
+            return image
+        for place, values in _joined(image, low):  # In place: a copy of a large image takes much memory.
+            scaled = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+            if image.mode == "RGBA":
+                scaled.putalpha(image.crop(place).getchannel("A"))
+            image.paste(scaled, place)
+    return image
+
+
+def _colour_extremes(image: Image.Image) -> list[tuple[int, int]]:
+    return cast(list[tuple[int, int]], image.getextrema())[:3]
+
+
+def _joined(high: Image.Image, low: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Any]]:
+    """Yields the places of strips, and their `(h, W, 3)` 16-bit colours from the upper and lower bytes."""
+    step = max(_STRIP_PIXELS // high.width, 1)
+    for top in range(0, high.height, step):
+        place = (0, top, high.width, min(top + step, high.height))
+        upper, lower = (np.asarray(image.crop(place))[:, :, :3] for image in (high, low))
+        yield place, upper.astype(np.uint16) << 8 | lower

@@ -3,6 +3,7 @@
 import functools
 import io
 import logging
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -10,21 +11,38 @@ from PIL import Image, ImageCms
 _log = logging.getLogger(__name__)
 
 
-def to_srgb(image: Image.Image, profile: bytes, grey: bool, name: str) -> Image.Image:
-    """Converts an image from its ICC profile to sRGB. `grey`: whether the file is greyscale.
+Convert = Callable[[Image.Image], Image.Image]
 
-    Returns an RGB image; or `image` itself if the profile is sRGB, damaged, or meant for other images.
+
+def to_srgb(profile: bytes, mode: str, *, grey: bool, owned: bool, name: str) -> Convert:
+    """Returns a function that converts an image, or a part of it, from its ICC profile to sRGB.
+
+    It returns an RGB image; or the image itself if the profile is sRGB, damaged, or meant for other images.
+
+    Args:
+        profile: The content of the ICC profile.
+        mode: Pillow's mode of the images that the function gets.
+        grey: Whether the file is greyscale.
+        owned: Whether images may be changed in place, which needs less memory.
+        name: The file's name in messages.
     """
     try:
-        mode, transform = _srgb_transform(profile)
+        own, transform = _srgb_transform(profile)
     except (ImageCms.PyCMSError, OSError, ImportError, KeyError, TypeError) as error:
         _log.warning("%s has a colour profile that cannot be used; it is read as sRGB: %s", name, error)
-        return image
-    if transform is None or (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and not grey):
-        return image
-    converted = transform.apply(image if image.mode == mode else image.convert(mode))
-    assert converted is not None
-    return converted
+        return lambda image: image
+    if transform is None or (own == "CMYK") != (mode == "CMYK") or (own == "L" and not grey):
+        return lambda image: image
+
+    def convert(image: Image.Image) -> Image.Image:
+        if owned and image.mode == own == "RGB":
+            transform.apply_in_place(image)
+            return image
+        converted = transform.apply(image if image.mode == own else image.convert(own))
+        assert converted is not None
+        return converted
+
+    return convert
 
 
 @functools.lru_cache(maxsize=8)

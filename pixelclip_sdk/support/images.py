@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,21 +20,91 @@ from PIL import ExifTags, Image
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.support.files import files_below, is_file
 
-IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-"""Pillow's names of the readable formats. A build of Pillow may lack some of them, AVIF for example."""
+# Format → the most bytes per pixel that reading and segmenting it needs at a time.
+_BYTES: Mapping[str, float] = {
+    "AVIF": 12,
+    "BMP": 6.4,
+    "GIF": 6.4,
+    "JPEG": 6.4,
+    "JPEG2000": 24,
+    "MPO": 6.4,
+    "PNG": 6.4,
+    "PPM": 6.4,
+    "TGA": 6.4,
+    "TIFF": 6.4,
+    "WEBP": 14.5,
+}
+# What costs more, whatever the format.
+_COPIED, _BUFFERED = 8.0, 10.0
+# `predict` then stays within 1 GB, with the model and the interpreter (docs/adr/0024).
+_BUDGET = 655_000_000
+_MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS or 1  # As Pillow has it when nobody changed it.
+
+IMAGE_FORMATS = tuple(_BYTES)
+"""Pillow's names of the readable formats. A build of Pillow may lack some of them, AVIF for example.
+ICO is not among them: the size in its head need not be that of the picture inside."""
 
 RESULT_SUFFIXES = (".overlay.png", ".labels.png")
 """Name endings of the pictures that `pixelclip predict` writes. They are not read as input from a folder."""
 
 
 def open_image_file(file: str | os.PathLike[str] | io.BytesIO) -> Image.Image:
-    """Open an image file of one of `IMAGE_FORMATS`. Like ``PIL.Image.open``, it does not read the pixels yet.
+    """Open a file of one of `IMAGE_FORMATS`. Like ``PIL.Image.open``, it reads no pixels yet.
 
     Raises:
         PIL.UnidentifiedImageError: The format is not in the list.
+        PIL.Image.DecompressionBombError: The picture has more than `most_pixels`.
         OSError: The file cannot be read. Pillow raises further errors for damaged files.
     """
-    return Image.open(file, formats=_readable())
+    image = Image.open(file, formats=_readable())
+    pixels = image.width * image.height
+    if Image.MAX_IMAGE_PIXELS is None or pixels * max(_BYTES.values()) < _BUDGET:
+        return image
+    if pixels > (most := most_pixels(image)):
+        image.close()
+        raise Image.DecompressionBombError(
+            f"{image.width}×{image.height}; expected at most {most // 10**6} million in such a file."
+        )
+    return image
+
+
+def most_pixels(image: Image.Image) -> int:
+    """The most pixels of a picture like this one, which was opened and not loaded.
+
+    102 million, or fewer where reading needs more memory. A larger ``PIL.Image.MAX_IMAGE_PIXELS`` than
+    Pillow's raises them in proportion; with a smaller one, Pillow refuses twice that number by itself.
+
+    - 81 million that are turned, have transparency, are in CMYK, or have 16 bits per colour
+    - 65 million of JPEG in several passes ("progressive")
+    - 54 million of AVIF, 45 million of WebP, 27 million of JPEG 2000
+    """
+    needed = _BYTES[str(image.format)]
+    tiles: list[tuple[Any, ...]] = getattr(image, "tile", None) or []
+    wide = any(";16" in str(tile[3]) for tile in tiles) and image.mode in ("RGB", "RGBA")
+    plain = image.mode in ("1", "L", "P", "RGB") or image.mode.startswith("I;16")
+    if not plain or wide or orientation(image) != 1:
+        needed = max(needed, _COPIED)
+    if image.format in ("JPEG", "MPO") and _has_several_scans(image):
+        needed = max(needed, _BUFFERED)
+    return int(_BUDGET / needed * max((Image.MAX_IMAGE_PIXELS or 1) / _MAX_IMAGE_PIXELS, 1))
+
+
+def _has_several_scans(image: Image.Image) -> bool:
+    """Whether a JPEG file has its colours in several passes, all of which the decoder keeps in memory."""
+    if image.info.get("progressive"):
+        return True
+    stream: Any = getattr(image, "fp", None)
+    before = stream.tell()
+    try:
+        stream.seek(2)
+        while (marker := stream.read(2)) and marker[:1] == b"\xff":
+            length = int.from_bytes(stream.read(2)) - 2
+            if marker == b"\xff\xda":  # The head of the first pass says how many colours it has.
+                return int.from_bytes(stream.read(1)) < len(image.getbands())
+            stream.seek(length, os.SEEK_CUR)
+        return True  # It cannot be followed.
+    finally:
+        stream.seek(before)
 
 
 def image_suffixes() -> frozenset[str]:

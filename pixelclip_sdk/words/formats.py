@@ -72,6 +72,8 @@ def parse_lines(text: str) -> list[str] | dict[str, Any]:
             raise VocabularyError(f"the line {shown(line)} has a key; expected classes, or the key `names:`")
     texts = [_split(line.removesuffix(",")) for line in lines]
     for line, parts in zip(lines, texts, strict=True):
+        if not parts:
+            raise VocabularyError(f"the line {shown(line)} has no name; expected a class, or no such line")
         if len(parts) > 1 and any(re.fullmatch(r"[\d.]+", part) for part in parts):
             raise VocabularyError(f"the line {shown(line)} has a column of numbers; expected only names")
     return _mapping([(parts[0], parts) for parts in texts])

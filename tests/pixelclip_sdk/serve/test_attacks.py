@@ -127,17 +127,12 @@ def test_many_bodies_at_once_share_a_limit(small):
     assert set(codes) <= {408, 503}
 
 
-@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "WEBP", "ICO"])
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "WEBP"])
 def test_a_decompression_bomb_is_not_decoded(small, kind):
     before = small.facts()["memory_mb"]
     file = io.BytesIO()
     if kind == "PNG":
         file.write(png_of_zeros(30_000, 30_000))
-    elif kind == "ICO":  # Says 16×16, and holds a PNG of 144 megapixels.
-        png = png_of_zeros(12_000, 12_000)
-        file.write(
-            struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(png), 22) + png
-        )
     else:
         side = {"GIF": 10_000, "TIFF": 10_000, "WEBP": 8_000}[kind]
         image = Image.new("L", (side, side))

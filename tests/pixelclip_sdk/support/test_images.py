@@ -1,10 +1,13 @@
 """Image files are opened with a list of formats, wherever they come from."""
 
+import io
 import os
+import struct
 import subprocess
 import sys
 import threading
 import warnings
+import zlib
 
 import pytest
 from PIL import Image
@@ -16,6 +19,8 @@ from pixelclip_sdk.support.images import (
     find_images,
     ignore_warnings,
     image_suffixes,
+    most_pixels,
+    open_image_file,
     orientation,
 )
 from pixelclip_sdk.video.sources import open_source
@@ -127,3 +132,67 @@ def test_no_warning_of_pillow_reaches_the_program(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout == "[(9000, 10000, 3), (8, 8, 3)]\nPillow warns\n"
     assert not result.stderr
+
+
+def opened(image, format, **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return open_image_file(file)
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+@pytest.mark.parametrize(
+    ("mode", "format", "options", "millions"),
+    [
+        ("RGB", "JPEG", {}, 102),
+        ("L", "PNG", {}, 102),
+        ("RGB", "TIFF", {}, 102),
+        ("RGB", "JPEG", {"exif": turned()}, 81),
+        ("CMYK", "JPEG", {}, 81),
+        ("RGBA", "PNG", {}, 81),
+        ("RGB", "JPEG", {"progressive": True}, 65),
+        ("RGB", "AVIF", {}, 54),
+        ("RGB", "WEBP", {}, 45),
+        ("RGB", "JPEG2000", {}, 27),
+    ],
+)
+def test_how_large_a_picture_may_be_follows_from_the_memory_that_it_needs(mode, format, options, millions):
+    if format not in Image.SAVE:
+        pytest.skip(f"this Pillow cannot write {format}")
+    with opened(Image.new(mode, (16, 16)), format, **options) as image:
+        assert most_pixels(image) // 10**6 == millions
+
+
+def test_a_jpeg_file_with_a_pass_for_each_colour_counts_as_progressive():
+    """The decoder keeps all passes in memory, and Pillow does not say that there are several."""
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "JPEG")
+    data = file.getvalue()
+    head = data.index(b"\xff\xda")
+    one_colour = data[:head] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + data[head + 14 :]
+    with open_image_file(io.BytesIO(one_colour)) as image:
+        assert most_pixels(image) // 10**6 == 65
+
+
+def png_head(width, height):
+    file = io.BytesIO()
+    Image.new("L", (1, 1)).save(file, "PNG")
+    data = bytearray(file.getvalue())
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def test_a_picture_beyond_the_limit_is_refused_before_it_is_decoded(monkeypatch):
+    with pytest.raises(ImageError, match=r"too many pixels: 11000×9400; expected at most 102 million"):
+        load_image(png_head(11_000, 9_400))
+    with pytest.raises(ImageError, match="cannot be read as an image"):  # It has no pixels.
+        load_image(png_head(11_000, 9_200))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2 * Image.MAX_IMAGE_PIXELS)
+    with pytest.raises(ImageError, match="cannot be read as an image"):
+        load_image(png_head(11_000, 9_400))

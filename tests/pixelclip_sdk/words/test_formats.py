@@ -94,6 +94,7 @@ def test_one_class_with_a_mark_in_it_stays_one(text):
         ("[cat, [dog]]", "not a flat YAML list"),
         ("{cat", "not a flat YAML list"),
         ("cat\ncat", "'cat' is repeated"),
+        ("cat .\n .", "the line '.' has no name"),
         ('{"cat": ["a"], "cat": ["b"]}', "'cat' is repeated"),
         ("[" * 100_000, "not a flat YAML list"),
         ("[" + "9" * 5000 + "]", "has 5000 characters"),
