@@ -1,0 +1,126 @@
+"""Launches the kernels of `kernels.cu`; what they compute and in which order is in `pipeline`."""
+
+import ctypes
+from typing import Any, NamedTuple
+
+from pixelclip_sdk.device.tables import ROWS, Resize
+
+__all__ = ["Kernels", "Pixels", "Rows", "Taps"]
+
+_I, _L, _U, _F, _P = (ctypes.c_int, ctypes.c_longlong, ctypes.c_uint, ctypes.c_float, ctypes.c_void_p)
+_RESIZE = (_P, *[_L] * 5, *[_I] * 4, *[_U] * 4, *[_P, _P, _P, _I] * 2, *[_I] * 4, _P)
+_CHECK = (_P, _L, _P)
+_LABEL = (_P, _I, _I, _P, _I, *[_P] * 6, _I, _I, _F, _I, _I, _I, _P, _P)
+
+_BLOCK = (32, 8)
+_LABEL_BLOCK = (64, 4)
+_CHECK_BLOCK, _CHECK_GRID = 256, 128
+
+
+class Pixels(NamedTuple):
+    """Where a frame lies in device memory: its address and its strides in bytes.
+
+    `channels` are the offsets of red, green and blue. So one description fits HWC and CHW, RGB and BGR, and
+    rows with padding.
+    """
+
+    address: int
+    row: int
+    column: int
+    channels: tuple[int, int, int]
+
+
+class Taps(NamedTuple):
+    """Addresses of a `tables.Filter` in device memory, and its number of taps."""
+
+    start: int
+    counts: int
+    weights: int
+    taps: int
+
+
+class Rows(NamedTuple):
+    """Addresses of a `tables.Points` in device memory."""
+
+    lower: int
+    upper: int
+    weight: int
+
+
+class Kernels:
+    """The kernels as functions. They start work on a stream and return at once.
+
+    Args:
+        launch: Starts a kernel: ``launch(name, grid, block, values, types, stream)``.
+    """
+
+    def __init__(self, launch: Any) -> None:
+        self._launch = launch
+
+    def resize(self, pixels: Pixels, table: Resize, rows: Taps, columns: Taps, out: int, stream: Any) -> None:
+        """Resize a frame to the model's input `(H, W, 3)` uint8 RGB at `out`."""
+        values = (
+            *(pixels.address, pixels.row, pixels.column, *pixels.channels, *table.frame),
+            *(table.rows.factor, table.columns.factor, *table.reciprocals(), *rows, *columns),
+            *(*table.scaled, *table.whole, out),
+        )
+        self._run("resize", table.whole, _BLOCK, 1, values, _RESIZE, stream)
+
+    def check_finite(self, logits: int, count: int, found: int, stream: Any) -> None:
+        """Write 1 to the int at `found` if one of `count` logits is NaN or infinite."""
+        grid, block = (_CHECK_GRID, 1), (_CHECK_BLOCK, 1)
+        self._launch("check_finite", grid, block, (logits, count, found), _CHECK, stream)
+
+    def label(
+        self,
+        logits: int,
+        grid: tuple[int, int],
+        classes: tuple[int, int],
+        rows: Rows,
+        columns: Rows,
+        size: tuple[int, int],
+        *,
+        threshold: float | None,
+        names: int,
+        unknown: int,
+        labels: int,
+        scores: int,
+        stream: Any,
+    ) -> None:
+        """Write the best class of every pixel to `labels`, and its logit to `scores` unless that is 0.
+
+        Args:
+            logits: Address of `(K, h, w)` float32.
+            grid: `(h, w)`.
+            classes: Address and number of the rows of the logits that compete, int32, ascending.
+            rows: Points of the grid beside each row of pixels.
+            columns: The same for columns.
+            size: `(H, W)` of the labels.
+            threshold: Pixels whose best logit is below it are unknown; None for no threshold.
+            names: Winners from this number on are unknown.
+            unknown: The label of these pixels: 255, or 65535 for labels of 16 bits.
+            labels: Address of `(H, W)` uint8, or uint16 if `unknown` is above 255.
+            scores: Address of `(H, W)` float32, or 0.
+            stream: A stream of CUDA.
+        """
+        least = float("-inf") if threshold is None else threshold
+        wide = int(unknown > 255)
+        values = (
+            *(logits, *grid, *classes, *rows, *columns, *size),
+            *(least, names, unknown, wide, labels, scores),
+        )
+        self._run("label", size, _LABEL_BLOCK, ROWS, values, _LABEL, stream)
+
+    def _run(
+        self,
+        name: str,
+        size: tuple[int, int],
+        block: tuple[int, int],
+        rows: int,
+        values: tuple[Any, ...],
+        types: tuple[Any, ...],
+        stream: Any,
+    ) -> None:
+        """Start a thread for every `rows` × 1 pixels of an area `(H, W)`."""
+        grid = -(-size[1] // block[0]), -(-size[0] // (block[1] * rows))
+        self._launch(name, grid, block, values, types, stream)
