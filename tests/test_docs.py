@@ -15,6 +15,7 @@ from pixelclip_sdk.cli.main import main
 from pixelclip_sdk.video.writer import write_video
 
 ROOT = Path(__file__).parents[1]
+WITH_ROS = importlib.util.find_spec("rosbags") is not None
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -35,6 +36,29 @@ def python_blocks() -> list:
     ]
 
 
+def write_bag(path: Path, pictures: list[np.ndarray]) -> None:
+    """A bag with a topic of images, ``/camera/image_raw``."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    from pixelclip_sdk.ros.typestore import typestore
+
+    types, name = typestore().types, "sensor_msgs/msg/Image"
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topic = writer.add_connection("/camera/image_raw", name, typestore=typestore())
+        for i, picture in enumerate(pictures):
+            stamp = types["builtin_interfaces/msg/Time"](sec=i, nanosec=0)
+            message = types[name](
+                header=types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera"),
+                height=picture.shape[0],
+                width=picture.shape[1],
+                encoding="rgb8",
+                is_bigendian=0,
+                step=3 * picture.shape[1],
+                data=picture.ravel(),
+            )
+            writer.write(topic, i * 10**9, typestore().serialize_cdr(message, name))
+
+
 @pytest.fixture
 def workplace(tmp_path, photo, monkeypatch):
     """An empty folder with the photos and the video that the documentation talks of."""
@@ -44,6 +68,8 @@ def workplace(tmp_path, photo, monkeypatch):
     with write_video(tmp_path / "video.mp4") as writer:
         for i in range(5):
             writer.write(np.ascontiguousarray(photo[:240, i : 320 + i]))
+    if WITH_ROS:
+        write_bag(tmp_path / "drive", [np.ascontiguousarray(photo[:240, i : 320 + i]) for i in range(3)])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -73,7 +99,8 @@ def commands() -> list[str]:
     A server runs until it is stopped; those of its guide are tested in `pixelclip_sdk/serve/test_guide.py`.
     """
     lines = [line.partition("#")[0].strip() for _, code in blocks("bash") for line in code.splitlines()]
-    return [line for line in lines if re.match("pixelclip (?!serve)", line)]
+    left_out = "serve" if WITH_ROS else "serve|bag"
+    return [line for line in lines if re.match(f"pixelclip (?!{left_out})", line)]
 
 
 @pytest.mark.usefixtures("workplace")

@@ -6,9 +6,9 @@ from typing import Any
 from pixelclip_sdk.ros.messages import MessageTypes
 from pixelclip_sdk.support.packages import imported
 
-__all__ = ["LABEL_INFO_TYPE", "message_types", "typestore"]
+__all__ = ["EXTRA", "LABEL_INFO_TYPE", "message_types", "typestore"]
 
-_EXTRA = '"pixelclip-sdk[ros]"'
+EXTRA = '"pixelclip-sdk[ros]"'
 
 LABEL_INFO_TYPE = "vision_msgs/msg/LabelInfo"
 # vision_msgs is not among the definitions of rosbags. A test compares the hashes with those of ROS.
@@ -25,7 +25,7 @@ def typestore() -> Any:
     Raises:
         BackendUnavailableError: The package rosbags is not installed.
     """
-    typesys = imported("rosbags.typesys", _EXTRA)
+    typesys = imported("rosbags.typesys", EXTRA)
     store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
     for name, definition in _DEFINITIONS.items():
         store.register(typesys.get_types_from_msg(definition, name))
