@@ -28,6 +28,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if TYPE_CHECKING:
     from pixelclip_sdk.backends.base import Backend
     from pixelclip_sdk.backends.fake import FakeBackend
+    from pixelclip_sdk.batch.archive import ArchiveProgress, segment_archive
     from pixelclip_sdk.bundle import Bundle, InputSpec
     from pixelclip_sdk.errors import (
         BackendError,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from pixelclip_sdk.words.vocabulary import Vocabulary, read_classes
 
 __all__ = [
+    "ArchiveProgress",
     "Backend",
     "BackendError",
     "BackendUnavailableError",
@@ -82,10 +84,12 @@ __all__ = [
     "open_source",
     "propose_min_confidence",
     "read_classes",
+    "segment_archive",
     "write_video",
 ]
 
 _MODULES = {
+    "ArchiveProgress": "batch.archive",
     "Backend": "backends.base",
     "Bundle": "bundle",
     "FakeBackend": "backends.fake",
@@ -105,6 +109,7 @@ _MODULES = {
     "open_source": "video.sources",
     "propose_min_confidence": "propose",
     "read_classes": "words.vocabulary",
+    "segment_archive": "batch.archive",
     "write_video": "video.writer",
 }
 

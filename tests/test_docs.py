@@ -98,8 +98,9 @@ def commands() -> list[str]:
 
     A server runs until it is stopped; those of its guide are tested in `pixelclip_sdk/serve/test_guide.py`.
     """
+    installed = {"serve": False, "bag": WITH_ROS, "batch": importlib.util.find_spec("pyarrow") is not None}
+    left_out = "|".join(verb for verb, runs in installed.items() if not runs)
     lines = [line.partition("#")[0].strip() for _, code in blocks("bash") for line in code.splitlines()]
-    left_out = "serve" if WITH_ROS else "serve|bag"
     return [line for line in lines if re.match(f"pixelclip (?!{left_out})", line)]
 
 

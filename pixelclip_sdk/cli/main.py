@@ -7,7 +7,19 @@ from importlib import import_module
 from pixelclip_sdk._version import __version__
 from pixelclip_sdk.support.command import run_command
 
-VERBS = ("predict", "video", "bag", "serve", "calibrate", "vocab", "models", "pull", "benchmark", "doctor")
+VERBS = (
+    "predict",
+    "video",
+    "bag",
+    "batch",
+    "serve",
+    "calibrate",
+    "vocab",
+    "models",
+    "pull",
+    "benchmark",
+    "doctor",
+)
 """The modules of the verbs, in the order of ``pixelclip --help``."""
 
 

@@ -16,7 +16,7 @@ from pixelclip_sdk.visualize import palette
 if TYPE_CHECKING:
     from pixelclip_sdk.segmentation import Segmentation
 
-__all__ = ["crop", "cutout", "png", "save_labels", "save_picture"]
+__all__ = ["crop", "cutout", "label_picture", "png", "save_labels", "save_picture"]
 
 
 def crop(result: "Segmentation", what: "str | int | Region") -> Image.Image:
@@ -50,10 +50,15 @@ def save_labels(labels: npt.NDArray[np.uint8 | np.uint16], target: Path) -> Path
     """Writes labels as a PNG file; see `Segmentation.save_labels`."""
     if target.suffix.lower() != ".png":
         raise OutputError(f"cannot save labels as {target.name!r}; expected a name ending in .png (lossless)")
+    return _save(label_picture(labels), target)
+
+
+def label_picture(labels: npt.NDArray[np.uint8 | np.uint16]) -> Image.Image:
+    """Returns labels as the values of a picture: with a palette, or with more than 255 names 16-bit grey."""
     picture = Image.fromarray(labels)
     if labels.dtype == np.uint8:
         picture.putpalette(palette(256).tobytes())
-    return _save(picture, target)
+    return picture
 
 
 def _save(picture: Image.Image, target: Path) -> Path:
