@@ -72,12 +72,15 @@ class ResultFolder:
         self._write_run(run, complete=False)
 
     def finish(self, run: Mapping[str, Any], shards: int) -> None:
-        """Remove shards of an earlier run that are beyond the last, and mark the run as complete."""
+        """Remove what earlier runs left: shards beyond the last, and files that a killed run had begun."""
+        for begun in ("results/.*.parquet", "timings/.*.parquet", "labels/*/.*.png"):
+            for file in self._folder.glob(begun):
+                file.unlink(missing_ok=True)
         for folder in ("results", "timings"):
             for file in sorted((self._folder / folder).glob("part-*.parquet")):
                 number = file.stem.removeprefix("part-")
                 if number.isdecimal() and int(number) >= shards:
-                    file.unlink()
+                    file.unlink(missing_ok=True)
         self._write_run(run, complete=True)
 
     def known(self, number: int) -> frozenset[str]:
