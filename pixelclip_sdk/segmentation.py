@@ -420,7 +420,7 @@ class Segmentation:
         from pixelclip_sdk.visualize import draw_overlay
 
         return draw_overlay(
-            self.image,
+            self.__dict__["image"],  # Not as an array, which would be a copy.
             self.labels,
             self.names,
             self.areas(),

@@ -67,6 +67,7 @@ class Segmenter:
         refine: How labels are made; see `from_pretrained`.
         tiles: The largest number of windows of a picture, or ``"auto"``; see `from_pretrained`.
         threads: CPU threads of the bundle's text encoder; None for all.
+        deadline_s: Seconds after which a run of the bundle's text encoder is ended; None waits.
 
     Raises:
         PixelClipError: A setting is not one of its values.
@@ -96,10 +97,11 @@ class Segmenter:
         refine: Refine | None = "auto",
         tiles: Tiles = 1,
         threads: int | None = None,
+        deadline_s: float | None = None,
     ) -> None:
         self._backend = backend
         self._input = input_spec
-        self._resolver = VocabularyResolver(bundle, text_encoder, backend.embedding_dim, threads)
+        self._resolver = VocabularyResolver(bundle, text_encoder, backend.embedding_dim, threads, deadline_s)
         self._vocabulary: Vocabulary | None = None
         self._vocabulary_lock = threading.Lock()
         self._calls = 0  # Of set_classes.
@@ -162,9 +164,9 @@ class Segmenter:
                 divides between two frames at a time.
             input_size: Nominal input size `(H, W)` of a model that accepts any size: an image is scaled to
                 about that many pixels. Larger finds smaller things, slower. None for the model's own.
-            deadline_s: Seconds after which a run of the image encoder is ended with a BackendError, for
-                robots and for bundles of strangers, whose graphs may never end; None waits. It needs ONNX
-                Runtime, so ``"auto"`` then means ``"onnx"``.
+            deadline_s: Seconds after which a run of the image encoder or of the text encoder is ended with a
+                BackendError, for robots and servers, and for bundles of strangers, whose graphs may never
+                end; None waits. It needs ONNX Runtime, so ``"auto"`` then means ``"onnx"``.
 
         Raises:
             ModelNotFoundError: No model has that name.
@@ -201,6 +203,7 @@ class Segmenter:
                 refine=refine,
                 tiles=tiles,
                 threads=threads,
+                deadline_s=deadline_s,
             )
             segmenter._reload = functools.partial(
                 cls.from_pretrained,

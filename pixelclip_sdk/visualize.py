@@ -3,13 +3,14 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.image import Picture, strips
 from pixelclip_sdk.support.fonts import can_draw, draw_text, text_width
 from pixelclip_sdk.support.images import open_image_file
 
@@ -46,7 +47,7 @@ def palette(count: int) -> UInt8Array:
 
 
 def draw_overlay(
-    image: UInt8Array,
+    image: Picture,
     labels: npt.NDArray[np.unsignedinteger],
     names: Sequence[str],
     areas: dict[str, float],
@@ -59,7 +60,7 @@ def draw_overlay(
     """Draws the classes over an image, with outlines and a legend; see `Segmentation.plot`.
 
     Args:
-        image: `(H, W, 3)` uint8 RGB.
+        image: `(H, W, 3)` uint8 RGB, or a PIL image of mode RGB.
         labels: `(H, W)`, indices into `names`, or `unknown`.
         names: K class names.
         areas: Name → fraction of the image. The legend lists the names with the largest areas.
@@ -72,17 +73,13 @@ def draw_overlay(
     if not 0 <= opacity <= 1:
         raise PixelClipError(f"opacity is {opacity!r}; expected a number from 0 to 1")
     colours = palette(len(names))
-    # One blend for colours and borders, on bytes: drawing should not take longer than segmenting.
-    border = _borders(labels)
-    share = np.maximum(border.view(np.uint8) * np.uint8(255), np.uint8(round(opacity * 255)))
-    tint = _painted(labels, colours, unknown, border)
-    picture = Image.composite(tint, Image.fromarray(image), Image.fromarray(share))
+    height, width = labels.shape
     if not legend:
-        return picture
-    smallest, room, size = 0.0, _LEGEND_ENTRIES, min(max(picture.width // 32, 12), 40)
+        return _blended(image, labels, colours, unknown, opacity, height)
+    smallest, room, size = 0.0, _LEGEND_ENTRIES, min(max(width // 32, 12), 40)
     if legend == "inside":
-        smallest, size = _LEGEND_AREA, min(max(picture.width // 40, 12), 40)
-        room = min((picture.height - size // 2) // (size + 2 * (size // 4)), room)
+        smallest, size = _LEGEND_AREA, min(max(width // 40, 12), 40)
+        room = min((height - size // 2) // (size + 2 * (size // 4)), room)
     largest = sorted((name for name in areas if areas[name] > smallest), key=lambda name: -areas[name])
     if legend == "inside" and seen is not None:
         seen.update(dict.fromkeys(largest))
@@ -102,11 +99,38 @@ def draw_overlay(
     if more := len(found) - len(largest):
         entries.append((f"+{more} more", ()))
     if legend == "inside":
+        picture = _blended(image, labels, colours, unknown, opacity, height)
         _draw_inside(picture, entries, size)
         return picture
     if unknown_area := float(np.mean(labels == unknown)):
         entries.append((f"unknown {_percent(unknown_area)}", _UNKNOWN_COLOUR))
-    return _with_legend(picture, entries, size)
+    placed, below = _legend_below((height, width), entries, size)
+    picture = _blended(image, labels, colours, unknown, opacity, below)
+    for corner, entry in placed:
+        _draw_entry(ImageDraw.Draw(picture), corner, entry, size, size // 2)
+    return picture
+
+
+def _blended(
+    image: Picture,
+    labels: npt.NDArray[np.unsignedinteger],
+    colours: UInt8Array,
+    unknown: int,
+    opacity: float,
+    height: int,
+) -> Image.Image:
+    """Draws classes and borders over an image, on a white canvas of a `height` from that of the image on.
+
+    In strips: all of a large image at once would take five times its memory.
+    """
+    canvas = Image.new("RGB", (labels.shape[1], height), "white")
+    for rows, strip in strips(image):
+        # One blend for colours and borders, on bytes: drawing should not take longer than segmenting.
+        border = _borders(labels[rows.start : rows.stop + 1])[: rows.stop - rows.start]
+        share = np.maximum(border.view(np.uint8) * np.uint8(255), np.uint8(round(opacity * 255)))
+        tint = _painted(labels[rows], colours, unknown, border)
+        canvas.paste(Image.composite(tint, strip, Image.fromarray(share)), (0, rows.start))
+    return canvas
 
 
 def _printable(name: str, label: int) -> str:
@@ -180,23 +204,23 @@ def _draw_entry(
     draw_text(draw, (x + size + pad, y + size // 2), text, size)
 
 
-def _with_legend(
-    picture: Image.Image, entries: Sequence[tuple[str, tuple[int, ...]]], size: int
-) -> Image.Image:
-    """Adds a legend of several columns below an image."""
+_Entry: TypeAlias = tuple[str, tuple[int, ...]]
+
+
+def _legend_below(
+    shape: tuple[int, int], entries: Sequence[_Entry], size: int
+) -> tuple[list[tuple[tuple[int, int], _Entry]], int]:
+    """Places a legend of several columns below an image; returns the entries' corners and the new height."""
+    height, width = shape
     pad = size // 2
     x, y, placed = pad, pad, []
     for text, colour in entries:
         # Cut off letters of names that are wider than the image.
-        while text_width(text, size) > picture.width - 3 * size and len(text) > 2:
+        while text_width(text, size) > width - 3 * size and len(text) > 2:
             text = text[:-2] + "…"
-        width = int(size + pad + text_width(text, size) + size)
-        if x > pad and x + width > picture.width:
+        taken = int(size + pad + text_width(text, size) + size)
+        if x > pad and x + taken > width:
             x, y = pad, y + size + pad
-        placed.append(((x, picture.height + y), (text, colour)))
-        x += width
-    canvas = Image.new("RGB", (picture.width, picture.height + y + size + pad), "white")
-    canvas.paste(picture)
-    for corner, entry in placed:
-        _draw_entry(ImageDraw.Draw(canvas), corner, entry, size, pad)
-    return canvas
+        placed.append(((x, height + y), (text, colour)))
+        x += taken
+    return placed, height + y + size + pad

@@ -13,6 +13,7 @@ __all__ = [
     "broken_image_encoders",
     "broken_text_encoders",
     "endless_image_encoder",
+    "endless_text_encoder",
     "image_encoder",
     "text_encoder",
 ]
@@ -95,8 +96,8 @@ def image_encoder() -> bytes:
 
 
 @functools.cache
-def endless_image_encoder() -> bytes:
-    """A graph that never ends: a loop of 2⁶² turns."""
+def _endless(before: str, after: str) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Nodes that add nothing to a value, after a loop of 2⁶² turns; and their constants."""
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["going"], ["goes_on"]),
@@ -116,7 +117,7 @@ def endless_image_encoder() -> bytes:
     nodes = [
         helper.make_node("Loop", ["turns", "always", "start"], ["never"], body=body),
         helper.make_node("ReduceSum", ["never", "axes"], ["nothing"], keepdims=0),
-        helper.make_node("Add", ["own_logits", "nothing"], ["late"]),
+        helper.make_node("Add", [before, "nothing"], [after]),
     ]
     constants = [
         _constant("turns", 2**62, np.int64),
@@ -124,6 +125,12 @@ def endless_image_encoder() -> bytes:
         _constant("start", np.zeros((DIM, DIM))),
         _constant("axes", [0, 1], np.int64),
     ]
+    return nodes, constants
+
+
+def endless_image_encoder() -> bytes:
+    """A graph that never ends."""
+    nodes, constants = _endless("own_logits", "late")
     return _image_model(nodes, logits="late", constants=constants).SerializeToString()
 
 
@@ -252,6 +259,12 @@ def _text_model(
 def text_encoder() -> bytes:
     """A graph that keeps the contract: ids `(N, L)` to unit rows `embedding` `(N, 8)`."""
     return _text_model().SerializeToString()
+
+
+def endless_text_encoder() -> bytes:
+    """A graph that never ends."""
+    nodes, constants = _endless("unit", "embedding")
+    return _text_model(nodes, constants=constants).SerializeToString()
 
 
 def broken_text_encoders() -> dict[str, bytes]:

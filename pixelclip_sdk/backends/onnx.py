@@ -101,7 +101,7 @@ class OnnxBackend(Backend):
         if missing := -count % batch:
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
         try:
-            with self._options() as options:
+            with ended_after(self._deadline_s) as options:
                 results: list[Float32Array] = [
                     session.run([output], {"image": images[start : start + batch], "text": text}, options)[0]
                     for start in range(0, count, batch)
@@ -115,22 +115,6 @@ class OnnxBackend(Backend):
                 ) from error
             raise BackendError(f"onnxruntime failed on images {images.shape}: {error}") from error
         return result[:count] if missing else result
-
-    @contextlib.contextmanager
-    def _options(self) -> Iterator[Any]:
-        """Yield the options of one run: None, or such that end it after `deadline_s`."""
-        if self._deadline_s is None:
-            yield None
-            return
-        options = _onnxruntime().RunOptions()
-        options.log_severity_level = 4  # The end is an error of ours, and no news.
-        timer = threading.Timer(self._deadline_s, setattr, (options, "terminate", True))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield options
-        finally:
-            timer.cancel()
 
     def shared(self, calls: int) -> Backend:
         """Return a session with fewer threads, so that each call has cores of its own.
@@ -155,6 +139,26 @@ class OnnxBackend(Backend):
             self._session = None
             if self._shared is not None:
                 self._shared.close()
+
+
+@contextlib.contextmanager
+def ended_after(deadline_s: float | None) -> Iterator[Any]:
+    """Yield options of a session's run that end it after some seconds, then with ``terminate`` set.
+
+    None yields None, which are the options of a run without an end.
+    """
+    if deadline_s is None:
+        yield None
+        return
+    options = _onnxruntime().RunOptions()
+    options.log_severity_level = 4  # The end is an error of ours, and no news.
+    timer = threading.Timer(deadline_s, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 def _identity(path: Path) -> tuple[int, ...]:

@@ -1,7 +1,6 @@
 """Options and helpers that several verbs share."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,7 +10,7 @@ from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.support.arguments import confidences, path, positive
-from pixelclip_sdk.support.command import printable
+from pixelclip_sdk.support.command import printable, terminal_json
 from pixelclip_sdk.support.hints import find_name
 from pixelclip_sdk.words.vocabulary import Classes, Vocabulary, read_classes
 
@@ -57,6 +56,12 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads", type=positive, help="CPU threads (default: all cores that this process may use)"
+    )
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        metavar="S",
+        help="end a run of the model after S seconds, with an error (default: wait)",
     )
     parser.add_argument(
         "--input-size",
@@ -106,7 +111,7 @@ def add_segmentation_options(parser: argparse.ArgumentParser) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON document to stdout."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    print(terminal_json(value, indent=1))
 
 
 def load_segmenter(options: argparse.Namespace) -> Segmenter:
@@ -124,6 +129,7 @@ def load_segmenter(options: argparse.Namespace) -> Segmenter:
         tiles=getattr(options, "tiles", 1),
         min_confidence=getattr(options, "min_confidence", None),
         background=parse_classes(options.model, background) if background else None,
+        deadline_s=options.deadline,
     )
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import re
 import statistics
 import sys
@@ -17,7 +16,7 @@ from pixelclip_sdk.errors import OutputError, PixelClipError
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.support.arguments import path
-from pixelclip_sdk.support.command import printable, report
+from pixelclip_sdk.support.command import printable, report, terminal_json
 from pixelclip_sdk.support.files import is_file, is_folder, same
 from pixelclip_sdk.video.pipeline import BUFFERS, OnError
 from pixelclip_sdk.video.smoothing import Smooth, check_smooth
@@ -163,7 +162,7 @@ class _Progress:
         self._speeds.append({**result.speed, "draw": draw_ms})
         if self._json:
             line = {"frame": frame.index, "time_s": frame.time_s, "areas": result.areas()}
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+            print(terminal_json(line), flush=True)
         now = time.perf_counter()
         if now - self._reported < _REPORT_EVERY_S:
             return

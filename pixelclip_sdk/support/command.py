@@ -10,17 +10,20 @@
 
 import contextlib
 import io
+import json
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.support.signals import interruptible
 
 # Control characters (category Cc), line and paragraph separators.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_JSON_CONTROL = re.compile(r"[\x7f-\x9f\u2028\u2029]")  # Those that JSON does not escape.
 
 
 def run_command(name: str, body: Callable[[], int], *, interrupted: str = "nothing was written") -> int:
@@ -39,7 +42,10 @@ def run_command(name: str, body: Callable[[], int], *, interrupted: str = "nothi
     """
     _open_closed_descriptors()
     if logging.lastResort is not None:  # It prints the warnings.
-        logging.lastResort.setFormatter(logging.Formatter(f"{name}: %(message)s"))
+        logging.lastResort.setFormatter(_Printable(f"{name}: %(message)s"))
+    for handler in logging.getLogger().handlers:
+        if type(handler.formatter) is logging.Formatter:  # Of `logging.basicConfig`.
+            handler.setFormatter(_Printable(handler.formatter._fmt))
     if isinstance(sys.stdout, io.TextIOWrapper):  # Characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -68,6 +74,17 @@ def report(message: str) -> None:
             print("\n".join(map(printable, message.split("\n"))), file=sys.stderr, flush=True)
 
 
+def terminal_json(value: Any, **options: Any) -> str:
+    r"""JSON for a terminal: readable letters of all scripts, and control characters escaped.
+
+    Examples:
+        >>> terminal_json("猫\x9b2J")
+        '"猫\\u009b2J"'
+    """
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return _JSON_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def printable(text: str) -> str:
     r"""Escape control characters: in the name of a file or class they could command the terminal.
 
@@ -76,6 +93,13 @@ def printable(text: str) -> str:
         'cat\\x1b[2J.jpg'
     """
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+class _Printable(logging.Formatter):
+    """Writes log lines with control characters escaped, as `report`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def _run_and_flush(body: Callable[[], int]) -> int:

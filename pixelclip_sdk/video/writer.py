@@ -5,6 +5,7 @@ import itertools
 import logging
 import math
 import os
+import stat
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -45,7 +46,8 @@ def write_video(path: str | os.PathLike[str], fps: Fraction | float | None = Non
 
     Frames are written to ``NAME.partial.mp4`` beside the target, which gets its name when the body ends. If
     the body raises, or the process dies, the partial file stays and plays, and an existing file at `path` is
-    not touched. Partial files are never overwritten: the next one is called ``NAME.partial-2.mp4``.
+    not touched. Partial files are never overwritten: the next one is called ``NAME.partial-2.mp4``. A link at
+    `path` stays, and the permissions of an existing file are kept.
 
     Args:
         path: The file to write. Its name ends in ``.mp4``, ``.mov`` or ``.mkv``.
@@ -66,7 +68,9 @@ def write_video(path: str | os.PathLike[str], fps: Fraction | float | None = Non
         ...         for result in segmenter.stream(frames):
         ...             writer.write(np.asarray(result.plot()), result.frame.time_s)
     """
-    target = user_path(path)
+    target = Path(
+        os.path.realpath(user_path(path))
+    )  # A link stays, and the file that it leads to is replaced.
     if target.suffix.lower() not in _SUFFIXES:
         raise OutputError(
             f"cannot write a video as {target.name!r}; expected a name ending in {', '.join(_SUFFIXES)}"
@@ -225,5 +229,7 @@ def _create_partial(av: Any, target: Path) -> Path:
             partial = target.with_name(f"{target.stem[:60]}.partial{number}{target.suffix}")
             with contextlib.suppress(FileExistsError):
                 partial.touch(exist_ok=False)
+                if target.exists():  # Before the content is there: it may be private.
+                    partial.chmod(stat.S_IMODE(target.stat().st_mode) | stat.S_IWUSR)
                 return partial
     raise AssertionError("unreachable")

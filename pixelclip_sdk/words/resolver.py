@@ -24,10 +24,15 @@ class VocabularyResolver:
     """
 
     def __init__(
-        self, bundle: Bundle | None, encoder: Encoder | None, width: int, threads: int | None
+        self,
+        bundle: Bundle | None,
+        encoder: Encoder | None,
+        width: int,
+        threads: int | None,
+        deadline_s: float | None,
     ) -> None:
         self._bundle, self._encoder = bundle, encoder
-        self._width, self._threads = width, threads
+        self._width, self._threads, self._deadline_s = width, threads, deadline_s
         self._lock = threading.Lock()
         self._nouns_lock = threading.Lock()
         self._nouns: Vocabulary | None = None
@@ -96,7 +101,7 @@ class VocabularyResolver:
                 # Imported and loaded here, so that precomputed vocabularies start without it.
                 from pixelclip_sdk.words.text_encoder import TextEncoder
 
-                self._encoder = TextEncoder(self._bundle, threads=self._threads)
+                self._encoder = TextEncoder(self._bundle, threads=self._threads, deadline_s=self._deadline_s)
             return self._encoder
 
     def _check_open(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.backends.fork import check_process
-from pixelclip_sdk.backends.onnx import create_session
+from pixelclip_sdk.backends.onnx import create_session, ended_after
 from pixelclip_sdk.bundle import TEXT_ENCODER, TOKENIZER, Bundle
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError, BundleError, VocabularyError
 from pixelclip_sdk.words.classes import class_list, class_lists
@@ -30,12 +30,15 @@ _KEPT = 4096  # Texts whose embeddings are kept.
 class TextEncoder:
     """The text encoder of a bundle. Safe to call from several threads at once.
 
-    It keeps the embeddings of the last few thousand texts: people change one word of a list at a time.
+    It keeps the embeddings of the last few thousand texts: people change one word of a list at a time. A run
+    that takes longer than `deadline_s` seconds is ended with a BackendError; None waits for ever.
 
     Raises BundleError if the bundle has no text encoder or its files are damaged.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, deadline_s: float | None = None
+    ) -> None:
         if not bundle.has_text_encoder:
             raise BundleError(
                 f"bundle {bundle.name!r} has no text encoder. Use one of its vocabularies "
@@ -44,6 +47,7 @@ class TextEncoder:
         self.templates = bundle.templates
         self.text_hash = bundle.text_hash
         self._width = bundle.embedding_dim
+        self._deadline_s = deadline_s
         self._process = os.getpid()
         self._kept: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()
         self._lock = threading.Lock()
@@ -143,12 +147,19 @@ class TextEncoder:
             return [self.tokenizer.encode(text, **options) for text in texts]
 
     def _run(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        options: Any = None
         try:
             feed = {"input_ids": ids, "attention_mask": mask}
-            result: npt.NDArray[np.float32] = self._session.run(
-                ["embedding"], {name: feed[name] for name in self._inputs}
-            )[0]
+            with ended_after(self._deadline_s) as options:
+                result: npt.NDArray[np.float32] = self._session.run(
+                    ["embedding"], {name: feed[name] for name in self._inputs}, options
+                )[0]
         except Exception as error:  # ONNX Runtime's errors have no common base class.
+            if options is not None and options.terminate:
+                raise BackendError(
+                    f"the text encoder took longer than deadline_s={self._deadline_s:g} on {len(ids)} texts. "
+                    "Allow more time, or embed the words before: pixelclip vocab build"
+                ) from error
             raise BackendError(f"the text encoder failed on {len(ids)} texts: {error}") from error
         expected = (len(ids), self._width)
         if not isinstance(result, np.ndarray) or result.dtype != np.float32 or result.shape != expected:

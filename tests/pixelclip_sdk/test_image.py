@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from pixelclip_sdk import ImageError
-from pixelclip_sdk.image import load_image, open_image
+from pixelclip_sdk.image import load_image, open_image, reduced
 
 DAMAGED = Path(__file__).parent / "damaged"
 
@@ -323,3 +323,36 @@ def test_a_video_is_refused_with_what_reads_it(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
     with pytest.raises(ImageError, match=r"clip\.mp4 is a video; use `pixelclip video`"):
         load_image(tmp_path / "clip.mp4")
+
+
+@pytest.mark.parametrize("factor", [(3, 2), (7, 5), (1, 4)])
+def test_the_means_of_blocks_are_those_of_pillow(monkeypatch, factor):
+    pixels = np.random.default_rng(0).integers(0, 256, (101, 97, 3), dtype=np.uint8)
+    monkeypatch.setattr("pixelclip_sdk.image._STRIP_PIXELS", 12 * 97)
+    expected = np.asarray(Image.fromarray(pixels).reduce(factor))
+    np.testing.assert_array_equal(np.asarray(reduced(pixels, factor)), expected)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_turned_picture_with_transparency_is_turned_as_one_without(turn):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    plain, clear = Image.fromarray(pixels), Image.fromarray(pixels)
+    clear.putalpha(255)
+    files = [io.BytesIO(), io.BytesIO()]
+    for picture, file in zip((plain, clear), files, strict=True):
+        picture.save(file, "PNG", exif=exif)
+    np.testing.assert_array_equal(load_image(files[1].getvalue()), load_image(files[0].getvalue()))
+
+
+def test_a_damaged_jpeg_file_gives_one_line_and_not_one_for_each_tag():
+    """5 000 damaged EXIF tags: Pillow warns about each."""
+    file = io.BytesIO()
+    tags = b"".join(struct.pack("<HHII", 0x9000 + i, 2, 10**6, 10**6) for i in range(5000))
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 5000) + tags
+    Image.new("RGB", (8, 8)).save(file, "JPEG", exif=exif[:65_000])  # The longest that a JPEG file may have.
+    code = "import sys; from pixelclip_sdk.image import load_image; load_image(sys.stdin.buffer.read())"
+    command = [sys.executable, "-W", "always", "-c", code]
+    result = subprocess.run(command, input=file.getvalue(), capture_output=True, check=True)
+    assert result.stderr.count(b"\n") <= 1, result.stderr[:500]

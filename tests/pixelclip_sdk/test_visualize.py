@@ -191,3 +191,11 @@ def test_names_stay_in_the_legends_of_a_stream(fake):
     assert results[0].frame.seen == {"red": None, "green": None}
     alone = np.asarray(fake.predict(red).plot(opacity=0, legend="inside"))
     np.testing.assert_array_equal(alone, pictures[0])
+
+
+def test_large_pictures_are_drawn_in_strips_and_look_the_same(image, monkeypatch):
+    labels = np.random.default_rng(1).integers(0, 3, SIZE, dtype=np.uint8)
+    whole = drawn(image, labels, 3)
+    monkeypatch.setattr("pixelclip_sdk.image._STRIP_PIXELS", 7 * SIZE[1])
+    for picture in (image, Image.fromarray(image)):
+        np.testing.assert_array_equal(drawn(picture, labels, 3), whole)

@@ -57,7 +57,8 @@ def write_scenes(folder: Path, count: int, seed: int, *, close: float = 0.0) -> 
     for number in range(count):
         scene, stem = make_scene(seed, number, close=number < close * count), f"{number:05d}"
         for kind, pixels in (("images", scene.photo), ("labels", scene.truth), ("regions", scene.regions)):
-            Image.fromarray(pixels).save(folder / kind / f"{stem}.png", compress_level=1)
+            with atomic_write(folder / kind / f"{stem}.png") as temporary:
+                Image.fromarray(pixels).save(temporary, compress_level=1)
         captions[stem] = scene.caption
     with atomic_write(folder / "classes.txt") as temporary:
         temporary.write_text("\n".join(CLASSES) + "\n", encoding="utf-8")

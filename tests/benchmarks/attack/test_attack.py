@@ -20,6 +20,7 @@ from benchmarks.attack.graphs import (
     broken_image_encoders,
     broken_text_encoders,
     endless_image_encoder,
+    endless_text_encoder,
     image_encoder,
 )
 from benchmarks.attack.kill import is_killed_cleanly
@@ -130,7 +131,7 @@ SMALL = {
         "settings",
         b"images: a\nmasks: b\nout: c\nlr_encoder: " + b"9" * 400,
     ),
-    "nested settings": ("settings", b"[" * 3000),
+    "nested settings": ("settings", b"[" * 1000),
     "nested sources of a bundle": ("manifest", manifest(sources="X").replace(b'"X"', NESTED)),
     "5000 digits in a bundle": ("manifest", manifest(grid="X").replace(b'"X"', b"[" + b"9" * 5000 + b"]")),
     "an infinite temperature": ("manifest", manifest(confidence={"temperature": float("inf")})),
@@ -195,6 +196,12 @@ def test_a_model_that_never_returns_is_ended_by_its_deadline(tmp_path):
     with pytest.raises(BackendError, match=r"longer than deadline_s=0\.3"):
         run_image_encoder(tmp_path / "model.onnx", endless_image_encoder(), deadline_s=0.3)
     run_image_encoder(tmp_path / "model.onnx", image_encoder(), deadline_s=60)
+
+
+def test_a_text_encoder_that_never_returns_is_ended_by_its_deadline(tmp_path):
+    files = {"tokenizer.json": seeds("tokenizer")[0], "text_encoder.onnx": endless_text_encoder()}
+    with pytest.raises(BackendError, match=r"text encoder took longer than deadline_s=0\.3 on 2 texts"):
+        TextEncoder(bundle_of(tmp_path, files), deadline_s=0.3).encode(["cat", "sofa"])
 
 
 def test_a_deadline_is_a_number_of_seconds():

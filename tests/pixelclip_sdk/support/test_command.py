@@ -1,11 +1,14 @@
 """How commands end, tried in real processes."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pixelclip_sdk.support.command import terminal_json
 
 HEAD = """
 import sys
@@ -92,3 +95,22 @@ def test_with_all_descriptors_closed_a_file_does_not_become_stderr(tmp_path):
     result = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code], check=False)
     assert result.returncode == 1
     assert (tmp_path / "out").read_text() == "data"
+
+
+@pytest.mark.parametrize("setup", ["", "logging.basicConfig(format='%(message)s'); "])
+def test_control_characters_do_not_reach_the_terminal_in_log_lines(setup):
+    code = (
+        f"import logging, sys\nfrom pixelclip_sdk.support.command import run_command\n{setup}\n"
+        "def body():\n    logging.getLogger('x').warning('%s is odd', 'a\\x1b[2J.jpg')\n    return 0\n"
+        "sys.exit(run_command('name', body))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr == ("" if setup else "name: ") + "a\\x1b[2J.jpg is odd\n"
+
+
+def test_json_for_a_terminal_has_no_control_characters_and_the_same_content():
+    value = {"猫\x9b2J\x1b\x7f\u2028": ["a\nb", 1]}
+    text = terminal_json(value)
+    assert json.loads(text) == value
+    assert "猫" in text
+    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 or c == "\u2028" for c in text)

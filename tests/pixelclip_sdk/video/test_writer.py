@@ -242,3 +242,19 @@ def test_a_finished_video_is_on_the_disk(tmp_path, monkeypatch):
         writer.write(GREY)
         assert flushed == []
     assert flushed == [False, True]  # The file, then the folder with its new name.
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
+def test_the_mode_of_a_replaced_video_and_a_link_to_it_are_kept(tmp_path):
+    film, link = tmp_path / "disk" / "film.mp4", tmp_path / "film.mp4"
+    film.parent.mkdir()
+    film.write_bytes(b"old")
+    film.chmod(0o600)
+    link.symlink_to(film)
+    with write_video(link) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+        (partial,) = film.parent.glob("*.partial*")
+        assert stat.S_IMODE(partial.stat().st_mode) == 0o600
+    assert link.is_symlink()
+    assert stat.S_IMODE(film.stat().st_mode) == 0o600
+    assert film.stat().st_size > 100

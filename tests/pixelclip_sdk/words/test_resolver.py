@@ -11,7 +11,7 @@ from pixelclip_sdk.words.resolver import VocabularyResolver
 
 def test_closing_waits_for_a_text_encoder_that_is_being_loaded(monkeypatch):
     """Otherwise the encoder would stay in a closed segmenter."""
-    resolver = VocabularyResolver(find_bundle("pixelclip-lite"), None, 384, 1)
+    resolver = VocabularyResolver(find_bundle("pixelclip-lite"), None, 384, 1, None)
     loading, go_on = threading.Event(), threading.Event()
     load = text_encoder.TextEncoder
 

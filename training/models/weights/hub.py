@@ -150,13 +150,17 @@ def _checked(
 def _check_first_use(file: HubFile, revision: str) -> None:
     """Records the hash of the first download of a file that nothing pins; refuses a different one later."""
     record = file.path.parents[file.file.count("/") + 2] / FIRST_USE  # …/snapshots/COMMIT/FILE
+    key = f"{revision} {file.file}"
     try:
         known = read_json(record) if record.exists() else {}
+        if not isinstance(known, dict) or not all(
+            isinstance(first, dict) and {"sha256", "commit"} <= first.keys() for first in known.values()
+        ):
+            raise ValueError("it does not have a hash and a commit for each file")
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{record} cannot be read: {error}. Remove it to trust new downloads."
         ) from error
-    key = f"{revision} {file.file}"
     if key not in known:
         known[key] = {"sha256": file.sha256, "commit": file.revision}
         try:

@@ -311,3 +311,12 @@ def test_a_record_that_cannot_be_read_is_refused(run, home):
     record = home / "hub" / "models--someone--model" / "first-use.json"
     record.write_text("{")
     assert f"{record} cannot be read" in run("someone/model", "weights/big.pth")["error"]
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"main weights/big.pth": {}}', '{"other": null}'])
+def test_a_record_of_another_form_is_refused(run, home, content):
+    run("someone/model", "weights/big.pth")
+    record = home / "hub" / "models--someone--model" / "first-use.json"
+    record.write_text(content)
+    error = run("someone/model", "weights/big.pth")["error"]
+    assert f"{record} cannot be read: it does not have a hash and a commit for each file" in error
