@@ -143,11 +143,12 @@ class Segmenter:
 
         Args:
             name_or_path: A model's name (see `available_models`) or a bundle's folder.
-            backend: ``"onnx"``, ``"onnx-cuda"``, ``"onnx-tensorrt"``, ``"tensorrt"``, the path of an engine
+            backend: ``"onnx"``, ``"onnx-cuda"``, ``"onnx-tensorrt"``, ``"openvino"`` (in fp32; also
+                ``"openvino-bf16"`` and ``"openvino-fp16"``), ``"tensorrt"``, the path of an engine
                 (`.plan`), or ``"auto"``: the newest engine of the bundle that was compiled on this machine
                 and runs, else ``"onnx"``.
-            device: ``"cpu"``, ``"gpu"`` (also ``"cuda"``), one GPU such as ``"gpu:1"``, or ``"auto"``: the
-                CPU for ``"onnx"``, the first GPU for the others.
+            device: ``"cpu"``, ``"gpu"`` (of NVIDIA also ``"cuda"``), one GPU such as ``"gpu:1"``, ``"npu"``
+                (with OpenVINO), or ``"auto"``: the CPU for ``"onnx"`` and OpenVINO, else the first GPU.
             classes: The words to find, or a `Vocabulary`; None to call `set_classes` later.
             threshold: Pixels whose best cosine is below it become unknown; None for no threshold.
             min_confidence: Pixels whose confidence, 0–1, is below it become unknown: a number, or
@@ -166,7 +167,7 @@ class Segmenter:
                 about that many pixels. Larger finds smaller things, slower. None for the model's own.
             deadline_s: Seconds after which a run of the image encoder or of the text encoder is ended with a
                 BackendError, for robots and servers, and for bundles of strangers, whose graphs may never
-                end; None waits. It needs ONNX Runtime, so ``"auto"`` then means ``"onnx"``.
+                end; None waits. A TensorRT engine cannot be ended, so ``"auto"`` then means ``"onnx"``.
 
         Raises:
             ModelNotFoundError: No model has that name.

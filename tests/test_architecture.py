@@ -11,7 +11,18 @@ import pytest
 import pixelclip_sdk
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ["numpy", "PIL", "torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "tokenizers", "cv2", "av"]
+HEAVY = [
+    "numpy",
+    "PIL",
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "tensorrt_rtx",
+    "tokenizers",
+    "cv2",
+    "av",
+]
 # Folder → project folders it may import besides itself.
 ARROWS = {
     "pixelclip_sdk": set(),

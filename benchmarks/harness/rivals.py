@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pixelclip_sdk.backends.base import Backend, Float32Array
 from pixelclip_sdk.backends.onnx import default_threads
+from pixelclip_sdk.backends.openvino import load_openvino
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle
 from pixelclip_sdk.preprocess import input_size
 from pixelclip_sdk.support.clock import Clock
@@ -86,14 +87,12 @@ class OpenVinoBackend(Backend):
     """A bundle in OpenVINO, with ``"f32"`` or, for None, OpenVINO's choice of precision."""
 
     def __init__(self, bundle: Bundle, precision: str | None) -> None:
-        import openvino
-
         spec, dim = bundle.input, bundle.embedding_dim
         super().__init__(embedding_dim=dim, multiple=spec.multiple, fixed_size=spec.only_size)
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": default_threads()}
         if precision:
             config["INFERENCE_PRECISION_HINT"] = precision
-        model = openvino.Core().compile_model(bundle.file(IMAGE_ENCODER), "CPU", config)
+        model = load_openvino().Core().compile_model(bundle.file(IMAGE_ENCODER), "CPU", config)
         self._request = model.create_infer_request()
 
     @property

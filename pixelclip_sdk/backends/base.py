@@ -8,6 +8,7 @@ import abc
 import dataclasses
 import os
 import re
+from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
@@ -16,27 +17,27 @@ import numpy.typing as npt
 from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
-__all__ = ["Backend", "Device"]
+__all__ = ["Backend", "Device", "batches"]
 
 Float32Array = npt.NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """The device that runs a model: kind ``"cpu"``, ``"gpu"`` or ``"auto"``, and the GPU's number from 0."""
+    """What runs a model: kind ``"cpu"``, ``"gpu"``, ``"npu"`` or ``"auto"``, and the GPU's number from 0."""
 
     kind: str
     index: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Device":
-        """Read ``"auto"``, ``"cpu"``, ``"gpu"`` or ``"gpu:1"``; ``"cuda"`` is another name of ``"gpu"``."""
-        if text in ("auto", "cpu"):
+        """Read ``"auto"``, ``"cpu"``, ``"npu"``, ``"gpu"`` or ``"gpu:1"``; ``"cuda"`` is also a ``"gpu"``."""
+        if text in ("auto", "cpu", "npu"):
             return cls(text)
         match = re.fullmatch(r"(?:gpu|cuda)(?::([0-9]{1,4}))?", text) if isinstance(text, str) else None
         if match is None:
             raise BackendUnavailableError(
-                f'device is {text!r}; expected "auto", "cpu", "gpu", "cuda", or one GPU, e.g. "gpu:1"'
+                f'device is {text!r}; expected "auto", "cpu", "gpu", "cuda", "npu", or one GPU, e.g. "gpu:1"'
             )
         return cls("gpu", int(match[1] or 0))
 
@@ -194,3 +195,12 @@ class Backend(abc.ABC):
                 f"{self.description} returned {name} with NaN or infinite values. "
                 "The weights are damaged, or fp16 arithmetic overflowed: export the model again, in fp32."
             )
+
+
+def batches(images: npt.NDArray[np.uint8], batch: int | None) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield images `(N, H, W, 3)` in pieces of `batch` images, the last one padded; None for one piece."""
+    batch = batch or len(images)
+    if missing := -len(images) % batch:
+        images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
+    for start in range(0, len(images), batch):
+        yield images[start : start + batch]

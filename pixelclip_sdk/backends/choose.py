@@ -7,9 +7,12 @@ import dataclasses
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from pixelclip_sdk.backends.base import Backend, Device
 from pixelclip_sdk.backends.engine import EngineInfo, engine_files, is_trusted
+from pixelclip_sdk.backends.onnx import OnnxBackend
+from pixelclip_sdk.backends.openvino import PRECISIONS, OpenVinoBackend
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle, InputSpec
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError, BundleError
 from pixelclip_sdk.support.files import is_file, user_path
@@ -18,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 _DAY_S = 86_400
 
-BACKENDS = ("auto", "onnx", "onnx-cuda", "onnx-tensorrt", "tensorrt")
+BACKENDS = ("auto", "onnx", "onnx-cuda", "onnx-tensorrt", *PRECISIONS, "tensorrt")
 """Names of backends. The path of a `.plan` file is accepted too."""
 
 
@@ -35,6 +38,9 @@ def open_backend(
     ``onnx``              ONNX Runtime: the CPU, or with a GPU its TensorRT-RTX plugin
     ``onnx-cuda``         ONNX Runtime's CUDA provider, from `onnxruntime-gpu`
     ``onnx-tensorrt``     ONNX Runtime's TensorRT provider, from `onnxruntime-gpu`
+    ``openvino``          OpenVINO in fp32: the CPU, or with a device Intel's GPU or NPU
+    ``openvino-bf16``     OpenVINO in bfloat16, where the processor has it
+    ``openvino-fp16``     OpenVINO in float16, where the device has it
     ``tensorrt``          the newest engine in the bundle's folder that runs here
     ``DIR/NAME.plan``     this engine
     ``auto``              ``tensorrt`` if an engine was compiled on this machine and runs, else ``onnx``
@@ -54,14 +60,24 @@ def open_backend(
         raise BackendUnavailableError(
             f"backend is {backend!r}; expected one of {', '.join(BACKENDS)} or the path of a .plan"
         )
-    if place.kind == "cpu" and (is_plan or name not in ("auto", "onnx")):
+    on_openvino = name in PRECISIONS
+    if place.kind == "npu" and not on_openvino:
+        raise BackendUnavailableError(
+            f'device "npu" needs a backend of OpenVINO, {", ".join(PRECISIONS)}; backend is {name!r}'
+        )
+    if on_openvino and device.startswith("cuda"):
+        raise BackendUnavailableError(
+            f'openvino runs on no NVIDIA GPU; device is {device!r}. Use "gpu" for one of Intel, or '
+            'backend="onnx-cuda".'
+        )
+    if place.kind == "cpu" and (is_plan or not (on_openvino or name in ("auto", "onnx"))):
         raise BackendUnavailableError(
             f'backend {name!r} runs on GPUs only; device is "cpu". Use backend="onnx" on a CPU.'
         )
     if deadline_s is not None:
         if is_plan or name == "tensorrt":
             raise BackendUnavailableError(
-                "a TensorRT engine cannot be ended; deadline_s needs an ONNX backend"
+                "a TensorRT engine cannot be ended; deadline_s needs an ONNX or OpenVINO backend"
             )
         name = "onnx" if name == "auto" else name
     if is_plan:
@@ -77,20 +93,20 @@ def open_backend(
     on_gpu = name.startswith("onnx-")
     if place.kind == "auto":
         place = Device("gpu" if on_gpu else "cpu")
-    # Imported here so that `import pixelclip_sdk` stays light; also below.
-    from pixelclip_sdk.backends.onnx import OnnxBackend
-
-    return OnnxBackend(
-        bundle.file(IMAGE_ENCODER),
-        embedding_dim=bundle.embedding_dim,
-        multiple=bundle.input.multiple,
-        fixed_size=bundle.input.only_size,
-        batch=bundle.input.batch,
-        device=str(place) if place.index else place.kind,
-        threads=threads,
-        provider=name.removeprefix("onnx-") if on_gpu else "tensorrt-rtx",
-        deadline_s=deadline_s,
-    )
+    where = str(place) if place.index else place.kind
+    common: dict[str, Any] = {
+        "embedding_dim": bundle.embedding_dim,
+        "multiple": bundle.input.multiple,
+        "fixed_size": bundle.input.only_size,
+        "batch": bundle.input.batch,
+        "device": where,
+        "threads": threads,
+        "deadline_s": deadline_s,
+    }
+    if on_openvino:
+        return OpenVinoBackend(bundle.file(IMAGE_ENCODER), name=name, **common)
+    provider = name.removeprefix("onnx-") if on_gpu else "tensorrt-rtx"
+    return OnnxBackend(bundle.file(IMAGE_ENCODER), provider=provider, **common)
 
 
 def resolve_input_spec(engine: Backend, spec: InputSpec, *, resized: bool) -> InputSpec:

@@ -4,6 +4,9 @@ import math
 import os
 from pathlib import Path
 
+from pixelclip_sdk.errors import BackendError
+
+_MAX_THREADS = 1024
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
@@ -22,6 +25,18 @@ def default_threads() -> int:
     usable = os.sched_getaffinity(0)
     quotas = [math.ceil(quota) for quota in _quotas()]
     return max(min(len(usable), _physical(usable), *quotas), 1)
+
+
+def checked_threads(threads: int | None) -> int:
+    """Return the number of threads of a call: `threads`, or `default_threads` for None.
+
+    Raises BackendError for another value than a number from 1 to 1024.
+    """
+    if threads is None:
+        return default_threads()
+    if not (isinstance(threads, int) and 1 <= threads <= _MAX_THREADS):
+        raise BackendError(f"threads is {threads!r}; expected 1 to {_MAX_THREADS}, or None for all cores")
+    return threads
 
 
 def _quotas() -> list[float]:

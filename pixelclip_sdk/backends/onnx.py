@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelclip_sdk.backends.base import Backend, Device, Float32Array
-from pixelclip_sdk.backends.cores import default_threads
+from pixelclip_sdk.backends.base import Backend, Device, Float32Array, batches
+from pixelclip_sdk.backends.cores import checked_threads, default_threads
 from pixelclip_sdk.backends.fork import keep_in_children
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
 _log = logging.getLogger(__name__)
 
-_MAX_THREADS = 1024
 # The operators that take most of the time; they must run on the requested device.
 _HEAVY = ("Conv", "Gemm", "MatMul")
 
@@ -97,14 +96,11 @@ class OnnxBackend(Backend):
         options: Any = None
         session = self._session
         self._check_open()  # Another thread may close this engine from now on; `session` stays valid.
-        count, batch = len(images), self._batch or len(images)
-        if missing := -count % batch:
-            images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
         try:
             with ended_after(self._deadline_s) as options:
                 results: list[Float32Array] = [
-                    session.run([output], {"image": images[start : start + batch], "text": text}, options)[0]
-                    for start in range(0, count, batch)
+                    session.run([output], {"image": part, "text": text}, options)[0]
+                    for part in batches(images, self._batch)
                 ]
             result = results[0] if len(results) == 1 else np.concatenate(results)
         except Exception as error:  # ONNX Runtime's errors have no common base class.
@@ -114,7 +110,7 @@ class OnnxBackend(Backend):
                     "Allow more time, or a smaller input_size."
                 ) from error
             raise BackendError(f"onnxruntime failed on images {images.shape}: {error}") from error
-        return result[:count] if missing else result
+        return result[: len(images)]
 
     def shared(self, calls: int) -> Backend:
         """Return a session with fewer threads, so that each call has cores of its own.
@@ -186,11 +182,10 @@ def create_session(
         BackendError: ONNX Runtime refuses the file, or the file keeps tensors in other files.
     """
     place = Device.parse(device)
-    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= _MAX_THREADS):
-        raise BackendError(f"threads is {threads!r}; expected 1 to {_MAX_THREADS}, or None for all cores")
+    used = checked_threads(threads)
     ort = _onnxruntime()
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or default_threads()
+    options.intra_op_num_threads = used
     # Threads that spin while they wait take CPU time from decoding, postprocessing and the next frame: a
     # third of two cores (docs/adr/0008).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

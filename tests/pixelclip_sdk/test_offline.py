@@ -78,6 +78,15 @@ def test_a_segmenter_opens_no_socket_and_writes_nothing_below_home(tmp_path):
     assert list(tmp_path.rglob("*")) == []
 
 
+def test_openvino_opens_no_socket_and_writes_nothing_below_home(tmp_path):
+    """By itself, its import writes an identifier of the user below the home folder."""
+    pytest.importorskip("openvino")
+    code = SEGMENT.replace("SECONDS", "0").replace("classes=", 'backend="openvino", classes=')
+    result = run(FORBID_SOCKETS + code, tmp_path)
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_an_onnxruntime_that_came_first_is_reported(tmp_path):
     assert "its telemetry is on" in run("import onnxruntime, pixelclip_sdk", tmp_path).stderr
     silent = run("import onnxruntime, pixelclip_sdk", tmp_path, ORT_DISABLE_TELEMETRY="1")
