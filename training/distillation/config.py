@@ -20,7 +20,7 @@ class DistilConfig:
     teacher_checkpoint: Path | None = None  # weights of a teacher that is no bundle
     teacher_size: tuple[int, int] | None = None  # input (H, W) of the teacher; None for its own
     student: str = "lite0"  # see training/models/student.py
-    input_size: tuple[int, int] = (224, 320)  # nominal input (H, W) of the student
+    input_size: tuple[int, int] = (224, 288)  # nominal input (H, W) of the student
     checkpoint: Path | None = None  # weights of an earlier run to start from
     # Regular expression: the parameters of the student with a matching name are trained.
     trainable: str = ""
