@@ -35,7 +35,7 @@ class Limits:
     pixels: int = 25_000_000
     images: int = 16
     words: int = 1000
-    workers: int = 2
+    workers: int = 4
     waiting: int = 32
     deadline_s: float = 10.0
     head_s: float = 10.0
