@@ -37,9 +37,6 @@ DEFAULT_BATCH = (1, 1, 4)
 DEFAULT_CLASSES = (1, 32, 512)
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 _MAX_WORKSPACE_MB = 1 << 23  # 8 TiB
-# The GPUs that TensorRT-RTX supports, as its runtime lists them. Orin (8.7), Hopper (9.0), Blackwell B200
-# (10.x) and Thor (11.0) are not among them: they need TensorRT.
-_RTX_CAPABILITIES = "8.0, 8.6, 8.9, 12.0+"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +70,7 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
     options = dataclasses.replace(options, batch=batch, classes=options.classes or _default_classes(bundle))
     sizes = _sizes(bundle.input, options.input_size)
     trt = load_tensorrt(flavor)
-    gpu, capability = "", _RTX_CAPABILITIES
+    gpu, capability = "", networks.rtx_capabilities(trt)
     if flavor == "tensorrt":
         device = Cuda().gpu
         gpu, capability = device.name, device.compute_capability

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from export.precision.layers import set_nodes
-from pixelclip_sdk.backends.engine import TensorInfo
+from pixelclip_sdk.backends.engine import RTX_CAPABILITIES, TensorInfo
 from pixelclip_sdk.backends.trt import one_line
 from pixelclip_sdk.errors import BackendError
 
@@ -22,6 +22,7 @@ __all__ = [
     "precisions",
     "profiles",
     "progress_monitor",
+    "rtx_capabilities",
     "tensor_infos",
 ]
 
@@ -160,6 +161,18 @@ def tensor_infos(network: Any, shapes: dict[str, Profile]) -> tuple[TensorInfo, 
         shape = tuple(tensor.shape)
         tensors.append(TensorInfo(name=tensor.name, mode=mode, dtype=dtype, shape=shape, profile=profile))
     return tuple(tensors)
+
+
+def rtx_capabilities(trt: Any) -> str:
+    """The GPUs that an engine of TensorRT-RTX runs on: ``"8.0, 8.6, 8.9, 12.0, 12.1+"``.
+
+    The library lists what it can build for. Turing (7.5) is in that list, but not in engines that were built
+    for no GPU in particular. Newer GPUs than the last run too. Versions without a list have a constant one.
+    """
+    listed = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
+    numbers = sorted(int(name[2:]) for name in listed if name.startswith("SM") and name[2:].isdecimal())
+    found = [f"{number // 10}.{number % 10}" for number in numbers if number >= 80]
+    return ", ".join(found) + "+" if found else RTX_CAPABILITIES
 
 
 def progress_monitor(trt: Any, stopped: Callable[[], bool]) -> Any:

@@ -145,8 +145,10 @@ class Segmenter:
             name_or_path: A model's name (see `available_models`) or a bundle's folder.
             backend: ``"onnx"``, ``"onnx-cuda"``, ``"onnx-tensorrt"``, ``"openvino"`` (in fp32; also
                 ``"openvino-bf16"`` and ``"openvino-fp16"``), ``"tensorrt"``, the path of an engine
-                (`.plan`), or ``"auto"``: the newest engine of the bundle that was compiled on this machine
-                and runs, else ``"onnx"``.
+                (`.plan`), or ``"auto"``: what runs on an NVIDIA GPU (the newest engine of the bundle that
+                was compiled on this machine, ``"onnx-cuda"``, or ``"onnx"`` with its plugin), else the faster
+                of ``"onnx"`` and, if it is installed and its labels agree, OpenVINO. Some seconds are spent
+                once to measure that. What was chosen, and why, is logged.
             device: ``"cpu"``, ``"gpu"`` (of NVIDIA also ``"cuda"``), one GPU such as ``"gpu:1"``, ``"npu"``
                 (with OpenVINO), or ``"auto"``: the CPU for ``"onnx"`` and OpenVINO, else the first GPU.
             classes: The words to find, or a `Vocabulary`; None to call `set_classes` later.

@@ -4,14 +4,18 @@ A backend that is named but cannot run is an error. Only ``"auto"`` may choose, 
 """
 
 import dataclasses
+import importlib.util
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pixelclip_sdk.backends.base import Backend, Device
-from pixelclip_sdk.backends.engine import EngineInfo, engine_files, is_trusted
-from pixelclip_sdk.backends.onnx import OnnxBackend
+from pixelclip_sdk.backends.engine import RTX_CAPABILITIES, EngineInfo, engine_files, is_trusted, runs_on
+from pixelclip_sdk.backends.fastest import fastest_on_cpu
+from pixelclip_sdk.backends.nvidia import nvidia_gpus
+from pixelclip_sdk.backends.onnx import OnnxBackend, built_in_provider, gpu_devices
 from pixelclip_sdk.backends.openvino import PRECISIONS, OpenVinoBackend
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle, InputSpec
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError, BundleError
@@ -43,7 +47,9 @@ def open_backend(
     ``openvino-fp16``     OpenVINO in float16, where the device has it
     ``tensorrt``          the newest engine in the bundle's folder that runs here
     ``DIR/NAME.plan``     this engine
-    ``auto``              ``tensorrt`` if an engine was compiled on this machine and runs, else ``onnx``
+    ``auto``              on an NVIDIA GPU: ``tensorrt`` with an engine that was compiled on this
+                          machine, ``onnx-cuda``, or ``onnx`` with the plugin, if that is installed
+                          and runs; else on the CPU the faster of ``onnx`` and OpenVINO's
     ====================  ======================================================================
 
     An engine contains machine code. ``auto`` loads only engines that ``export/to_trt.py`` compiled on this
@@ -82,17 +88,30 @@ def open_backend(
         name = "onnx" if name == "auto" else name
     if is_plan:
         return _first_engine(bundle, [user_path(name)], place)
-    plans = engine_files(bundle.path)
     if name == "tensorrt":
-        return _first_engine(bundle, plans, place)
-    if name == "auto" and place.kind != "cpu" and (trusted := [plan for plan in plans if _may_load(plan)]):
-        try:
-            return _first_engine(bundle, trusted, place)
-        except BackendError as error:
-            _log.warning("%s: no engine runs here, using ONNX Runtime: %s", bundle.name, error)
-    on_gpu = name.startswith("onnx-")
+        return _first_engine(bundle, engine_files(bundle.path), place)
+    if name == "auto" and place.kind != "cpu":
+        chosen = _on_nvidia(bundle, place, threads)
+        if chosen is not None:
+            return chosen
+    if name == "auto":
+        name, reason = fastest_on_cpu(bundle, threads)
+        _log.info("%s: %s on the CPU: %s", bundle.name, name, reason)
+        if name != "onnx":
+            try:
+                return _named(bundle, name, Device("cpu"), threads)
+            except BackendError as error:
+                _log.warning("%s: %s does not run, using onnx: %s", bundle.name, name, error)
+                name = "onnx"
     if place.kind == "auto":
-        place = Device("gpu" if on_gpu else "cpu")
+        place = Device("gpu" if name.startswith("onnx-") else "cpu")
+    return _named(bundle, name, place, threads, deadline_s)
+
+
+def _named(
+    bundle: Bundle, name: str, place: Device, threads: int | None, deadline_s: float | None = None
+) -> Backend:
+    """Load one of ONNX Runtime's or OpenVINO's backends."""
     where = str(place) if place.index else place.kind
     common: dict[str, Any] = {
         "embedding_dim": bundle.embedding_dim,
@@ -103,9 +122,9 @@ def open_backend(
         "threads": threads,
         "deadline_s": deadline_s,
     }
-    if on_openvino:
+    if name in PRECISIONS:
         return OpenVinoBackend(bundle.file(IMAGE_ENCODER), name=name, **common)
-    provider = name.removeprefix("onnx-") if on_gpu else "tensorrt-rtx"
+    provider = name.removeprefix("onnx-") if name.startswith("onnx-") else "tensorrt-rtx"
     return OnnxBackend(bundle.file(IMAGE_ENCODER), provider=provider, **common)
 
 
@@ -123,6 +142,58 @@ def resolve_input_spec(engine: Backend, spec: InputSpec, *, resized: bool) -> In
             'only. Omit input_size, compile another engine, or use backend="onnx".'
         )
     return dataclasses.replace(spec, height=height, width=width, fixed=True)
+
+
+def _on_nvidia(bundle: Bundle, place: Device, threads: int | None) -> Backend | None:
+    """Load the best backend that runs on an NVIDIA GPU here; None if there is none and `place` is any device.
+
+    What was chosen is logged, and what was tried in vain. For a GPU that was asked for, that is an error.
+    """
+    reasons: list[str] = []
+
+    def tried(name: str, load: Callable[..., Backend], *arguments: Any) -> Backend | None:
+        try:
+            engine = load(*arguments)
+        except BackendError as error:
+            reasons.append(f"{name}: {error}")
+            return None
+        _log.info("%s: %s, because this GPU can be used", bundle.name, engine.description)
+        return engine
+
+    trusted = [plan for plan in engine_files(bundle.path) if _may_load(plan)]
+    if trusted and (engine := tried("tensorrt", _first_engine, bundle, trusted, place)):
+        return engine
+    gpu = Device("gpu", place.index)
+    names = [name for name, there in (("onnx-cuda", _has_cuda), ("onnx", _has_plugin)) if there()]
+    gpus = nvidia_gpus() if names else []
+    if place.index < len(gpus):
+        capability = gpus[place.index].compute_capability
+        for name in names:
+            if name == "onnx" and not runs_on(RTX_CAPABILITIES, capability):
+                reasons.append(f"TensorRT-RTX runs on {RTX_CAPABILITIES}, not on {capability}")
+            elif engine := tried(name, _named, bundle, name, gpu, threads):
+                return engine
+    if place.kind == "gpu":
+        if not names and not reasons:
+            gpu_devices()  # Says what to install.
+        raise BackendUnavailableError(
+            f"no backend runs on {place}: {'; '.join(reasons) or 'there is no such GPU'}. "
+            "See `pixelclip doctor`, or use device='cpu'."
+        )
+    if reasons:
+        _log.warning("%s: no engine runs here on a GPU, using the CPU: %s", bundle.name, "; ".join(reasons))
+    return None
+
+
+def _has_cuda() -> bool:
+    try:
+        return bool(built_in_provider("cuda"))
+    except BackendUnavailableError:
+        return False
+
+
+def _has_plugin() -> bool:
+    return importlib.util.find_spec("onnxruntime_ep_nv_tensorrt_rtx") is not None
 
 
 def _may_load(plan: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 from pathlib import Path
 
 from pixelclip_sdk.errors import BackendError
@@ -37,6 +38,18 @@ def checked_threads(threads: int | None) -> int:
     if not (isinstance(threads, int) and 1 <= threads <= _MAX_THREADS):
         raise BackendError(f"threads is {threads!r}; expected 1 to {_MAX_THREADS}, or None for all cores")
     return threads
+
+
+def processor() -> str:
+    """Return a text that differs between kinds of processors: name, family, model and features."""
+    facts = [platform.machine(), platform.processor()]
+    for line in _lines(Path("/proc/cpuinfo")):
+        if not line.strip():
+            break  # The others are of the same kind.
+        key, _, value = line.partition(":")
+        if key.strip() in ("vendor_id", "cpu family", "model", "model name", "flags", "Features"):
+            facts.append(value.strip())
+    return " ".join(facts)
 
 
 def _quotas() -> list[float]:

@@ -27,6 +27,12 @@ ENGINES = "engines"
 FLAVORS: Mapping[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Flavour of TensorRT → its Python module."""
 
+RTX_CAPABILITIES = "8.0, 8.6, 8.9, 12.0+"
+"""The GPUs that TensorRT-RTX 1.7 runs on, as its runtime lists them.
+
+Orin (8.7), Hopper (9.0), Blackwell B200 (10.x) and Thor (11.0) are not among them: they need TensorRT.
+"""
+
 SCHEMA_VERSION = 1
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -163,10 +169,8 @@ class EngineInfo:
 
     def check_gpu(self, plan: Path, *, compute_capability: str, bundle: Path) -> None:
         """Raise BackendError unless GPUs of this compute capability, e.g. ``"8.6"``, run the plan."""
-        found = _capability(compute_capability)
-        for one in self.compute_capability.split(", "):
-            if found == _capability(one) or (one.endswith("+") and found > _capability(one)):
-                return
+        if runs_on(self.compute_capability, compute_capability):
+            return
         # Another build of TensorRT-RTX would not run either.
         dataclasses.replace(self, flavor="tensorrt")._check_same(
             plan, bundle, "the GPU's compute capability", self.compute_capability, compute_capability
@@ -222,6 +226,19 @@ def is_trusted(plan_sha256: str) -> bool:
 def _trust_record(plan_sha256: str) -> Path | None:
     cache = cache_folder()
     return None if cache is None else cache / "trusted-engines" / plan_sha256
+
+
+def runs_on(capabilities: str, found: str) -> bool:
+    """Return whether a compute capability, e.g. ``"8.6"``, is in a list such as ``"8.0, 8.6, 12.0+"``.
+
+    A ``+`` adds all newer ones.
+    """
+    for one in capabilities.split(", "):
+        if _capability(found) == _capability(one):
+            return True
+        if one.endswith("+") and _capability(found) > _capability(one):
+            return True
+    return False
 
 
 def system() -> str:

@@ -170,12 +170,17 @@ class OpenVinoBackend(Backend):
 
 
 def openvino_devices() -> dict[str, str]:
-    """Return OpenVINO's devices, ``{"CPU": "Intel(R) Core(TM) …"}``, with the full name of each.
+    """Return OpenVINO's devices, ``{"CPU": "Intel(R) Core(TM) … in bf16, fp32"}``.
 
     Raises BackendUnavailableError if OpenVINO is not installed.
     """
     core = load_openvino().Core()
-    return {name: core.get_property(name, "FULL_DEVICE_NAME") for name in core.available_devices}
+    found = {}
+    for device in core.available_devices:
+        able = set(core.get_property(device, "OPTIMIZATION_CAPABILITIES")) & {*_ABILITIES.values()}
+        precisions = ", ".join(sorted(ability.lower() for ability in able))
+        found[device] = f"{core.get_property(device, 'FULL_DEVICE_NAME')} in {precisions}"
+    return found
 
 
 def load_openvino(module: str = "openvino") -> Any:

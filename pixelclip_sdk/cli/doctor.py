@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.backends.engine import FLAVORS, EngineInfo, engine_files, is_trusted
+from pixelclip_sdk.backends.nvidia import advice, nvidia_gpus
 from pixelclip_sdk.backends.onnx import built_in_provider, gpu_devices
+from pixelclip_sdk.backends.openvino import openvino_devices
 from pixelclip_sdk.backends.trt import load_tensorrt
 from pixelclip_sdk.benchmark import LatencyReport, environment, measure_latency, sample_jpeg
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle
@@ -74,8 +76,14 @@ def diagnose() -> Iterator[Check]:
         yield _try(f"backend onnx-{provider}", "missing", "has {}; needs a GPU", built_in_provider, provider)
     for flavor in FLAVORS:
         yield _try(f"backend {flavor}", "missing", "version {0.__version__}", load_tensorrt, flavor)
-    gpu = "{0.gpu.name}, compute capability {0.gpu.compute_capability}"
-    yield _try("GPU for tensorrt", "missing", gpu, Cuda)
+    yield _try("backend openvino", "missing", "{}", _openvino)
+    gpus = nvidia_gpus()
+    for gpu in gpus:
+        facts_of_gpu = f"{gpu.name}, compute capability {gpu.compute_capability}"
+        yield Check(f"GPU {gpu.index}", "ok", f"{facts_of_gpu}: {advice(gpu.compute_capability)}")
+    if not gpus:
+        yield Check("GPU of NVIDIA", "missing", "the driver finds none; models run on the CPU")
+    yield _try("CUDA for tensorrt", "missing", "{0.gpu.name}", Cuda)
     folder = cache_folder()
     if folder is None:
         fix = "this user has no home folder: set PIXELCLIP_HOME to a folder"
@@ -103,6 +111,10 @@ def _try(
 def _onnx_gpu() -> str:
     devices = gpu_devices()
     return f"{len(devices)} device(s) through {devices[0].ep_name}"
+
+
+def _openvino() -> str:
+    return "; ".join(f"{device}: {facts}" for device, facts in openvino_devices().items())
 
 
 def _verify(path: Path) -> str:

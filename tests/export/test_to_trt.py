@@ -175,7 +175,7 @@ def test_the_documented_command_compiles_the_bundled_model(lite, tmp_path):
         "fp32",
         "int8",
     )
-    assert (info.compute_capability, info.gpu) == ("8.0, 8.6, 8.9, 12.0+", "")
+    assert (info.compute_capability, info.gpu) == ("8.0, 8.6, 8.9, 12.0, 12.1+", "")
     # All shapes that a picture of any shape can lead to; tests/…/test_preprocess.py has their limits.
     limits = Limits.of(info, bundle.embedding_dim)
     assert limits == Limits((1, 4), (192, 800), (192, 800), (1, 512))
