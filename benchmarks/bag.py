@@ -45,11 +45,12 @@ _WORDS = "person, floor, wall, door, table, chair, bed, window, bottle, car, roa
 _POLL_S = 0.5
 
 
-def pictures(videos: Path) -> Iterator[Image.Image]:
-    """The first frames of each video, 640×480."""
-    for video in sorted(videos.glob("*.mp4")):
+def pictures(videos: Path, count: int) -> Iterator[Image.Image]:
+    """The first frames of each video, 640×480, in all about `count` or fewer."""
+    files = sorted(videos.glob("*.mp4"))
+    for video in files:
         source = open_source(video)
-        for frame in islice(source, _EACH):
+        for frame in islice(source, min(-(-count // len(files)), _EACH)):
             yield Image.fromarray(frame.image).resize(_SIZE)
         source.close()
 
@@ -61,7 +62,7 @@ def make_bag(target: Path, videos: Path, count: int, *, raw: bool) -> None:
     types, rng = store.types, random.Random(0)
     contents = []
     with tempfile.SpooledTemporaryFile() as file:
-        for picture in pictures(videos):
+        for picture in pictures(videos, min(count, _EACH) if raw else count):
             file.seek(0)
             file.truncate()
             if raw:
@@ -70,8 +71,6 @@ def make_bag(target: Path, videos: Path, count: int, *, raw: bool) -> None:
                 picture.save(file, "JPEG", quality=_QUALITY)
             file.seek(0)
             contents.append(np.frombuffer(file.read(), np.uint8))
-            if raw and len(contents) == _EACH:
-                break
     if not contents:
         raise PixelClipError(f"{videos} has no videos; expected .mp4")
     width, height = _SIZE
