@@ -29,6 +29,8 @@ Float32Array = npt.NDArray[np.float32]
 _BEST = 0.05  # Share of the picture that a word's best places are.
 _CONTEXT = 0.5  # Factor of their mean cosine.
 _RAREST = 1e-4  # Smallest prior: a class that wins nothing keeps a chance.
+# Multiplications of a product. OpenBLAS starts threads for larger ones, and they wait in a loop for the next.
+_PRODUCT = 1 << 18
 
 
 class Calibration(NamedTuple):
@@ -137,7 +139,11 @@ def confidence_map(
     for label in _present(labels):
         won = labels == label
         rows, columns = _span(won.any(axis=1)), _span(won.any(axis=0))
-        part = down[rows] @ probabilities[label] @ across[columns].T
+        inner, across_part = down[rows] @ probabilities[label], across[columns].T
+        part = np.empty((len(inner), across_part.shape[1]), np.float32)
+        step = max(_PRODUCT // across_part.size, 1)
+        for top in range(0, len(inner), step):
+            np.matmul(inner[top : top + step], across_part, out=part[top : top + step])
         np.copyto(result[rows, columns], part, where=won[rows, columns])
     return result
 
