@@ -23,6 +23,7 @@ from pixelclip_sdk.words.vocabulary import Classes, Vocabulary
 
 __all__ = ["ArchiveProgress", "segment_archive"]
 
+ENGINES = ("local", "ray")
 FORMATS = ("parquet", "png")
 SHARD_SIZE = 256
 # The time left is reckoned from the rate of this many last seconds.
@@ -62,13 +63,15 @@ def segment_archive(
     classes: Classes | Vocabulary,
     *,
     model: str = "pixelclip-lite",
+    engine: Literal["local", "ray"] = "local",
     format: Literal["parquet", "png"] = "parquet",
     threads: int | None = None,
+    actors: int | None = None,
     shard_size: int = SHARD_SIZE,
     progress: Callable[[ArchiveProgress], None] | None = None,
     **options: Any,
 ) -> ArchiveProgress:
-    """Segment many pictures into Parquet files.
+    """Segment many pictures into Parquet files, on this machine or on a Ray cluster.
 
     A picture that cannot be used becomes a row with its error. The same call continues a run that was
     stopped: rows of pictures whose content is known are kept, unless the words, the model or a setting
@@ -79,9 +82,13 @@ def segment_archive(
             addresses of these (``"s3://bucket/folder"``); see `pixelclip_sdk.batch.inputs.find_pictures`.
         out: Folder for the results: ``results/part-00000.parquet``, …; see `pixelclip_sdk.batch.shards`.
         classes: The words; see `Segmenter.set_classes`.
-        model: A model's name or a bundle's folder.
+        model: A model's name or a bundle's folder. With Ray, every machine has it there.
+        engine: ``"local"``: threads of this process. ``"ray"``: the cluster of the variable ``RAY_ADDRESS``,
+            or without it a new one on this machine. The cluster's machines read the pictures.
         format: ``"parquet"``: label maps are a column, as PNG. ``"png"``: they are files.
-        threads: Pictures at the same time, each on one core; None for all cores.
+        threads: Pictures at the same time, each on one core; None for all cores. With Ray: of an actor, and
+            the CPUs that it reserves; None for two, or one where a machine has no more.
+        actors: Ray's actors; None for as many as the cluster has room for.
         shard_size: Pictures of a file.
         progress: Called when a shard is written.
         options: Further arguments of `Segmenter.from_pretrained`, such as ``min_confidence``.
@@ -93,7 +100,7 @@ def segment_archive(
         ImageError: An input does not exist, or there are no pictures.
         VocabularyError: The words cannot be used.
         OutputError: `out` cannot be written, or has the results of other inputs.
-        BackendUnavailableError: The extra ``batch`` is not installed, or the device is missing.
+        BackendUnavailableError: The extra ``batch`` or ``ray`` is not installed, or the device is missing.
         BackendError: The engine fails for every picture.
         PixelClipError: An argument is not one of its values.
 
@@ -103,11 +110,13 @@ def segment_archive(
         >>> done.done, done.failed  # doctest: +SKIP
         (5000, 2)
     """
-    _check(format, threads=threads, shard_size=shard_size)
+    _check(engine, format, threads=threads, actors=actors, shard_size=shard_size)
     folder = user_path(out)
     pictures = find_pictures(inputs, folder)
-    with Segmenter.from_pretrained(model, classes=classes, threads=1, **options) as segmenter:
-        job = Job.of(segmenter, options, format)
+    # A cluster's GPU need not be on this machine, which then only embeds the words.
+    here = options if engine == "local" else {**options, "device": "cpu", "backend": "auto"}
+    with Segmenter.from_pretrained(model, classes=classes, threads=1, **here) as segmenter:
+        job = Job.of(segmenter, model, options, format)
         results = ResultFolder(folder, job.facts, job.facts_hash)
         shards = _Shards(pictures, shard_size, results)
         run = {
@@ -118,7 +127,12 @@ def segment_archive(
             "shard_size": shard_size,
         }
         results.begin(run)
-        made = segment_here(job, segmenter, shards, threads or default_threads())
+        if engine == "local":
+            made = segment_here(job, segmenter, shards, threads or default_threads())
+        else:
+            from pixelclip_sdk.batch.cluster import segment_on_ray
+
+            made = segment_on_ray(job, shards, threads, actors)
         with contextlib.closing(made):
             last = _write_all(results, made, len(pictures), progress)
         results.finish(run, len(shards))
@@ -183,9 +197,10 @@ def _inputs_hash(inputs: Sequence[str | os.PathLike[str]]) -> str:
     return hashlib.sha256(json.dumps(places).encode()).hexdigest()
 
 
-def _check(form: str, **counts: int | None) -> None:
-    if form not in FORMATS:
-        raise PixelClipError(f"format is {form!r}; expected {' or '.join(map(repr, FORMATS))}")
+def _check(engine: str, form: str, **counts: int | None) -> None:
+    for name, value, known in (("engine", engine, ENGINES), ("format", form, FORMATS)):
+        if value not in known:
+            raise PixelClipError(f"{name} is {value!r}; expected {' or '.join(map(repr, known))}")
     for name, count in counts.items():
         if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
             raise PixelClipError(f"{name} is {count!r}; expected at least 1")

@@ -1,4 +1,4 @@
-"""What makes a row of a picture: the model, the words and the settings."""
+"""What makes a row of a picture: the model, the words and the settings. Can be sent to other machines."""
 
 import dataclasses
 import hashlib
@@ -67,20 +67,26 @@ class Job:
     """How the pictures of an archive are segmented.
 
     Attributes:
+        model: A model's name or a bundle's folder, as on all machines of the job.
         vocabulary: The words.
+        background: Words that may win pixels, which become unknown; None for none.
+        options: Further arguments of `Segmenter.from_pretrained`.
         model_name: The name in the model's manifest.
         model_hash: SHA-256 of its image encoder.
         facts: All that decides the rows, ready for JSON.
     """
 
+    model: str
     vocabulary: Vocabulary
+    background: Vocabulary | None
+    options: Mapping[str, Any]
     model_name: str
     model_hash: str
     facts: Mapping[str, Any]
 
     @classmethod
-    def of(cls, segmenter: Segmenter, options: Mapping[str, Any], form: str) -> "Job":
-        """The job of a loaded segmenter. `options` are those that loaded it, `form` is the format."""
+    def of(cls, segmenter: Segmenter, model: str, options: Mapping[str, Any], form: str) -> "Job":
+        """The job of a loaded segmenter. `model` and `options` loaded it, `form` is the format."""
         bundle = segmenter.bundle
         if bundle is None:
             raise BundleError("the segmenter has no bundle; expected one of Segmenter.from_pretrained")
@@ -101,7 +107,10 @@ class Job:
             "format": form,
         }
         return cls(
+            model=model,
             vocabulary=segmenter.vocabulary,
+            background=segmenter.background,
+            options=options,
             model_name=bundle.name,
             model_hash=bundle.image_hash,
             facts=facts,
@@ -111,6 +120,27 @@ class Job:
     def facts_hash(self) -> str:
         """SHA-256 of `facts`: rows with another one are not of this job."""
         return _hash(self.facts)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the options ask for a GPU."""
+        return not str(self.options.get("device", "auto")).startswith(("auto", "cpu"))
+
+    def open(self) -> Segmenter:
+        """Load the model. One thread runs a picture: several pictures are segmented at the same time.
+
+        Raises BundleError if the model on this machine is another one.
+        """
+        options = {**self.options, "classes": self.vocabulary, "background": self.background, "threads": 1}
+        segmenter = Segmenter.from_pretrained(self.model, **options)
+        found = segmenter.bundle.image_hash if segmenter.bundle else ""
+        if found != self.model_hash:
+            segmenter.close()
+            raise BundleError(
+                f"{self.model} on this machine is another model than where the job began: the SHA-256 of its "
+                f"image encoder is {found[:12]}…, expected {self.model_hash[:12]}…. Copy the bundle."
+            )
+        return segmenter
 
     def segment(self, segmenter: Segmenter, picture: Picture, known: frozenset[str]) -> Done:
         """Make the row of a picture. A picture that cannot be used becomes a row with its error.

@@ -21,7 +21,7 @@ def add_parser(commands: common.Parsers) -> None:
     """Add the verb."""
     parser = commands.add_parser(
         "batch",
-        help="segment an archive of pictures into Parquet files",
+        help="segment an archive of pictures, on this machine or on a Ray cluster",
         description="Segment many pictures into Parquet files. The same command continues a stopped run.",
     )
     parser.add_argument(
@@ -34,6 +34,12 @@ def add_parser(commands: common.Parsers) -> None:
     parser.add_argument("--classes", required=True, help=common.CLASSES_HELP)
     parser.add_argument("--out", required=True, type=path, metavar="DIR", help="folder for the results")
     parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: the cluster of RAY_ADDRESS, or a new one on this machine (default: %(default)s)",
+    )
+    parser.add_argument(
         "--format",
         choices=("parquet", "png"),
         default="parquet",
@@ -45,6 +51,9 @@ def add_parser(commands: common.Parsers) -> None:
         default=256,
         metavar="N",
         help="pictures of a Parquet file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--actors", type=positive, metavar="N", help="Ray's actors (default: as many as there is room for)"
     )
     common.add_json_option(parser)
     common.add_segmentation_options(parser)
@@ -74,8 +83,10 @@ def _batch(options: argparse.Namespace) -> int:
         options.out,
         common.parse_classes(options.model, options.classes),
         model=options.model,
+        engine=options.engine,
         format=options.format,
         threads=options.threads,
+        actors=options.actors,
         shard_size=options.shard_size,
         progress=show,
         backend=options.backend,

@@ -224,6 +224,24 @@ def test_two_machines_train_as_one(photos, whole, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_machines_on_plain_ports_equal_two_processes_of_one(photos, tmp_path):
+    """With the commands of docs/training.md, which name the rank of each machine; equal to the bit."""
+    one = tmp_path / "one"
+    finish(start(photos, one, agent=["--standalone", "--nproc-per-node", "2"]))
+    meet = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "localhost"]
+    meet += ["--master-port", str(free_port())]
+    agents = [start(photos, tmp_path / "two", agent=[*meet, "--node-rank", rank]) for rank in "01"]
+    for agent in agents:
+        finish(agent)
+    assert_equal_runs(one, tmp_path / "two", 6)
+    kept = ("loss", "norm", "masks", "margin", "clusters")
+    one_log, two_log = (
+        [[line[name] for name in kept] for line in lines(tmp_path / n)] for n in ("one", "two")
+    )
+    assert one_log == two_log
+
+
+@pytest.mark.slow
 def test_machines_that_see_other_photos_stop_and_say_so(photos, tmp_path):
     images, masks = write_photos(tmp_path, 5)
     agents = start_two_machines(photos, tmp_path / "run", f"images={images}", f"masks={masks}")

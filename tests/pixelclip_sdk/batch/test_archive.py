@@ -250,13 +250,15 @@ def test_shards_are_planned_when_it_is_their_turn(archive, lite):
             planned.append(number)
             yield Shard(number, pictures[:2], frozenset())
 
-    results = local.segment_here(Job.of(lite, {}, "parquet"), lite, shards(), 2)
+    results = local.segment_here(Job.of(lite, "pixelclip-lite", {}, "parquet"), lite, shards(), 2)
     assert next(results).number == 0
     assert len(planned) <= 6
     results.close()
 
 
-@pytest.mark.parametrize("change", [{"format": "json"}, {"shard_size": 0}, {"threads": 1.5}])
+@pytest.mark.parametrize(
+    "change", [{"engine": "spark"}, {"actors": 0}, {"format": "json"}, {"shard_size": 0}, {"threads": 1.5}]
+)
 def test_other_arguments_are_refused(archive, tmp_path, change):
     with pytest.raises(PixelClipError, match=f"{next(iter(change))} is "):
         segment_archive([archive], tmp_path / "out", WORDS, **change)

@@ -1,0 +1,155 @@
+"""The engine of a Ray cluster: actors that each hold a model and take shards.
+
+This process writes the results. So they need no file system that all machines see, each shard is written
+once, and a worker that dies costs the shard in its hands, which Ray gives to another.
+"""
+
+import contextlib
+import logging
+import os
+import pickle
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any
+
+from pixelclip_sdk.backends.cores import default_threads
+from pixelclip_sdk.batch.job import Job, Shard, ShardResult
+from pixelclip_sdk.batch.local import segment_here
+from pixelclip_sdk.errors import BackendError, BackendUnavailableError, PixelClipError
+from pixelclip_sdk.support.packages import imported
+
+__all__ = ["segment_on_ray"]
+
+_EXTRA = '"pixelclip-sdk[ray]"'
+_THREADS = 2
+# Of a cluster that this process starts. The shards on their way are far smaller.
+_OBJECT_STORE_BYTES = 256 << 20
+
+
+def segment_on_ray(
+    job: Job, shards: Iterable[Shard], threads: int | None, actors: int | None
+) -> Generator[ShardResult, None, None]:
+    """Segment shards on a Ray cluster.
+
+    Args:
+        job: What is done with a picture.
+        shards: The shards; all are planned before the first is segmented.
+        threads: Pictures at the same time in an actor, and the CPUs that it reserves; see `_room`.
+        actors: The number of actors; None for as many as there is room for.
+
+    Yields:
+        Results in the order in which they were finished.
+
+    Raises:
+        BackendUnavailableError: Ray is not installed, the cluster cannot be reached, or it has no room.
+        BackendError: The cluster failed.
+        PixelClipError: An actor's error.
+    """
+    with _cluster() as ray:
+        threads, size, gpus = _room(ray.nodes(), threads, actors, job.on_gpu)
+        items = [{"shard": pickle.dumps(shard)} for shard in shards]
+        # A task is a block: with a shard each, shards are spread over the actors and lost one by one.
+        made = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            ShardActor,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(size, len(items))),
+            fn_constructor_kwargs={"job": job, "threads": threads},
+            num_cpus=threads,
+            num_gpus=gpus,
+        )
+        del items
+        with _ray_errors(ray):
+            for batch in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for content in batch["result"].to_pylist():
+                    yield pickle.loads(content)
+
+
+class ShardActor:
+    """Segments the shards of a batch. Ray makes one in each worker."""
+
+    def __init__(self, job: Job, threads: int) -> None:
+        self._job, self._threads = job, threads
+        self._segmenter = job.open()
+
+    def __call__(self, batch: Any) -> Any:
+        """From a table with a column ``shard`` to one with a column ``result``, both pickled."""
+        arrow = imported("pyarrow", _EXTRA)
+        shards = (pickle.loads(content) for content in batch["shard"].to_pylist())
+        made = segment_here(self._job, self._segmenter, shards, self._threads)
+        return arrow.table({"result": arrow.array([pickle.dumps(result) for result in made], arrow.binary())})
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[Any]:
+    """Connect to a cluster, or start one on this machine that ends with the block; yields the module ray."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # A cluster that starts here reports to nobody.
+    ray = imported("ray", _EXTRA)
+    imported("ray.data", _EXTRA)
+    if ray.is_initialized():
+        yield ray
+        return
+    quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+    address = os.environ.get("RAY_ADDRESS")
+    here = {
+        "address": "local",
+        "num_cpus": default_threads(),
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+    }
+    try:
+        # Not "auto", which joins whatever cluster of another program runs on this machine.
+        ray.init(**({"address": address} if address else here), **quiet)
+    except Exception as error:  # Ray raises errors of many kinds.
+        ray.shutdown()
+        raise BackendUnavailableError(
+            f"the Ray cluster of RAY_ADDRESS={address} cannot be reached: {error}. Start it, or unset the "
+            "variable to start one on this machine."
+            if address
+            else f"Ray cannot start on this machine: {error}. Is it short of memory, or very busy?"
+        ) from error
+    try:
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _room(
+    nodes: Iterable[dict[str, Any]], threads: int | None, actors: int | None, on_gpu: bool
+) -> tuple[int, int, int]:
+    """The CPUs of an actor, the number of actors, and the GPUs of an actor.
+
+    An actor has two CPUs, or as many as the smallest machine has. More threads in one process wait for
+    Python, more processes hold more models.
+    """
+    machines = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    if threads is None:
+        threads = min([_THREADS, *(int(machine["CPU"]) for machine in machines)])
+    gpus = int(on_gpu)
+    room = sum(
+        min(int(machine["CPU"]) // threads, int(machine.get("GPU", 0)) if on_gpu else 1 << 30)
+        for machine in machines
+    )
+    if not room:
+        wanted = f"{threads} CPUs" + (" and a GPU" if on_gpu else "")
+        raise BackendUnavailableError(
+            f"no machine of the Ray cluster has {wanted}; it has {len(machines)} machines with "
+            f"{sum(int(m['CPU']) for m in machines)} CPUs and {sum(int(m.get('GPU', 0)) for m in machines)} "
+            "GPUs. Choose fewer --threads, or another --device."
+        )
+    return threads, actors or room, gpus
+
+
+@contextlib.contextmanager
+def _ray_errors(ray: Any) -> Iterator[None]:
+    """Turn Ray's errors into the project's. An error of an actor is raised as it was there."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, PixelClipError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is not None:
+            raise cause from error
+        raise BackendError(f"the Ray cluster failed: {error}") from error
