@@ -1,7 +1,7 @@
 """Archives against a loop over `predict`: ``python benchmarks/batch.py PHOTOS… --json FILE``.
 
 - *Rates*: a loop, the local engine and Ray on the same pictures, in turns. A loop reads, decodes and
-  segments; the engines write label maps and rows as well. The start is left out, of Ray until the first shard.
+  segments; the engines write label maps and rows as well. Starts are left out, of Ray until the first shard.
 - *Whole* (``--whole N``): the command on many pictures, with both engines at the same time. The local one is
   killed with SIGKILL at three random moments and run again. Then the files of both must be equal to the byte.
 """
