@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pixelclip_sdk.backends.cores import default_threads
 from pixelclip_sdk.batch.inputs import Picture, find_pictures
-from pixelclip_sdk.batch.job import Job, Shard, ShardResult
+from pixelclip_sdk.batch.job import Job, Shard, ShardResult, asks_for_gpu
 from pixelclip_sdk.batch.local import segment_here
 from pixelclip_sdk.batch.shards import ResultFolder
 from pixelclip_sdk.errors import PixelClipError
@@ -113,9 +113,14 @@ def segment_archive(
     _check(engine, format, threads=threads, actors=actors, shard_size=shard_size)
     folder = user_path(out)
     pictures = find_pictures(inputs, folder)
+    on_gpus = engine == "ray" and asks_for_gpu(options)
+    if engine == "ray" and not on_gpus:
+        options["device"] = "cpu"
     # A cluster's GPU need not be on this machine, which then only embeds the words.
-    here = options if engine == "local" else {**options, "device": "cpu", "backend": "auto"}
+    here = {**options, "device": "cpu", "backend": "auto"} if on_gpus else options
     with Segmenter.from_pretrained(model, classes=classes, threads=1, **here) as segmenter:
+        if not on_gpus:  # What "auto" chose here is used everywhere, and decides the rows.
+            options["backend"] = segmenter.backend
         job = Job.of(segmenter, model, options, format)
         results = ResultFolder(folder, job.facts, job.facts_hash)
         shards = _Shards(pictures, shard_size, results)

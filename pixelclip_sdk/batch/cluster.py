@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 from pixelclip_sdk.backends.cores import default_threads
-from pixelclip_sdk.batch.job import Job, Shard, ShardResult
+from pixelclip_sdk.batch.job import Job, Shard, ShardResult, asks_for_gpu
 from pixelclip_sdk.batch.local import segment_here
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError, PixelClipError
 from pixelclip_sdk.support.packages import imported
@@ -45,7 +45,7 @@ def segment_on_ray(
         PixelClipError: An actor's error.
     """
     with _cluster() as ray:
-        threads, size, gpus = _room(ray.nodes(), threads, actors, job.on_gpu)
+        threads, size, gpus = _room(ray.nodes(), threads, actors, asks_for_gpu(job.options))
         items = [{"shard": pickle.dumps(shard)} for shard in shards]
         # A task is a block: with a shard each, shards are spread over the actors and lost one by one.
         made = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(

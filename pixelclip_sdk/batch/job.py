@@ -16,7 +16,7 @@ from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.settings import plain_limits
 from pixelclip_sdk.words.vocabulary import Vocabulary
 
-__all__ = ["STAGES", "Cells", "Done", "Job", "Shard", "ShardResult", "is_final"]
+__all__ = ["STAGES", "Cells", "Done", "Job", "Shard", "ShardResult", "asks_for_gpu", "is_final"]
 
 Cells: TypeAlias = dict[str, Any]
 """The cells of a row: column → value."""
@@ -121,11 +121,6 @@ class Job:
         """SHA-256 of `facts`: rows with another one are not of this job."""
         return _hash(self.facts)
 
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the options ask for a GPU."""
-        return not str(self.options.get("device", "auto")).startswith(("auto", "cpu"))
-
     def open(self) -> Segmenter:
         """Load the model. One thread runs a picture: several pictures are segmented at the same time.
 
@@ -193,6 +188,11 @@ class Job:
             "model_sha256": self.model_hash,
             "vocabulary_sha256": self.facts["vocabulary_sha256"],
         }
+
+
+def asks_for_gpu(options: Mapping[str, Any]) -> bool:
+    """Whether arguments of `Segmenter.from_pretrained` name a GPU."""
+    return str(options.get("device", "auto")).startswith(("gpu", "cuda"))
 
 
 def is_final(content: str | None, error: str | None) -> bool:

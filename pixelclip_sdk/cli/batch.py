@@ -96,6 +96,7 @@ def _batch(options: argparse.Namespace) -> int:
         refine=options.refine,
         tiles=options.tiles,
         min_confidence=options.min_confidence,
+        deadline_s=options.deadline,
         background=common.parse_classes(options.model, options.background) if options.background else None,
     )
     if options.json:
