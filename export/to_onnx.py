@@ -27,9 +27,9 @@ from export.precision.int8 import to_int8
 from export.precision.layers import Batch, LayerReport
 from export.precision.storage import store_fp16, store_int8
 from export.staging import check_target, staged_folder
-from export.verify import GATES, VerificationError, verify
+from export.verify import VerificationError, verify
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
-from pixelclip_sdk.agreement import WORDS
+from pixelclip_sdk.agreement import GATES, WORDS
 from pixelclip_sdk.bundle import IMAGE_ENCODER, MANIFEST, TEXT_ENCODER, TOKENIZER
 from pixelclip_sdk.image import load_image
 from pixelclip_sdk.preprocess import fit

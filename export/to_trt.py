@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from typing import Any
 import onnx
 
 from export import trt as networks
+from export.options import default_photos
 from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, Vocabulary
 from pixelclip_sdk.backends.cuda import Cuda
-from pixelclip_sdk.backends.engine import ENGINES, FLAVORS, EngineInfo, system, trust
+from pixelclip_sdk.backends.engine import ENGINES, FLAVORS, EngineInfo, runs_on, system, trust
 from pixelclip_sdk.backends.limits import Limits
+from pixelclip_sdk.backends.tensorrt import TensorRTBackend
 from pixelclip_sdk.backends.trt import load_tensorrt, make_logger
 from pixelclip_sdk.bundle import IMAGE_ENCODER, InputSpec, misfit
+from pixelclip_sdk.engine_check import compare, not_run
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.preprocess import input_size
 from pixelclip_sdk.support.arguments import path
@@ -108,6 +112,7 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
         options={**asked, **settings},
     )
     Limits.of(info, bundle.embedding_dim)  # Fails if the SDK could not load the engine.
+    info = dataclasses.replace(info, verification=_verify(bundle, plan, info))
     target = out / f"{_name(info)}.plan"
     # Neither file is replaced before both are complete.
     with atomic_write(target.with_suffix(".json")) as sidecar, atomic_write(target) as temporary:
@@ -115,6 +120,22 @@ def compile_engine(bundle: Bundle, flavor: str, out: Path, options: Options) -> 
         temporary.write_bytes(plan)
     trust(info.plan_sha256)
     return target
+
+
+def _verify(bundle: Bundle, plan: memoryview, info: EngineInfo) -> dict[str, Any]:
+    """Compare the engine's labels with the ONNX file's, on the photos of exports, if a GPU here runs it."""
+    try:
+        found = Cuda().gpu.compute_capability
+    except BackendUnavailableError as error:
+        return not_run(str(error))
+    if not runs_on(info.compute_capability, found):
+        return not_run(f"the GPU here has compute capability {found}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "engine.plan"
+        file.write_bytes(plan)
+        file.with_suffix(".json").write_text(info.to_json(), encoding="utf-8")
+        with TensorRTBackend(file, bundle=bundle) as engine:
+            return compare(engine, bundle, default_photos())
 
 
 def pick_flavor(flavor: str) -> str:
@@ -260,6 +281,14 @@ def _run(given: argparse.Namespace) -> int:
         f"{info.flavor} {info.tensorrt_version} for {info.gpu or 'GPUs of compute capability'} "
         f"{info.compute_capability}; computes in {info.precision}{stored}, {share}: {dict(info.layers)}"
     )
+    report = info.verification
+    if report["status"] == "passed":
+        agreement = f"{report['label_agreement']:.2%} of the labels (needed: {report['gate']:.2%})"
+        print(f"on this GPU it agrees with the ONNX file on {agreement}")
+    else:
+        print(
+            f"its labels were not compared here: {report['reason']}. The SDK does it when it first loads it."
+        )
     return 0
 
 

@@ -18,7 +18,7 @@ import torch
 from export.options import check_gate, default_photos, photos_in
 from export.precision.fp16 import rounding
 from pixelclip_sdk import Bundle, PixelClipError, Vocabulary
-from pixelclip_sdk.agreement import WORDS
+from pixelclip_sdk.agreement import GATES, WORDS
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.backends.choose import open_backend
 from pixelclip_sdk.backends.onnx import OnnxBackend
@@ -34,10 +34,7 @@ from training.models.load import load_model
 from training.models.pair import EncoderPair
 from training.models.runtime import TorchTextEncoder
 
-__all__ = ["GATES", "VerificationError", "main", "verify"]
-
-GATES = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97, "int8-weights": 0.98}
-"""Precision → minimum share of pixels with the same label. ``"int8-weights"`` computes in fp32."""
+__all__ = ["VerificationError", "main", "verify"]
 
 
 class VerificationError(PixelClipError):

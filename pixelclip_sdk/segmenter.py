@@ -138,6 +138,7 @@ class Segmenter:
         threads: int | None = None,
         input_size: tuple[int, int] | None = None,
         deadline_s: float | None = None,
+        verify_engine: bool = True,
     ) -> Self:
         """Load a model from this machine. Nothing is downloaded.
 
@@ -170,6 +171,8 @@ class Segmenter:
             deadline_s: Seconds after which a run of the image encoder or of the text encoder is ended with a
                 BackendError, for robots and servers, and for bundles of strangers, whose graphs may never
                 end; None waits. A TensorRT engine cannot be ended, so ``"auto"`` then means ``"onnx"``.
+            verify_engine: Whether a TensorRT engine that was compiled without a GPU is compared with the ONNX
+                file when it is loaded for the first time, which takes some seconds.
 
         Raises:
             ModelNotFoundError: No model has that name.
@@ -188,11 +191,13 @@ class Segmenter:
         """
         # Imported here so that `import pixelclip_sdk` stays light.
         from pixelclip_sdk.backends.choose import open_backend, resolve_input_spec
+        from pixelclip_sdk.engine_check import check_once
 
         Settings(threshold=threshold, min_confidence=min_confidence).override(refine=refine, tiles=tiles)
         bundle = find_bundle(name_or_path)
         spec = bundle.input if input_size is None else bundle.input.resized(input_size)
-        engine = open_backend(bundle, backend, device, threads, deadline_s)
+        check = check_once if verify_engine else None
+        engine = open_backend(bundle, backend, device, threads, deadline_s, check)
         try:
             spec = resolve_input_spec(engine, spec, resized=input_size is not None)
             _log.info("%s: backend %s (%s)", bundle.name, engine.name, engine.description)
@@ -216,6 +221,7 @@ class Segmenter:
                 threads=threads,
                 input_size=input_size,
                 deadline_s=deadline_s,
+                verify_engine=verify_engine,
             )
             if classes is not None:
                 segmenter.set_classes(classes)

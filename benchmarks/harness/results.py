@@ -41,6 +41,7 @@ ACCURACIES = {
 """Accuracy of the bundled model, reported in docs/pixelclip-lite.md → command."""
 
 DECISIONS = {
+    "engines-lite": f"python benchmarks/engines.py --case lite --rounds 40 {_JSON}/engines-lite.json",
     "gstreamer": f"python benchmarks/gstreamer.py VIDEO {_JSON}/gstreamer.json",
     "refine": f"python benchmarks/refine.py --runs 6 {_JSON}/refine.json",
     "regions": f"python benchmarks/regions.py --runs 15 {_JSON}/regions.json",

@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _DAY_S = 86_400
 
+Check = Callable[[Backend, Bundle], None]
+
 BACKENDS = ("auto", "onnx", "onnx-cuda", "onnx-tensorrt", *PRECISIONS, "tensorrt")
 """Names of backends. The path of a `.plan` file is accepted too."""
 
@@ -35,6 +37,7 @@ def open_backend(
     device: str = "auto",
     threads: int | None = None,
     deadline_s: float | None = None,
+    check: Check | None = None,
 ) -> Backend:
     """Load a bundle's image encoder.
 
@@ -55,7 +58,9 @@ def open_backend(
     An engine contains machine code. ``auto`` loads only engines that ``export/to_trt.py`` compiled on this
     machine for this user; the other names load any engine, because the caller asked for it.
 
-    Arguments and errors are those of `pixelclip_sdk.Segmenter.from_pretrained`.
+    `check` is called with a TensorRT engine that was loaded; if it raises BackendError, that engine does not
+    count as one that runs. The other arguments and the errors are those of
+    `pixelclip_sdk.Segmenter.from_pretrained`.
     """
     place = Device.parse(device)
     if deadline_s is not None and not (isinstance(deadline_s, int | float) and 0 < deadline_s <= _DAY_S):
@@ -87,11 +92,11 @@ def open_backend(
             )
         name = "onnx" if name == "auto" else name
     if is_plan:
-        return _first_engine(bundle, [user_path(name)], place)
+        return _first_engine(bundle, [user_path(name)], place, check)
     if name == "tensorrt":
-        return _first_engine(bundle, engine_files(bundle.path), place)
+        return _first_engine(bundle, engine_files(bundle.path), place, check)
     if name == "auto" and place.kind != "cpu":
-        chosen = _on_nvidia(bundle, place, threads)
+        chosen = _on_nvidia(bundle, place, threads, check)
         if chosen is not None:
             return chosen
     if name == "auto":
@@ -144,7 +149,7 @@ def resolve_input_spec(engine: Backend, spec: InputSpec, *, resized: bool) -> In
     return dataclasses.replace(spec, height=height, width=width, fixed=True)
 
 
-def _on_nvidia(bundle: Bundle, place: Device, threads: int | None) -> Backend | None:
+def _on_nvidia(bundle: Bundle, place: Device, threads: int | None, check: Check | None) -> Backend | None:
     """Load the best backend that runs on an NVIDIA GPU here; None if there is none and `place` is any device.
 
     What was chosen is logged, and what was tried in vain. For a GPU that was asked for, that is an error.
@@ -161,7 +166,7 @@ def _on_nvidia(bundle: Bundle, place: Device, threads: int | None) -> Backend | 
         return engine
 
     trusted = [plan for plan in engine_files(bundle.path) if _may_load(plan)]
-    if trusted and (engine := tried("tensorrt", _first_engine, bundle, trusted, place)):
+    if trusted and (engine := tried("tensorrt", _first_engine, bundle, trusted, place, check)):
         return engine
     gpu = Device("gpu", place.index)
     names = [name for name, there in (("onnx-cuda", _has_cuda), ("onnx", _has_plugin)) if there()]
@@ -211,7 +216,7 @@ def _may_load(plan: Path) -> bool:
     return False
 
 
-def _first_engine(bundle: Bundle, plans: list[Path], place: Device) -> Backend:
+def _first_engine(bundle: Bundle, plans: list[Path], place: Device, check: Check | None) -> Backend:
     """Load the first of these engines that runs here; if none does, raise an error with all reasons."""
     from pixelclip_sdk.backends.tensorrt import TensorRTBackend
 
@@ -224,7 +229,14 @@ def _first_engine(bundle: Bundle, plans: list[Path], place: Device) -> Backend:
         try:
             if not is_file(plan):
                 raise BackendUnavailableError(f"{plan} does not exist; run export/to_trt.py")
-            return TensorRTBackend(plan, bundle=bundle, gpu=place.index)
+            engine = TensorRTBackend(plan, bundle=bundle, gpu=place.index)
+            try:
+                if check is not None:
+                    check(engine, bundle)
+            except BaseException:
+                engine.close()
+                raise
+            return engine
         except BackendError as error:
             reasons.append(error)
     kind = BackendUnavailableError if isinstance(reasons[0], BackendUnavailableError) else BackendError

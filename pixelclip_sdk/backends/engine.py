@@ -84,6 +84,9 @@ class EngineInfo:
     plan_size: int  # In bytes.
     plan_sha256: str
     options: Mapping[str, Any]  # Of `export/to_trt.py`: batch, classes, input size, …
+    # Comparison with the ONNX file: ``status`` is "passed", with numbers and the compute capability it passed
+    # on, or "not run", with the reason. Empty in sidecars of older versions.
+    verification: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import io
 import logging
+import re
 import threading
 import warnings
 from collections import Counter
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from pixelclip_sdk.backends.base import Backend, Device, Float32Array, batches
 from pixelclip_sdk.backends.cores import checked_threads, default_threads
 from pixelclip_sdk.backends.fork import keep_in_children
+from pixelclip_sdk.backends.trt import one_line
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
 _log = logging.getLogger(__name__)
@@ -35,6 +37,16 @@ GPU_PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 """Name of a GPU provider here → in ONNX Runtime. The first is a plugin; onnxruntime-gpu has the others."""
+
+
+# What ONNX Runtime says if a library of a provider does not load; `error` is a bare RuntimeError.
+_NO_LIBRARY = re.compile(
+    "cannot open shared object file|Failed to load (shared )?library|LoadLibrary failed|Please install"
+)
+_LIBRARIES = {
+    "cuda": 'Install them: pip install "onnxruntime-gpu[cuda,cudnn]"',
+    "tensorrt": "Install TensorRT's: pip install tensorrt",
+}
 
 
 class OnnxBackend(Backend):
@@ -223,6 +235,11 @@ def create_session(
             raise BackendError(
                 f"{path} keeps tensors in other files; expected all of them in the one file, whose hash is "
                 "in the bundle's manifest. Save it with onnx.save_model(…, save_as_external_data=False)."
+            ) from error
+        if place.kind == "gpu" and _NO_LIBRARY.search(str(error)):
+            raise BackendUnavailableError(
+                f"{expected} lacks a library: {one_line(str(error))}. "
+                f"{_LIBRARIES.get(provider, 'Install the libraries of CUDA')}, or use another backend."
             ) from error
         raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {error}") from error
     running = session.get_providers()

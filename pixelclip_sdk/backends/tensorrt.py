@@ -39,8 +39,9 @@ class TensorRTBackend(Backend):
     """An engine that `export/to_trt.py` compiled from a bundle, with its sidecar beside it.
 
     Batches above the engine's maximum are split, batches below its minimum are padded. `gpu` is CUDA's number
-    of the GPU. Raises BackendUnavailableError if TensorRT, cuda-bindings or the GPU is missing, and
-    BackendError if the engine is damaged, does not load, or was compiled for something else.
+    of the GPU. `plan`, `info` and `compute_capability` are attributes too. Raises BackendUnavailableError if
+    TensorRT, cuda-bindings or the GPU is missing, and BackendError if the engine is damaged, does not load,
+    or was compiled for something else.
     """
 
     name = "tensorrt"
@@ -56,6 +57,8 @@ class TensorRTBackend(Backend):
         info.check_tensorrt(plan, flavor=info.flavor, version=trt.__version__, bundle=bundle.path)
         cuda = Cuda(gpu)
         info.check_gpu(plan, compute_capability=cuda.gpu.compute_capability, bundle=bundle.path)
+        self.plan, self.info = plan, info
+        self.compute_capability = cuda.gpu.compute_capability
         self._limits = limits
         self.max_classes = limits.classes[1]
         self._hint = f"Compile another: {info.rebuild_command(plan, bundle.path)}, with larger numbers"

@@ -11,7 +11,6 @@ exists in the real bindings.
 import contextlib
 import ctypes
 import dataclasses
-import importlib.util
 import json
 import math
 import shutil
@@ -25,9 +24,11 @@ import onnxruntime
 import pytest
 
 from export.to_trt import Options, compile_engine
-from pixelclip_sdk import Bundle
+from pixelclip_sdk import BackendUnavailableError, Bundle
 from pixelclip_sdk.backends import tensorrt as backend_module
-from pixelclip_sdk.backends.engine import ENGINES, FLAVORS, EngineInfo
+from pixelclip_sdk.backends.cuda import Cuda
+from pixelclip_sdk.backends.engine import ENGINES, FLAVORS, RTX_CAPABILITIES, EngineInfo, runs_on
+from pixelclip_sdk.backends.trt import load_tensorrt
 from pixelclip_sdk.models import find_bundle
 
 STRIDE = 32
@@ -248,6 +249,9 @@ class HostContext:
             tensor(name, self.get_tensor_shape(name), np.float32)[:] = result
 
 
+HostCuda.context = HostContext  # For tests that change what it computes.
+
+
 @dataclasses.dataclass
 class HostEngine:
     """`ICudaEngine`."""
@@ -331,9 +335,13 @@ def machine(request) -> Machine:
     """Each flavour of TensorRT, on host memory and (marked gpu) on a GPU."""
     flavor, real = request.param
     if real:
-        others = [module for other, module in FLAVORS.items() if other != flavor]
-        if not importlib.util.find_spec(FLAVORS[flavor]) and any(map(importlib.util.find_spec, others)):
-            pytest.skip(f"{flavor} is not installed; the other flavour is")
+        try:
+            load_tensorrt(flavor)
+            capability = Cuda().gpu.compute_capability
+        except BackendUnavailableError as error:
+            pytest.skip(str(error))
+        if flavor == "tensorrt-rtx" and not runs_on(RTX_CAPABILITIES, capability):
+            pytest.skip(f"TensorRT-RTX runs on {RTX_CAPABILITIES}; this GPU has {capability}")
         yield Machine(flavor, None)
         return
     pytest.importorskip("tensorrt_rtx")

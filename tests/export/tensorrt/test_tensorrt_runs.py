@@ -1,10 +1,12 @@
 """The TensorRT backend runs: in host memory everywhere, on a real GPU with `make test-gpu`.
 
-conftest.py has both. On a machine without a GPU the tests marked gpu fail, they do not skip.
+conftest.py has both. Tests marked gpu skip, with the reason, what this machine or its GPU cannot run.
 """
 
 import gc
 import json
+import logging
+import math
 import shutil
 import threading
 from collections.abc import Iterator
@@ -14,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.to_trt import Options
-from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, Segmenter
+from export.to_trt import Options, compile_engine
+from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, OutputError, Segmenter, engine_check
 from pixelclip_sdk.backends.choose import open_backend
 from pixelclip_sdk.backends.engine import engine_files, trust
 from pixelclip_sdk.backends.onnx import OnnxBackend
@@ -368,3 +370,103 @@ def test_auto_loads_no_engine_of_another_machine(compiled, tmp_path, monkeypatch
     trust(sha256(plan))
     with Segmenter.from_pretrained(compiled) as segmenter:
         assert segmenter.backend == "tensorrt"
+
+
+def sidecar(folder: Path) -> dict:
+    (plan,) = engine_files(folder)
+    return json.loads(plan.with_suffix(".json").read_text())
+
+
+def forget_verification(folder: Path, **verification) -> Path:
+    """A sidecar as it is written where no GPU is."""
+    (plan,) = engine_files(folder)
+    plan.with_suffix(".json").write_text(json.dumps(sidecar(folder) | {"verification": verification}))
+    return folder
+
+
+@pytest.fixture
+def copied(compiled, tmp_path) -> Path:
+    return Path(shutil.copytree(compiled, tmp_path / "lite"))
+
+
+@pytest.fixture
+def wrong_labels(host, monkeypatch) -> None:
+    """The engine computes, but the classes are in another order."""
+    context = type(host).context
+    run = context._run
+
+    def shuffled(self, shapes):
+        run(self, shapes)
+        cuda, shape = self.engine.cuda, self.get_tensor_shape("logits")
+        logits = cuda.at(self.addresses["logits"], 4 * math.prod(shape), "device").view(np.float32)
+        logits.reshape(shape)[:] = logits.reshape(shape)[:, ::-1].copy()
+
+    monkeypatch.setattr(context, "_run", shuffled)
+
+
+def test_what_is_compiled_beside_a_gpu_was_compared(compiled):
+    report = sidecar(compiled)["verification"]
+    assert report["status"] == "passed"
+    assert report["label_agreement"] > 0.99
+    assert (report["photos"], report["words"], report["gate"]) == (7, 20, 0.98)
+
+
+@pytest.mark.usefixtures("wrong_labels")
+def test_an_engine_with_other_labels_is_not_written(lite, tmp_path):
+    """As an engine of half precision may be."""
+    with pytest.raises(BackendError, match=r"of the pixels the label that the ONNX file gives; expected 98"):
+        compile_engine(lite, "tensorrt-rtx", tmp_path / "engines", Options())
+    assert not (tmp_path / "engines").exists()
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize("before", [{}, {"status": "not run", "reason": "no GPU"}])
+def test_the_first_load_compares_and_the_sidecar_keeps_it(copied, caplog, before):
+    forget_verification(copied, **before)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            Segmenter.from_pretrained(copied, backend="tensorrt").close()
+    assert caplog.text.count("with the ONNX file, once") == 1
+    report = sidecar(copied)["verification"]
+    assert (report["status"], report["photos"], report["compute_capability"]) == ("passed", 4, "8.6")
+    forget_verification(copied, **report | {"compute_capability": "12.0"})  # It passed on another GPU.
+    with caplog.at_level(logging.INFO):
+        Segmenter.from_pretrained(copied, backend="tensorrt").close()
+    assert caplog.text.count("with the ONNX file, once") == 2
+
+
+@pytest.mark.usefixtures("host")
+def test_where_the_sidecar_cannot_be_written_the_cache_keeps_it(copied, caplog, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIXELCLIP_HOME", str(tmp_path / "cache"))
+    forget_verification(copied)
+    write = engine_check.atomic_write
+
+    def refuse(path):
+        if path.suffix == ".json" and path.parent.name == "engines":
+            raise OutputError("read-only file system")
+        return write(path)
+
+    monkeypatch.setattr(engine_check, "atomic_write", refuse)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            Segmenter.from_pretrained(copied, backend="tensorrt").close()
+    assert caplog.text.count("with the ONNX file, once") == 1
+    assert sidecar(copied)["verification"] == {}
+    (kept,) = (tmp_path / "cache" / "compared-engines").iterdir()
+    assert json.loads(kept.read_text())["status"] == "passed"
+
+
+@pytest.mark.usefixtures("wrong_labels")
+def test_an_engine_with_other_labels_is_refused_unless_told_otherwise(copied, machine, caplog):
+    forget_verification(copied)
+    before = machine.free_memory()
+    with pytest.raises(BackendError, match="of the pixels the label that the ONNX file gives"):
+        Segmenter.from_pretrained(copied, backend="tensorrt")
+    gc.collect()
+    assert machine.free_memory() == before
+    with Segmenter.from_pretrained(copied) as segmenter:
+        assert segmenter.backend == "onnx"
+    assert "of the pixels the label that the ONNX file gives" in caplog.text
+    with Segmenter.from_pretrained(copied, backend="tensorrt", verify_engine=False) as segmenter:
+        assert segmenter.backend == "tensorrt"
+    assert sidecar(copied)["verification"] == {}

@@ -45,3 +45,29 @@ def test_a_provider_that_leaves_the_work_to_the_cpu_is_an_error(monkeypatch):
 def test_a_wrong_number_of_threads_is_refused(threads, tmp_path):
     with pytest.raises(BackendError, match="expected 1 to 1024"):
         create_session(tmp_path / "any.onnx", threads=threads)
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Failed to load library libonnxruntime_providers_tensorrt.so with error: libnvinfer.so.10: "
+        "cannot open shared object file: No such file or directory",
+        "Please install TensorRT libraries as mentioned in the GPU requirements page",
+    ],
+)
+def test_a_provider_without_its_libraries_is_unavailable(monkeypatch, provider, said):
+    """What ONNX Runtime says then, on a machine that has the provider but not the libraries."""
+
+    class Session:
+        def __init__(self, *_arguments, **_options):
+            raise RuntimeError(said)
+
+    monkeypatch.setattr(onnx, "built_in_provider", lambda name: onnx.GPU_PROVIDERS[name])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    file = find_bundle("pixelclip-lite").file("image_encoder.onnx")
+    with pytest.raises(BackendUnavailableError, match=r"lacks a library: .*pip install"):
+        create_session(file, device="gpu", provider=provider)
+    with pytest.raises(BackendError, match="cannot load") as error:
+        create_session(file, device="cpu")
+    assert not isinstance(error.value, BackendUnavailableError)
