@@ -12,6 +12,7 @@ from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.packages import imported
 
 _TOKEN = "PIXELCLIP_TOKEN"
+_STUDIO_KEY = "LABEL_STUDIO_API_KEY"
 _EXTRA = '"pixelclip-sdk[serve]"'
 
 
@@ -40,6 +41,11 @@ def add_parser(commands: common.Parsers) -> None:
     parser.add_argument(
         "--token-file", type=path, metavar="FILE", help=f"file with the token (default: {_TOKEN})"
     )
+    parser.add_argument(
+        "--label-studio",
+        metavar="URL",
+        help=f"address of the Label Studio whose pictures are fetched; its token is in {_STUDIO_KEY}",
+    )
     parser.add_argument("--insecure", action="store_true", help="serve other machines without a token")
     parser.add_argument(
         "--model",
@@ -54,7 +60,7 @@ def add_parser(commands: common.Parsers) -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     imported("fastapi", _EXTRA)
-    from pixelclip_sdk.serve.config import ServeConfig
+    from pixelclip_sdk.serve.config import LabelStudio, ServeConfig
     from pixelclip_sdk.serve.gate import is_loopback
     from pixelclip_sdk.serve.server import serve
 
@@ -69,6 +75,7 @@ def _serve(options: argparse.Namespace) -> int:
         host=options.host,
         port=options.port,
         token=token,
+        label_studio=None if options.label_studio is None else LabelStudio(*_studio(options.label_studio)),
     )
     with contextlib.ExitStack() as stack:
         models = options.model or ["pixelclip-lite"]
@@ -108,6 +115,13 @@ def _token(file: Path | None) -> str | None:
     if token is not None and not re.fullmatch(r"[\x21-\x7e]{16,}", token):
         raise PixelClipError("the token cannot be used; expected at least 16 ASCII characters without spaces")
     return token
+
+
+def _studio(url: str) -> tuple[str, str]:
+    """The address of Label Studio without a slash at the end, and its token."""
+    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", url):
+        raise PixelClipError(f"--label-studio is {url!r}; expected an address such as http://localhost:8080")
+    return url.rstrip("/"), os.environ.get(_STUDIO_KEY, "").strip()
 
 
 def _sources(texts: list[str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from pixelclip_sdk.serve.engine import Engine
 from pixelclip_sdk.serve.errors import STATUS_CODES, ServeError, from_exception
 from pixelclip_sdk.serve.gate import Application, Gate, error_response
 from pixelclip_sdk.serve.kserve import route as kserve
+from pixelclip_sdk.serve.label_studio import route as label_studio
 from pixelclip_sdk.serve.live import route as live
 from pixelclip_sdk.serve.metrics import CONTENT_TYPE_LATEST, Metrics
 
@@ -55,6 +56,7 @@ def make_application(engine: Engine, config: ServeConfig, metrics: Metrics) -> A
     app.include_router(api.make_router(engine))
     app.include_router(live.make_router(engine, config))
     app.include_router(kserve.make_router(engine))
+    app.include_router(label_studio.make_router(engine, config.label_studio))
     _add_pages(app)
     _add_operations(app, engine, metrics)
     _add_errors(app, metrics)

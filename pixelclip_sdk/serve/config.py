@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-__all__ = ["Limits", "ServeConfig"]
+__all__ = ["LabelStudio", "Limits", "ServeConfig"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,19 @@ class Limits:
     vocabularies: int = 128
 
 
+@dataclasses.dataclass(frozen=True)
+class LabelStudio:
+    """The Label Studio whose files the server may fetch.
+
+    Attributes:
+        url: Its address without a slash at the end, such as ``http://localhost:8080``.
+        key: Its access token ("legacy token"), sent with each request; empty for none.
+    """
+
+    url: str
+    key: str = dataclasses.field(default="", repr=False)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServeConfig:
     """What to serve, and where.
@@ -57,6 +70,7 @@ class ServeConfig:
         port: Port to listen on; 0 for a free one.
         token: What clients must send as ``Authorization: Bearer …``; None for no token.
         limits: What one client may ask for.
+        label_studio: Where pictures of tasks may be fetched; None for nowhere.
     """
 
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -64,3 +78,4 @@ class ServeConfig:
     port: int = 8000
     token: str | None = None
     limits: Limits = Limits()
+    label_studio: LabelStudio | None = None

@@ -1,0 +1,184 @@
+"""Requests as Label Studio sends them, to a real server; its files come from an HTTP server of the test."""
+
+import base64
+import http.server
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+
+KEY = "key-of-label-studio"
+TOKEN = "token-of-this-server"
+CONFIG = (
+    '<View><Header value="Draw"/><Image name="img" value="$photo"/>'
+    '<BrushLabels name="tag" toName="img"><Label value="cat" background="#f00"/><Label value="wall"/>'
+    "</BrushLabels></View>"
+)
+BOMB = (
+    '<!DOCTYPE v [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;">]>'
+    '<View><Image name="img" value="$photo"/><Label value="&c;"/></View>'
+)
+
+
+@pytest.fixture(scope="module")
+def studio(cat):
+    """Serves one file, to those who have the key; remembers what was asked."""
+    asked = []
+
+    class Files(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            allowed = self.headers.get("Authorization") == f"Token {KEY}"
+            status = {"/data/upload/1/cat.jpg": 200, "/data/upload/1/away.jpg": 302}.get(self.path, 404)
+            self.send_response(status if allowed else 401)
+            if status == 302:
+                self.send_header("Location", "/data/upload/1/cat.jpg")
+            self.end_headers()
+            if status == 200 and allowed:
+                self.wfile.write(cat)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def backend(start, studio):
+    with start("--label-studio", studio[0] + "/", env={"LABEL_STUDIO_API_KEY": KEY}) as server:
+        yield server
+
+
+def predict(server, address, config=CONFIG, **headers):
+    request = {
+        "tasks": [{"id": 1, "data": {"photo": address}}],
+        "project": "1.1700000000",
+        "label_config": config,
+        "params": {"login": None, "password": None, "context": None},
+    }
+    return server.post("/label-studio/predict", request, headers)
+
+
+def masks(stream: list[int], size: tuple[int, int]) -> np.ndarray:
+    """Decodes a result. All runs that the SDK writes are runs of equal values."""
+    bits = "".join(f"{byte:08b}" for byte in stream)
+    sizes = [int(bits[37 + 4 * i : 41 + 4 * i], 2) + 1 for i in range(4)]
+    lengths, values, total, at = [], [], int(bits[:32], 2), 53
+    while sum(lengths) < total:
+        assert bits[at] == "1"
+        bit_count = sizes[int(bits[at + 1 : at + 3], 2)]
+        lengths.append(int(bits[at + 3 : at + 3 + bit_count], 2) + 1)
+        values.append(int(bits[at + 3 + bit_count : at + 11 + bit_count], 2))
+        at += 11 + bit_count
+    return np.repeat(values, lengths).reshape(*size, 4)[..., 3] > 0
+
+
+@pytest.mark.parametrize("kind", ["path", "address", "data"])
+def test_the_regions_of_predict_come_as_brush_labels(backend, studio, lite, cat, kind):
+    address = {
+        "path": "/data/upload/1/cat.jpg",
+        "address": studio[0] + "/data/upload/1/cat.jpg",
+        "data": "data:image/jpeg;base64," + base64.b64encode(cat).decode(),
+    }[kind]
+    reply = predict(backend, address)
+    assert reply.status == 200, reply
+    answer = reply.json()
+    (prediction,) = answer["results"]
+    assert answer["model_version"] == prediction["model_version"] == "pixelclip-lite"
+    regions = lite.with_classes(["cat", "wall"]).predict(cat).regions()
+    assert len(prediction["result"]) == len(regions) > 0
+    assert 0 < prediction["score"] <= 1
+    for one, region in zip(prediction["result"], regions, strict=True):
+        assert (one["from_name"], one["to_name"], one["type"]) == ("tag", "img", "brushlabels")
+        assert (one["original_height"], one["original_width"]) == (300, 451)
+        assert one["value"]["brushlabels"] == [region.name]
+        np.testing.assert_array_equal(masks(one["value"]["rle"], (300, 451)), region.mask())
+
+
+def test_setup_and_health_answer_as_label_studio_expects(backend):
+    assert backend.ask("GET", "/label-studio/health").json()["status"] == "UP"
+    schema = {"project": "1.17", "schema": CONFIG, "hostname": "http://elsewhere", "access_token": "x"}
+    assert backend.post("/label-studio/setup", schema).json() == {"model_version": "pixelclip-lite"}
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1:1/data/upload/1/cat.jpg",
+        "http://169.254.169.254/latest/meta-data/",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "/api/projects",
+        "/data/../api/projects",
+        "/data/%2e%2e/api/projects",
+        "/data/..%5c..%5capi",
+        "//elsewhere.example/data/cat.jpg",
+        "s3://bucket/cat.jpg",
+        "/data/cat.jpg HTTP/1.1\r\nX: y",
+        "/data/käse.jpg",
+    ],
+)
+def test_nothing_else_is_opened(backend, studio, address):
+    before = len(studio[1])
+    reply = predict(backend, address)
+    assert (reply.status, reply.code) == (422, "unusable")
+    assert f"only {studio[0]}/data/… is fetched" in reply.message
+    assert len(studio[1]) == before
+
+
+@pytest.mark.parametrize(
+    "suffix", [".evil.example/data/cat.jpg", "@evil.example/data/cat.jpg", "0/data/upload/1/cat.jpg"]
+)
+def test_an_address_that_only_begins_like_label_studios_is_refused(backend, studio, suffix):
+    assert predict(backend, studio[0] + suffix).status == 422
+
+
+def test_redirects_are_not_followed_and_missing_files_are_named(backend, studio):
+    before = len(studio[1])
+    assert "Label Studio answered 302" in predict(backend, "/data/upload/1/away.jpg").message
+    assert "Label Studio answered 404" in predict(backend, "/data/upload/1/nothing.jpg").message
+    assert len(studio[1]) == before + 2
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (BOMB, "DOCTYPE"),
+        ("<View>", "not XML"),
+        ("<View/>", "no labels for a picture"),
+        ('<View><Image name="i" value="$p"/><BrushLabels name="t" toName="other"/></View>', "no labels"),
+        (CONFIG.replace("wall", "cat"), "'cat' is repeated"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_explained(backend, config, message):
+    reply = predict(backend, "/data/upload/1/cat.jpg", config)
+    assert reply.status == 422
+    assert message in reply.message
+
+
+def test_a_picture_that_cannot_be_decoded_is_refused(backend):
+    assert predict(backend, "data:image/png;base64,????").status == 422
+    assert predict(backend, "data:image/png;base64,AAAA").status == 422
+    assert predict(backend, None).status == 422
+
+
+def test_the_token_is_taken_as_a_password_on_these_paths_only(start, studio):
+    with start(
+        "--label-studio", studio[0], env={"PIXELCLIP_TOKEN": TOKEN, "LABEL_STUDIO_API_KEY": ""}
+    ) as server:
+        basic = base64.b64encode(f"anyone:{TOKEN}".encode()).decode()
+        wrong = base64.b64encode(b"anyone:wrong").decode()
+        assert server.ask("GET", "/label-studio/health").status == 401
+        assert predict(server, "data:,x", Authorization=f"Basic {wrong}").status == 401
+        assert predict(server, "data:,x", Authorization="Basic ????").status == 401
+        # The token is right; the key of Label Studio is missing.
+        reply = predict(server, "/data/upload/1/cat.jpg", Authorization=f"Basic {basic}")
+        assert "Label Studio answered 401" in reply.message
+        # Only these paths take a password.
+        assert server.ask("GET", "/v1/models", headers={"Authorization": f"Basic {basic}"}).status == 401
