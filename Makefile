@@ -26,7 +26,7 @@ MINUTES ?= 10
 OLDEST ?= 3.11
 NEWEST ?= 3.13
 
-.PHONY: help demo test test-sdk test-export-oldest test-slow test-gpu check docs bench fuzz soak bundle clean
+.PHONY: help demo test test-sdk test-export-oldest test-slow test-gpu check docs bench fuzz soak pins audit bundle clean
 
 help:
 	@echo "make demo       install without torch, segment the photos in examples/, print the latency table"
@@ -39,6 +39,7 @@ help:
 	@echo "make bench PHOTOS=DIR CAMVID=DIR  all measurements on this machine, compared with those before; docs/speed.md"
 	@echo "make check      lint, types, docs, tests: run it before a commit"
 	@echo "make bundle TUNED=FILE PHOTOS=DIR  build the bundled model again, from fine-tuned weights (docs/training.md)"
+	@echo "make pins       the container's packages with their hashes; make audit: known weaknesses in them"
 	@echo "make fuzz MINUTES=10  damaged files of every kind; make soak: predict, a stream and a server for long"
 
 $(DEMO)/installed: pyproject.toml
@@ -106,6 +107,21 @@ fuzz: $(VENV)/installed
 soak: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/attack/soak.py --minutes $(MINUTES) --json benchmarks/results/attack-soak.json
 	$(VENV)/bin/python benchmarks/attack/kill.py --json benchmarks/results/attack-kill.json
+	$(VENV)/bin/python benchmarks/attack/memory.py --json benchmarks/results/attack-memory.json
+
+# The Python of the container. Hashes are of all files of a version, so of every processor.
+COMPILE := $(VENV)/bin/uv pip compile --quiet --no-header --no-annotate --generate-hashes --universal --python-version 3.13
+
+pins: $(VENV)/installed
+	$(VENV)/bin/python $(PIP) uv
+	$(COMPILE) $(PINS) --extra serve pyproject.toml -o examples/container/requirements-serve.txt
+	$(COMPILE) $(PINS) --extra serve --extra video pyproject.toml -o "examples/container/requirements-serve,video.txt"
+	echo hatchling | $(COMPILE) $(PINS) - -o examples/container/requirements-build.txt
+
+# It asks PyPI's database of weaknesses.
+audit: $(VENV)/installed
+	$(VENV)/bin/python $(PIP) pip-audit
+	$(VENV)/bin/pip-audit --require-hashes --disable-pip -r "examples/container/requirements-serve,video.txt"
 
 bundle: $(VENV)/installed
 	@test -n "$(TUNED)" -a -n "$(PHOTOS)" || { echo "make bundle needs TUNED=FILE and PHOTOS=DIR; see docs/training.md"; exit 2; }

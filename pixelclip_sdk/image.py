@@ -88,7 +88,7 @@ def load_image(source: ImageInput, channel_order: ChannelOrder = "rgb") -> UInt8
 
     Raises:
         ImageError: The file does not exist, is not an image, is damaged, or has more pixels than files of
-            its kind may have: 102 million, 54 million in AVIF, 45 million in WebP, 27 million in JPEG 2000,
+            its kind may have: 102 million, 54 million in AVIF, 39 million in WebP, 27 million in JPEG 2000,
             less if it is turned, transparent or progressive. A larger ``PIL.Image.MAX_IMAGE_PIXELS`` allows
             more. Or the array has another dtype or shape.
 

@@ -71,7 +71,11 @@ def _open(file: Path) -> Iterator[Image.Image]:
 def _read(file: Path, photo: tuple[int, int]) -> npt.NDArray[np.int64]:
     """Return the region of every pixel, `_NO_REGION` where it is transparent: `[H, W]`."""
     with _open(file) as image:
-        values = np.asarray(image).astype(np.int64)
+        # Before it is decoded: a small file may state a large size.
+        problem = check_aspect(photo, (image.height, image.width))
+        values = None if problem else np.asarray(image).astype(np.int64)
+    if values is None:
+        raise ImageError(f"{file} has {problem}")
     if values.ndim == 3:
         channels = values.shape[2]
         if not 2 <= channels <= 4:
@@ -80,6 +84,4 @@ def _read(file: Path, photo: tuple[int, int]) -> npt.NDArray[np.int64]:
         transparent = (values[..., colours:] == 0).any(-1)  # False without an alpha channel
         values = values[..., :colours] @ np.array([1, 256, 65536][:colours])
         values[transparent] = _NO_REGION
-    if problem := check_aspect(photo, values.shape):
-        raise ImageError(f"{file} has {problem}")
     return values

@@ -24,6 +24,7 @@ from benchmarks.attack.graphs import (
     image_encoder,
 )
 from benchmarks.attack.kill import is_killed_cleanly
+from benchmarks.attack.memory import segmented, written
 from benchmarks.attack.seeds import seeds
 from benchmarks.attack.soak import soak_stream
 from benchmarks.attack.targets import TARGETS, bundle_of
@@ -290,3 +291,19 @@ def test_what_a_killed_command_leaves_is_whole():
     assert whole["files"] >= 6
     killed = is_killed_cleanly("predict", 0.8 * whole["seconds"])
     assert killed["broken"] == []
+
+
+@pytest.mark.parametrize("name", ["JPEG, turned", "PNG, alpha"])
+def test_memory_of_predict_grows_as_the_limits_of_pictures_assume(name, tmp_path):
+    """A twelfth of the largest picture: what it adds to the process must be about a twelfth of the most."""
+    pixels = written(name, tmp_path / "picture", 81_000_000 // 12)
+    one = segmented(tmp_path / "picture")
+    assert one["outcome"] == "segmented"
+    assert one["added_mb"] < 8.0 * pixels / 1e6 + 40
+
+
+def test_a_picture_that_is_too_large_costs_no_memory(tmp_path):
+    written("GIF", tmp_path / "picture", 91_500_000)
+    one = segmented(tmp_path / "picture")
+    assert "too many pixels" in one["outcome"]
+    assert one["added_mb"] < 50

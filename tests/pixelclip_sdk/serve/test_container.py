@@ -54,6 +54,32 @@ def test_what_is_copied_and_installed_exists(name):
                 assert f"!{source}" in allowed
 
 
+@pytest.mark.parametrize("extras", ["serve", "serve,video"])
+def test_packages_come_by_their_hashes_and_are_the_tested_versions(extras):
+    if not (ROOT / ".ci").is_dir():
+        pytest.skip("this is no checkout")
+    text = (FOLDER / f"requirements-{extras}.txt").read_text()
+    blocks = [block for block in re.split(r"^(?=[a-z])", text, flags=re.M) if block.strip()]
+    versions = {}
+    for block in blocks:
+        name, version = re.match(r"([\w.-]+)==(\S+)", block).groups()
+        assert "--hash=sha256:" in block, name
+        versions[_normal(name)] = version
+    tested = dict(line.split("==") for line in (ROOT / ".ci" / "constraints.txt").read_text().split())
+    for name, version in tested.items():
+        assert versions.get(_normal(name), version) == version, name
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"]]
+    for extra in extras.split(","):
+        wanted += project["optional-dependencies"][extra]
+    for requirement in wanted:
+        assert _normal(re.split(r"[<>=\[]", requirement)[0]) in versions, requirement
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_it_follows_the_usual_rules(name):
     found = instructions(name)

@@ -157,7 +157,7 @@ def turned():
         ("RGBA", "PNG", {}, 81),
         ("RGB", "JPEG", {"progressive": True}, 65),
         ("RGB", "AVIF", {}, 54),
-        ("RGB", "WEBP", {}, 45),
+        ("RGB", "WEBP", {}, 39),
         ("RGB", "JPEG2000", {}, 27),
     ],
 )

@@ -1,8 +1,11 @@
 """Every source of masks, on what it really reads; DINO with random weights, SAM with a stand-in."""
 
+import io
 import json
+import struct
 import sys
 import types
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -378,3 +381,17 @@ def test_where_weights_lie_is_no_setting():
     first, second = (SAM("vit_b", Path(place), "abc") for place in ("a.pth", "b.pth"))
     assert settings_of(first) == settings_of(second) == {"model": "vit_b", "sha256": "abc"}
     assert settings_of(RegionMaps(Path("maps"))) == {"maps": str(Path.cwd() / "maps"), "background": None}
+
+
+def test_a_region_map_of_another_shape_is_refused_before_it_is_decoded(tmp_path):
+    """A file of some hundred bytes may state a hundred million pixels."""
+    Image.new("RGB", (64, 48)).save(tmp_path / "photo.png")
+    stream = io.BytesIO()
+    Image.new("L", (1, 1)).save(stream, "PNG")
+    head = bytearray(stream.getvalue())
+    head[16:24] = struct.pack(">II", 48, 2_000_000)
+    head[29:33] = struct.pack(">I", zlib.crc32(head[12:29]))
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "photo.png").write_bytes(head)
+    with pytest.raises(ImageError, match="expected the same aspect"):
+        RegionMaps(tmp_path / "maps")(tmp_path / "photo.png", Path("photo"), 32)
