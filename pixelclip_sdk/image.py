@@ -19,7 +19,13 @@ from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.support.bit_depth import eight_bit_grey, load_scaled, used_bits
 from pixelclip_sdk.support.colour_profile import to_srgb
 from pixelclip_sdk.support.files import is_file, is_folder, user_path
-from pixelclip_sdk.support.images import IMAGE_FORMATS, ignore_warnings, open_image_file, orientation
+from pixelclip_sdk.support.images import (
+    IMAGE_FORMATS,
+    ignore_warnings,
+    open_image_file,
+    orientation,
+    refuse_too_large,
+)
 
 __all__ = [
     "ChannelOrder",
@@ -237,6 +243,8 @@ def _from_pil(image: Image.Image, file: Path | io.BytesIO | None, name: str) -> 
     if 0 in image.size:
         raise ImageError(f"{name} is {image.width}×{image.height} pixels; expected at least 1×1")
     turn = None if image.format is None else _TURNS.get(orientation(image))
+    if turn is not None and file is not None:
+        refuse_too_large(image, turned=True)
     # A copy of a large image costs as much as decoding it, so images are copied only where necessary.
     picture = _to_eight_bits(image, name, owned=file is not None)
     if file is not None and picture is not image:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from pixelclip_sdk.errors import OutputError
 from pixelclip_sdk.results import formats
@@ -112,11 +112,13 @@ class _CocoFile:
         self._info = {"description": f"Regions found by {model}", "images_folder": self._common}
         self._images: list[dict[str, Any]] = []
         self._count = 0
-        # JSON texts, one a line.
-        self._annotations = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (see close)
+        # JSON texts, one a line; from the first image on.
+        self._annotations: IO[str] | None = None
 
     def add(self, result: Segmentation, regions: Sequence[Region], source: Path) -> None:
         """Add an image with its regions."""
+        if self._annotations is None:
+            self._annotations = self._temporary_file()
         number = len(self._images) + 1
         self._images.append(formats.coco_image(result, _relative(source, Path(self._common)), number))
         for annotation in formats.coco_annotations(regions, number, self._count + 1):
@@ -125,7 +127,7 @@ class _CocoFile:
 
     def write(self) -> None:
         """Write the file, if there are images."""
-        if not self._images:
+        if self._annotations is None:
             return
         head = {
             "info": self._info,
@@ -143,7 +145,16 @@ class _CocoFile:
 
     def close(self) -> None:
         """Remove the collected annotations."""
-        self._annotations.close()
+        if self._annotations is not None:
+            self._annotations.close()
+
+    def _temporary_file(self) -> IO[str]:
+        """A file without a name, beside the result: nothing is written elsewhere."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryFile("w+", encoding="utf-8", dir=self._path.parent)
+        except OSError as error:
+            raise OutputError(f"cannot write into {self._path.parent}: {error.strerror or error}") from error
 
 
 def _relative(file: Path, folder: Path) -> str:

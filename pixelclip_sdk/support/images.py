@@ -57,19 +57,30 @@ def open_image_file(file: str | os.PathLike[str] | io.BytesIO) -> Image.Image:
         OSError: The file cannot be read. Pillow raises further errors for damaged files.
     """
     image = Image.open(file, formats=_readable())
-    pixels = image.width * image.height
-    if Image.MAX_IMAGE_PIXELS is None or pixels * max(_BYTES.values()) < _BUDGET:
-        return image
-    if pixels > (most := most_pixels(image)):
+    try:
+        refuse_too_large(image)
+    except Image.DecompressionBombError:
         image.close()
-        raise Image.DecompressionBombError(
-            f"{image.width}×{image.height}; expected at most {most // 10**6} million in such a file."
-        )
+        raise
     return image
 
 
-def most_pixels(image: Image.Image) -> int:
-    """The most pixels of a picture like this one, which was opened and not loaded.
+def refuse_too_large(image: Image.Image, *, turned: bool = False) -> None:
+    """Raises Pillow's DecompressionBombError if an opened picture has more than `most_pixels`.
+
+    `turned`: whether it is known to be turned by EXIF, which may be found only after the pixels.
+    """
+    pixels = image.width * image.height
+    if Image.MAX_IMAGE_PIXELS is None or pixels * max(_BYTES.values()) < _BUDGET:
+        return
+    if pixels > (most := most_pixels(image, turned=turned)):
+        raise Image.DecompressionBombError(
+            f"{image.width}×{image.height}; expected at most {most // 10**6} million in such a file."
+        )
+
+
+def most_pixels(image: Image.Image, *, turned: bool = False) -> int:
+    """The most pixels of a picture like this one, which was opened; nothing is decoded.
 
     102 million, or fewer where reading needs more memory. A larger ``PIL.Image.MAX_IMAGE_PIXELS`` than
     Pillow's raises them in proportion; with a smaller one, Pillow refuses twice that number by itself.
@@ -82,7 +93,10 @@ def most_pixels(image: Image.Image) -> int:
     tiles: list[tuple[Any, ...]] = getattr(image, "tile", None) or []
     wide = any(";16" in str(tile[3]) for tile in tiles) and image.mode in ("RGB", "RGBA")
     plain = image.mode in ("1", "L", "P", "RGB") or image.mode.startswith("I;16")
-    if not plain or wide or orientation(image) != 1:
+    # Pillow decodes a PNG file to look for EXIF data behind the pixels.
+    if image.format != "PNG" or "exif" in image.info:
+        turned = turned or orientation(image) != 1
+    if not plain or wide or turned:
         needed = max(needed, _COPIED)
     if image.format in ("JPEG", "MPO") and _has_several_scans(image):
         needed = max(needed, _BUFFERED)

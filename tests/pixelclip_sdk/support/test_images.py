@@ -25,6 +25,7 @@ from pixelclip_sdk.support.images import (
 )
 from pixelclip_sdk.video.sources import open_source
 
+Image.init()  # Until then Pillow knows few formats.
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n8 8 scale showpage\n%%EOF\n"
 
 
@@ -166,6 +167,24 @@ def test_how_large_a_picture_may_be_follows_from_the_memory_that_it_needs(mode, 
         pytest.skip(f"this Pillow cannot write {format}")
     with opened(Image.new(mode, (16, 16)), format, **options) as image:
         assert most_pixels(image) // 10**6 == millions
+
+
+def test_a_png_file_that_turns_out_to_be_turned_after_its_pixels_is_refused(monkeypatch):
+    """The chunk eXIf may come at the end of the file."""
+    file = io.BytesIO()
+    Image.new("L", (16, 16)).save(file, "PNG")
+    content = b"eXIf" + turned().tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    data = file.getvalue()
+    end = data.index(b"IEND") - 4
+    file = data[:end] + chunk + data[end:]
+    assert load_image(file).shape == (16, 16, 3)
+    with open_image_file(io.BytesIO(file)) as image:
+        assert most_pixels(image) // 10**6 == 102
+        assert "exif" not in image.info  # It was not decoded.
+    monkeypatch.setattr("pixelclip_sdk.support.images._BUDGET", 256 * 7)
+    with pytest.raises(ImageError, match="too many pixels"):
+        load_image(file)
 
 
 def test_a_jpeg_file_with_a_pass_for_each_colour_counts_as_progressive():
