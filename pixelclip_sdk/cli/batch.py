@@ -92,7 +92,6 @@ def _batch(options: argparse.Namespace) -> int:
         backend=options.backend,
         device=options.device,
         input_size=tuple(options.input_size) if options.input_size else None,
-        deadline_s=options.deadline,
         threshold=options.threshold,
         refine=options.refine,
         tiles=options.tiles,
