@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pixelclip_sdk.backends.fake import FakeBackend
     from pixelclip_sdk.batch.archive import ArchiveProgress, segment_archive
     from pixelclip_sdk.bundle import Bundle, InputSpec
+    from pixelclip_sdk.device.arrays import DeviceArray
     from pixelclip_sdk.errors import (
         BackendError,
         BackendUnavailableError,
@@ -61,6 +62,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CheckpointError",
+    "DeviceArray",
     "FakeBackend",
     "FrameInfo",
     "ImageError",
@@ -92,6 +94,7 @@ _MODULES = {
     "ArchiveProgress": "batch.archive",
     "Backend": "backends.base",
     "Bundle": "bundle",
+    "DeviceArray": "device.arrays",
     "FakeBackend": "backends.fake",
     "FrameInfo": "segmentation",
     "InputSpec": "bundle",

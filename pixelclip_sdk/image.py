@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -153,17 +153,18 @@ def brightness(picture: Picture) -> UInt8Array:
     return result
 
 
-def picture_size(picture: Picture) -> tuple[int, int]:
-    """Size `(H, W)` of a decoded image."""
+def picture_size(picture: Any) -> tuple[int, int]:
+    """Size `(H, W)` of a decoded image: a `Picture`, or anything else of a shape `(H, W, 3)`."""
     if isinstance(picture, Image.Image):
         return picture.height, picture.width
     return picture.shape[0], picture.shape[1]
 
 
 class LazyImage:
-    """A field of a dataclass: accepts a PIL image or an array, and converts it to an array on first access.
+    """A field of a dataclass: accepts a PIL image, and converts it to an array on first access.
 
-    Most callers read only the labels, and copying the image takes as long as computing them.
+    It accepts an array too, and a frame on a GPU. Most callers read only the labels, and copying the image
+    takes as long as computing them.
     """
 
     # One lock for all results: a lock in each of them could not be pickled.
@@ -172,11 +173,12 @@ class LazyImage:
     def __get__(self, result: object | None, kind: type | None = None) -> npt.NDArray[np.uint8]:
         if result is None:
             raise AttributeError("image")  # Tells dataclasses that the field has no default.
-        picture: Picture = result.__dict__["image"]
+        picture: Any = result.__dict__["image"]
         if isinstance(picture, np.ndarray):
             return picture
         with self._lock:
-            array = to_array(result.__dict__["image"])
+            picture = result.__dict__["image"]
+            array: UInt8Array = to_array(picture) if isinstance(picture, Image.Image) else np.asarray(picture)
             result.__dict__["image"] = array
         return array
 

@@ -8,8 +8,11 @@ import numpy.typing as npt
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.confidence import Rivals
-from pixelclip_sdk.errors import ImageError
-from pixelclip_sdk.image import ChannelOrder, ImageInput, Picture, open_image, picture_size
+from pixelclip_sdk.device.frames import DeviceFrame, is_on_device
+from pixelclip_sdk.device.pipeline import Pipeline, pipeline_of
+from pixelclip_sdk.device.results import segment_on_device
+from pixelclip_sdk.errors import BackendUnavailableError, ImageError
+from pixelclip_sdk.image import ChannelOrder, ImageInput, Picture, open_image, picture_size, to_array
 from pixelclip_sdk.postprocess import label_dtype, labels_upsampled, unknown_label
 from pixelclip_sdk.refine import refine_edges
 from pixelclip_sdk.segmentation import Segmentation
@@ -43,24 +46,36 @@ def segment_images(
     `speed` of a result holds milliseconds; ``inference`` is the time of the batch divided by its images.
     `blend` may change the logits of each image before labels are made.
     """
-    pictures: list[Picture] = []
+    pipeline = pipeline_of(engine)
+    opened: list[Picture | DeviceFrame] = []
     views: list[View] = []
     inputs: list[list[npt.NDArray[np.uint8]]] = []
     speeds: list[dict[str, float]] = []
     for i, source in enumerate(images):
         clock = Clock()
         try:
-            picture = open_image(source, channel_order=channel_order)
+            picture = _opened(source, channel_order, engine, pipeline)
         except ImageError as error:
             if len(images) > 1:
                 raise ImageError(f"image {i} of {len(images)}: {error}") from error
             raise
         clock.lap("decode")
         views.append(View(picture_size(picture), spec, settings.tiles))
-        inputs.append(views[-1].inputs(picture))
-        clock.lap("preprocess")
-        pictures.append(picture)
+        opened.append(picture)
         speeds.append(clock.laps)
+    plain = settings.refine == "off" and settings.min_confidence is None and blend is None
+    if isinstance(pipeline, Pipeline) and plain and not any(view.windows for view in views):
+        frames = [one if isinstance(one, DeviceFrame) else to_array(one) for one in opened]
+        return segment_on_device(pipeline, frames, spec, words, settings.threshold, speeds)
+    pictures: list[Picture] = []
+    for one, view, speed in zip(opened, views, speeds, strict=True):
+        clock = Clock(speed)
+        if isinstance(one, DeviceFrame):
+            assert isinstance(pipeline, Pipeline)  # Else `_opened` had refused it.
+            one = pipeline.fetch(one)
+        pictures.append(one)
+        inputs.append(view.inputs(one))
+        clock.lap("preprocess")
     logits = _run(engine, inputs, words.embeddings, speeds)
     results = []
     for picture, view, seen, grids, speed in zip(pictures, views, inputs, logits, speeds, strict=True):
@@ -97,6 +112,25 @@ def segment_images(
         speed["total"] = sum(speed.values())
         results.append(result)
     return results
+
+
+def _opened(
+    source: ImageInput,
+    order: ChannelOrder,
+    engine: Backend,
+    pipeline: Pipeline | BackendUnavailableError | None,
+) -> Picture | DeviceFrame:
+    """Decode a picture; a frame in a GPU's memory stays there."""
+    if not isinstance(source, DeviceFrame) and not is_on_device(source):
+        return open_image(source, channel_order=order)
+    if pipeline is None:
+        raise ImageError(
+            f"the frame is in a GPU's memory, and {engine.description} takes frames on the host. Copy it, "
+            'e.g. tensor.cpu().numpy(), or load the model with backend="onnx-cuda" or "tensorrt".'
+        )
+    if isinstance(pipeline, BackendUnavailableError):
+        raise pipeline
+    return source if isinstance(source, DeviceFrame) else DeviceFrame(source, order)
 
 
 def forget_unsure(result: Segmentation, least: npt.NDArray[np.float32]) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from pixelclip_sdk.confidence import Calibration, Rivals, confidence_map, posteriors
 from pixelclip_sdk.errors import PixelClipError
 from pixelclip_sdk.image import LazyImage, picture_size
+from pixelclip_sdk.lazy import Lazy
 from pixelclip_sdk.postprocess import (
     argmax_upsampled,
     covered_cells,
@@ -28,6 +29,7 @@ from pixelclip_sdk.settings import Refine, choose_refine
 from pixelclip_sdk.support.files import user_path
 
 if TYPE_CHECKING:
+    from pixelclip_sdk.device.arrays import DeviceArray
     from pixelclip_sdk.results.regions import Classes, Region
 
 __all__ = ["FrameInfo", "Segmentation"]
@@ -96,6 +98,9 @@ class Segmentation:
         refine: How the labels were made from the logits: ``"edges"`` or ``"off"``; see `refined`.
         rivals: What competes with the classes in `confidence`; None for a plain softmax.
         frame: Position in a stream; None for results of other methods.
+        labels_on_device: The labels as a `DeviceArray` if the frame was on a GPU, else None. They may be
+            under way: libraries that take it wait on the GPU, and `labels` waits and copies them to the host.
+        scores_on_device: The same for `scores`; None with background words of yours.
 
     Raises:
         PixelClipError: The shapes or dtypes of the arrays do not fit together.
@@ -120,29 +125,31 @@ class Segmentation:
         {'cat': 0.5, 'sofa': 0.5}
     """
 
-    labels: npt.NDArray[np.uint8 | np.uint16]
-    logits: npt.NDArray[np.float32]
+    labels: Lazy[npt.NDArray[np.uint8 | np.uint16]] = Lazy()  # noqa: RUF009 (a descriptor, as all of these)
+    logits: Lazy[npt.NDArray[np.float32]] = Lazy()  # noqa: RUF009
     names: Sequence[str]
-    image: LazyImage = LazyImage()  # noqa: RUF009 (a descriptor, which all results share)
+    image: LazyImage = LazyImage()  # noqa: RUF009
     speed: Mapping[str, float]
     covered: tuple[float, float] = (1.0, 1.0)
     refine: Literal["edges", "off"] = "off"
-    rivals: Rivals | None = None
+    rivals: Lazy[Rivals | None] = Lazy(None)  # noqa: RUF009
     frame: FrameInfo | None = None
+    labels_on_device: "DeviceArray | None" = None
+    scores_on_device: "DeviceArray | None" = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
         dtype = label_dtype(len(self.names))
-        if self.labels.dtype != dtype:
-            raise PixelClipError(f"labels are {self.labels.dtype}; expected {np.dtype(dtype)}")
+        # Not `self.labels`: they may be on a GPU.
+        labels, logits = self.__dict__["labels"], self.__dict__["logits"]
+        if labels.dtype != dtype:
+            raise PixelClipError(f"labels are {labels.dtype}; expected {np.dtype(dtype)}")
         size = picture_size(self.__dict__["image"])
-        if self.labels.shape != size:
+        if labels.shape != size:
+            raise PixelClipError(f"labels have shape {labels.shape}; expected {size}, the size of the image")
+        if len(logits.shape) != 3 or logits.shape[0] != len(self.names):
             raise PixelClipError(
-                f"labels have shape {self.labels.shape}; expected {size}, the size of the image"
-            )
-        if self.logits.ndim != 3 or len(self.logits) != len(self.names):
-            raise PixelClipError(
-                f"logits have shape {self.logits.shape}; expected ({len(self.names)}, h, w), one row a name"
+                f"logits have shape {logits.shape}; expected ({len(self.names)}, h, w), one row a name"
             )
 
     def __repr__(self) -> str:
@@ -161,6 +168,8 @@ class Segmentation:
         It is interpolated, and does not depend on `refine`: near borders, the best class need not be that of
         the refined labels. Computed on first access, which takes longer than computing the labels.
         """
+        if self.scores_on_device is not None:
+            return self.scores_on_device.numpy()
         return argmax_upsampled(self.logits, self.orig_shape, covered=self.covered)[1]
 
     @functools.cached_property
@@ -217,7 +226,7 @@ class Segmentation:
     @property
     def orig_shape(self) -> tuple[int, int]:
         """Size `(H, W)` of the image."""
-        height, width = self.labels.shape
+        height, width = self.__dict__["labels"].shape
         return height, width
 
     def mask(self, name: str | int) -> npt.NDArray[np.bool_]:
@@ -260,11 +269,19 @@ class Segmentation:
         """
         chosen = choose_refine(refine, "edges")
         if chosen == "edges":
-            labels = refine_edges(self.logits, self.__dict__["image"], self.covered)[0]
+            picture = self.__dict__["image"]
+            if not isinstance(picture, np.ndarray | Image.Image):
+                picture = self.image
+            labels = refine_edges(self.logits, picture, self.covered)[0]
         else:
             labels = labels_upsampled(self.logits, self.orig_shape, covered=self.covered)
         labels[self.labels == self.unknown] = self.unknown
-        return dataclasses.replace(self, labels=labels, refine=chosen, image=self.__dict__["image"])
+        return self.replaced(labels=labels, refine=chosen, labels_on_device=None)
+
+    def replaced(self, **changes: Any) -> "Segmentation":
+        """Returns a copy with other fields. What is on a GPU stays there."""
+        kept = {name: self.__dict__[name] for name in ("labels", "logits", "rivals", "image")}
+        return dataclasses.replace(self, **(kept | changes))
 
     def areas(self) -> dict[str, float]:
         """Fraction of the image that each class covers, 0–1, largest first.

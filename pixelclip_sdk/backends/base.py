@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk.backends.encoder import DeviceEncoder
 from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
@@ -132,6 +133,10 @@ class Backend(abc.ABC):
         features = self._features(images)
         self._check_output("features", features, (len(images), None, None, self.embedding_dim))
         return features
+
+    def device_encoder(self) -> "DeviceEncoder | None":
+        """The same model, for images and logits in a GPU's memory; None if this engine has no such thing."""
+        return None
 
     def shared(self, calls: int) -> "Backend":  # noqa: ARG002 - for engines that divide CPU cores
         """Return an engine for several calls at the same time: the same model with fewer threads per call.

@@ -1,9 +1,9 @@
-"""The CUDA runtime through NVIDIA's Python bindings. Every failure raises an exception."""
+"""CUDA through NVIDIA's Python bindings. Every failure raises an exception."""
 
 import contextlib
 import ctypes
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class Cuda:
             from cuda.bindings import driver, runtime
         except ImportError as error:
             raise BackendUnavailableError(
-                f'cuda-bindings cannot be imported: {error}. Run: pip install "pixelclip-sdk[tensorrt]"'
+                f'cuda-bindings cannot be imported: {error}. Run: pip install "pixelclip-sdk[cuda]"'
             ) from error
         self._runtime: Any = runtime
         self._driver: Any = driver
@@ -109,6 +109,57 @@ class Cuda:
         """Start to copy from the GPU to page-locked `host` memory."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self.call("cudaMemcpyAsync", host.ctypes.data, device, host.nbytes, kind, stream)
+
+    def copy(self, source: int, target: int, size: int, stream: Any) -> None:
+        """Start to copy `size` bytes within the GPU."""
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self.call("cudaMemcpyAsync", target, source, size, kind, stream)
+
+    def event(self, release: contextlib.ExitStack) -> Any:
+        """Create an event, which marks a place in a stream; `release` destroys it."""
+        event = self.call("cudaEventCreateWithFlags", self._runtime.cudaEventDisableTiming)
+        release.callback(self.call, "cudaEventDestroy", event)
+        return event
+
+    def wait(self, stream: Any, event: Any) -> None:
+        """Let later work on a stream wait for an event, without waiting here."""
+        self.call("cudaStreamWaitEvent", stream, event, 0)
+
+    def owner(self, address: int) -> int | None:
+        """Return the number of the GPU whose memory is at an address; None for other and for freed memory."""
+        found = self.call("cudaPointerGetAttributes", address)
+        kinds = self._runtime.cudaMemoryType
+        known = (kinds.cudaMemoryTypeDevice, kinds.cudaMemoryTypeManaged)
+        return int(found.device) if found.type in known else None
+
+    def load_kernels(self, code: bytes, names: tuple[str, ...]) -> Callable[..., None]:
+        """Load machine code for this GPU. It is unloaded with the process.
+
+        Returns a function that starts a kernel: ``launch(name, grid, block, values, types, stream)``. Types
+        are of ctypes; grids and blocks are `(x, y)`.
+        """
+        module = self._drive("cuModuleLoadData", code)
+        functions = {name: self._drive("cuModuleGetFunction", module, name.encode()) for name in names}
+
+        def launch(
+            name: str,
+            grid: tuple[int, int],
+            block: tuple[int, int],
+            values: tuple[Any, ...],
+            types: tuple[Any, ...],
+            stream: Any,
+        ) -> None:
+            self._drive("cuLaunchKernel", functions[name], *grid, 1, *block, 1, 0, stream, (values, types), 0)
+
+        return launch
+
+    def _drive(self, function: str, *arguments: Any) -> Any:
+        """Call a function of CUDA's driver, like `call`."""
+        status, *values = getattr(self._driver, function)(*arguments)
+        if status != self._driver.CUresult.CUDA_SUCCESS:
+            _, reason = self._driver.cuGetErrorString(status)
+            raise BackendError(f"{function} failed: {_text(reason)} (CUDA error {int(status)})")
+        return values[0] if values else None
 
     def synchronize(self, stream: Any) -> None:
         """Wait for all work on the stream. Only then copies are complete and errors are known."""

@@ -15,6 +15,7 @@ from pixelclip_sdk.errors import BackendError
 IMAGE, TEXT = "image", "text"
 
 Range = tuple[int, int]
+_FEWEST = 32
 _TENSORS = {IMAGE: ("uint8", 4), TEXT: ("float32", 2), "logits": ("float32", 4), "features": ("float32", 4)}
 
 
@@ -81,6 +82,14 @@ class Limits:
                 raise BackendError(
                     f"images are {height}×{width}; this engine takes a {name} of {least} to {most}. {hint}"
                 )
+
+
+def padded(count: int) -> int:
+    """Return a number of texts that is at least `count`, out of a few: 32, 64, 128 and so on.
+
+    Other words then rarely need another CUDA graph.
+    """
+    return max(1 << (count - 1).bit_length(), _FEWEST)
 
 
 class TextSlot:

@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,10 @@ import numpy.typing as npt
 
 from pixelclip_sdk.backends.base import Backend, Device, Float32Array, batches
 from pixelclip_sdk.backends.cores import checked_threads, default_threads
+from pixelclip_sdk.backends.cuda import Cuda
+from pixelclip_sdk.backends.encoder import DeviceEncoder
 from pixelclip_sdk.backends.fork import keep_in_children
+from pixelclip_sdk.backends.onnx_encoder import GRAPH, NO_GRAPH, OnnxEncoder
 from pixelclip_sdk.backends.trt import one_line
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
@@ -87,7 +91,14 @@ class OnnxBackend(Backend):
                 deadline_s=deadline_s,
             )
         self._deadline_s = deadline_s
-        self._session: Any = create_session(path, device=device, threads=threads, provider=provider)
+        self._encoder: OnnxEncoder | None = None
+        if device != "cpu" and provider != "tensorrt-rtx":
+            self._encoder = self._on_device(path, Device.parse(device), provider)
+        self._session: Any = (
+            self._encoder.session
+            if self._encoder
+            else create_session(path, device=device, threads=threads, provider=provider)
+        )
         self._batch = batch
         self._no_text = np.zeros((1, embedding_dim), np.float32)
         how = f", {threads or default_threads()} threads" if device == "cpu" else f" through {provider}"
@@ -97,6 +108,26 @@ class OnnxBackend(Backend):
     def description(self) -> str:
         """Human-readable runtime, device and thread count."""
         return self._description
+
+    def device_encoder(self) -> DeviceEncoder | None:
+        """The session of ONNX Runtime's CUDA or TensorRT provider, for images and logits on the GPU."""
+        return self._encoder
+
+    def _on_device(self, path: Path, place: Device, provider: str) -> "OnnxEncoder | None":
+        """Load the model on a stream of ours; None, with a warning, without the packages of the extra."""
+        try:
+            cuda = Cuda(place.index)
+        except BackendUnavailableError as error:
+            _log.warning("frames are resized and labels are made on the CPU, which takes longer: %s", error)
+            return None
+
+        def load(stream: int, graphs: bool) -> Any:
+            device = str(place)
+            return create_session(path, device=device, provider=provider, stream=stream, graphs=graphs)
+
+        encoder = OnnxEncoder(cuda, load, self.embedding_dim, graphs=provider == "cuda")
+        weakref.finalize(self, encoder.close)  # Also without `close`.
+        return encoder
 
     def _logits(self, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:
         return self._run("logits", images, text)
@@ -109,7 +140,7 @@ class OnnxBackend(Backend):
         session = self._session
         self._check_open()  # Another thread may close this engine from now on; `session` stays valid.
         try:
-            with ended_after(self._deadline_s) as options:
+            with self._turn() as given, ended_after(self._deadline_s, given) as options:
                 results: list[Float32Array] = [
                     session.run([output], {"image": part, "text": text}, options)[0]
                     for part in batches(images, self._batch)
@@ -123,6 +154,17 @@ class OnnxBackend(Backend):
                 ) from error
             raise BackendError(f"onnxruntime failed on images {images.shape}: {error}") from error
         return result[: len(images)]
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[Any]:
+        """Yield options of a run. With a stream of ours, threads take turns, and such runs have no graph."""
+        if self._encoder is None:
+            yield None
+            return
+        options = _onnxruntime().RunOptions()
+        options.add_run_config_entry(GRAPH, NO_GRAPH)
+        with self._encoder.lock:
+            yield options
 
     def shared(self, calls: int) -> Backend:
         """Return a session with fewer threads, so that each call has cores of its own.
@@ -147,18 +189,20 @@ class OnnxBackend(Backend):
             self._session = None
             if self._shared is not None:
                 self._shared.close()
+            if self._encoder is not None:
+                self._encoder.close()
 
 
 @contextlib.contextmanager
-def ended_after(deadline_s: float | None) -> Iterator[Any]:
+def ended_after(deadline_s: float | None, options: Any = None) -> Iterator[Any]:
     """Yield options of a session's run that end it after some seconds, then with ``terminate`` set.
 
-    None yields None, which are the options of a run without an end.
+    None yields `options`, which are those of a run without an end.
     """
     if deadline_s is None:
-        yield None
+        yield options
         return
-    options = _onnxruntime().RunOptions()
+    options = options or _onnxruntime().RunOptions()
     options.log_severity_level = 4  # The end is an error of ours, and no news.
     timer = threading.Timer(deadline_s, setattr, (options, "terminate", True))
     timer.daemon = True
@@ -179,7 +223,13 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 
 def create_session(
-    path: Path, *, device: str = "cpu", threads: int | None = None, provider: str = "tensorrt-rtx"
+    path: Path,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    provider: str = "tensorrt-rtx",
+    stream: int | None = None,
+    graphs: bool = False,
 ) -> Any:
     """Create an ``onnxruntime.InferenceSession`` of an ONNX file, on exactly the requested device.
 
@@ -188,6 +238,8 @@ def create_session(
         device: ``"cpu"``, ``"gpu"`` or e.g. ``"gpu:1"``.
         threads: CPU threads for one call; None for all that this process may use.
         provider: Execution provider for GPUs: one of `GPU_PROVIDERS`.
+        stream: Address of the CUDA stream to work on, for the providers ``"cuda"`` and ``"tensorrt"``.
+        graphs: Whether runs may be recorded as CUDA graphs.
 
     Raises:
         BackendUnavailableError: The device, or a package that it needs, is missing.
@@ -224,7 +276,16 @@ def create_session(
         expected = built_in_provider(provider)
         # Operators that TensorRT lacks run on CUDA, and operators that CUDA lacks run on the CPU.
         names = [expected] + [GPU_PROVIDERS["cuda"]] * (provider == "tensorrt")
-        providers = [(name, {"device_id": place.index}) for name in names]
+        given: dict[str, Any] = {"device_id": place.index}
+        if stream is not None:
+            given["user_compute_stream"] = str(stream)
+        # Two defaults, said so that they stay. The search takes seconds at the first frame of a size.
+        tuned = {
+            "use_tf32": "1",
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            "enable_cuda_graph": str(int(graphs)),
+        }
+        providers = [(name, given | (tuned if name == GPU_PROVIDERS["cuda"] else {})) for name in names]
     try:
         # ONNX Runtime warns when it falls back; that is an error below.
         with warnings.catch_warnings(action="ignore", category=UserWarning):

@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from pixelclip_sdk.backends.base import Backend, Float32Array
 from pixelclip_sdk.backends.cuda import Cuda
+from pixelclip_sdk.backends.encoder import DeviceEncoder, Encoded
 from pixelclip_sdk.backends.engine import EngineInfo
 from pixelclip_sdk.backends.fork import keep_in_children
-from pixelclip_sdk.backends.limits import IMAGE, TEXT, Limits, TextSlot
+from pixelclip_sdk.backends.limits import IMAGE, TEXT, Limits, TextSlot, padded
 from pixelclip_sdk.backends.trt import load_tensorrt, make_logger, one_line
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle
 from pixelclip_sdk.errors import BackendError
@@ -67,9 +68,10 @@ class TensorRTBackend(Backend):
         )
         self._lock = threading.Lock()
         self._session = _Session(plan, info, limits, trt, cuda)
+        self._encoder = _Encoder(self._session, self._lock, self)
         # Also runs without close, at the end of the program while CUDA is still loaded.
         keep_in_children(self._session)
-        self._release = weakref.finalize(self, self._session.close)
+        self._release = weakref.finalize(self, self._session.close, self._encoder.attached)
 
     @property
     def description(self) -> str:
@@ -102,11 +104,37 @@ class TensorRTBackend(Backend):
                 ) from error
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def device_encoder(self) -> DeviceEncoder:
+        """This engine, for images and logits in the GPU's memory."""
+        return self._encoder
+
     def close(self) -> None:
         """Free the GPU's memory after the current call has finished."""
         with self._lock:
             super().close()
             self._release()
+
+
+class _Encoder(DeviceEncoder):
+    """See `DeviceEncoder`."""
+
+    def __init__(self, session: "_Session", lock: threading.Lock, backend: TensorRTBackend) -> None:
+        super().__init__(session.cuda, session.stream, lock)
+        self._session, self._backend = session, weakref.proxy(backend)
+
+    def encode(self, image: int, size: tuple[int, int], text: Float32Array) -> Encoded:
+        backend, session = self._backend, self._session
+        backend._check_open()
+        backend._limits.check_size(*size, backend._hint)
+        backend._limits.texts(len(text), backend._hint)  # Refuses too many.
+        least, most = backend._limits.classes
+        try:
+            session.put_text(text, min(max(padded(len(text)), least), most))
+            return session.encode(image, size, backend._limits.batch[0])
+        except (RuntimeError, TypeError, ValueError) as error:  # Raised by TensorRT's bindings.
+            raise BackendError(
+                f"{backend.description} failed on an image of {size}: {one_line(str(error))}"
+            ) from error
 
 
 class _Session:
@@ -126,6 +154,7 @@ class _Session:
         self._release = contextlib.ExitStack()
         self._runtime: Any = None
         self._engine: Any = None
+        self.stream: Any = None
         self._first: Any = None
         self._executions: dict[Shape, _Execution] = {}  # The most recently used is last.
         try:
@@ -151,8 +180,8 @@ class _Session:
             rows = host.view(np.float32).reshape(texts, text.shape[1])
             rows[: len(text)] = text
             rows[len(text) :] = 0
-            self.cuda.upload(host, self._device[TEXT], self._stream)
-            self.cuda.synchronize(self._stream)
+            self.cuda.upload(host, self._device[TEXT], self.stream)
+            self.cuda.synchronize(self.stream)
             self._slot.remember(text)
         self._texts = texts
 
@@ -164,22 +193,39 @@ class _Session:
         host[: images.size] = images.reshape(-1)
         host[images.size :] = 0
         execution = self._execution(shapes)
-        self.cuda.upload(host, self._device[IMAGE], self._stream)
+        self.cuda.upload(host, self._device[IMAGE], self.stream)
         execution.start()
         shape = execution.shape(output)
         answer = self._host[output][: math.prod(shape) * 4]
-        self.cuda.download(self._device[output], answer, self._stream)
-        self.cuda.synchronize(self._stream)
+        self.cuda.download(self._device[output], answer, self.stream)
+        self.cuda.synchronize(self.stream)
         if not self._records_itself:
             execution.record()
         # A copy: the next frame overwrites the buffer.
         return answer.view(np.float32).reshape(shape)[: len(images)].copy()
 
-    def close(self) -> None:
-        """Free everything: first the engine's objects, then the memory that they use."""
+    def encode(self, image: int, size: tuple[int, int], given: int) -> Encoded:
+        """Start to compute the logits of one image on the GPU, with the current texts."""
+        shapes: Shapes = {IMAGE: (given, *size, 3), TEXT: (self._texts, *self._text_width)}
+        execution = self._execution(shapes)
+        self.cuda.copy(image, self._device[IMAGE], math.prod(size) * 3, self.stream)
+        execution.start()
+        if not self._records_itself and execution.wants_to_record:
+            self.cuda.synchronize(self.stream)
+            execution.record()
+        _, _, height, width = execution.shape("logits")
+        return Encoded(self._device["logits"], (height, width))
+
+    def close(self, attached: contextlib.ExitStack | None = None) -> None:
+        """Free everything: `attached`, then the engine's objects, then the memory that they use."""
         if os.getpid() != self._process:
             return  # A forked child cannot use its parent's GPU context.
         with contextlib.suppress(BackendError), self.cuda.current():
+            if self.stream is not None:
+                with contextlib.suppress(BackendError):
+                    self.cuda.synchronize(self.stream)  # `encode` leaves work behind.
+            if attached is not None:
+                attached.close()
             with contextlib.suppress(BackendError), contextlib.ExitStack() as closed:
                 while self._executions:  # All are closed, even if closing one fails.
                     closed.callback(self._executions.popitem()[1].close)
@@ -191,7 +237,7 @@ class _Session:
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
             raise BackendError(f"{plan} does not load: {self._logged_errors('TensorRT gave no reason')}")
-        self._stream = self.cuda.stream(self._release)
+        self.stream = self.cuda.stream(self._release)
         if not self._records_itself:
             # Contexts take turns on one stream, so they share one piece of memory for activations.
             self._scratch_size = int(self._engine.device_memory_size_v2)
@@ -212,8 +258,8 @@ class _Session:
             self._host[name] = self.cuda.pinned_memory(size, self._release)
         # `features` may run before any words are set. It drops the cosines with these zeros.
         self._host[TEXT][:] = 0
-        self.cuda.upload(self._host[TEXT], self._device[TEXT], self._stream)
-        self.cuda.synchronize(self._stream)
+        self.cuda.upload(self._host[TEXT], self._device[TEXT], self.stream)
+        self.cuda.synchronize(self.stream)
 
     def _execution(self, shapes: Shapes) -> "_Execution":
         # TensorRT needs a context per graph. TensorRT-RTX compiles kernels per context and handles the graphs
@@ -223,6 +269,7 @@ class _Session:
         if execution is None:
             # The oldest goes first: the GPU may lack the memory for both.
             if len(self._executions) >= _SHAPES_KEPT:
+                self.cuda.synchronize(self.stream)  # `encode` leaves work behind.
                 self._executions.pop(next(iter(self._executions))).close()
             execution = self._new_execution()
         self._executions[key] = execution
@@ -234,7 +281,7 @@ class _Session:
         for name, address in self._device.items():
             if not context.set_tensor_address(name, address):
                 raise BackendError(f"the engine has no tensor {name!r}; its sidecar is wrong")
-        return _Execution(context, self.cuda, self._stream, self._logger)
+        return _Execution(context, self.cuda, self.stream, self._logger)
 
     def _new_context(self) -> Any:
         if self._records_itself:
@@ -265,7 +312,7 @@ class _Execution:
         self._logger = logger
         self._shapes: Shapes = {}
         self._graphs: list[Any] = []
-        self._try_to_record = True
+        self.wants_to_record = True
 
     def prepare(self, shapes: Shapes) -> None:
         if shapes != self._shapes:
@@ -284,9 +331,9 @@ class _Execution:
 
     def record(self) -> None:
         """Record a CUDA graph. TensorRT needs a run without one first. Tried once."""
-        if not self._try_to_record:
+        if not self.wants_to_record:
             return
-        self._try_to_record = False
+        self.wants_to_record = False
         try:
             with self._cuda.capture(self._stream, self._graphs):
                 self._enqueue()

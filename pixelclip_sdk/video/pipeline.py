@@ -1,7 +1,6 @@
 """Segments the frames of one or several sources in background threads."""
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, get_args
@@ -138,4 +137,4 @@ def _completed(job: Job) -> Segmentation:
         damaged=job.frame.damaged,
         seen=job.lane.seen,
     )
-    return dataclasses.replace(job.result, speed=speed, frame=info)
+    return job.result.replaced(speed=speed, frame=info)

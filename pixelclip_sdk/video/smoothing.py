@@ -87,6 +87,10 @@ class Smoother:
         self._time_s = 0.0
         self._index = -1
 
+    def applies(self, time_s: float | None) -> bool:
+        """Whether `blend` changes anything of frames with this time."""
+        return bool(self._memory_s) and not (time_s is None and self._needs_time)
+
     def blend(
         self,
         logits: Float32Array,
@@ -112,7 +116,7 @@ class Smoother:
             `(K, h, w)` float32, also kept for the next frame: do not modify it.
         """
         self._index = self._index + 1 if index is None else index
-        if not self._memory_s or (time_s is None and self._needs_time):
+        if not self.applies(time_s):
             return logits
         if time_s is None:
             time_s = self._index / self._fps

@@ -13,11 +13,12 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sized
 from fractions import Fraction
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 from PIL import Image
 
+from pixelclip_sdk.device.frames import DeviceFrame, is_on_device
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, load_image
 from pixelclip_sdk.support.files import is_file, is_folder
@@ -160,7 +161,10 @@ class PictureSource:
             start = time.perf_counter()
             time_s, picture, mark = _unpacked(item)
             try:
-                image = load_image(picture, self._order)
+                if is_on_device(picture):
+                    image: Any = DeviceFrame(picture, self._order)
+                else:
+                    image = load_image(picture, self._order)
             except ImageError as error:
                 if not self.skip_damaged or not isinstance(picture, str | os.PathLike | bytes):
                     raise

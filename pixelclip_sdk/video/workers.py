@@ -41,8 +41,8 @@ _POLL_S = 0.5
 
 
 Logits = npt.NDArray[np.float32]
-Predict = Callable[[npt.NDArray[np.uint8], Blend], Segmentation]
-"""Segments a frame. It may call the `Blend` once, between the engine and the labels."""
+Predict = Callable[[npt.NDArray[np.uint8], Blend | None], Segmentation]
+"""Segments a frame. It may call the `Blend` once, between the engine and the labels; None changes nothing."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -206,7 +206,9 @@ class Pipeline:
         while (job := self._take()) is not None:
             if job.frame is not None and job.predict is not None:
                 try:
-                    job.result = job.predict(job.frame.image, functools.partial(self._blend, job))
+                    smoothed = job.lane.smoother is not None and job.lane.smoother.applies(job.frame.time_s)
+                    blend = functools.partial(self._blend, job) if smoothed else None
+                    job.result = job.predict(job.frame.image, blend)
                 except Exception as error:  # Raised in the caller's thread.
                     job.error = error
             with self._changed:

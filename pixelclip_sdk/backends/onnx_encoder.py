@@ -1,0 +1,145 @@
+"""ONNX Runtime's CUDA provider with images and logits on the GPU: bindings, a stream of ours, CUDA graphs."""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pixelclip_sdk.backends.cuda import Cuda
+from pixelclip_sdk.backends.encoder import DeviceEncoder, Encoded, Float32Array
+from pixelclip_sdk.backends.limits import TextSlot, padded
+from pixelclip_sdk.errors import BackendError
+
+__all__ = ["GRAPH", "NO_GRAPH", "OnnxEncoder"]
+
+_log = logging.getLogger(__name__)
+
+GRAPH = "gpu_graph_id"
+"""Key of the number of a run's CUDA graph among ONNX Runtime's run options."""
+NO_GRAPH = "-1"
+# ONNX Runtime keeps every graph, with its memory, until the session ends.
+_MOST_GRAPHS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class _Texts:
+    """Text embeddings on the GPU, padded to one number of rows. Addresses never change: graphs have them."""
+
+    rows: int
+    address: int
+    host: Any  # Page-locked, `(rows, D)` float32.
+    slot: TextSlot
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """Buffers and the binding of one input size and one number of rows."""
+
+    image: int
+    logits: int
+    grid: tuple[int, int]
+    binding: Any
+    options: Any
+
+
+class OnnxEncoder(DeviceEncoder):
+    """A session of ONNX Runtime that works on a stream of ours.
+
+    Args:
+        cuda: The GPU.
+        load: Loads the session: ``load(stream, graphs)``.
+        embedding_dim: Width D of the embeddings.
+        graphs: Whether the provider records CUDA graphs.
+    """
+
+    def __init__(
+        self, cuda: Cuda, load: Callable[[int, bool], Any], embedding_dim: int, *, graphs: bool
+    ) -> None:
+        self._release, self._process = contextlib.ExitStack(), os.getpid()
+        with cuda.current():
+            # Never destroyed: ONNX Runtime needs it until the last reference to the session is gone.
+            super().__init__(cuda, cuda.stream(contextlib.ExitStack()), threading.RLock())
+            self.session: Any = load(int(self.stream), graphs)
+        self._dim, self._graphs = embedding_dim, graphs
+        self._texts: dict[int, _Texts] = {}
+        self._shapes: dict[tuple[int, ...], _Shape] = {}
+
+    def encode(self, image: int, size: tuple[int, int], text: Float32Array) -> Encoded:
+        """See `DeviceEncoder.encode`."""
+        if self.session is None:
+            raise BackendError("this engine is closed. Load the model again.")
+        try:
+            texts = self._put_text(text)
+            shape = self._shapes.get((*size, texts.rows))
+            if shape is None:
+                shape = self._shapes[(*size, texts.rows)] = self._new_shape(size, texts)
+            self.cuda.copy(image, shape.image, math.prod(size) * 3, self.stream)
+            self.session.run_with_iobinding(shape.binding, shape.options)
+        except BackendError:
+            raise
+        except Exception as error:  # ONNX Runtime's errors have no common base class.
+            raise BackendError(f"onnxruntime failed on an image of {size}: {error}") from error
+        return Encoded(shape.logits, shape.grid)
+
+    def close(self) -> None:
+        """Wait for work under way, then free the session and its buffers. Closing twice is harmless."""
+        if os.getpid() != self._process:
+            return  # A forked child cannot use its parent's GPU context.
+        with self.lock, contextlib.suppress(BackendError), self.cuda.current():
+            if self.session is not None:
+                with contextlib.suppress(BackendError):
+                    self.cuda.synchronize(self.stream)
+            self.attached.close()
+            self._shapes.clear()
+            self.session = None
+            self._release.close()
+
+    def _put_text(self, text: Float32Array) -> _Texts:
+        rows = padded(len(text))
+        texts = self._texts.get(rows)
+        if texts is None:
+            size = rows * self._dim * 4
+            host = self.cuda.pinned_memory(size, self._release).view(np.float32).reshape(rows, self._dim)
+            address = self.cuda.device_memory(size, self._release)
+            texts = self._texts[rows] = _Texts(rows, address, host, TextSlot())
+        if not texts.slot.holds(text):
+            texts.slot.forget()  # The content is unknown until the copy is complete.
+            texts.host[: len(text)] = text
+            texts.host[len(text) :] = 0
+            self.cuda.upload(texts.host, texts.address, self.stream)
+            self.cuda.synchronize(self.stream)
+            texts.slot.remember(text)
+        return texts
+
+    def _new_shape(self, size: tuple[int, int], texts: _Texts) -> _Shape:
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry(GRAPH, NO_GRAPH)
+        # Only the model knows its grid.
+        given = {"image": np.zeros((1, *size, 3), np.uint8), "text": np.zeros((1, self._dim), np.float32)}
+        height, width = self.session.run(["logits"], given, options)[0].shape[2:]
+        shape = (1, texts.rows, int(height), int(width))
+        image = self.cuda.device_memory(math.prod(size) * 3, self._release)
+        logits = self.cuda.device_memory(math.prod(shape) * 4, self._release)
+        binding, gpu = self.session.io_binding(), self.cuda.gpu.index
+        binding.bind_input("image", "cuda", gpu, np.uint8, (1, *size, 3), image)
+        binding.bind_input("text", "cuda", gpu, np.float32, (texts.rows, self._dim), texts.address)
+        binding.bind_output("logits", "cuda", gpu, np.float32, shape, logits)
+        options = onnxruntime.RunOptions()
+        # The caller's stream waits, not this thread. Before a fix of 2026, replaying a graph waited anyway.
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        number = len(self._shapes)
+        if self._graphs and number < _MOST_GRAPHS:
+            options.add_run_config_entry(GRAPH, str(number + 1))
+        else:
+            options.add_run_config_entry(GRAPH, NO_GRAPH)
+            if self._graphs:
+                _log.warning("%d sizes have CUDA graphs; size %s runs without one", _MOST_GRAPHS, size)
+        return _Shape(image, logits, shape[2:], binding, options)

@@ -1,0 +1,366 @@
+"""Frame to labels on a GPU: resize, encoder, interpolation and argmax, without a way over the host.
+
+A frame's copies and its resize run on a stream of its slot, so they overlap with the model's work on the
+frame before. The model and the labels are on the engine's stream. Once every size was seen, nothing is
+allocated.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelclip_sdk.backends.base import Backend
+from pixelclip_sdk.backends.cuda import Cuda
+from pixelclip_sdk.backends.encoder import DeviceEncoder
+from pixelclip_sdk.backends.fork import check_process
+from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.device.arrays import DeviceArray
+from pixelclip_sdk.device.compiler import compiled
+from pixelclip_sdk.device.frames import DeviceFrame
+from pixelclip_sdk.device.kernels import Kernels, Pixels, Rows, Taps
+from pixelclip_sdk.device.slots import Slot, Slots
+from pixelclip_sdk.device.tables import Filter, Points, Resize, Upsample
+from pixelclip_sdk.errors import BackendError, BackendUnavailableError
+from pixelclip_sdk.postprocess import label_dtype, unknown_label
+from pixelclip_sdk.preprocess import covered, input_size
+
+__all__ = ["Pipeline", "Started", "Words", "pipeline_of"]
+
+_log = logging.getLogger(__name__)
+
+_KERNELS = ("resize", "check_finite", "label")
+# Of sizes and of choices of classes. A video has one.
+_TABLES_KEPT = 32
+_FOUND_BYTES = 4
+
+Frame = npt.NDArray[np.uint8] | DeviceFrame
+
+
+class Words(NamedTuple):
+    """What competes for pixels.
+
+    Attributes:
+        embeddings: `(K', D)` float32, unit rows: classes, and after them other words.
+        names: Number of classes; other winners are unknown.
+        rows: The rows that compete, ascending.
+    """
+
+    embeddings: npt.NDArray[np.float32]
+    names: int
+    rows: tuple[int, ...]
+
+
+class Started:
+    """A frame under way. Its slot is used again once this object and its arrays are gone.
+
+    Attributes:
+        size: `(H, W)` of the frame.
+        covered: Fractions of the grid that the frame covers.
+        shapes: Shape and dtype of ``"labels"``, ``"scores"`` and ``"logits"``.
+    """
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        slot: Slot,
+        stream: Any,
+        part: tuple[float, float],
+        shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]],
+    ) -> None:
+        self.covered, self.shapes = part, shapes
+        self._cuda, self._slot, self._stream = cuda, slot, stream
+        self._lock = threading.Lock()
+
+    def begin(self, names: Sequence[str]) -> None:
+        """Start to copy arrays to the host, after the work on the frame."""
+        with self._cuda.current():
+            self._cuda.wait(self._slot.stream, self._slot.done)
+            for name in ("found", *names):
+                address, host = self._slot.device(name, 0), self._slot.pinned(name, self._size(name))
+                self._cuda.download(address, host, self._slot.stream)
+
+    def end(self, names: Sequence[str]) -> list[np.ndarray]:
+        """Wait for the arrays of `begin` and return copies.
+
+        Raises:
+            BackendError: The GPU failed, or a logit is NaN or infinite.
+        """
+        with self._cuda.current():
+            self._cuda.synchronize(self._slot.stream)
+        if self._slot.pinned("found", _FOUND_BYTES).view(np.int32)[0]:
+            raise BackendError(
+                "the engine returned logits with NaN or infinite values. "
+                "The weights are damaged, or fp16 arithmetic overflowed: export the model again, in fp32."
+            )
+        return [
+            self._slot.pinned(name, self._size(name))
+            .view(self.shapes[name][1])
+            .reshape(self.shapes[name][0])
+            .copy()
+            for name in names
+        ]
+
+    def array(self, name: str) -> DeviceArray:
+        """An array that stays on the GPU."""
+        shape, dtype = self.shapes[name]
+
+        def before(stream: int | None) -> None:
+            self._slot.consumers.add(stream)
+            if stream is not None:
+                with self._cuda.current():
+                    self._cuda.wait(stream, self._slot.done)
+
+        def download() -> np.ndarray:
+            with self._lock:
+                self.begin([name])
+                return self.end([name])[0]
+
+        address, gpu = self._slot.device(name, 0), self._cuda.gpu.index
+        return DeviceArray(address, shape, dtype, gpu, self._stream, before, download)
+
+    def _size(self, name: str) -> int:
+        if name == "found":
+            return _FOUND_BYTES
+        shape, dtype = self.shapes[name]
+        return int(np.prod(shape)) * dtype.itemsize
+
+
+class Pipeline:
+    """Runs frames through an engine on its GPU. Safe to call from several threads at once.
+
+    Raises BackendUnavailableError if the kernels cannot be compiled or loaded.
+    """
+
+    def __init__(self, encoder: DeviceEncoder) -> None:
+        self._encoder, self.cuda = encoder, encoder.cuda
+        code = compiled(self.cuda.gpu.compute_capability)
+        with self.cuda.current():
+            self._kernels = Kernels(self.cuda.load_kernels(code, _KERNELS))
+        self._process, self._closed = os.getpid(), False
+        self._slots = Slots(self.cuda)
+        self._tables: OrderedDict[tuple[Any, ...], tuple[Any, contextlib.ExitStack]] = OrderedDict()
+        encoder.attached.callback(self._close)
+
+    def start(
+        self, frame: Frame, spec: InputSpec, words: Words, threshold: float | None, *, download: Sequence[str]
+    ) -> Started:
+        """Start the work on one frame.
+
+        When this returns, the frame has been read and may be overwritten; its labels may not be complete.
+
+        Args:
+            frame: `(H, W, 3)` uint8 RGB on the host, or a frame on this GPU.
+            spec: Input sizes of the model.
+            words: What competes.
+            threshold: Pixels whose best logit is below it are unknown; None for no threshold.
+            download: Arrays to copy to the host at once, for `Started.end`.
+
+        Raises:
+            ImageError: The frame is on another device.
+            BackendError: The engine is closed, or the GPU failed, for example for lack of memory.
+        """
+        check_process(self._process)
+        if self._closed:
+            raise BackendError("this engine is closed. Load the model again.")
+        cuda = self.cuda
+        with cuda.current():
+            if isinstance(frame, DeviceFrame):
+                frame.check(cuda)
+            slot = self._slots.take()
+            try:
+                pixels = self._bring(frame, slot)
+                with self._encoder.lock:
+                    started = self._start(pixels, frame.shape[:2], slot, spec, words, threshold)
+                if download:
+                    started.begin(download)
+                else:
+                    cuda.synchronize(slot.stream)  # Until the frame has been read.
+            except BaseException:
+                slot.close()
+                raise
+        weakref.finalize(started, self._slots.give, slot)
+        return started
+
+    def fetch(self, frame: DeviceFrame) -> npt.NDArray[np.uint8]:
+        """Copy a frame from the GPU: `(H, W, 3)` uint8 RGB."""
+        cuda, size = self.cuda, frame.size
+        with cuda.current():
+            frame.check(cuda)
+            slot = self._slots.take()
+            try:
+                frame.before(cuda, slot.stream, slot.other)
+                whole = InputSpec(height=size[0], width=size[1], multiple=1, fixed=True, keep_aspect=False)
+                count = size[0] * size[1] * 3
+                with self._encoder.lock:
+                    self._resize(frame.pixels, size, whole, slot.device("input", count), slot.stream)
+                host = slot.pinned("input", count)
+                cuda.download(slot.device("input", count), host, slot.stream)
+                cuda.synchronize(slot.stream)
+                picture = host.reshape(*size, 3).copy()
+            except BaseException:
+                slot.close()
+                raise
+            self._slots.give(slot)
+        return picture
+
+    def _bring(self, frame: Frame, slot: Slot) -> Pixels:
+        """Let the slot's stream wait for a frame on the GPU, or upload one from the host."""
+        if isinstance(frame, DeviceFrame):
+            frame.before(self.cuda, slot.stream, slot.other)
+            return frame.pixels
+        host, address = slot.pinned("frame", frame.nbytes), slot.device("frame", frame.nbytes)
+        np.copyto(host.reshape(frame.shape), frame)
+        self.cuda.upload(host, address, slot.stream)
+        return Pixels(address, frame.shape[1] * 3, 3, (0, 1, 2))
+
+    def _resize(self, pixels: Pixels, size: tuple[int, int], spec: InputSpec, out: int, stream: Any) -> None:
+        """Start to resize a frame to the model's input."""
+        table, rows, columns = self._kept(("resize", size, spec), lambda: self._resize_table(size, spec))
+        self._kernels.resize(pixels, table, rows, columns, out, stream)
+
+    def _start(
+        self,
+        pixels: Pixels,
+        size: tuple[int, int],
+        slot: Slot,
+        spec: InputSpec,
+        words: Words,
+        threshold: float | None,
+    ) -> Started:
+        cuda, stream = self.cuda, self._encoder.stream
+        whole = input_size(*size, spec)
+        image = slot.device("input", whole[0] * whole[1] * 3)
+        self._resize(pixels, size, spec, image, slot.stream)
+        cuda.call("cudaEventRecord", slot.ready, slot.stream)
+        cuda.wait(stream, slot.ready)
+        encoded = self._encoder.encode(image, whole, words.embeddings)
+        part = covered(size, spec)
+        rows, columns = self._kept(
+            ("label", encoded.grid, part, size),
+            lambda: self._label_table(encoded.grid, part, size),
+        )
+        classes = self._kept(("rows", words.rows), lambda: self._put(np.array(words.rows, np.int32)))
+        shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+            "labels": (size, np.dtype(label_dtype(words.names))),
+            "scores": (size, np.dtype(np.float32)),
+            "logits": ((len(words.embeddings), *encoded.grid), np.dtype(np.float32)),
+        }
+        started = Started(cuda, slot, stream, part, shapes)
+        out = {name: slot.device(name, started._size(name)) for name in (*shapes, "found")}
+        cuda.call("cudaMemsetAsync", out["found"], 0, _FOUND_BYTES, stream)
+        self._kernels.check_finite(encoded.address, int(np.prod(shapes["logits"][0])), out["found"], stream)
+        self._kernels.label(
+            encoded.address,
+            encoded.grid,
+            (classes[0], len(words.rows)),
+            rows,
+            columns,
+            size,
+            threshold=threshold,
+            names=words.names,
+            unknown=unknown_label(words.names),
+            labels=out["labels"],
+            scores=out["scores"],
+            stream=stream,
+        )
+        # The engine's next frame overwrites its logits.
+        cuda.copy(encoded.address, out["logits"], started._size("logits"), stream)
+        cuda.call("cudaEventRecord", slot.done, stream)
+        return started
+
+    def _kept(self, key: tuple[Any, ...], make: Callable[[], tuple[Any, contextlib.ExitStack]]) -> Any:
+        """Return a table on the GPU, and keep it. Under the lock."""
+        entry = self._tables.pop(key, None) or make()
+        self._tables[key] = entry
+        if len(self._tables) > _TABLES_KEPT:
+            self._tables.popitem(last=False)[1][1].close()  # Freeing waits for the work that uses it.
+        return entry[0]
+
+    def _resize_table(
+        self, size: tuple[int, int], spec: InputSpec
+    ) -> tuple[tuple[Resize, Taps, Taps], contextlib.ExitStack]:
+        table = Resize.of(size, spec)
+        filters: tuple[Filter, Filter] = (table.rows, table.columns)
+        places, release = self._put(
+            *(part for one in filters for part in (one.start, one.count, one.weights))
+        )
+        taps = [one.weights.shape[1] for one in filters]
+        return (table, _taps(places[:3], taps[0]), _taps(places[3:], taps[1])), release
+
+    def _label_table(
+        self, grid: tuple[int, int], part: tuple[float, float], size: tuple[int, int]
+    ) -> tuple[tuple[Rows, Rows], contextlib.ExitStack]:
+        table = Upsample.of(grid, part, size)
+        points: tuple[Points, Points] = (table.rows, table.columns)
+        places, release = self._put(
+            *(one for axis in points for one in (axis.lower, axis.upper, axis.weight))
+        )
+        return (Rows(*places[:3]), Rows(*places[3:])), release
+
+    def _put(self, *arrays: np.ndarray) -> tuple[tuple[int, ...], contextlib.ExitStack]:
+        """Copy arrays to the GPU and wait; returns their addresses and what frees them."""
+        release, addresses = contextlib.ExitStack(), []
+        try:
+            with contextlib.ExitStack() as temporary:
+                for array in arrays:
+                    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+                    host = self.cuda.pinned_memory(max(content.nbytes, 1), temporary)
+                    host[: content.nbytes] = content
+                    addresses.append(self.cuda.device_memory(len(host), release))
+                    self.cuda.upload(host, addresses[-1], self._encoder.stream)
+                self.cuda.synchronize(self._encoder.stream)
+        except BaseException:
+            release.close()
+            raise
+        return tuple(addresses), release
+
+    def _close(self) -> None:
+        """Free tables and slots. The engine has no more work; it holds the lock."""
+        if os.getpid() != self._process:
+            return  # A forked child cannot use its parent's GPU context.
+        self._closed = True
+        with contextlib.suppress(BackendError), self.cuda.current():
+            self._slots.close()
+            while self._tables:
+                self._tables.popitem()[1][1].close()
+
+
+def _taps(places: tuple[int, ...], taps: int) -> Taps:
+    return Taps(places[0], places[1], places[2], taps)
+
+
+_pipelines: "weakref.WeakKeyDictionary[Backend, Pipeline | BackendUnavailableError]" = (
+    weakref.WeakKeyDictionary()
+)
+_lock = threading.Lock()
+
+
+def pipeline_of(engine: Backend) -> Pipeline | BackendUnavailableError | None:
+    """Return the pipeline around an engine, made on the first call.
+
+    None for engines without one, as on CPUs. An error, which was logged, if the machine lacks something.
+    """
+    encoder = engine.device_encoder()
+    if encoder is None:
+        return None
+    with _lock:
+        found = _pipelines.get(engine)
+        if found is None:
+            try:
+                found = Pipeline(encoder)
+                _log.info("%s: frames and labels stay on the GPU", engine.description)
+            except BackendUnavailableError as error:
+                found = error
+                _log.warning(
+                    "frames are resized and labels are made on the CPU, which takes longer: %s", error
+                )
+            _pipelines[engine] = found
+    return found

@@ -1,0 +1,121 @@
+"""Segments images on a GPU: the pipeline's arrays as results, which leave the GPU when they are read."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.confidence import Rivals
+from pixelclip_sdk.device.frames import DeviceFrame
+from pixelclip_sdk.device.pipeline import Frame, Pipeline, Started, Words
+from pixelclip_sdk.segmentation import Segmentation
+from pixelclip_sdk.support.clock import Clock
+from pixelclip_sdk.words.background import Competition
+
+__all__ = ["segment_on_device"]
+
+# Frames of a batch that are under way at the same time: one is copied up, one computed, one copied down.
+_UNDER_WAY = 3
+
+
+def segment_on_device(
+    pipeline: Pipeline,
+    frames: Sequence[Frame],
+    spec: InputSpec,
+    words: Competition,
+    threshold: float | None,
+    speeds: Sequence[dict[str, float]],
+) -> list[Segmentation]:
+    """Segment frames without a way over the CPU.
+
+    Results of frames on the host are there, those of frames on the GPU may be under way. ``inference`` of
+    `speeds` is the time of this thread for everything but decoding.
+    """
+    unused = set(words.vocabulary.unused)
+    asked = Words(
+        words.embeddings,
+        len(words.vocabulary),
+        tuple(row for row in range(words.competing) if row not in unused),
+    )
+    results: list[Segmentation] = []
+    waiting: deque[tuple[Frame, Started, dict[str, float]]] = deque()
+    for i in range(len(frames) + _UNDER_WAY):
+        if i < len(frames):
+            clock = Clock(speeds[i])
+            down = () if isinstance(frames[i], DeviceFrame) else ("labels", "logits")
+            started = pipeline.start(frames[i], spec, asked, threshold, download=down)
+            clock.lap("inference")
+            waiting.append((frames[i], started, clock.laps))
+        if waiting and i >= _UNDER_WAY - 1:
+            results.append(_result(pipeline, *waiting.popleft(), words))
+    return results
+
+
+def _result(
+    pipeline: Pipeline, frame: Frame, started: Started, speed: dict[str, float], words: Competition
+) -> Segmentation:
+    before, clock = speed.pop("inference"), Clock(speed)
+    on_gpu: dict[str, Any] = {}
+    arrays: dict[str, Any]
+    if isinstance(frame, DeviceFrame):
+        labels, scores, logits = map(started.array, ("labels", "scores", "logits"))
+        on_gpu["labels_on_device"] = labels
+        if words.competing == len(words.vocabulary):  # Else the best may be a background word.
+            on_gpu["scores_on_device"] = scores
+        shape = (len(words.vocabulary), *logits.shape[1:])
+        arrays = {
+            "labels": _Later(labels.numpy, labels.shape, labels.dtype),
+            "logits": _Later(lambda: _classes(logits.numpy(), words), shape),
+            "rivals": _Later(lambda: _rivals(logits.numpy(), words)),
+            "image": _Later(lambda: pipeline.fetch(frame), frame.shape),
+        }
+    else:
+        labels_read, grid = started.end(("labels", "logits"))
+        arrays = {
+            "labels": labels_read,
+            "logits": _classes(grid, words),
+            "rivals": _rivals(grid, words),
+            "image": frame,
+        }
+    clock.lap("inference")
+    speed["inference"] += before
+    for stage in ("preprocess", "refine", "postprocess"):
+        speed.setdefault(stage, 0.0)
+    speed["total"] = sum(speed.values())
+    return Segmentation(
+        **arrays, **on_gpu, covered=started.covered, names=words.vocabulary.names, speed=speed
+    )
+
+
+def _classes(grid: np.ndarray, words: Competition) -> np.ndarray:
+    """The logits of the classes."""
+    logits = grid[: len(words.vocabulary)]
+    if words.vocabulary.unused:
+        logits = logits.copy()
+        logits[list(words.vocabulary.unused)] = -1  # The smallest cosine never wins.
+    return logits
+
+
+def _rivals(grid: np.ndarray, words: Competition) -> Rivals:
+    return Rivals(grid[len(words.vocabulary) : words.competing], grid[words.competing :], words.calibration)
+
+
+class _Later:
+    """A value of a result that is made when it is first read; see `pixelclip_sdk.lazy.Lazy`."""
+
+    def __init__(
+        self, make: Callable[[], Any], shape: tuple[int, ...] = (), dtype: np.dtype[Any] | None = None
+    ) -> None:
+        self.numpy, self.shape, self.dtype = make, shape, dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype, copy=copy)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any]]:
+        return _same, (self.numpy(),)
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -1,0 +1,248 @@
+"""A GPU in host memory: the functions of cuda.bindings that the SDK calls, strict where CUDA would do harm.
+
+Work on a stream is done as late as CUDA allows: only when something waits for it, and then only that stream,
+up to that place, and what it waits for. So a missing event, wait or synchronisation gives wrong results here.
+Bounds, kinds of memory, freed pointers and writes beyond a buffer are checked. Kernels run as their host
+build.
+"""
+
+import contextlib
+import ctypes
+import threading
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from host_gpu.kernels import launch
+
+HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
+_GUARD = 64
+_KINDS = {
+    HOST_TO_DEVICE: ("device", "pinned"),
+    DEVICE_TO_HOST: ("pinned", "device"),
+    DEVICE_TO_DEVICE: ("device", "device"),
+}
+
+
+class HostCuda:
+    """`cuda.bindings.runtime` and `cuda.bindings.driver` of GPUs in host memory.
+
+    Attributes:
+        counts: How often something was done: uploads, allocations, kernels, captures, replays, …
+        room: Bytes of memory.
+        lost: Whether the next synchronisation fails, and the work before it is lost.
+    """
+
+    cudaStreamNonBlocking = 1
+    cudaEventDisableTiming = 2
+    cudaError_t = types.SimpleNamespace(cudaSuccess=0)
+    CUresult = types.SimpleNamespace(CUDA_SUCCESS=0)
+    cudaMemoryType = types.SimpleNamespace(cudaMemoryTypeDevice=2, cudaMemoryTypeManaged=3)
+    cudaMemcpyKind = types.SimpleNamespace(
+        cudaMemcpyHostToDevice=HOST_TO_DEVICE,
+        cudaMemcpyDeviceToHost=DEVICE_TO_HOST,
+        cudaMemcpyDeviceToDevice=DEVICE_TO_DEVICE,
+    )
+
+    def __init__(self, gpus: int = 1) -> None:
+        self.gpus, self.device = gpus, 0
+        self.memory: dict[int, tuple[ctypes.Array, int, str, int]] = {}
+        self.streams: dict[int, deque] = {1: deque()}
+        self.events: dict[int, list[int]] = {}  # Event → [recorded, done, stream].
+        self.functions: dict[int, str] = {}
+        self.counts: dict[str, int] = {}
+        self.room = 1 << 34
+        self.lost = False
+        self._one_at_a_time = threading.RLock()
+
+    def count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    # Streams and events.
+
+    def start(self, stream: int, work: Callable[[], None]) -> None:
+        """Queue work."""
+        self.streams[int(stream)].append(work)
+
+    def run(self, stream: int, event: int | None = None, wanted: int = 0) -> None:
+        """Do the work of a stream: all of it, or until it has recorded an event so often."""
+        with self._one_at_a_time:
+            queue = self.streams[stream]
+            while queue and (event is None or self.events[event][1] < wanted):
+                queue.popleft()()
+
+    def finish(self) -> None:
+        """Do all queued work."""
+        for stream in list(self.streams):
+            self.run(stream)
+
+    def cudaStreamCreateWithFlags(self, flags):
+        handle = max(self.streams) + 7
+        self.streams[handle] = deque()
+        return 0, handle
+
+    def cudaStreamDestroy(self, stream):
+        self.run(stream)
+        del self.streams[stream]
+        return (0,)
+
+    def cudaStreamSynchronize(self, stream):
+        if self.lost:
+            self.lost = False
+            for queue in self.streams.values():
+                queue.clear()
+            return (700,)
+        self.run(stream)
+        return (0,)
+
+    def cudaDeviceSynchronize(self):
+        self.count("device synchronize")
+        self.finish()
+        return (0,)
+
+    def cudaEventCreateWithFlags(self, flags):
+        handle = max(self.events, default=1000) + 1
+        self.events[handle] = [0, 0, 0]
+        return 0, handle
+
+    def cudaEventDestroy(self, event):
+        del self.events[event]
+        return (0,)
+
+    def cudaEventRecord(self, event, stream):
+        if int(stream) not in self.streams:
+            return (400,)
+        state = self.events[event]
+        state[0], state[2] = state[0] + 1, int(stream)
+        place = state[0]
+
+        def done() -> None:
+            state[1] = place
+
+        self.start(stream, done)
+        return (0,)
+
+    def cudaStreamWaitEvent(self, stream, event, flags):
+        wanted, _, origin = self.events[event]
+        # Events that were never recorded do not wait, as in CUDA.
+        if wanted:
+            self.start(stream, lambda: self.run(origin, event, wanted) if event in self.events else None)
+        return (0,)
+
+    # Memory.
+
+    def at(self, address: int, size: int, kind: str) -> np.ndarray:
+        """The bytes at an address, if that many of that kind are there."""
+        for start, (memory, length, found, _) in self.memory.items():
+            if start <= address and address + size <= start + length:
+                assert found == kind, f"{found} memory where {kind} memory is needed"
+                return np.frombuffer(memory, np.uint8)[_GUARD + address - start :][:size]
+        raise AssertionError(f"{size} bytes of {kind} memory at {address}: no such allocation")
+
+    def _allocate(self, size, kind):
+        assert size > 0
+        if size > self.cudaMemGetInfo()[1]:
+            return 2, None
+        self.count(f"allocate {kind}")
+        memory = (ctypes.c_uint8 * (size + 2 * _GUARD))()
+        ctypes.memset(memory, 0xAB, len(memory))  # Not zero: nothing may rely on that.
+        address = ctypes.addressof(memory) + _GUARD
+        self.memory[address] = memory, size, kind, self.device
+        return 0, address
+
+    def _free(self, address, kind):
+        self.finish()  # As CUDA does.
+        memory, size, found, _ = self.memory.pop(address)
+        assert found == kind
+        ends = bytes(memory[:_GUARD]) + bytes(memory[_GUARD + size :])
+        assert ends == b"\xab" * (2 * _GUARD), "written beyond the end"
+        return (0,)
+
+    def cudaMalloc(self, size):
+        return self._allocate(size, "device")
+
+    def cudaMallocHost(self, size):
+        return self._allocate(size, "pinned")
+
+    def cudaFree(self, address):
+        return self._free(address, "device")
+
+    def cudaFreeHost(self, address):
+        return self._free(address, "pinned")
+
+    def cudaMemcpyAsync(self, target, source, size, kind, stream):
+        kinds = _KINDS[kind]
+        self.count(f"copy {kind}")
+        to, origin = self.at(target, size, kinds[0]), self.at(source, size, kinds[1])
+        self.start(stream, lambda: np.copyto(to, origin))
+        return (0,)
+
+    def cudaMemsetAsync(self, target, value, size, stream):
+        to = self.at(target, size, "device")
+        self.start(stream, lambda: to.fill(value))
+        return (0,)
+
+    def cudaPointerGetAttributes(self, address):
+        for start, (_, length, kind, gpu) in self.memory.items():
+            if start <= address < start + length:
+                return 0, types.SimpleNamespace(type=2 if kind == "device" else 1, device=gpu)
+        return 0, types.SimpleNamespace(type=0, device=-2)
+
+    def cudaMemGetInfo(self):
+        used = sum(length for _, length, _, _ in self.memory.values())
+        return 0, self.room - used, self.room
+
+    # Devices, errors and kernels.
+
+    def cudaGetDeviceCount(self):
+        return 0, self.gpus
+
+    def cudaGetDeviceProperties(self, index):
+        return 0, types.SimpleNamespace(name=b"host memory", major=8, minor=6)
+
+    def cudaGetDevice(self):
+        return 0, self.device
+
+    def cudaSetDevice(self, index):
+        if not 0 <= index < self.gpus:
+            return (101,)
+        self.device = index
+        return (0,)
+
+    def cuDevicePrimaryCtxGetState(self, index):
+        return 0, 0, True
+
+    def cudaGetErrorString(self, status):
+        return 0, b"out of memory" if status == 2 else b"some error"
+
+    cuGetErrorString = cudaGetErrorString
+
+    def cuModuleLoadData(self, code):
+        assert code
+        return 0, 1
+
+    def cuModuleGetFunction(self, module, name):
+        handle = len(self.functions) + 1
+        self.functions[handle] = name.decode()
+        return 0, handle
+
+    def cuLaunchKernel(self, function, gx, gy, gz, bx, by, bz, shared, stream, parameters, extra):
+        assert gz == bz == 1
+        assert shared == extra == 0
+        assert 0 < bx * by <= 1024
+        assert 0 < gx < 1 << 31
+        assert 0 < gy < 1 << 16
+        name = self.functions[function]
+        self.count(name)
+        self.start(stream, lambda: launch(name, (gx, gy), (bx, by), *parameters))
+        return (0,)
+
+    @contextlib.contextmanager
+    def array(self, content: np.ndarray) -> Iterator[int]:
+        """An array of another library on the current GPU; yields its address."""
+        content = np.ascontiguousarray(content)
+        _, address = self.cudaMalloc(content.nbytes)
+        self.at(address, content.nbytes, "device")[:] = content.reshape(-1).view(np.uint8)
+        yield address
+        self.cudaFree(address)
