@@ -91,6 +91,7 @@ test-gpu: $(if $(VENV),$(VENV)/installed)
 	$(RUN) export/to_trt.py --bundle $(MODEL) --out build/engines || echo "no engine for the table"
 	$(RUN) benchmarks/backends.py --model $(MODEL) --json benchmarks/results/gpu-latency.json \
 		$$(ls build/engines/*.plan >/dev/null 2>&1 && echo --engines build/engines)
+	$(RUN) benchmarks/gpu.py --json benchmarks/results/gpu.json
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python $(PIP) $(PINS) -e ".[bench]"

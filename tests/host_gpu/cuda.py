@@ -152,7 +152,8 @@ class HostCuda:
         return 0, address
 
     def _free(self, address, kind):
-        self.finish()  # As CUDA does.
+        if kind == "device":
+            self.finish()  # As CUDA does.
         memory, size, found, _ = self.memory.pop(address)
         assert found == kind
         ends = bytes(memory[:_GUARD]) + bytes(memory[_GUARD + size :])

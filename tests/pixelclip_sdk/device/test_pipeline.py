@@ -335,3 +335,15 @@ def test_a_picture_file_goes_through_the_gpu(gpu, cpu, tmp_path, photo):
     Image.fromarray(photo).save(tmp_path / "photo.png")
     same(gpu.load().predict(tmp_path / "photo.png"), cpu.predict(load_image(tmp_path / "photo.png")))
     assert gpu.cuda.counts["resize"] == 1
+
+
+def test_words_change_while_frames_are_under_way(gpu, cpu, frames, arrays):
+    segmenter = gpu.load()
+    frame = arrays.interface(gpu.cuda, frames[0])
+    other = cpu.with_classes(["dog", "sky", "road"])
+    results = []
+    for vocabulary in (cpu.vocabulary, other.vocabulary, cpu.vocabulary):
+        segmenter.set_classes(vocabulary)
+        results.append(segmenter.predict(frame))
+    for result, expected in zip(results, (cpu, other, cpu), strict=True):
+        np.testing.assert_allclose(result.logits, expected.predict(frames[0]).logits, atol=1e-5)

@@ -1,0 +1,27 @@
+"""A machine with GPUs in host memory, and with ONNX Runtime's CUDA provider on them."""
+
+import contextlib
+import sys
+import types
+from collections.abc import Iterator
+from unittest import mock
+
+from host_gpu.cuda import HostCuda
+from host_gpu.onnx import HostOnnx
+
+from pixelclip_sdk.backends import onnx as onnx_module
+from pixelclip_sdk.device import pipeline as pipeline_module
+
+
+@contextlib.contextmanager
+def machine(gpus: int = 1) -> Iterator[tuple[HostCuda, HostOnnx]]:
+    """Let the SDK see these GPUs. It loads models with ``backend="onnx-cuda"``."""
+    cuda = HostCuda(gpus)
+    onnx = HostOnnx(cuda)
+    bindings = types.SimpleNamespace(runtime=cuda, driver=cuda)
+    with (
+        mock.patch.dict(sys.modules, {"cuda.bindings": bindings}),
+        mock.patch.object(onnx_module, "_onnxruntime", return_value=onnx),
+        mock.patch.object(pipeline_module, "compiled", return_value=b"code"),
+    ):
+        yield cuda, onnx
