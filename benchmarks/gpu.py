@@ -1,8 +1,8 @@
 """Our pipeline on an NVIDIA GPU against plain PyTorch on the same GPU: ``python benchmarks/gpu.py``.
 
 PyTorch (fp16 autocast, resize as in PixelCLIP's protocol, interpolate, argmax) is 1×. Both run in turns,
-times are medians. ``--dry`` runs all of it but the ViT on a CPU, with a GPU in
-host memory and small pictures: its times mean nothing.
+times are medians. ``--dry`` runs all of it but the ViT on a CPU, with a GPU in host memory and
+small pictures: its times mean nothing.
 """
 
 import contextlib
@@ -100,7 +100,7 @@ class TorchOnGpu:
         size = input_size(height, width, self._spec)
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=not self._official)
         with torch.autocast(self._device, torch.float16, enabled=self._device == "cuda"):
-            logits = self._encoder(pixels.permute(0, 2, 3, 1), self._text)
+            logits = self._encoder(pixels.permute(0, 2, 3, 1), self._text)[0]
         return F.interpolate(logits, (height, width), mode="bilinear").argmax(1)[0]
 
 

@@ -13,10 +13,13 @@ from pixelclip_sdk.image import load_image
 
 
 @pytest.fixture
-def frames() -> list[np.ndarray]:
-    """Six different frames of one size."""
+def frames(photo) -> list[np.ndarray]:
+    """Six frames of one size, parts of a photo and noise in turn, so that neighbours have other labels."""
     rng = np.random.default_rng(0)
-    return [rng.integers(0, 256, (97, 131, 3), dtype=np.uint8) // (i + 1) for i in range(6)]
+    parts = [photo[30 * i : 30 * i + 97, 50 * i : 50 * i + 131] for i in range(6)]
+    return [
+        part.copy() if i % 2 else rng.integers(0, 256, part.shape, np.uint8) for i, part in enumerate(parts)
+    ]
 
 
 def same(found, expected) -> None:
