@@ -18,10 +18,16 @@ def machine(gpus: int = 1) -> Iterator[tuple[HostCuda, HostOnnx]]:
     """Let the SDK see these GPUs. It loads models with ``backend="onnx-cuda"``."""
     cuda = HostCuda(gpus)
     onnx = HostOnnx(cuda)
-    bindings = types.SimpleNamespace(runtime=cuda, driver=cuda)
+    # Not mock.patch.dict, which forgets all modules that were imported meanwhile.
+    before = sys.modules.get("cuda.bindings")
+    sys.modules["cuda.bindings"] = types.SimpleNamespace(runtime=cuda, driver=cuda)  # type: ignore[assignment]
     with (
-        mock.patch.dict(sys.modules, {"cuda.bindings": bindings}),
         mock.patch.object(onnx_module, "_onnxruntime", return_value=onnx),
         mock.patch.object(pipeline_module, "compiled", return_value=b"code"),
     ):
-        yield cuda, onnx
+        try:
+            yield cuda, onnx
+        finally:
+            del sys.modules["cuda.bindings"]
+            if before is not None:
+                sys.modules["cuda.bindings"] = before
