@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ _EXTRA = '"pixelclip-sdk[ray]"'
 _THREADS = 2
 # Of a cluster that this process starts. The shards on their way are far smaller.
 _OBJECT_STORE_BYTES = 256 << 20
+_CONNECT_S = 10
 
 
 def segment_on_ray(
@@ -97,6 +99,8 @@ def _cluster() -> Iterator[Any]:
         "object_store_memory": _OBJECT_STORE_BYTES,
     }
     try:
+        if address:
+            _check_answers(address)
         # Not "auto", which joins whatever cluster of another program runs on this machine.
         ray.init(**({"address": address} if address else here), **quiet)
     except Exception as error:  # Ray raises errors of many kinds.
@@ -113,6 +117,13 @@ def _cluster() -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError if nobody listens at an address ``host:port``. Ray itself tries for minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
 
 
 def _room(

@@ -79,7 +79,7 @@ def test_every_cuda_function_that_is_used_exists():
     used = {name for name in names_used("cuda.py", "tensorrt.py") if re.fullmatch(r"cuda[A-Z]\w+", name)}
     assert len(used) > 20
     members = {*dir(runtime), *dir(runtime.cudaError_t), *dir(runtime.cudaMemcpyKind)}
-    assert used <= members | set(dir(runtime.cudaStreamCaptureMode))
+    assert used <= members | {*dir(runtime.cudaStreamCaptureMode), *dir(runtime.cudaMemoryType)}
     driver = pytest.importorskip("cuda.bindings.driver")
     assert {"cuDevicePrimaryCtxGetState", "CUresult"} <= {*dir(driver)}
     assert driver.CUresult.CUDA_SUCCESS == 0
@@ -254,7 +254,7 @@ def test_providers_of_onnxruntime_gpu_are_never_a_quiet_cpu(backend):
 
 @pytest.mark.parametrize(
     ("module", "said"),
-    [("tensorrt_rtx", "pip install tensorrt-rtx-cu12"), ("cuda.bindings", r"pixelclip-sdk\[tensorrt\]")],
+    [("tensorrt_rtx", "pip install tensorrt-rtx-cu12"), ("cuda.bindings", r"pixelclip-sdk\[cuda\]")],
 )
 def test_a_missing_package_is_named(compiled, module, said):
     code = (

@@ -203,7 +203,7 @@ def test_an_address_where_no_cluster_is_does_not_start_one(archive, tmp_path):
     )
     known = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=known, timeout=200
+        [sys.executable, "-c", code], capture_output=True, text=True, env=known, timeout=100
     )
     assert result.returncode == 1
     assert "the Ray cluster of RAY_ADDRESS=127.0.0.1:1 cannot be reached" in result.stderr
