@@ -193,7 +193,7 @@ class Segmentation:
         """
         best = None
         if (self.labels == self.unknown).any():
-            best = labels_upsampled(self.logits, self.orig_shape, covered=self.covered)
+            best = self._best_labels(self.refine)
         height, width = self.orig_shape
         step = max(_STRIP_PIXELS // width, 1)
         for top in range(0, height, step):
@@ -268,15 +268,18 @@ class Segmentation:
             ('off', 'edges')
         """
         chosen = choose_refine(refine, "edges")
-        if chosen == "edges":
-            picture = self.__dict__["image"]
-            if not isinstance(picture, np.ndarray | Image.Image):
-                picture = self.image
-            labels = refine_edges(self.logits, picture, self.covered)[0]
-        else:
-            labels = labels_upsampled(self.logits, self.orig_shape, covered=self.covered)
+        labels = self._best_labels(chosen)
         labels[self.labels == self.unknown] = self.unknown
         return self.replaced(labels=labels, refine=chosen, labels_on_device=None)
+
+    def _best_labels(self, refine: str) -> npt.NDArray[np.uint8 | np.uint16]:
+        """The best class of every pixel: labels without unknown ones."""
+        if refine != "edges":
+            return labels_upsampled(self.logits, self.orig_shape, covered=self.covered)
+        picture = self.__dict__["image"]
+        if not isinstance(picture, np.ndarray | Image.Image):
+            picture = self.image
+        return refine_edges(self.logits, picture, self.covered)[0]
 
     def replaced(self, **changes: Any) -> "Segmentation":
         """Returns a copy with other fields. What is on a GPU stays there."""

@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from pixelclip_sdk.backends.encoder import DeviceEncoder
 from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 
-__all__ = ["Backend", "Device", "batches"]
+__all__ = ["Backend", "Device", "batches", "joined"]
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -209,3 +209,14 @@ def batches(images: npt.NDArray[np.uint8], batch: int | None) -> Iterator[npt.ND
         images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
     for start in range(0, len(images), batch):
         yield images[start : start + batch]
+
+
+def joined(parts: Sequence[Float32Array], images: npt.NDArray[np.uint8], batch: int | None) -> Float32Array:
+    """Put the results of `batches` together, without those of the padding.
+
+    A graph that returns another number of images is left for the check of its outputs.
+    """
+    result = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    batch = batch or len(images)
+    padded = -(-len(images) // batch) * batch
+    return result[: len(images)] if len(result) == padded else result

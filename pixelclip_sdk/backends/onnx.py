@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelclip_sdk.backends.base import Backend, Device, Float32Array, batches
+from pixelclip_sdk.backends.base import Backend, Device, Float32Array, batches, joined
 from pixelclip_sdk.backends.cores import checked_threads, default_threads
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.backends.encoder import DeviceEncoder
@@ -145,7 +145,6 @@ class OnnxBackend(Backend):
                     session.run([output], {"image": part, "text": text}, options)[0]
                     for part in batches(images, self._batch)
                 ]
-            result = results[0] if len(results) == 1 else np.concatenate(results)
         except Exception as error:  # ONNX Runtime's errors have no common base class.
             if options is not None and options.terminate:
                 raise BackendError(
@@ -153,7 +152,7 @@ class OnnxBackend(Backend):
                     "Allow more time, or a smaller input_size."
                 ) from error
             raise BackendError(f"onnxruntime failed on images {images.shape}: {error}") from error
-        return result[: len(images)]
+        return joined(results, images, self._batch)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelclip_sdk.backends.base import Backend, Device, Float32Array, batches
+from pixelclip_sdk.backends.base import Backend, Device, Float32Array, batches, joined
 from pixelclip_sdk.backends.cores import checked_threads, default_threads
 from pixelclip_sdk.backends.fork import keep_in_children
 from pixelclip_sdk.backends.trt import one_line
@@ -100,7 +100,7 @@ class OpenVinoBackend(Backend):
             except RuntimeError as error:  # All of OpenVINO's errors.
                 reason = one_line(str(error))
                 raise BackendError(f"openvino failed on images {images.shape}: {reason}") from error
-        return (parts[0] if len(parts) == 1 else np.concatenate(parts))[: len(images)]
+        return joined(parts, images, self._batch)
 
     def _infer(
         self, request: Any, output: str, images: npt.NDArray[np.uint8], text: Float32Array

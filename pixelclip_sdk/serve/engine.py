@@ -153,9 +153,10 @@ class Engine:
         self._start()
 
     async def warm_up(self) -> None:
-        """Run every part of every model once, so that the first request is not slower than others."""
+        """Run every part of every model once in every worker, so that the first requests are not slower."""
         for model in self.models.values():
-            await self.run(functools.partial(_warm_up, model.segmenter))
+            warm = functools.partial(_warm_up, model.segmenter)
+            await asyncio.gather(*(self.run(warm) for _ in range(self.limits.workers)))
 
     def first_words(self, model: Model) -> tuple[str, Vocabulary] | None:
         """Return the words of requests that name none, with their id; None if there are none."""

@@ -221,3 +221,12 @@ def test_limits_and_background_words_survive_pickling():
     ):
         assert other.min_confidence == {"cat": 0.4}
         assert other.background.names == ("wall",)
+
+
+def test_a_limit_does_not_change_the_confidence(lite, photo):
+    """Also where labels follow edges, and for pixels that the limit makes unknown."""
+    with lite.with_classes(["cat", "blanket", "wall"]) as segmenter:
+        free = segmenter.predict(photo, refine="edges")
+        limited = segmenter.predict(photo, refine="edges", min_confidence=0.6)
+    assert 0.01 < (limited.labels == limited.unknown).mean() < 1
+    np.testing.assert_array_equal(limited.confidence, free.confidence)
