@@ -62,7 +62,8 @@ class DeviceArray:
             return self._array
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.numpy(), dtype, copy=copy)
+        array = self.numpy()
+        return np.array(array, dtype) if copy else np.asarray(array, dtype)  # NumPy 1 knows no copy=None.
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return dlpack.CUDA, self._gpu

@@ -111,7 +111,8 @@ class _Later:
         self.numpy, self.shape, self.dtype = make, shape, dtype
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.numpy(), dtype, copy=copy)
+        array = self.numpy()
+        return np.array(array, dtype) if copy else np.asarray(array, dtype)  # NumPy 1 knows no copy=None.
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any]]:
         return _same, (self.numpy(),)

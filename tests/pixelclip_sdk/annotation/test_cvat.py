@@ -2,7 +2,6 @@
 
 import logging
 
-import attrs
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -11,6 +10,7 @@ from pixelclip_sdk import VocabularyError
 
 cvat = pytest.importorskip("cvat_sdk.auto_annotation", reason="the extra cvat is not installed")
 
+import attrs  # noqa: E402
 from cvat_sdk import models  # noqa: E402
 from cvat_sdk.auto_annotation import driver  # noqa: E402
 from cvat_sdk.masks import decode_mask  # noqa: E402
