@@ -67,7 +67,7 @@ check: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mkdocs build --quiet --strict --site-dir build/site
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) -m "not slow and not gpu and not network"
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) -m "not slow and not gpu and not network" --durations=20
 
 test-sdk:
 	.ci/sdk_lane.sh $(OLDEST) .ci/lowest.txt serve,video
@@ -80,7 +80,7 @@ docs: $(VENV)/installed
 test-export-oldest: $(VENV)/installed
 	$(VENV)/bin/python $(PIP) --no-deps --upgrade --target $(VENV)/oldest -r .ci/lowest-export.txt
 	PYTHONPATH=$(VENV)/oldest:. OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q tests/export/precision \
-		-m "not slow and not gpu and not network"
+		-m "not slow and not gpu and not network" --durations=20
 
 test-slow: $(VENV)/installed
 	$(VENV)/bin/pytest -o timeout=0 -m "not gpu and not network"
