@@ -1,8 +1,6 @@
 """`pixelclip bag`: segment the images of a ROS bag into another one."""
 
 import argparse
-import contextlib
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING
 from pixelclip_sdk.cli import common
 from pixelclip_sdk.errors import OutputError
 from pixelclip_sdk.support.arguments import path
-from pixelclip_sdk.support.command import printable, report
+from pixelclip_sdk.support.command import printable, report_progress
 from pixelclip_sdk.support.packages import imported
 
 if TYPE_CHECKING:
@@ -91,11 +89,7 @@ class _Progress:
             f"image {now.images} of {now.total}, {self._rate(now):.1f} a second, "
             f"{left_s // 60:.0f}:{left_s % 60:02.0f} left"
         )
-        if sys.stderr is not None and sys.stderr.isatty():
-            with contextlib.suppress(OSError):
-                print(line, end="  \r", file=sys.stderr, flush=True)
-        else:
-            report(line)
+        report_progress(line)
 
     def summary(self, now: "BagProgress", out: Path) -> str:
         text = f"{now.images} images of {', '.join(map(printable, now.topics))}"

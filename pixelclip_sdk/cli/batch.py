@@ -1,15 +1,13 @@
 """`pixelclip batch`: segment an archive of pictures into Parquet files, resumable."""
 
 import argparse
-import contextlib
 import dataclasses
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from pixelclip_sdk.cli import common
 from pixelclip_sdk.support.arguments import path, positive
-from pixelclip_sdk.support.command import printable, report
+from pixelclip_sdk.support.command import on_terminal, printable, report_progress
 
 if TYPE_CHECKING:
     from pixelclip_sdk.batch.archive import ArchiveProgress
@@ -67,16 +65,10 @@ def _batch(options: argparse.Namespace) -> int:
 
     def show(now: "ArchiveProgress") -> None:
         nonlocal shown
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        if not terminal and time.monotonic() - shown < _REPORT_EVERY_S:
+        if not on_terminal() and time.monotonic() - shown < _REPORT_EVERY_S:
             return
         shown = time.monotonic()
-        line = f"{_counts(now)}{_left(now.left_s)}"
-        if terminal:
-            with contextlib.suppress(OSError):
-                print(line, end="  \r", file=sys.stderr, flush=True)
-        else:
-            report(line)
+        report_progress(f"{_counts(now)}{_left(now.left_s)}")
 
     done = segment_archive(
         options.inputs,

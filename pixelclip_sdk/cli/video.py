@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import re
 import statistics
-import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -16,7 +15,7 @@ from pixelclip_sdk.errors import OutputError, PixelClipError
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.support.arguments import path
-from pixelclip_sdk.support.command import printable, report, terminal_json
+from pixelclip_sdk.support.command import printable, report, report_progress, terminal_json
 from pixelclip_sdk.support.files import is_file, is_folder, same
 from pixelclip_sdk.video.pipeline import BUFFERS, OnError
 from pixelclip_sdk.video.smoothing import Smooth, check_smooth
@@ -201,11 +200,7 @@ class _Progress:
 
     def _print_progress(self, index: int) -> None:
         line = f"frame {index + 1}{self._of}, {self._fps():.1f} frames per second"
-        if sys.stderr is not None and sys.stderr.isatty():
-            with contextlib.suppress(OSError):
-                print(line, end="  \r", file=sys.stderr, flush=True)
-        else:
-            report(line)
+        report_progress(line)
 
     def _print_areas(self, result: Segmentation, frame: FrameInfo) -> None:
         time_s = f" ({frame.time_s:.1f} s)" if frame.time_s is not None else ""

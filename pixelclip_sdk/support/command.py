@@ -74,6 +74,20 @@ def report(message: str) -> None:
             print("\n".join(map(printable, message.split("\n"))), file=sys.stderr, flush=True)
 
 
+def on_terminal() -> bool:
+    """Whether stderr is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def report_progress(line: str) -> None:
+    """Write how far a command is to stderr. On a terminal, the next line replaces this one."""
+    if not on_terminal():
+        report(line)
+        return
+    with contextlib.suppress(OSError):
+        print(line, end="  \r", file=sys.stderr, flush=True)
+
+
 def terminal_json(value: Any, **options: Any) -> str:
     r"""JSON for a terminal: readable letters of all scripts, and control characters escaped.
 
