@@ -39,6 +39,7 @@ class Server:
     """A server process. Keyword arguments are those of ServeConfig; `limits` is a dict, `classes` words."""
 
     def __init__(self, **options: Any) -> None:
+        self.sources: dict[str, str] = options.get("sources", {})
         command = [sys.executable, "-u", "-c", _CODE, json.dumps({"port": 0, **options})]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
@@ -70,6 +71,14 @@ class Server:
         """Threads and open files."""
         folder = Path("/proc") / str(self.process.pid)
         return len(list((folder / "task").iterdir())), len(list((folder / "fd").iterdir()))
+
+    def readers(self, source: str) -> int:
+        """How often the server has the file of `source` open at this moment."""
+        count = 0
+        for link in (Path("/proc") / str(self.process.pid) / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                count += link.readlink() == Path(self.sources[source])
+        return count
 
     def stop(self) -> int:
         if self.process.poll() is None:
