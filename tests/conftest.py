@@ -23,6 +23,14 @@ from pixelclip_sdk.models import find_bundle
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error) -> None:
+    """Says how a process that runs tests ended where it ended early: pytest-xdist says only that it did."""
+    if error is not None and (process := getattr(node.gateway._io, "popen", None)) is not None:
+        print(f"\n{node.gateway.id} ended with {process.wait(10)} (negative: the number of a signal)")
+
+
 COLOURS = {
     "red": (255, 0, 0),
     "green": (0, 255, 0),

@@ -16,8 +16,8 @@ from export.staging import staged_folder
 from pixelclip_sdk import PixelClipError
 from pixelclip_sdk.bundle import Bundle
 from pixelclip_sdk.models import available_models, find_bundle
-from pixelclip_sdk.support.signals import interruptible
 
+ROOT = Path(__file__).parents[2]
 SHIPPED = Path(find_bundle("pixelclip-lite").path)
 
 
@@ -78,10 +78,23 @@ def test_a_failed_export_keeps_the_old_bundle(tmp_path, target, error):
 
 
 def test_a_service_that_is_stopped_leaves_nothing_behind(tmp_path, target):
+    code = """
+import signal, sys
+from pathlib import Path
+from export.staging import staged_folder
+from pixelclip_sdk.support.signals import interruptible
+
+with interruptible(), staged_folder(Path(sys.argv[1])) as folder:
+    (folder / "bundle.json").write_text("half")
+    signal.raise_signal(signal.SIGTERM)
+"""
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(KeyboardInterrupt), interruptible(), staged_folder(target):
-        signal.raise_signal(signal.SIGTERM)
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(target)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.stderr.endswith("KeyboardInterrupt: SIGTERM\n")
     assert sorted(tmp_path.iterdir()) == before
+    assert (target / "bundle.json").read_text() == "old"
 
 
 def test_a_folder_that_is_not_a_bundle_is_not_replaced(tmp_path):

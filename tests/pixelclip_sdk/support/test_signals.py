@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-from pixelclip_sdk.support.signals import interruptible
-
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send")
 
 # Cleaning up takes until the end of stdin: this is where a second signal arrives.
@@ -116,11 +114,22 @@ sys.exit(run_command("name", body))
         assert process.returncode == expected
 
 
-def test_handlers_are_put_back():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), interruptible():
+def test_handlers_are_put_back(start):
+    code = """
+import signal
+from pixelclip_sdk.support.signals import interruptible
+
+stops = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+before = [signal.getsignal(number) for number in stops]
+print("started", flush=True)
+try:
+    with interruptible():
         signal.raise_signal(signal.SIGTERM)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+except KeyboardInterrupt as interrupt:
+    print(interrupt, [signal.getsignal(number) for number in stops] == before)
+"""
+    out, err = start(code=code).communicate(timeout=60)
+    assert (out, err) == ("SIGTERM True\n", "")
 
 
 def test_a_forked_worker_ends_silently_when_its_parent_terminates_it(start):
