@@ -1,6 +1,8 @@
 """The process: start, stop, addresses, token, logs, metrics, documentation."""
 
 import asyncio
+import contextlib
+import http.client
 import re
 import signal
 import socket
@@ -48,6 +50,18 @@ def test_small_packets_are_sent_at_once():
         return set_
 
     assert asyncio.run(accepted())
+
+
+def test_an_idle_connection_stays_open(server):
+    """uvicorn alone closes it after five seconds, and a request that is on its way then is lost."""
+    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=20)) as link:
+        link.request("GET", "/healthz")
+        link.getresponse().read()
+        used = link.sock
+        time.sleep(6)
+        link.request("GET", "/healthz")
+        assert link.getresponse().status == 200
+        assert link.sock is used
 
 
 def test_the_documentation_loads_nothing_from_elsewhere(server):
