@@ -23,6 +23,8 @@ class Limits:
         head_s: Seconds for the head of a request.
         head_bytes: Bytes of the head of a request.
         body_s: Seconds for the body of a request.
+        idle_s: Seconds until an idle connection is closed. Gateways keep one for about 60 s, and a request
+            that meets the end of its connection is lost.
         connections: Open connections.
         viewers: Live connections.
         messages_per_s: Messages of a live connection.
@@ -41,6 +43,7 @@ class Limits:
     head_s: float = 10.0
     head_bytes: int = 64 << 10
     body_s: float = 30.0
+    idle_s: int = 75
     connections: int = 512
     viewers: int = 256
     messages_per_s: float = 240.0

@@ -22,9 +22,6 @@ from pixelclip_sdk.serve.protocol import bounded
 __all__ = ["listen", "serve"]
 
 _STOP_S = 10
-# Until an idle connection is closed. Longer than gateways keep one (60 s): a request that meets the end of its
-# connection is lost.
-_IDLE_S = 75
 
 
 def serve(segmenters: Mapping[str, Segmenter], config: ServeConfig, *, announce: Any = None) -> None:
@@ -51,7 +48,7 @@ def serve(segmenters: Mapping[str, Segmenter], config: ServeConfig, *, announce:
         ws_max_size=config.limits.message_bytes,
         ws_per_message_deflate=False,  # JPEG and PNG are compressed already.
         timeout_graceful_shutdown=_STOP_S,
-        timeout_keep_alive=_IDLE_S,
+        timeout_keep_alive=config.limits.idle_s,
         server_header=False,
         access_log=False,
         log_config=None,
