@@ -74,6 +74,7 @@ class Engine:
         self._waiting: deque[_Job] = deque()
         self._workers = ThreadPoolExecutor(limits.workers, thread_name_prefix="pixelclip-serve")
         self._vocabularies: OrderedDict[tuple[str, str], Vocabulary] = OrderedDict()
+        self._parse = functools.lru_cache(limits.vocabularies)(self._identified)
         self._first = {name: _first_words(segmenter) for name, segmenter in segmenters.items()}
         self._draining = False
         metrics.watch(lambda: len(self._waiting), lambda: self.running, lambda: len(self._vocabularies))
@@ -175,9 +176,8 @@ class Engine:
         """Like `embed`; also returns the id, under which a client gets the vocabulary for a while."""
         if isinstance(words, str) and words.startswith(_ID):
             return words, self.kept(model, words)
-        classes = self._checked(model, words)
-        text = json.dumps([model.name, classes], ensure_ascii=False)
-        key = _ID + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        # Most clients send the same text with each image.
+        key, classes = (self._parse if isinstance(words, str) else self._identified)(model, words)
         vocabulary = self._vocabularies.get((model.name, key))
         if vocabulary is None:
             vocabulary = await self.run(functools.partial(model.segmenter.embed, classes))
@@ -201,6 +201,12 @@ class Engine:
             )
         self._vocabularies.move_to_end((model.name, key))
         return found
+
+    def _identified(self, model: Model, words: Words) -> tuple[str, str | dict[str, tuple[str, ...]]]:
+        """Return the id of words and what `_checked` returns."""
+        classes = self._checked(model, words)
+        text = json.dumps([model.name, classes], ensure_ascii=False)
+        return _ID + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24], classes
 
     def _checked(self, model: Model, words: Words) -> str | dict[str, tuple[str, ...]]:
         """Return the name of a list, or name → synonyms. Text is never taken for a path."""

@@ -29,6 +29,7 @@ def test_agreement_sees_a_changed_label():
     )
 
 
+@pytest.mark.slow
 def test_accuracy_of_a_graph_is_measured_through_the_sdk(tmp_path, photo):
     for name in ("cat", "fire_engine"):
         Image.fromarray(photo).save(tmp_path / f"{name}.jpg")

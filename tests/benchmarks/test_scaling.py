@@ -10,6 +10,7 @@ from pixelclip_sdk.benchmark import sample_jpeg
 from training.evaluation.datasets import DatasetError
 
 
+@pytest.mark.slow
 def test_a_row_is_compared_with_the_first(lite):
     small = Task("small", sample_jpeg(48, 64), lite.vocabulary)
     large = Task("large", sample_jpeg(3000, 4000), lite.vocabulary)

@@ -31,6 +31,7 @@ def test_a_model_keeps_all_of_itself(labelled):
     assert "own: teacher 100.0%, student 100.0%, kept 100.0%" in summary(result)
 
 
+@pytest.mark.slow
 def test_the_world_is_distilled_and_scored(tmp_path):
     sizes = Sizes(
         pairs=24, photos=12, held_out=3, clip_steps=2, overrides=("steps=2", "batch=4", "clusters=8")

@@ -1,5 +1,6 @@
 """Results over HTTP equal those of `Segmenter.predict`."""
 
+import asyncio
 import io
 import json
 
@@ -7,9 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixelclip_sdk import VocabularyError
 from pixelclip_sdk.image import load_image
+from pixelclip_sdk.words.classes import parse_classes
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
+
+from pixelclip_sdk.serve import engine
+from pixelclip_sdk.serve.config import Limits
+from pixelclip_sdk.serve.metrics import Metrics
 
 WORDS = ["cat", "wall", "window"]
 
@@ -38,6 +45,24 @@ def test_json_and_forms_give_the_labels_of_predict(server, cat, expected, words)
     reply = server.form([("image", "cat.jpg", cat), ("words", None, text.encode())])
     check(server, reply.json(), expected)
     assert reply.json()["request_id"] == reply.headers["x-request-id"]
+
+
+def test_words_that_come_again_are_not_parsed_again(lite, monkeypatch):
+    parsed = []
+    monkeypatch.setattr(engine, "parse_classes", lambda words: parsed.append(words) or parse_classes(words))
+    made = engine.Engine({"a": lite, "b": lite.with_classes(["sky"])}, Limits(vocabularies=2), Metrics())
+
+    async def keys(model, *texts):
+        return [(await made.keep(made.model(model), text))[0] for text in texts]
+
+    first = asyncio.run(keys("a", "cat, wall", "cat,wall", "cat, wall"))
+    assert len(set(first)) == 1
+    assert len(parsed) == 2
+    assert asyncio.run(keys("b", "cat, wall")) != first[:1]
+    with pytest.raises(VocabularyError):
+        asyncio.run(keys("a", ", ,"))
+    with pytest.raises(VocabularyError):
+        asyncio.run(keys("a", ", ,"))
 
 
 def test_settings_are_those_of_predict(server, cat, lite):
