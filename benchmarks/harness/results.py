@@ -41,8 +41,10 @@ ACCURACIES = {
 """Accuracy of the bundled model, reported in docs/pixelclip-lite.md → command."""
 
 DECISIONS = {
+    "bag": f"python benchmarks/bag.py --videos VIDEOS {_JSON}/bag.json",
+    "batch": f"python benchmarks/batch.py PHOTOS {_JSON}/batch.json",
     "engines-lite": f"python benchmarks/engines.py --case lite --rounds 40 {_JSON}/engines-lite.json",
-    "gstreamer": f"python benchmarks/gstreamer.py VIDEO {_JSON}/gstreamer.json",
+    "gstreamer": f"python benchmarks/gstreamer.py VIDEO --rounds 7 {_JSON}/gstreamer.json",
     "refine": f"python benchmarks/refine.py --runs 6 {_JSON}/refine.json",
     "regions": f"python benchmarks/regions.py --runs 15 {_JSON}/regions.json",
     "serve": f"python benchmarks/serve.py {_JSON}/serve.json",

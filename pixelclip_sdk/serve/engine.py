@@ -74,7 +74,7 @@ class Engine:
         self._waiting: deque[_Job] = deque()
         self._workers = ThreadPoolExecutor(limits.workers, thread_name_prefix="pixelclip-serve")
         self._vocabularies: OrderedDict[tuple[str, str], Vocabulary] = OrderedDict()
-        self._parse = functools.lru_cache(limits.vocabularies)(self._identified)
+        self._parsed = functools.lru_cache(limits.vocabularies)(self._identified)
         self._first = {name: _first_words(segmenter) for name, segmenter in segmenters.items()}
         self._draining = False
         metrics.watch(lambda: len(self._waiting), lambda: self.running, lambda: len(self._vocabularies))
@@ -177,7 +177,9 @@ class Engine:
         if isinstance(words, str) and words.startswith(_ID):
             return words, self.kept(model, words)
         # Most clients send the same text with each image.
-        key, classes = (self._parse if isinstance(words, str) else self._identified)(model, words)
+        key, classes = (
+            self._parsed(model, words) if isinstance(words, str) else self._identified(model, words)
+        )
         vocabulary = self._vocabularies.get((model.name, key))
         if vocabulary is None:
             vocabulary = await self.run(functools.partial(model.segmenter.embed, classes))

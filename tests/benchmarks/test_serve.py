@@ -27,7 +27,9 @@ def test_a_short_run_measures_everything_and_finds_no_wrong_answer(tmp_path):
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     result = json.loads(out.read_text())
     assert [row["threads"] for row in result["throughput"]] == [1, 2, 4]
-    for load in (*result["at_70_percent"].values(), result["at_500_percent"]):
+    calm = [span for spans in result["at_70_percent"].values() for span in spans]
+    assert len(calm) == 6
+    for load in (*calm, result["at_500_percent"]):
         assert load["wrong"] == 0
         assert load["statuses"].keys() <= {"200", "503"}
         assert sum(load["statuses"].values()) == load["requests"] > 0
