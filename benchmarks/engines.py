@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from benchmarks.harness.models import exported, grid_vocabulary, lite_words, random_vit
 from benchmarks.harness.photos import PHOTOS, photo_jpeg
@@ -42,6 +41,8 @@ class DirectOnnx(Backend):
             embedding_dim=bundle.embedding_dim, multiple=spec.multiple, fixed_size=spec.only_size
         )
         file = bundle.file(IMAGE_ENCODER)
+        import onnxruntime  # After pixelclip_sdk, which switches its telemetry off.
+
         self._session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
     @property

@@ -88,6 +88,20 @@ def test_telemetry_is_off_before_onnxruntime_is_imported(module):
     assert result.stdout == "1\n"
 
 
+def test_a_command_imports_onnxruntime_late():
+    """The file of a command is run before the package that it lies in switches the telemetry off."""
+    for folder in ARROWS:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            names = [
+                name
+                for node in tree.body
+                for name in [getattr(node, "module", None), *(n.name for n in getattr(node, "names", ()))]
+            ]
+            if any(ast.unparse(node).startswith("if __name__") for node in tree.body):
+                assert not any(str(n).startswith("onnxruntime") for n in names), file.relative_to(ROOT)
+
+
 def test_import_loads_nothing_heavy():
     code = f"import sys, pixelclip_sdk; print([m for m in {HEAVY} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

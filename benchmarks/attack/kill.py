@@ -1,6 +1,7 @@
 """Kills every command that writes, fills its disk, and takes its network away; then reads what is there.
 
-- ``kill -9`` at a random time: each file is whole or is not there, except hidden ones and unfinished videos.
+- ``kill -9`` at a random time: each file is whole or is not there, except hidden ones and those named as
+  unfinished. The same command, run again in the folder of the last kill, succeeds.
 - A disk (tmpfs, needs root) of several sizes: the exit code is 1, without a traceback, and files are whole.
 - No network (``unshare -n`` and ``strace``, need root): the command works, opens no socket of the internet,
   and writes nothing outside of its output folder.
@@ -21,13 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from benchmarks.attack.seeds import seeds
+from benchmarks.bag import make_bag
 from benchmarks.harness.results import ROOT, command_parser, store
 from pixelclip_sdk.bundle import Bundle
 from pixelclip_sdk.models import BUNDLED
+from pixelclip_sdk.ros.bag import BagReader
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.words.vocabulary import Vocabulary
 from training.masks.format import write_masks
@@ -39,6 +43,7 @@ _PHOTOS = str(ROOT / "examples" / "photos")
 _CLI = [sys.executable, "-m", "pixelclip_sdk"]
 _TINY = str(ROOT / "training" / "configs" / "tiny.json")
 _WORDS = ["--classes", "cat, sofa, cup"]
+_BAG_IMAGES = 30
 _DISKS_KB = (4, 64, 200, 400, 1000, 4000)
 
 
@@ -101,6 +106,13 @@ def _own_weights(out: Path) -> None:
     )
 
 
+def _own_bag(out: Path) -> None:
+    """A bag of a video's frames in a hidden folder."""
+    (out / ".own").mkdir(exist_ok=True)
+    (out / ".own" / "in.mp4").write_bytes(seeds("video")[0])
+    make_bag(out / ".own" / "bag", out / ".own", _BAG_IMAGES, raw=False)
+
+
 def _train(out: Path) -> list[str]:
     own = [f"images={out / '.own' / 'images'}", f"masks={out / '.own' / 'masks'}", f"out={out / 'run'}"]
     return [sys.executable, "training/train.py", "--config", "training/configs/tiny.yaml", *own]
@@ -111,6 +123,14 @@ def _export(out: Path) -> list[str]:
     return [sys.executable, "export/to_onnx.py", *model, "--out", str(out / "bundle")]
 
 
+def _batch(out: Path) -> list[str]:
+    return [*_CLI, "batch", _PHOTOS, *_WORDS, "--shard-size", "1", "--out", str(out / "results")]
+
+
+def _bag(out: Path) -> list[str]:
+    return [*_CLI, "bag", str(out / ".own" / "bag"), str(out / "bag"), *_WORDS]
+
+
 WRITERS: dict[str, Writer] = {
     "predict": Writer(_predict),
     "video": Writer(_video, _own_video),
@@ -119,6 +139,8 @@ WRITERS: dict[str, Writer] = {
     "make_masks": Writer(_make_masks),
     "train": Writer(_train, _own_photos),
     "export": Writer(_export, _own_weights),
+    "batch": Writer(_batch),
+    "bag": Writer(_bag, _own_bag),
 }
 """Name → a command that writes."""
 
@@ -129,17 +151,28 @@ def _prepare(name: str, out: Path) -> None:
 
 
 def broken_files(folder: Path) -> list[str]:
-    """Returns the names of files that cannot be read, without hidden ones and unfinished videos."""
+    """Returns the names of files that cannot be read, without hidden ones and those named as unfinished."""
     broken = []
     for file in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if hidden or not file.is_file() or ".partial" in file.name:
+        inside = file.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if hidden or not file.is_file() or ".partial" in str(inside):
             continue
         try:
             _read(file)
         except Exception as error:
             broken.append(f"{file.name}: {error!r}"[:300])
     return broken
+
+
+def _hidden(folder: Path) -> list[str]:
+    """Names of what killed runs left, without what was there before."""
+    found = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
+    return [
+        str(file)
+        for file in found
+        if ".partial" in str(file) or any(part.startswith(".") and part != ".own" for part in file.parts)
+    ]
 
 
 def _read(file: Path) -> None:
@@ -157,6 +190,11 @@ def _read(file: Path) -> None:
     elif file.suffix == ".npz":
         with np.load(file, allow_pickle=False) as arrays:
             assert all(arrays[name].size for name in arrays.files)
+    elif file.suffix == ".parquet":
+        pyarrow.parquet.read_table(file).validate(full=True)
+    elif file.name == "metadata.yaml":
+        with BagReader(file.parent) as reader:
+            assert sum(1 for _ in reader.images(["/segmentation/mask"])) == _BAG_IMAGES
     elif file.suffix == ".mp4":
         import av
 
@@ -167,25 +205,28 @@ def _read(file: Path) -> None:
 def is_killed_cleanly(name: str, after_s: float | None) -> dict[str, Any]:
     """Runs a writer, kills it after some seconds, and reads its files. None lets it end: it must succeed."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
-        _prepare(name, out)
-        start = time.monotonic()
-        process = subprocess.Popen(
-            WRITERS[name].command(out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            _, message = process.communicate(timeout=after_s)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            _, message = process.communicate()
-        files = sum(1 for file in out.rglob("*") if file.is_file())
-        return {
-            "seconds": time.monotonic() - start,
-            "exit_code": process.returncode,
-            "files": files,
-            "broken": broken_files(out),
-            "message": message[-500:],
-        }
+        _prepare(name, Path(folder))
+        return _run_once(name, Path(folder), after_s)
+
+
+def _run_once(name: str, out: Path, after_s: float | None) -> dict[str, Any]:
+    start = time.monotonic()
+    process = subprocess.Popen(
+        WRITERS[name].command(out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        _, message = process.communicate(timeout=after_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        _, message = process.communicate()
+    files = sum(1 for file in out.rglob("*") if file.is_file())
+    return {
+        "seconds": time.monotonic() - start,
+        "exit_code": process.returncode,
+        "files": files,
+        "broken": broken_files(out),
+        "message": message[-500:],
+    }
 
 
 def _killed(name: str, times: int, chance: random.Random) -> dict[str, Any]:
@@ -193,14 +234,29 @@ def _killed(name: str, times: int, chance: random.Random) -> dict[str, Any]:
     if whole["exit_code"]:
         raise RuntimeError(f"{name} fails by itself: {whole['message']}")
     seconds, killed, ended, broken = whole["seconds"], 0, 0, list(whole["broken"])
+    again: dict[str, Any] = {}
+    left: list[str] = []
     while killed < times and ended < 3 * times:
-        run = is_killed_cleanly(name, seconds * chance.uniform(0.3, 1.0))
-        broken += run["broken"]
-        if run["exit_code"] == -signal.SIGKILL:
-            killed += 1
-        else:  # Others may have used the machine before.
-            ended, seconds = ended + 1, run["seconds"]
-    return {"killed": killed, "ended_before": ended, "broken": broken}
+        with tempfile.TemporaryDirectory() as folder:
+            _prepare(name, Path(folder))
+            run = _run_once(name, Path(folder), seconds * chance.uniform(0.3, 1.0))
+            broken += run["broken"]
+            if run["exit_code"] == -signal.SIGKILL:
+                killed += 1
+            else:  # Others may have used the machine before.
+                ended, seconds = ended + 1, run["seconds"]
+            if killed == times:
+                again = _run_once(name, Path(folder), None)
+                broken += again["broken"]
+                left = _hidden(Path(folder))
+    return {
+        "killed": killed,
+        "ended_before": ended,
+        "broken": broken,
+        "exit_code_of_another_run": again.get("exit_code"),
+        "hidden_files_after_it": left,
+        **({"message": again["message"]} if again.get("exit_code") else {}),
+    }
 
 
 def _on_small_disks(name: str) -> dict[str, Any]:

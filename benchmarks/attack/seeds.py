@@ -267,6 +267,70 @@ def _graphs() -> list[bytes]:
     return [image_encoder(), text_encoder()]
 
 
+def _bag(storage: str = "mcap", compression: str = "NONE") -> dict[str, bytes]:
+    """The files of a bag of three images, by their suffixes: raw images, or JPEG files in a database."""
+    from rosbags import rosbag1, rosbag2
+    from rosbags.typesys import Stores, get_typestore
+
+    ros1 = storage == "ros1"
+    store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_HUMBLE)
+    types, photo = store.types, _photo(12, 16)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bag.bag" if ros1 else "bag")
+        if ros1:
+            writer = rosbag1.Writer(path)
+            if compression != "NONE":
+                writer.set_compression(rosbag1.Writer.CompressionFormat[compression])
+        else:
+            writer = rosbag2.Writer(path, version=9, storage_plugin=rosbag2.StoragePlugin[storage.upper()])
+            writer.set_compression(rosbag2.CompressionMode[compression], rosbag2.CompressionFormat.ZSTD)
+        serialize = store.serialize_ros1 if ros1 else store.serialize_cdr
+        with writer:
+            name = "sensor_msgs/msg/CompressedImage" if storage == "sqlite3" else "sensor_msgs/msg/Image"
+            topic = writer.add_connection("/camera", name, typestore=store)
+            for moment in range(3):
+                stamp = types["builtin_interfaces/msg/Time"](sec=1, nanosec=moment)
+                header = types["std_msgs/msg/Header"](
+                    **({"seq": moment} if ros1 else {}), stamp=stamp, frame_id="camera"
+                )
+                content = photo.tobytes() if name.endswith("/Image") else _encoded(photo, "JPEG", {})
+                data = np.frombuffer(content, np.uint8)
+                message = (
+                    types[name](
+                        header=header,
+                        height=12,
+                        width=16,
+                        encoding="rgb8",
+                        is_bigendian=0,
+                        step=48,
+                        data=data,
+                    )
+                    if name.endswith("/Image")
+                    else types[name](header=header, format="jpeg", data=data)
+                )
+                writer.write(topic, 10**9 + moment, serialize(message, name))
+        files = [path] if ros1 else list(path.iterdir())
+        return {file.suffix: file.read_bytes() for file in files}
+
+
+def _mcaps() -> list[bytes]:
+    return [_bag("mcap", compression)[".mcap"] for compression in ("NONE", "STORAGE")]
+
+
+def _parquets() -> list[bytes]:
+    import pyarrow
+    from pyarrow import parquet
+
+    photos = [_encoded(_photo(12, 16), name, {}) for name in ("JPEG", "PNG", "BMP")]
+    made = []
+    for columns in ({"bytes": photos, "path": ["a.jpg", "b/b.png", "c.bmp"]}, {"image": photos}):
+        for compression in ("snappy", "zstd"):
+            stream = io.BytesIO()
+            parquet.write_table(pyarrow.table(columns), stream, compression=compression)
+            made.append(stream.getvalue())
+    return made
+
+
 _MAKERS: Mapping[str, Callable[[], list[bytes]]] = {
     "picture": _pictures,
     "video": _videos,
@@ -281,4 +345,9 @@ _MAKERS: Mapping[str, Callable[[], list[bytes]]] = {
     "checkpoint": _checkpoints,
     "settings": _settings,
     "graph": _graphs,
+    "mcap": _mcaps,
+    "sqlite": lambda: [_bag("sqlite3")[".db3"]],
+    "ros1": lambda: [_bag("ros1")[".bag"], _bag("ros1", "BZ2")[".bag"]],
+    "bag": lambda: [_bag()[".yaml"]],
+    "parquet": _parquets,
 }

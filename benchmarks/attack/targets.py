@@ -159,6 +159,30 @@ def _graph(file: Path) -> None:
         backend.features(np.zeros((1, 16, 24, 3), np.uint8))
 
 
+def _bag(file: Path) -> None:
+    from pixelclip_sdk.ros.bag import BagReader
+    from pixelclip_sdk.ros.images import decode_image
+
+    with BagReader(file) as reader:
+        for image in reader.images(reader.choose([])):
+            decode_image(image.message)
+
+
+def _bag_metadata(file: Path) -> None:
+    folder = file.parent / "folder"
+    folder.mkdir(exist_ok=True)
+    (folder / "bag.mcap").write_bytes(seeds("mcap")[0])
+    shutil.copyfile(file, folder / "metadata.yaml")
+    _bag(folder)
+
+
+def _parquet(file: Path) -> None:
+    from pixelclip_sdk.batch.inputs import find_pictures, read_picture
+
+    for picture in find_pictures([file])[:_FRAMES]:
+        read_picture(picture)
+
+
 TARGETS: Mapping[str, Target] = {
     "picture": Target(".jpg", _picture),
     "video": Target(".mp4", _video),
@@ -173,4 +197,9 @@ TARGETS: Mapping[str, Target] = {
     "checkpoint": Target(".pth", _checkpoint),
     "settings": Target(".yaml", _settings),
     "graph": Target(".onnx", _graph),
+    "mcap": Target(".mcap", _bag),
+    "sqlite": Target(".db3", _bag),
+    "ros1": Target(".bag", _bag),
+    "bag": Target(".yaml", _bag_metadata),
+    "parquet": Target(".parquet", _parquet),
 }

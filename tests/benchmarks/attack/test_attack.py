@@ -34,8 +34,11 @@ from pixelclip_sdk.backends.onnx import OnnxBackend
 from pixelclip_sdk.words.text_encoder import TextEncoder
 
 PIECES = [("picture", first, 2500) for first in range(0, 10_000, 2500)]
-PIECES += [("video", 0, 500), ("settings", 0, 100)]
-PIECES += [(kind, 0, 600) for kind in TARGETS if kind not in ("picture", "video", "settings")]
+PIECES += [("video", 0, 500)]
+PIECES += [
+    (kind, 0, 850) for kind in ("vocabulary", "manifest", "tokenizer", "sidecar", "masks", "annotation")
+]
+PIECES += [(kind, 0, 300) for kind in TARGETS if kind not in {kind for kind, *_ in PIECES}]
 
 
 @pytest.mark.parametrize(("kind", "first", "count"), PIECES)
@@ -133,6 +136,8 @@ SMALL = {
         b"images: a\nmasks: b\nout: c\nlr_encoder: " + b"9" * 400,
     ),
     "nested settings": ("settings", b"[" * 1000),
+    "settings with open brackets": ("settings", b"images: " + b"[" * 5000),
+    "settings with nested lines": ("settings", b"- " * 5000),
     "nested sources of a bundle": ("manifest", manifest(sources="X").replace(b'"X"', NESTED)),
     "5000 digits in a bundle": ("manifest", manifest(grid="X").replace(b'"X"', b"[" + b"9" * 5000 + b"]")),
     "an infinite temperature": ("manifest", manifest(confidence={"temperature": float("inf")})),
