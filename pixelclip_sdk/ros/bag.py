@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Self
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.ros.images import COMPRESSED_TYPE, IMAGE_TYPE
 from pixelclip_sdk.ros.typestore import EXTRA, typestore
+from pixelclip_sdk.support.files import is_file
 from pixelclip_sdk.support.hints import did_you_mean
+from pixelclip_sdk.support.nesting import refuse_nested
 from pixelclip_sdk.support.packages import imported
 
 __all__ = ["BagImage", "BagReader"]
@@ -56,7 +58,10 @@ class BagReader:
             self._reader = reader(path)
 
     def __enter__(self) -> Self:
+        metadata = self._path / "metadata.yaml"
         with self._errors():
+            if not self._ros1 and is_file(metadata):
+                refuse_nested(metadata.read_text(encoding="utf-8"))
             self._reader.open()
         return self
 

@@ -36,7 +36,8 @@ from pixelclip_sdk.words.text_encoder import TextEncoder
 PIECES = [("picture", first, 2500) for first in range(0, 10_000, 2500)]
 PIECES += [("video", 0, 500)]
 PIECES += [
-    (kind, 0, 850) for kind in ("vocabulary", "manifest", "tokenizer", "sidecar", "masks", "annotation")
+    (kind, 0, 850)
+    for kind in ("vocabulary", "manifest", "tokenizer", "sidecar", "masks", "annotation", "graph")
 ]
 PIECES += [(kind, 0, 300) for kind in TARGETS if kind not in {kind for kind, *_ in PIECES}]
 
@@ -137,6 +138,7 @@ SMALL = {
     ),
     "nested settings": ("settings", b"[" * 1000),
     "settings with open brackets": ("settings", b"images: " + b"[" * 5000),
+    "a bag with open brackets": ("bag", b"rosbag2_bagfile_information: " + b"[" * 5000),
     "settings with nested lines": ("settings", b"- " * 5000),
     "nested sources of a bundle": ("manifest", manifest(sources="X").replace(b'"X"', NESTED)),
     "5000 digits in a bundle": ("manifest", manifest(grid="X").replace(b'"X"', b"[" + b"9" * 5000 + b"]")),
