@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -16,9 +17,10 @@ from pixelclip_sdk.batch.inputs import Picture, find_pictures
 from pixelclip_sdk.batch.job import Job, Shard, ShardResult, asks_for_gpu
 from pixelclip_sdk.batch.local import segment_here
 from pixelclip_sdk.batch.shards import ResultFolder
-from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.errors import OutputError, PixelClipError
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.support.files import user_path
+from pixelclip_sdk.support.redact import redact
 from pixelclip_sdk.words.vocabulary import Classes, Vocabulary
 
 __all__ = ["ArchiveProgress", "segment_archive"]
@@ -28,6 +30,8 @@ FORMATS = ("parquet", "png")
 SHARD_SIZE = 256
 # The time left is reckoned from the rate of this many last seconds.
 _RECENT_S = 120.0
+# A Path of "s3://bucket" has one slash. One letter is a drive of Windows.
+_ADDRESS = re.compile(r"([A-Za-z][\w+.-]+):/+(.*)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,7 @@ def segment_archive(
     Raises:
         ImageError: An input does not exist, or there are no pictures.
         VocabularyError: The words cannot be used.
-        OutputError: `out` cannot be written, or has the results of other inputs.
+        OutputError: `out` is an address, cannot be written, or has the results of other inputs.
         BackendUnavailableError: The extra ``batch`` or ``ray`` is not installed, or the device is missing.
         BackendError: The engine fails for every picture.
         PixelClipError: An argument is not one of its values.
@@ -111,6 +115,11 @@ def segment_archive(
         (5000, 2)
     """
     _check(engine, format, threads=threads, actors=actors, shard_size=shard_size)
+    if address := _ADDRESS.match(os.fspath(out)):
+        shown = redact(f"{address[1]}://{address[2]}")
+        raise OutputError(
+            f"results cannot go to {shown}; expected a folder of this machine, to copy them from"
+        )
     folder = user_path(out)
     pictures = find_pictures(inputs, folder)
     on_gpus = engine == "ray" and asks_for_gpu(options)

@@ -3,6 +3,7 @@
 import functools
 import glob
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ EXTRA = '"pixelclip-sdk[batch]"'
 # Arrow has its own clients for these, which need no further package; fsspec has the others.
 _ARROW = ("s3", "gs", "gcs")
 _PATTERN = frozenset("*?[")
+# What a store says of a refusal in Arrow's message, whose rest may hold anything.
+_STORE_ERROR = re.compile(r"AWS Error [A-Z_]+|HTTP status [0-9]{3}")
 _MAX_GROUPS = 2
 
 
@@ -163,7 +166,9 @@ class _Reading:
         if isinstance(error, FileNotFoundError):
             raise ImageError(f"{self._name} does not exist") from error
         if isinstance(error, Exception) and not isinstance(error, PixelClipError):
-            raise ImageError(f"{self._name} cannot be read ({type(error).__name__})") from error
+            code = _STORE_ERROR.search(str(error))
+            reason = code[0] if code else type(error).__name__
+            raise ImageError(f"{self._name} cannot be read ({reason})") from error
 
 
 def _open_address(address: str) -> tuple[Any, str, str]:
@@ -199,19 +204,27 @@ def _arrow(address: str) -> Any:
 def _below(address: str) -> list[str]:
     """The addresses of the pictures in a folder, of a pattern, or of one picture."""
     system, place, before = _open_address(address)
-    after = "?" + address.partition("?")[2] if before.partition("://")[0] in _ARROW and "?" in address else ""
+    by_arrow = before.partition("://")[0] in _ARROW
+    after = "?" + address.partition("?")[2] if by_arrow and "?" in address else ""
     suffixes = image_suffixes()
     with _Reading(address):
         if _PATTERN & set(place.partition("?")[0]) and not place.startswith("http"):
             names = [name for name in system.glob(place) if system.isfile(name)]
-        elif Path(place).suffix.lower() in suffixes or not system.isdir(place):
+        elif Path(place).suffix.lower() in suffixes or not _is_folder(system, place, by_arrow):
             return [address]
         else:
             names = [name for name in system.find(place) if Path(name).suffix.lower() in suffixes]
+        if by_arrow and not names:
+            system.info(place.partition("/")[0])  # `glob` takes a refusal, or no such bucket, for no match.
     names = [name for name in sorted(names) if not name.endswith(RESULT_SUFFIXES)]
     if not names:
         raise ImageError(f"{redact(address)} has no pictures; expected {', '.join(sorted(suffixes))}")
     return [f"{before}{name}{after}" for name in names]
+
+
+def _is_folder(system: Any, place: str, by_arrow: bool) -> bool:
+    """As ``isdir``, which takes a refusal for a file."""
+    return bool(system.info(place)["type"] == "directory" if by_arrow else system.isdir(place))
 
 
 # Parquet ---------------------------------------------------------------------------------------------------

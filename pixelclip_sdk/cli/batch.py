@@ -1,7 +1,9 @@
 """`pixelclip batch`: segment an archive of pictures into Parquet files, resumable."""
 
 import argparse
+import contextlib
 import dataclasses
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -70,27 +72,31 @@ def _batch(options: argparse.Namespace) -> int:
         shown = time.monotonic()
         report_progress(f"{_counts(now)}{_left(now.left_s)}")
 
-    done = segment_archive(
-        options.inputs,
-        options.out,
-        common.parse_classes(options.model, options.classes),
-        model=options.model,
-        engine=options.engine,
-        format=options.format,
-        threads=options.threads,
-        actors=options.actors,
-        shard_size=options.shard_size,
-        progress=show,
-        backend=options.backend,
-        device=options.device,
-        input_size=tuple(options.input_size) if options.input_size else None,
-        threshold=options.threshold,
-        refine=options.refine,
-        tiles=options.tiles,
-        min_confidence=options.min_confidence,
-        deadline_s=options.deadline,
-        background=common.parse_classes(options.model, options.background) if options.background else None,
-    )
+    # Ray prints to stdout that a worker has died.
+    with contextlib.redirect_stdout(sys.stderr):
+        done = segment_archive(
+            options.inputs,
+            options.out,
+            common.parse_classes(options.model, options.classes),
+            model=options.model,
+            engine=options.engine,
+            format=options.format,
+            threads=options.threads,
+            actors=options.actors,
+            shard_size=options.shard_size,
+            progress=show,
+            backend=options.backend,
+            device=options.device,
+            input_size=tuple(options.input_size) if options.input_size else None,
+            threshold=options.threshold,
+            refine=options.refine,
+            tiles=options.tiles,
+            min_confidence=options.min_confidence,
+            deadline_s=options.deadline,
+            background=common.parse_classes(options.model, options.background)
+            if options.background
+            else None,
+        )
     if options.json:
         common.print_json({**dataclasses.asdict(done), "out": str(options.out)})
     else:

@@ -54,6 +54,22 @@ def rows(out: Path) -> list[dict]:
     return parquet.read_table(out / "results").to_pylist()
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, same) -> dict[str, tuple[Path, ArchiveProgress]]:
+    """For each format, the folder of a run of `same` that was not stopped, and what it returned."""
+    made = {}
+    for form in ("parquet", "png"):
+        out = tmp_path_factory.mktemp("whole") / form
+        made[form] = out, run(same, out, format=form)
+    return made
+
+
+@pytest.fixture
+def finished(whole, tmp_path) -> Path:
+    """A copy of the finished run of `same` with the format "parquet"."""
+    return shutil.copytree(whole["parquet"][0], tmp_path / "out")
+
+
 @pytest.fixture
 def made(monkeypatch) -> list[int]:
     """The sizes of the files that a run segments."""
@@ -68,12 +84,12 @@ def made(monkeypatch) -> list[int]:
     return sizes
 
 
-def test_rows_are_those_of_predict_in_the_order_of_the_inputs(archive, tmp_path, lite):
-    done = run(archive, tmp_path / "out")
+def test_rows_are_those_of_predict_in_the_order_of_the_inputs(same, whole, lite):
+    out, done = whole["parquet"]
     assert (done.pictures, done.done, done.failed, done.kept, done.left_s) == (8, 8, 1, 0, 0)
-    found = rows(tmp_path / "out")
+    found = rows(out)
     names = ["0.png", "1.png", "2.png", "3.png", "4.png", "bad.jpg", "more/5.png", "more/6.png"]
-    assert [row["path"] for row in found] == [str(archive / name) for name in names]
+    assert [row["path"] for row in found] == [str(same / name) for name in names]
     lite.set_classes(WORDS)
     for row in found:
         assert row["names"] == WORDS
@@ -89,10 +105,10 @@ def test_rows_are_those_of_predict_in_the_order_of_the_inputs(archive, tmp_path,
         assert dict(zip(WORDS, row["shares"], strict=True)) == result.areas()
         with Image.open(io.BytesIO(row["label_png"]), formats=["PNG"]) as labels:
             np.testing.assert_array_equal(np.asarray(labels), result.labels)
-    timings = parquet.read_table(tmp_path / "out" / "timings").to_pylist()
+    timings = parquet.read_table(out / "timings").to_pylist()
     assert [row["path"] for row in timings] == [row["path"] for row in found]
     assert all((row["inference_ms"] is None) == row["path"].endswith("bad.jpg") for row in timings)
-    facts = json.loads((tmp_path / "out" / "batch.json").read_text())
+    facts = json.loads((out / "batch.json").read_text())
     assert facts["complete"] is True
     assert (facts["pictures"], facts["shards"], facts["names"]) == (8, 3, WORDS)
 
@@ -104,56 +120,51 @@ def _formats() -> str:
 
 
 @pytest.mark.parametrize("form", ["parquet", "png"])
-def test_a_stopped_run_that_is_continued_equals_one_that_was_not(archive, tmp_path, made, form):
-    run(archive, tmp_path / "whole", format=form)
-    del made[:]
+def test_a_stopped_run_that_is_continued_equals_one_that_was_not(same, whole, tmp_path, made, form):
     with pytest.raises(StoppedError):
-        run(archive, tmp_path / "out", format=form, stop_after=2)
+        run(same, tmp_path / "out", format=form, stop_after=2)
     first = len(made)
     timings = (tmp_path / "out" / "timings" / "part-00000.parquet").read_bytes()
-    done = run(archive, tmp_path / "out", format=form)
+    done = run(same, tmp_path / "out", format=form)
     assert done.kept >= 3
     assert len(made) - first <= 5
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert files(tmp_path / "out") == files(whole[form][0])
     assert (tmp_path / "out" / "timings" / "part-00000.parquet").read_bytes() == timings
     # And once more: nothing is left to do, and no shard is written again.
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()}
     del made[:]
-    assert run(archive, tmp_path / "out", format=form).kept == 8
+    assert run(same, tmp_path / "out", format=form).kept == 8
     assert not made
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()} == times
 
 
-def test_png_files_are_named_after_the_content_of_their_picture(archive, tmp_path):
-    run(archive, tmp_path / "out", format="png")
-    for row in rows(tmp_path / "out"):
+def test_png_files_are_named_after_the_content_of_their_picture(whole):
+    out, _ = whole["png"]
+    for row in rows(out):
         assert "label_png" not in row
         if row["error"]:
             assert row["label_file"] is None
             continue
         assert row["label_file"] == f"labels/{row['content_sha256'][:2]}/{row['content_sha256']}.png"
-        with Image.open(tmp_path / "out" / row["label_file"], formats=["PNG"]) as labels:
+        with Image.open(out / row["label_file"], formats=["PNG"]) as labels:
             assert labels.size == (row["width"], row["height"])
 
 
-def test_a_label_file_that_is_missing_is_made_again(archive, tmp_path, made):
-    run(archive, tmp_path / "out", format="png")
-    before = files(tmp_path / "out")
-    next((tmp_path / "out").rglob("*.png")).unlink()
-    del made[:]
-    run(archive, tmp_path / "out", format="png")
+def test_a_label_file_that_is_missing_is_made_again(same, whole, tmp_path, made):
+    out = shutil.copytree(whole["png"][0], tmp_path / "out")
+    next(out.rglob("*.png")).unlink()
+    run(same, out, format="png")
     assert len(made) == 1
-    assert files(tmp_path / "out") == before
+    assert files(out) == files(whole["png"][0])
 
 
 @pytest.mark.parametrize("change", [{"words": ["cat", "sofa"]}, {"min_confidence": 0.4}, {"format": "png"}])
-def test_other_words_and_settings_are_not_done(archive, tmp_path, made, change):
-    run(archive, tmp_path / "out")
-    run(archive, tmp_path / "fresh", **change)
+def test_other_words_and_settings_are_not_done(same, finished, tmp_path, made, change):
+    run(same, tmp_path / "fresh", **change)
     del made[:]
-    assert run(archive, tmp_path / "out", **change).kept == 0
+    assert run(same, finished, **change).kept == 0
     assert len(made) == 8
-    assert files(tmp_path / "out") == files(tmp_path / "fresh")
+    assert files(finished) == files(tmp_path / "fresh")
 
 
 def test_only_new_and_changed_pictures_are_segmented(archive, tmp_path, made):
@@ -182,13 +193,11 @@ def test_shards_beyond_the_last_are_removed(archive, tmp_path):
     assert len(rows(tmp_path / "out")) == 6
 
 
-def test_a_damaged_shard_is_made_again(archive, tmp_path):
-    run(archive, tmp_path / "out")
-    before = files(tmp_path / "out")
+def test_a_damaged_shard_is_made_again(same, whole, finished):
     for number, content in enumerate((b"", b"PAR1 and nothing more")):
-        (tmp_path / "out" / "results" / f"part-0000{number}.parquet").write_bytes(content)
-    run(archive, tmp_path / "out")
-    assert files(tmp_path / "out") == before
+        (finished / "results" / f"part-0000{number}.parquet").write_bytes(content)
+    run(same, finished)
+    assert files(finished) == files(whole["parquet"][0])
 
 
 def test_a_file_that_could_not_be_read_is_tried_again(archive, tmp_path):
@@ -202,12 +211,10 @@ def test_a_file_that_could_not_be_read_is_tried_again(archive, tmp_path):
     assert rows(tmp_path / "out")[1]["error"] is None
 
 
-def test_results_of_other_inputs_are_not_replaced(archive, tmp_path):
-    run(archive / "more", tmp_path / "out")
-    before = files(tmp_path / "out")
+def test_results_of_other_inputs_are_not_replaced(same, whole, finished):
     with pytest.raises(OutputError, match="has the results of other inputs"):
-        run(archive, tmp_path / "out")
-    assert files(tmp_path / "out") == before
+        run(same / "more", finished)
+    assert files(finished) == files(whole["parquet"][0])
 
 
 def test_a_picture_that_the_engine_fails_for_is_a_row_that_is_tried_again(archive, tmp_path, monkeypatch):
@@ -262,6 +269,14 @@ def test_shards_are_planned_when_it_is_their_turn(archive, lite):
 def test_other_arguments_are_refused(archive, tmp_path, change):
     with pytest.raises(PixelClipError, match=f"{next(iter(change))} is "):
         segment_archive([archive], tmp_path / "out", WORDS, **change)
+
+
+def test_results_at_an_address_are_refused(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for out in ("s3://me:secret@bucket/out", Path("s3://me:secret@bucket/out")):
+        with pytest.raises(OutputError, match=r"cannot go to s3://bucket/out; expected a folder"):
+            segment_archive([archive], out, WORDS)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
 def test_inputs_may_be_one_path_only_in_a_list(archive, tmp_path):

@@ -1,6 +1,9 @@
 """Ray: real clusters on this machine. The results are those of the local engine, whoever dies."""
 
+import dataclasses
+import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -9,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from pixelclip_sdk import BackendUnavailableError
+from pixelclip_sdk import BackendError, BackendUnavailableError, BundleError
 from pixelclip_sdk.batch import cluster
+from pixelclip_sdk.batch.inputs import find_pictures
+from pixelclip_sdk.batch.job import Job, Shard
+from pixelclip_sdk.batch.local import segment_here
 
 pytest.importorskip("ray")
-pytest.importorskip("pyarrow")
+arrow = pytest.importorskip("pyarrow")
 WORDS = "cat, sofa, grass"
 
 # In a process of its own: Ray changes the signal handlers and the logging of the process that it starts in.
@@ -28,13 +34,14 @@ from ray._common.usage.usage_lib import usage_stats_enabled
 assert not usage_stats_enabled()
 """
 
-# Two machines with a CPU each. After the first shard, what `victim` says is killed.
+# Two machines with a CPU each, and the command. After the first shard, what `victim` says is killed.
 TWO_MACHINES = """
-import os, signal, sys
+import os, signal, sys, threading, time
 from pathlib import Path
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_worker_niceness"] = "0"
 from ray.cluster_utils import Cluster
-from pixelclip_sdk import segment_archive
+from pixelclip_sdk.cli.main import main
 
 photos, out, victim = sys.argv[1:]
 machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -65,26 +72,45 @@ def workers():
 killed = []
 
 
-def progress(now):
-    global second
-    if killed:
-        return
+def kill():
+    while not list(Path(out).glob("results/part-*")):
+        time.sleep(0.01)
     if victim == "worker":
-        killed.extend(workers())
-        assert killed
-        os.kill(killed[0], signal.SIGKILL)
+        found = list(workers())
+        os.kill(found[0], signal.SIGKILL)
     else:
-        killed.append(second)
         machines.remove_node(second, allow_graceful=False)
         if victim == "machine, replaced":
-            second = machines.add_node(num_cpus=1)
+            machines.add_node(num_cpus=1)
+    killed.append(victim)
 
 
-done = segment_archive(
-    [photos], out, "cat, sofa, grass", shard_size=4, engine="ray", threads=1, progress=progress
-)
+killer = threading.Thread(target=kill)
+killer.start()
+command = ["batch", photos, "--classes", "cat, sofa, grass", "--out", out, "--shard-size", "4", "--json"]
+code = main([*command, "--engine", "ray", "--threads", "1"])
+killer.join()
 assert killed
-print(done.pictures, done.done, done.failed)
+sys.exit(code)
+"""
+
+# The worker that has the first shard dies, each time.
+POISON = """
+import os, pickle, sys
+from pixelclip_sdk import BackendError, segment_archive
+from pixelclip_sdk.batch import cluster
+
+class Dies(cluster.ShardActor):
+    def __call__(self, batch):
+        if any(pickle.loads(content).number == 0 for content in batch["shard"].to_pylist()):
+            os._exit(1)
+        return super().__call__(batch)
+
+cluster.ShardActor = Dies
+try:
+    segment_archive([sys.argv[1]], sys.argv[2], "cat, sofa", shard_size=3, engine="ray", threads=1)
+except BackendError as error:
+    print(error)
 """
 
 
@@ -92,7 +118,7 @@ def files(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / "results").iterdir()}
 
 
-def run(code: str, *arguments: object, timeout: float = 280) -> str:
+def run(code: str, *arguments: object, timeout: float = 500) -> str:
     known = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     result = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -105,6 +131,44 @@ def run(code: str, *arguments: object, timeout: float = 280) -> str:
     return result.stdout
 
 
+def in_actor(job: Job, shards: list[Shard]) -> list:
+    """What an actor makes of shards: they and the job go through pickle, as from machine to machine."""
+    actor = cluster.ShardActor(pickle.loads(pickle.dumps(job)), threads=2)
+    made = actor(arrow.table({"shard": [pickle.dumps(shard) for shard in shards]}))
+    return [pickle.loads(content) for content in made["result"].to_pylist()]
+
+
+@pytest.fixture
+def shards(archive) -> list[Shard]:
+    pictures = find_pictures([str(archive)])
+    return [Shard(0, pictures[:3], frozenset()), Shard(7, pictures[3:], frozenset())]
+
+
+def test_an_actor_makes_the_rows_of_the_local_engine(shards, lite):
+    lite.set_classes(WORDS)
+    job = Job.of(lite, "pixelclip-lite", {"backend": lite.backend}, "parquet")
+    expected = list(segment_here(job, lite, shards, 2))
+    found = in_actor(job, shards)
+    assert [result.number for result in found] == [0, 7]
+    for one, other in zip(found, expected, strict=True):
+        assert [done._replace(timings={}) for done in one.done] == [
+            done._replace(timings={}) for done in other.done
+        ]
+
+
+def test_an_error_of_an_actor_keeps_its_kind(shards, lite):
+    lite.set_classes(WORDS)
+    job = Job.of(lite, "pixelclip-lite", {}, "parquet")
+    (error,) = in_actor(dataclasses.replace(job, model_hash="of another model"), shards)
+    assert isinstance(error, BundleError)
+    assert "another" in str(error)
+    (error,) = in_actor(dataclasses.replace(job, options={"surprise": 1}), shards)
+    assert isinstance(error, BackendError)
+    assert "a worker of the Ray cluster failed: TypeError" in str(error)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_cluster_of_one_machine_makes_the_files_of_the_local_engine(archive, tmp_path):
     run(LOCAL, archive, tmp_path)
     assert files(tmp_path / "ray") == files(tmp_path / "local")
@@ -124,17 +188,28 @@ def many(tmp_path, photo) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("victim", ["worker", "machine", "machine, replaced"])
 def test_who_dies_costs_time_and_no_picture(many, tmp_path, victim):
     from pixelclip_sdk import segment_archive
 
-    said = run(TWO_MACHINES, many, tmp_path / "ray", victim)
-    assert said == "81 81 1\n"
+    said = json.loads(run(TWO_MACHINES, many, tmp_path / "ray", victim))
+    assert (said["pictures"], said["done"], said["failed"]) == (81, 81, 1)
     segment_archive([many], tmp_path / "local", WORDS, shard_size=4)
     assert files(tmp_path / "ray") == files(tmp_path / "local")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_shard_that_kills_each_worker_ends_the_run_when_the_others_are_done(archive, tmp_path):
+    said = run(POISON, archive, tmp_path / "ray")
+    assert "failed 3 times in a row for 1 shards" in said
+    assert f"from {archive / '0.png'} to {archive / '2.png'}: its workers died" in said
+    assert sorted(files(tmp_path / "ray")) == ["part-00001.parquet", "part-00002.parquet"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_run_on_a_cluster_is_continued(many, tmp_path, spawn):
     command = [
         sys.executable,
