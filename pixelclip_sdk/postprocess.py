@@ -8,6 +8,7 @@ corner of another class cannot win anywhere in the cell. In most cells, only one
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -85,6 +86,18 @@ def argmax_upsampled(
     return _upsample(logits, size, covered, scores, threshold), scores
 
 
+def scores_in_strips(
+    logits: Float32Array, size: tuple[int, int], covered: tuple[float, float] = (1.0, 1.0)
+) -> Iterator[tuple[slice, Float32Array]]:
+    """Yields rows, and the interpolated logits of `argmax_upsampled` in them, from top to bottom."""
+    grid = _Grid(logits, size, covered)
+    for start, stop, rows in grid.pieces():
+        shape = rows.stop - rows.start, size[1]
+        scores = np.empty(shape, np.float32)
+        _fill(grid, start, stop, np.empty(shape, label_dtype(len(logits))), scores)
+        yield rows, scores
+
+
 def _upsample(
     logits: Float32Array,
     size: tuple[int, int],
@@ -94,35 +107,40 @@ def _upsample(
 ) -> LabelArray:
     """Returns the best class of every pixel, and writes the best logits to `scores` if it is an array."""
     grid = _Grid(logits, size, covered)
-    rows, columns = grid.rows, grid.columns
     labels = np.empty(size, label_dtype(len(logits)))
-    step = max(1, _PIECE // (columns.cells * max(len(logits), rows.block * columns.block)))
-    for start in range(0, rows.cells, step):
-        stop = min(start + step, rows.cells)
-        piece, corners = slice(*rows.starts[[start, stop]]), grid.corners(start, stop)
-        found = _candidates(corners)
-        cells, part = found.order, labels[piece]
-        best_of = scores[piece] if scores is not None else None
+    for start, stop, rows in grid.pieces():
+        part = labels[rows]
+        best_of = scores[rows] if scores is not None else None
         if best_of is None and threshold is not None:
             best_of = np.empty(part.shape, np.float32)
-        if best_of is None:  # Cells with one candidate are filled with it.
-            first = found.classes[found.first].astype(labels.dtype).reshape(-1, columns.cells)
-            part[:] = first.take(columns.cell, axis=1).take(rows.cell[piece] - start, axis=0)
-            cells = cells[: np.count_nonzero(found.sizes > 1)]
-        row, column = np.divmod(cells, columns.cells)
-        seen = rows.filled[start + row] & columns.filled[column]
-        cells, row, column = cells[seen], row[seen], column[seen]
-        if len(cells):
-            weights = rows.weights[start:stop], columns.weights
-            best, winner = _compete(corners, weights, found, cells, labels.dtype)
-            at = (rows.place[start + row] - piece.start)[:, :, None] * size[1]
-            at = at + columns.place[column][:, None, :]
-            part.reshape(-1)[at] = winner
-            if best_of is not None:
-                best_of.reshape(-1)[at] = best
+        _fill(grid, start, stop, part, best_of)
         if best_of is not None and threshold is not None:
             part[best_of < threshold] = unknown_label(len(logits))
     return labels
+
+
+def _fill(grid: "_Grid", start: int, stop: int, part: LabelArray, best_of: Float32Array | None) -> None:
+    """Writes the labels of the rows of cells `[start, stop)`, and the best logits if they are wanted."""
+    rows, columns = grid.rows, grid.columns
+    corners = grid.corners(start, stop)
+    found = _candidates(corners)
+    cells = found.order
+    piece = slice(*rows.starts[[start, stop]].tolist())
+    if best_of is None:  # Cells with one candidate are filled with it.
+        first = found.classes[found.first].astype(part.dtype).reshape(-1, columns.cells)
+        part[:] = first.take(columns.cell, axis=1).take(rows.cell[piece] - start, axis=0)
+        cells = cells[: np.count_nonzero(found.sizes > 1)]
+    row, column = np.divmod(cells, columns.cells)
+    seen = rows.filled[start + row] & columns.filled[column]
+    cells, row, column = cells[seen], row[seen], column[seen]
+    if len(cells):
+        weights = rows.weights[start:stop], columns.weights
+        best, winner = _compete(corners, weights, found, cells, part.dtype)
+        at = (rows.place[start + row] - piece.start)[:, :, None] * part.shape[1]
+        at = at + columns.place[column][:, None, :]
+        part.reshape(-1)[at] = winner
+        if best_of is not None:
+            best_of.reshape(-1)[at] = best
 
 
 def covered_cells(grid: tuple[int, ...], covered: tuple[float, float]) -> tuple[slice, slice]:
@@ -163,6 +181,15 @@ class _Grid:
         if parts > 1:
             whole = _corners(height, parts) @ self.corners(0, height + 1).reshape(height + 2, -1)
             self._whole = _corners(width, parts) @ whole.reshape(len(whole), -1, count)
+
+    def pieces(self) -> Iterator[tuple[int, int, slice]]:
+        """Yields rows of cells `[start, stop)` that fit the cache together, and their rows of pixels."""
+        rows, columns = self.rows, self.columns
+        classes = len(self._logits)
+        step = max(1, _PIECE // (columns.cells * max(classes, rows.block * columns.block)))
+        for start in range(0, rows.cells, step):
+            stop = min(start + step, rows.cells)
+            yield start, stop, slice(*rows.starts[[start, stop]].tolist())
 
     def corners(self, start: int, stop: int) -> Float32Array:
         """Corners of the rows of cells `[start, stop)`: `(stop - start + 1, columns + 1, K)`."""

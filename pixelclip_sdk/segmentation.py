@@ -21,6 +21,7 @@ from pixelclip_sdk.postprocess import (
     covered_cells,
     label_dtype,
     labels_upsampled,
+    scores_in_strips,
     unknown_label,
 )
 from pixelclip_sdk.refine import refine_edges
@@ -172,6 +173,17 @@ class Segmentation:
             return self.scores_on_device.numpy()
         return argmax_upsampled(self.logits, self.orig_shape, covered=self.covered)[1]
 
+    def score_strips(self) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+        """Yields the rows and the scores of one strip of the image after the other, see `scores`.
+
+        For large images, whose scores take four bytes a pixel.
+        """
+        height, width = self.orig_shape
+        if height * width <= _STRIP_PIXELS or self.scores_on_device is not None or "scores" in self.__dict__:
+            yield slice(0, height), self.scores
+        else:
+            yield from scores_in_strips(self.logits, self.orig_shape, self.covered)
+
     @functools.cached_property
     def confidence(self) -> npt.NDArray[np.float32]:
         """Probability that the label is right: `(H, W)` float32, 0–1; of the best class for unknown pixels.
@@ -191,6 +203,9 @@ class Segmentation:
         For large images, whose confidences take four bytes a pixel. Labels of a strip that was yielded may
         change.
         """
+        if "confidence" in self.__dict__:
+            yield slice(0, self.orig_shape[0]), self.confidence
+            return
         best = None
         if (self.labels == self.unknown).any():
             best = self._best_labels(self.refine)

@@ -1,11 +1,13 @@
 """Peak memory of `predict` on the largest accepted pictures of every kind, and of files that are refused.
 
 Each file is segmented by a process of its own. Its peak is the whole process with interpreter and model; of a
-refused file, what it adds to the process that has segmented a photo before.
+refused file, what it adds to the process that has segmented a photo before. Then the same of the command, by
+what it writes.
 """
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,12 +21,23 @@ from PIL import Image
 from benchmarks.harness.memory import memory_mb
 from benchmarks.harness.results import ROOT, command_parser, store
 from pixelclip_sdk import PixelClipError, Segmenter
+from pixelclip_sdk.cli.outputs import FORMATS
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.images import most_pixels, open_image_file
 
 __all__ = ["PICTURES", "segmented", "written"]
 
 _PHOTO = ROOT / "examples" / "photos" / "chelsea.jpg"
+# Kinds of pictures that the command gets: the first with each format, then all with all.
+_COMMANDED = ("JPEG", "JPEG, turned", "PNG, alpha", "WEBP, alpha")
+_COMMAND = """
+import sys
+from benchmarks.harness.memory import memory_mb
+from pixelclip_sdk.cli.main import main
+code = main(sys.argv[1:])
+print(f"peak_mb {memory_mb('VmHWM'):.0f}", file=sys.stderr)
+sys.exit(code)
+"""
 _MOST_MB, _MOST_REFUSED_MB = 1000, 200
 
 
@@ -121,6 +134,28 @@ def _segment(file: Path) -> dict[str, Any]:
     return {"outcome": outcome, "peak_mb": round(peak), "added_mb": round(peak - idle)}
 
 
+def commanded(file: Path, formats: str) -> dict[str, Any]:
+    """Runs ``pixelclip predict`` on a file in a new process. Returns its exit code and megabytes."""
+    with tempfile.TemporaryDirectory() as out:
+        words = ["--classes", "cat, sofa, cup", "--out", out, "--format", formats, "--json"]
+        command = [sys.executable, "-c", _COMMAND, "predict", str(file), *words]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    peak = re.findall(r"peak_mb (\d+)", result.stderr)
+    return {"exit_code": result.returncode, "peak_mb": int(peak[-1]) if peak else 0}
+
+
+def _of_the_command(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in _COMMANDED:
+        file = folder / f"picture.{PICTURES[name][0].lower()}"
+        written(name, file)
+        for formats in (*FORMATS, ",".join(FORMATS)) if name == "JPEG" else (",".join(FORMATS),):
+            found[f"{name}: {formats}"] = commanded(file, formats)
+            print(name, formats, found[f"{name}: {formats}"], flush=True)
+        file.unlink()
+    return found
+
+
 def _refused(folder: Path, most: Mapping[str, int]) -> dict[str, Any]:
     """Files that are too large, and large ones that are damaged."""
     found, file = {}, folder / "picture"
@@ -150,12 +185,14 @@ def _run() -> int:
             pictures[name] = {"pixels": pixels, **segmented(file)}
             print(name, pictures[name], flush=True)
         refused = _refused(Path(folder), {name: one["pixels"] for name, one in pictures.items()})
-    print(json.dumps(refused, indent=1))
-    store(options.json, {"pictures": pictures, "refused": refused})
+        print(json.dumps(refused, indent=1), flush=True)
+        command = _of_the_command(Path(folder))
+    store(options.json, {"pictures": pictures, "refused": refused, "command": command})
     bad = [n for n, one in pictures.items() if one["outcome"] != "segmented" or one["peak_mb"] > _MOST_MB]
     bad += [
         n for n, one in refused.items() if "Error" not in one["outcome"] or one["added_mb"] > _MOST_REFUSED_MB
     ]
+    bad += [n for n, one in command.items() if one["exit_code"] or one["peak_mb"] > _MOST_MB]
     print("beyond the limits:", ", ".join(bad) or "none")
     return 1 if bad else 0
 

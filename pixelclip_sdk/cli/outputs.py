@@ -13,6 +13,7 @@ from typing import IO, Any, Self
 
 from pixelclip_sdk.errors import OutputError
 from pixelclip_sdk.results import formats
+from pixelclip_sdk.results.pictures import overlay, save_picture
 from pixelclip_sdk.results.regions import Region
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.support.files import atomic_write, is_file
@@ -85,7 +86,7 @@ class Outputs:
         """Write the result of an image in all formats but COCO's, which keeps it for the end."""
         regions = result.regions()
         if "png" in self._chosen:
-            result.save(f"{self._folder / stem}{OVERLAY}")
+            save_picture(overlay(result), Path(f"{self._folder / stem}{OVERLAY}"))
             result.save_labels(f"{self._folder / stem}{LABELS}")
         if "json" in self._chosen:
             _write_text(Path(f"{self._folder / stem}{JSON}"), json.dumps(facts, indent=1, ensure_ascii=False))

@@ -13,6 +13,8 @@ __all__ = ["Runs", "components"]
 
 IndexArray = npt.NDArray[np.intp]
 
+_STRIP_PIXELS = 1 << 20  # Of the rows that are looked at together.
+
 
 class Runs(NamedTuple):
     """The runs of a label map in raster order; together they cover every pixel once.
@@ -47,15 +49,23 @@ def components(labels: npt.NDArray[np.uint8 | np.uint16]) -> Runs:
         [0, 1, 2, 0, 1]
     """
     width = labels.shape[1]
-    change = np.empty(labels.shape, bool)
-    change[:, 0] = True
-    np.not_equal(labels[:, 1:], labels[:, :-1], out=change[:, 1:])
-    first = np.flatnonzero(change)  # The first pixel of each run.
+    # The first pixel of each run. In strips, whose temporary arrays are small.
+    step = max(_STRIP_PIXELS // width, 1)
+    parts = [_firsts(labels[top : top + step]) + top * width for top in range(0, len(labels), step)]
+    first = np.concatenate(parts)
     label = labels.reshape(-1)[first]
     row = first // width
     start = first - row * width
     stop = np.append(first[1:], labels.size) - row * width
     return Runs(row, start, stop, label, _joined(first, label, labels.size, width))
+
+
+def _firsts(labels: npt.NDArray[np.unsignedinteger]) -> IndexArray:
+    """Indices of the pixels that begin a row, or have another label than the pixel on their left."""
+    change = np.empty(labels.shape, bool)
+    change[:, 0] = True
+    np.not_equal(labels[:, 1:], labels[:, :-1], out=change[:, 1:])
+    return np.flatnonzero(change)
 
 
 def _joined(first: IndexArray, label: npt.NDArray[np.unsignedinteger], size: int, width: int) -> IndexArray:

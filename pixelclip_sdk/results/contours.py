@@ -11,6 +11,7 @@ __all__ = ["contours", "one_polygon", "straightened"]
 
 Points = npt.NDArray[np.int32]
 
+_STRIP_PIXELS = 1 << 20  # Of the rows that are looked at together.
 # Along the sides of a pixel, the mask on the right: top, right, bottom, left, as steps (x, y).
 _STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
 
@@ -31,20 +32,21 @@ def contours(mask: npt.NDArray[np.bool_]) -> list[Points]:
         >>> contours(np.array([[1, 1], [1, 0]], bool))[0].tolist()
         [[0, 0], [1, 0], [0, 1]]
     """
+    # Pixels are numbered as in a mask with a pixel more on each side.
     width = mask.shape[1] + 2
-    inside = np.pad(mask, 1).reshape(-1)
     steps = _STEPS @ (1, width)
-    pixels = np.flatnonzero(inside)
     # A side is 4 times the pixel plus the number of the step.
-    sides = np.concatenate([4 * pixels[~inside[pixels + steps[turn - 1]]] + turn for turn in range(4)])
+    step = max(_STRIP_PIXELS // width, 1)
+    sides = np.concatenate([_sides(mask, top, step) for top in range(0, len(mask), step)])
     sides.sort()
     pixel, turn = np.divmod(sides, 4)
     ahead = pixel + steps[turn]
     beside = ahead + steps[turn - 1]
     # At its end, a side is followed by the next side of its pixel, by the same side of the pixel ahead, or by
     # the side before of the pixel beside that one.
-    following = 4 * np.where(inside[ahead], np.where(inside[beside], beside, ahead), pixel)
-    following += (turn + np.where(inside[ahead], np.where(inside[beside], -1, 0), 1)) % 4
+    is_ahead, is_beside = _inside(mask, ahead), _inside(mask, beside)
+    following = 4 * np.where(is_ahead, np.where(is_beside, beside, ahead), pixel)
+    following += (turn + np.where(is_ahead, np.where(is_beside, -1, 0), 1)) % 4
     successor = np.searchsorted(sides, following).tolist()
     seen = [False] * len(sides)
     found = []
@@ -59,6 +61,30 @@ def contours(mask: npt.NDArray[np.bool_]) -> list[Points]:
         y, x = np.divmod(pixel[chain], width)
         found.append(_distinct(np.stack([x - 1, y - 1], axis=1).astype(np.int32)))
     return found
+
+
+def _sides(mask: npt.NDArray[np.bool_], top: int, rows: int) -> npt.NDArray[np.intp]:
+    """The sides of pixels in some rows beside which is no pixel of the mask."""
+    strip = mask[top : top + rows]
+    height, width = strip.shape
+    above, below = int(top > 0), int(top + rows < len(mask))
+    around = np.pad(mask[top - above : top + rows + below], ((1 - above, 1 - below), (1, 1)))
+    found = []
+    for turn, (x, y) in enumerate(np.roll(_STEPS, 1, axis=0).tolist()):
+        row, column = np.nonzero(strip & ~around[1 + y : 1 + y + height, 1 + x : 1 + x + width])
+        found.append(4 * ((top + row + 1) * (width + 2) + column + 1) + turn)
+    return np.concatenate(found)
+
+
+def _inside(mask: npt.NDArray[np.bool_], pixels: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Whether pixels, which may lie one beside the mask, belong to it."""
+    row, column = np.divmod(pixels, mask.shape[1] + 2)
+    row, column = row - 1, column - 1
+    there = (row >= 0) & (row < mask.shape[0]) & (column >= 0) & (column < mask.shape[1])
+    result: npt.NDArray[np.bool_] = (
+        there & mask[row.clip(0, mask.shape[0] - 1), column.clip(0, mask.shape[1] - 1)]
+    )
+    return result
 
 
 def one_polygon(chains: list[Points], mask: npt.NDArray[np.bool_]) -> Points:

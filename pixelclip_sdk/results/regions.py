@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Classes", "Region", "find_regions", "found"]
 
+_STRIP_PIXELS = 1 << 20  # That are summed up together.
 Classes: TypeAlias = str | int | Sequence[str | int]
 """One class or several, each by name or label."""
 
@@ -66,16 +67,18 @@ class Region:
     # `(R, 3)`: row, first column and column after the last of each run of pixels, in raster order.
     _runs: npt.NDArray[np.intp] = dataclasses.field(repr=False)
     _result: "Segmentation" = dataclasses.field(repr=False)
+    _means: "_Means" = dataclasses.field(repr=False)
+    _number: int = dataclasses.field(repr=False)
 
     @functools.cached_property
     def score(self) -> float:
         """Mean of `Segmentation.scores` over the region: cosine similarity, −1…1."""
-        return self._mean(self._result.scores)
+        return float(self._means.scores[self._number])
 
     @functools.cached_property
     def confidence(self) -> float:
         """Mean of `Segmentation.confidence` over the region, 0–1."""
-        return self._mean(self._result.confidence)
+        return float(self._means.confidences[self._number])
 
     @functools.cached_property
     def polygon(self) -> tuple[npt.NDArray[np.int32], ...]:
@@ -145,14 +148,57 @@ class Region:
         change = np.zeros((y1 - y0) * width + 1, np.int8)
         change[place + start] = 1
         change[place + stop] -= 1
-        return np.cumsum(change[:-1], dtype=np.int8).view(bool).reshape(-1, width)
+        step = max(_STRIP_PIXELS // width, 1) * width
+        for first in range(0, len(change) - 1, step):  # The sum of all at once would take the memory twice.
+            if first:
+                change[first] += change[first - 1]
+            change[first : first + step] = np.cumsum(change[first : first + step], dtype=np.int8)
+        return change[:-1].view(bool).reshape(-1, width)
 
     @functools.cached_property
     def _chains(self) -> list[npt.NDArray[np.int32]]:
         return contours.contours(self._crop)
 
-    def _mean(self, values: npt.NDArray[np.float32]) -> float:
-        return float(values[self._window].mean(dtype=np.float64, where=self._crop))
+
+class _Means:
+    """Means over regions, of all that were found together: in strips, whose values take little memory.
+
+    Args:
+        result: The result.
+        runs: `(R, 3)` row, first column and column after the last of each run.
+        numbers: `(R,)` the region of each run, from 0.
+        areas: `(N,)` the pixels of each region.
+    """
+
+    def __init__(
+        self,
+        result: "Segmentation",
+        runs: npt.NDArray[np.intp],
+        numbers: npt.NDArray[np.intp],
+        areas: npt.NDArray[np.intp],
+    ) -> None:
+        order = np.argsort(runs[:, 0], kind="stable")
+        self._result, self._areas = result, areas
+        self._runs, self._numbers = runs[order], numbers[order]
+
+    @functools.cached_property
+    def scores(self) -> npt.NDArray[np.float64]:
+        return self._of(self._result.score_strips())
+
+    @functools.cached_property
+    def confidences(self) -> npt.NDArray[np.float64]:
+        return self._of(self._result.confidence_strips())
+
+    def _of(self, strips: Iterable[tuple[slice, npt.NDArray[np.float32]]]) -> npt.NDArray[np.float64]:
+        row, start, stop = self._runs.T
+        sums = np.zeros(len(self._areas))
+        for rows, values in strips:
+            these = slice(*np.searchsorted(row, (rows.start, rows.stop)))
+            before = np.append(0.0, np.cumsum(values, dtype=np.float64))
+            first = (row[these] - rows.start) * values.shape[1]
+            parts = before[first + stop[these]] - before[first + start[these]]
+            sums += np.bincount(self._numbers[these], parts, len(sums))
+        return sums / self._areas
 
 
 def find_regions(
@@ -193,6 +239,7 @@ def find_regions(
     ends = np.append(begin[1:], len(kept))
     spans = np.stack([row, start, stop], axis=1)
     labels = runs.label[kept[begin]].tolist()
+    means = _Means(result, spans, np.repeat(np.arange(len(begin)), np.diff(ends, prepend=0)), areas)
     return tuple(
         Region(
             name=names[labels[i]],
@@ -202,6 +249,8 @@ def find_regions(
             centroid=(float(x[i]), float(y[i])),
             _runs=spans[begin[i] : ends[i]],
             _result=result,
+            _means=means,
+            _number=i,
         )
         for i in np.argsort(-areas, kind="stable").tolist()
     )

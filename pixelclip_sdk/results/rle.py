@@ -12,6 +12,7 @@ __all__ = ["compressed", "counts"]
 
 # Groups of five bits that hold any number of pixels of an image: 2^34.
 _GROUPS = 7
+_STRIP_PIXELS = 1 << 20  # Of the columns that are looked at together.
 
 
 def counts(mask: npt.NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> list[int]:
@@ -27,12 +28,12 @@ def counts(mask: npt.NDArray[np.bool_], corner: tuple[int, int], size: tuple[int
         >>> counts(np.ones((1, 2), bool), (1, 0), (2, 2))
         [1, 1, 1, 1]
     """
-    height = mask.shape[0]
-    padded = np.zeros((mask.shape[1], height + 2), bool)  # Columns as rows, with a zero before and after.
-    padded[:, 1:-1] = mask.T
-    edges = np.flatnonzero(padded.reshape(-1)[1:] != padded.reshape(-1)[:-1])
-    column, row = np.divmod(edges, height + 2)
-    edges = (corner[1] + column) * size[0] + corner[0] + row
+    step = max(_STRIP_PIXELS // len(mask), 1)
+    parts = [
+        _edges(mask[:, left : left + step], (corner[0], corner[1] + left), size[0])
+        for left in range(0, mask.shape[1], step)
+    ]
+    edges = np.concatenate(parts)
     # A run that ends at the bottom of the image goes on at the top of the next column.
     again = np.flatnonzero(edges[1:-1:2] == edges[2::2])
     edges = np.delete(edges, np.concatenate([2 * again + 1, 2 * again + 2]))
@@ -41,6 +42,16 @@ def counts(mask: npt.NDArray[np.bool_], corner: tuple[int, int], size: tuple[int
     if lengths[-1] == 0:
         lengths.pop()
     return lengths
+
+
+def _edges(mask: npt.NDArray[np.bool_], corner: tuple[int, int], image_height: int) -> npt.NDArray[np.intp]:
+    """Where runs begin and end, as numbers of pixels down the columns of the image."""
+    height = len(mask)
+    padded = np.zeros((mask.shape[1], height + 2), bool)  # Columns as rows, with a zero before and after.
+    padded[:, 1:-1] = mask.T
+    column, row = np.divmod(np.flatnonzero(padded.reshape(-1)[1:] != padded.reshape(-1)[:-1]), height + 2)
+    edges: npt.NDArray[np.intp] = (corner[1] + column) * image_height + corner[0] + row
+    return edges
 
 
 def compressed(lengths: list[int]) -> str:

@@ -24,13 +24,14 @@ from benchmarks.attack.graphs import (
     image_encoder,
 )
 from benchmarks.attack.kill import is_killed_cleanly
-from benchmarks.attack.memory import segmented, written
+from benchmarks.attack.memory import commanded, segmented, written
 from benchmarks.attack.seeds import seeds
 from benchmarks.attack.soak import soak_stream
 from benchmarks.attack.targets import TARGETS, bundle_of
 from benchmarks.harness.results import ROOT
 from pixelclip_sdk import BackendError, PixelClipError, Segmenter
 from pixelclip_sdk.backends.onnx import OnnxBackend
+from pixelclip_sdk.cli.outputs import FORMATS
 from pixelclip_sdk.words.text_encoder import TextEncoder
 
 PIECES = [("picture", first, 2500) for first in range(0, 10_000, 2500)]
@@ -307,6 +308,15 @@ def test_memory_of_predict_grows_as_the_limits_of_pictures_assume(name, tmp_path
     one = segmented(tmp_path / "picture")
     assert one["outcome"] == "segmented"
     assert one["added_mb"] < 8.0 * pixels / 1e6 + 40
+
+
+def test_memory_of_the_command_does_not_depend_on_what_it_writes(tmp_path):
+    """4 bytes of a pixel are the picture, 1 is its label, and 4 are the overlay of one that is not large."""
+    pixels = written("JPEG", tmp_path / "picture.jpg", 16_000_000)
+    labels = commanded(tmp_path / "picture.jpg", "json")
+    everything = commanded(tmp_path / "picture.jpg", ",".join(FORMATS))
+    assert (labels["exit_code"], everything["exit_code"]) == (0, 0)
+    assert 0 < everything["peak_mb"] < labels["peak_mb"] + 4 * pixels / 1e6
 
 
 def test_a_picture_that_is_too_large_costs_no_memory(tmp_path):

@@ -5,7 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from pixelclip_sdk import PixelClipError, Region, Segmentation, VocabularyError
+from pixelclip_sdk import PixelClipError, Region, Segmentation, VocabularyError, postprocess, segmentation
+from pixelclip_sdk.results import components, contours, regions, rle
 
 # Two parts of a, one of them with a hole of b; c above right; unknown pixels below.
 LABELS = np.array(
@@ -149,3 +150,26 @@ def test_a_picture_without_a_known_pixel(make_result):
     assert isinstance(result, Segmentation)
     assert result.regions(min_area=0) == ()
     assert result.found() == {}
+
+
+def _everything(result):
+    found = result.regions(min_area=0)
+    return [
+        (r.box, r.area, r.rle(), r.mask().tolist(), [p.tolist() for p in r.polygon], r.outline.tolist())
+        for r in found
+    ], np.array([(r.score, r.confidence) for r in found])
+
+
+def test_large_images_are_looked_at_in_strips_and_give_the_same(labels, make_result, monkeypatch):
+    result = make_result(labels)
+    logits = np.random.default_rng(0).uniform(-1, 1, (12, 4, 5)).astype(np.float32)
+    shapes, means = _everything(result.replaced(logits=logits))
+    for module in (components, contours, rle, regions, segmentation):
+        monkeypatch.setattr(module, "_STRIP_PIXELS", 2 * labels.shape[1] + 1)
+    monkeypatch.setattr(postprocess, "_PIECE", 200)
+    large = result.replaced(logits=logits)
+    again, near = _everything(large)
+    assert again == shapes
+    assert near == pytest.approx(means, abs=1e-6)
+    if labels.size > segmentation._STRIP_PIXELS:
+        assert not {"scores", "confidence"} & set(large.__dict__)  # Four bytes a pixel.
