@@ -136,6 +136,10 @@ def measure(
 
     ways: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "device to device": (waited(lambda: segmenter.predict(on_gpu)), waited(lambda: reference(tensor))),
+        "device to device, edges": (
+            waited(lambda: segmenter.predict(on_gpu, refine="edges")),
+            waited(lambda: reference(tensor)),
+        ),
         "numpy to numpy": (lambda: segmenter.predict(frame).labels, lambda: torch_from(frame)),
         "JPEG to numpy": (lambda: segmenter.predict(jpeg).labels, lambda: torch_from(decoded())),
     }

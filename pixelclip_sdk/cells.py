@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Axis", "linear"]
+__all__ = ["Axis", "extremes", "linear"]
 
 
 class Axis:
@@ -46,3 +46,27 @@ def linear(points: int, span: float, pixels: int) -> npt.NDArray[np.float32]:
     position = np.clip((np.arange(pixels) + 0.5) * (span / pixels) - 0.5, 0, points - 1)
     weights = np.maximum(1 - np.abs(position[:, None] - np.arange(points)), 0)
     return np.asarray(weights, np.float32)
+
+
+def extremes(
+    image: npt.NDArray[np.uint8], step: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Returns the darkest and the brightest value in each cell of an image `(H, W)`: `(r, c)` float32."""
+    # The cells begin half a step before the image. Repeated pixels complete the first and the last ones.
+    before = step - step // 2
+    height, width = image.shape
+    rows, columns = (-(-side // step) + 1 for side in image.shape)
+    starts = [min(max(i * step - before, 0), height - 1) for i in range(rows)]
+    bands = [image[start : max((i + 1) * step - before, start + 1)] for i, start in enumerate(starts)]
+    dark, bright = (
+        functools.reduce(f, [padded[:, i::step] for i in range(step)]).astype(np.float32)
+        for f in (np.minimum, np.maximum)
+        for padded in [
+            np.pad(
+                np.stack([f.reduce(band, axis=0) for band in bands]),
+                [(0, 0), (before, columns * step - before - width)],
+                mode="edge",
+            )
+        ]
+    )
+    return dark, bright

@@ -63,10 +63,10 @@ def segment_images(
         views.append(View(picture_size(picture), spec, settings.tiles))
         opened.append(picture)
         speeds.append(clock.laps)
-    plain = settings.refine == "off" and settings.min_confidence is None and blend is None
+    plain = settings.min_confidence is None and blend is None
     if isinstance(pipeline, Pipeline) and plain and not any(view.windows for view in views):
         frames = [one if isinstance(one, DeviceFrame) else to_array(one) for one in opened]
-        return segment_on_device(pipeline, frames, spec, words, settings.threshold, speeds)
+        return segment_on_device(pipeline, frames, spec, words, settings.threshold, settings.refine, speeds)
     pictures: list[Picture] = []
     for one, view, speed in zip(opened, views, speeds, strict=True):
         clock = Clock(speed)

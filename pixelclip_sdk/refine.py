@@ -16,16 +16,27 @@ photo. Three steps mend this. The first two work on small arrays, whatever the s
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pixelclip_sdk.cells import Axis, linear
+from pixelclip_sdk.cells import Axis, extremes, linear
 from pixelclip_sdk.image import Picture, brightness, picture_size, reduced
 from pixelclip_sdk.postprocess import check_finite, covered_cells, label_dtype, labels_upsampled
 
-__all__ = ["refine_edges"]
+__all__ = [
+    "COLOUR",
+    "FLAT",
+    "NEGLIGIBLE",
+    "STEPS",
+    "TEMPERATURE",
+    "WEIGHT",
+    "Layout",
+    "places",
+    "refine_edges",
+]
 
 Float32Array = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
@@ -33,26 +44,61 @@ LabelArray = npt.NDArray[np.uint8 | np.uint16]
 UInt8Array = npt.NDArray[np.uint8]
 
 # Chosen on the development sets: docs/adr/0017-labels-follow-edges.md.
-_TEMPERATURE = 0.02  # Of the softmax over cosines.
-_NEGLIGIBLE = 0.003  # A class is dropped if its odds against the best class are below this everywhere.
+TEMPERATURE = 0.02  # Of the softmax over cosines.
+NEGLIGIBLE = 0.003  # A class is dropped if its odds against the best class are below this everywhere.
 _POINTS = 320
-_COLOUR = 0.04 * 255  # Standard deviation of a colour channel among points that agree.
+COLOUR = 0.04 * 255  # Standard deviation of a colour channel among points that agree.
 _DISTANCE = 0.13  # The same of their distance, as a fraction of the square root of the image's area.
-_WEIGHT = 12.0  # Of the neighbours' opinion, against the logarithm of a point's own probability.
-_STEPS = 2
+WEIGHT = 12.0  # Of the neighbours' opinion, against the logarithm of a point's own probability.
+STEPS = 2
 _COEFFICIENTS = 4800  # Points of the grid of coefficients.
 _LONGEST = 1024  # Points of its side: that of a strip would be so long that it takes all memory.
 
-_FLAT = 5e-4 * 255**2  # Variance of the brightness far below which a region has no edges.
+FLAT = 5e-4 * 255**2  # Variance of the brightness far below which a region has no edges.
 # Elements of the largest temporary array: 512 kB of float32.
 _PIECE = 1 << 17
+
+
+class Layout(NamedTuple):
+    """Sizes of the arrays between the grid and the pixels, for images of one size.
+
+    Attributes:
+        step: Distance of the coefficients in pixels. Even, so that no pixel lies on the border of two cells,
+            where rounding would choose one of them; or 1.
+        small: `(h, w)` of the coefficients.
+        points: `(r, c)` of the points that agree.
+    """
+
+    step: int
+    small: tuple[int, int]
+    points: tuple[int, int]
+
+    @classmethod
+    def of(cls, size: tuple[int, int]) -> "Layout":
+        """For images of a size `(H, W)`."""
+        step = max(math.isqrt(size[0] * size[1] // _COEFFICIENTS) // 2 * 2, 1)
+        height, width = (-(-side // step) for side in size)
+        rows = min(max(round(math.sqrt(_POINTS * height / width)), 1), height)
+        return cls(step, (height, width), (rows, min(max(round(_POINTS / rows), 1), width)))
+
+    @property
+    def is_strip(self) -> bool:
+        """Whether the image is so long that its labels are interpolated."""
+        return max(self.small) > _LONGEST
+
+    def radius(self, spans: tuple[float, float]) -> int:
+        """Radius of the filter: it looks as far as the next point of the model's grid.
+
+        `spans` is the size of the image in distances between these points.
+        """
+        return max(round(math.sqrt(self.small[0] * self.small[1] / (spans[0] * spans[1]))), 1)
 
 
 def refine_edges(
     logits: Float32Array,
     image: Picture,
     covered: tuple[float, float] = (1.0, 1.0),
-    temperature: float = _TEMPERATURE,
+    temperature: float = TEMPERATURE,
     *,
     with_probability: bool = False,
 ) -> tuple[LabelArray, Float32Array | None]:
@@ -84,26 +130,26 @@ def refine_edges(
         >>> int(labels[:, :50].max()), int(labels[:, 50:].min())
         (0, 1)
     """
-    height, width = picture_size(image)
-    # Even, so that no pixel lies on the border of two cells, where rounding would choose one of them.
-    step = max(math.isqrt(height * width // _COEFFICIENTS) // 2 * 2, 1)
-    if not with_probability and max(height, width) > step * _LONGEST:
-        return labels_upsampled(logits, (height, width), None, covered), None
-    small = reduced(image, (step, step))
+    layout = Layout.of(picture_size(image))
+    if not with_probability and layout.is_strip:
+        return labels_upsampled(logits, picture_size(image), None, covered), None
+    small = reduced(image, (layout.step, layout.step))
     spans = logits.shape[1] * covered[0], logits.shape[2] * covered[1]
     grid = logits[:, *covered_cells(logits.shape[1:], covered)]
     check_finite(grid)
-    classes, points = _agree(grid, spans, small, temperature)
-    # The filter looks as far as the next point of the model's grid.
-    radius = max(round(math.sqrt(small.height * small.width / (spans[0] * spans[1]))), 1)
-    coefficients = _coefficients(points, np.asarray(small.convert("L"), np.float32), radius)
-    return _evaluate(
-        coefficients, brightness(image), step, classes.astype(label_dtype(len(logits))), with_probability
-    )
+    classes, points = _agree(grid, spans, small, layout.points, temperature)
+    guide = np.asarray(small.convert("L"), np.float32)
+    coefficients = _coefficients(points, guide, layout.radius(spans))
+    names: LabelArray = classes.astype(label_dtype(len(logits)))
+    return _evaluate(coefficients, brightness(image), layout.step, names, with_probability)
 
 
 def _agree(
-    grid: Float32Array, spans: tuple[float, float], small: Image.Image, temperature: float
+    grid: Float32Array,
+    spans: tuple[float, float],
+    small: Image.Image,
+    points: tuple[int, int],
+    temperature: float,
 ) -> tuple[IndexArray, Float32Array]:
     """Returns the classes `(k,)` that win somewhere, and their probabilities at points `(k, r, c)`.
 
@@ -111,19 +157,19 @@ def _agree(
         grid: `(K, h, w)` cosines.
         spans: Size of the image in distances between points of the grid.
         small: The image, at any size that has as many pixels as points or more.
+        points: `(r, c)`.
         temperature: Of the softmax.
     """
     odds = (grid - grid.max(axis=0)) / temperature
-    classes = np.flatnonzero(odds.max(axis=(1, 2)) > math.log(_NEGLIGIBLE))
+    classes = np.flatnonzero(odds.max(axis=(1, 2)) > math.log(NEGLIGIBLE))
     odds = np.exp(odds[classes])
     odds /= odds.sum(axis=0)
-    rows = min(max(round(math.sqrt(_POINTS * small.height / small.width)), 1), small.height)
-    columns = min(max(round(_POINTS / rows), 1), small.width)
+    rows, columns = points
     down, across = linear(grid.shape[1], spans[0], rows), linear(grid.shape[2], spans[1], columns)
     prior = (down @ odds @ across.T).reshape(len(classes), -1)
     affinity = _affinity(small, rows, columns)
     evidence, chance = np.log(prior + 1e-6), prior
-    for _ in range(_STEPS):
+    for _ in range(STEPS):
         # Algorithm 1: message passing, update, normalisation.
         chance = evidence + (chance @ affinity).swapaxes(0, 1).reshape(evidence.shape)
         chance -= chance.max(axis=0)
@@ -141,7 +187,7 @@ def _affinity(small: Image.Image, rows: int, columns: int) -> Float32Array:
     which wait for each other while the CPU is busy.
     """
     colours = np.asarray(small.resize((columns, rows), Image.Resampling.BOX), np.float32).reshape(-1, 3)
-    features = np.concatenate([colours / _COLOUR, _places(rows, columns, small.height / small.width)], axis=1)
+    features = np.concatenate([colours / COLOUR, places(rows, columns, small.height / small.width)], axis=1)
     features -= features.mean(axis=0)  # Sums of squares of small numbers round less.
     halves = np.einsum("nd,nd->n", features, features) / 2
     affinity: Float32Array = features @ features.reshape(rows, columns, -1).swapaxes(1, 2)
@@ -150,7 +196,7 @@ def _affinity(small: Image.Image, rows: int, columns: int) -> Float32Array:
     _exp(affinity)
     row, column = np.divmod(np.arange(len(features)), columns)
     affinity[row, np.arange(len(features)), column] = 0
-    affinity *= _WEIGHT / (affinity.sum(axis=1, keepdims=True) + 1e-6)
+    affinity *= WEIGHT / (affinity.sum(axis=1, keepdims=True) + 1e-6)
     return affinity
 
 
@@ -174,7 +220,7 @@ def _coefficients(
     np.maximum(variance, 0, out=variance)
     slope = mean(chance * guide)
     slope -= level * light
-    slope /= variance + _FLAT
+    slope /= variance + FLAT
     level -= slope * light
     return mean(slope), mean(level)
 
@@ -199,7 +245,7 @@ def _evaluate(
     rows, columns = _axis(h, guide.shape[0], step), _axis(w, guide.shape[1], step)
     # Corner i is point i - 1. The edges are repeated, so that the outer cells need no special case.
     slope, offset = (np.pad(x, ((0, 0), (1, 1), (1, 1)), mode="edge") for x in coefficients)
-    low, high = _bounds(slope, offset, _extremes(guide, step))
+    low, high = _bounds(slope, offset, extremes(guide, step))
     # The tolerance covers rounding errors of the interpolation.
     possible = (high >= low.max(axis=0) - 1e-6).reshape(k, -1)
     count = np.add.reduce(possible, axis=0, dtype=np.uint16)
@@ -309,28 +355,6 @@ def _bounds(
     return functools.reduce(np.minimum, corners), functools.reduce(np.maximum, corners)
 
 
-def _extremes(guide: UInt8Array, step: int) -> tuple[Float32Array, Float32Array]:
-    """Returns the darkest and the brightest value in each cell of an image `(H, W)`: `(r, c)` float32."""
-    # The cells begin half a step before the image. Repeated pixels complete the first and the last ones.
-    before = step - step // 2
-    height, width = guide.shape
-    rows, columns = (-(-side // step) + 1 for side in guide.shape)
-    starts = [min(max(i * step - before, 0), height - 1) for i in range(rows)]
-    bands = [guide[start : max((i + 1) * step - before, start + 1)] for i, start in enumerate(starts)]
-    dark, bright = (
-        functools.reduce(f, [padded[:, i::step] for i in range(step)]).astype(np.float32)
-        for f in (np.minimum, np.maximum)
-        for padded in [
-            np.pad(
-                np.stack([f.reduce(band, axis=0) for band in bands]),
-                [(0, 0), (before, columns * step - before - width)],
-                mode="edge",
-            )
-        ]
-    )
-    return dark, bright
-
-
 def _exp(values: Float32Array) -> None:
     """Replaces values by their exponentials, at least 4e-18: products of smaller ones are slow to compute."""
     np.maximum(values, -40, out=values)
@@ -343,8 +367,11 @@ def _axis(points: int, pixels: int, step: int) -> Axis:
 
 
 @functools.lru_cache(maxsize=16)
-def _places(rows: int, columns: int, aspect: float) -> Float32Array:
-    """Positions of points over an image, in units of `_DISTANCE`: `(rows * columns, 2)`."""
+def places(rows: int, columns: int, aspect: float) -> Float32Array:
+    """Positions of points over an image of an aspect, height by width: `(rows * columns, 2)` float32.
+
+    The unit is the standard deviation of the distance of points that agree.
+    """
     y = (np.arange(rows) + 0.5) * (math.sqrt(aspect) / (rows * _DISTANCE))
     x = (np.arange(columns) + 0.5) / (math.sqrt(aspect) * columns * _DISTANCE)
     return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.float32)

@@ -30,7 +30,7 @@ class DeviceArray:
     Examples:
         >>> from pixelclip_sdk import Segmenter
         >>> with Segmenter.from_pretrained("my-bundle", backend="onnx-cuda") as segmenter:  # doctest: +SKIP
-        ...     result = segmenter.predict(torch_tensor_on_the_gpu, refine="off")
+        ...     result = segmenter.predict(torch_tensor_on_the_gpu)
         ...     labels = torch.from_dlpack(result.labels_on_device)
     """
 

@@ -13,11 +13,12 @@ from typing import Any
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError, OutputError
 from pixelclip_sdk.support.files import atomic_write, cache_folder
 
-__all__ = ["SOURCE", "compiled"]
+__all__ = ["SOURCES", "compiled"]
 
 _log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("kernels.cu")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cu", "edges.cu"))
+"""Files that are compiled as one."""
 # Without fused products and sums, labels are those of the CPU's path (docs/adr/0028).
 _OPTIONS = (b"--fmad=false", b"--std=c++17")
 _HASH_BYTES = 32
@@ -53,7 +54,7 @@ def compiled(compute_capability: str) -> bytes:
             f"{known[0] // 10}.{known[0] % 10} and above. Install an older nvidia-cuda-nvrtc."
         )
     target = f"sm_{wanted}" if wanted in known else f"compute_{usable[-1]}"
-    source = SOURCE.read_bytes()
+    source = b"".join(b'#line 1 "%s"\n%s' % (one.name.encode(), one.read_bytes()) for one in SOURCES)
     key = hashlib.sha256(b"\0".join([source, version.encode(), *_OPTIONS])).hexdigest()[:16]
     file = None if (cache := cache_folder()) is None else cache / "kernels" / f"{target}-{key}.bin"
     if file is not None and (kept := _read(file)) is not None:
@@ -80,7 +81,7 @@ def _read(file: Path) -> bytes | None:
 
 
 def _compile(nvrtc: Any, source: bytes, target: str) -> bytes:
-    program = _call(nvrtc, "nvrtcCreateProgram", source, SOURCE.name.encode(), 0, None, None)
+    program = _call(nvrtc, "nvrtcCreateProgram", source, SOURCES[0].name.encode(), 0, None, None)
     try:
         options = [f"--gpu-architecture={target}".encode(), *_OPTIONS]
         try:
@@ -90,7 +91,7 @@ def _compile(nvrtc: Any, source: bytes, target: str) -> bytes:
             with contextlib.suppress(BackendError):
                 _call(nvrtc, "nvrtcGetProgramLog", program, text)
             reason = text.decode(errors="replace").strip("\0 \n") or str(error)
-            raise BackendError(f"NVRTC cannot compile {SOURCE.name} for {target}: {reason}") from error
+            raise BackendError(f"NVRTC cannot compile the kernels for {target}: {reason}") from error
         kind = "CUBIN" if target.startswith("sm_") else "PTX"
         code: bytes = b" " * _call(nvrtc, f"nvrtcGet{kind}Size", program)
         _call(nvrtc, f"nvrtcGet{kind}", program, code)

@@ -1,6 +1,7 @@
 // From a frame to the model's input, and from the logits of its grid to labels.
 //
-// NVRTC compiles this file for the GPU at hand, and tests compile it with a C++ compiler. So it has no #include.
+// NVRTC compiles this file and `edges.cu`, as one, for the GPU at hand, and tests compile them with a C++ compiler. So
+// they have no #include.
 // Products and sums must not be fused (--fmad=false): then both builds, and the CPU's path, round alike.
 
 typedef unsigned char uint8;
@@ -67,6 +68,22 @@ extern "C" __global__ void resize(
         }
         target[c] = (uint8)min(max(sum >> POINT, 0), 255);
     }
+}
+
+__device__ __forceinline__ int luma(const uint8* pixel, long long green, long long blue)
+{
+    return (pixel[0] * 19595 + pixel[green] * 38470 + pixel[blue] * 7471 + 0x8000) >> 16;  // As Pillow.
+}
+
+// Brightness `(height, width)` of a frame of any layout.
+extern "C" __global__ void grey(
+    const uint8* frame, long long row, long long column, long long red, long long green, long long blue,
+    int height, int width, uint8* out)
+{
+    int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+    if (x >= width || y >= height) return;
+    out[(long long)y * width + x] =
+        (uint8)luma(frame + y * row + x * column + red, green - red, blue - red);
 }
 
 // Write 1 to `found` if a logit is NaN or infinite.

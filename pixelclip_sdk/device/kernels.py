@@ -1,19 +1,23 @@
-"""Launches the kernels of `kernels.cu`; what they compute and in which order is in `pipeline`."""
+"""Launches the kernels of `kernels.cu`; the order is in `pipeline`. `edges` launches those of `edges.cu`."""
 
 import ctypes
 from typing import Any, NamedTuple
 
 from pixelclip_sdk.device.tables import ROWS, Resize
 
-__all__ = ["Kernels", "Pixels", "Rows", "Taps"]
+__all__ = ["KERNELS", "Kernels", "Pixels", "Rows", "Taps"]
 
 _I, _L, _U, _F, _P = (ctypes.c_int, ctypes.c_longlong, ctypes.c_uint, ctypes.c_float, ctypes.c_void_p)
 _RESIZE = (_P, *[_L] * 5, *[_I] * 4, *[_U] * 4, *[_P, _P, _P, _I] * 2, *[_I] * 4, _P)
+_GREY = (_P, *[_L] * 5, _I, _I, _P)
 _CHECK = (_P, _L, _P)
 _LABEL = (_P, _I, _I, _P, _I, *[_P] * 6, _I, _I, _F, _I, _I, _I, _P, _P)
 
+KERNELS = ("resize", "grey", "check_finite", "label")
+"""Names of the kernels of `kernels.cu`."""
+
 _BLOCK = (32, 8)
-_LABEL_BLOCK = (64, 4)
+_WIDE_BLOCK = (64, 4)
 _CHECK_BLOCK, _CHECK_GRID = 256, 128
 
 
@@ -64,7 +68,12 @@ class Kernels:
             *(table.rows.factor, table.columns.factor, *table.reciprocals(), *rows, *columns),
             *(*table.scaled, *table.whole, out),
         )
-        self._run("resize", table.whole, _BLOCK, 1, values, _RESIZE, stream)
+        self.start("resize", table.whole, values, _RESIZE, stream, block=_BLOCK)
+
+    def grey(self, pixels: Pixels, size: tuple[int, int], out: int, stream: Any) -> None:
+        """Write the brightness of a frame `(H, W)` to `out`, uint8."""
+        values = (pixels.address, pixels.row, pixels.column, *pixels.channels, *size, out)
+        self.start("grey", size, values, _GREY, stream)
 
     def check_finite(self, logits: int, count: int, found: int, stream: Any) -> None:
         """Write 1 to the int at `found` if one of `count` logits is NaN or infinite."""
@@ -109,18 +118,20 @@ class Kernels:
             *(logits, *grid, *classes, *rows, *columns, *size),
             *(least, names, unknown, wide, labels, scores),
         )
-        self._run("label", size, _LABEL_BLOCK, ROWS, values, _LABEL, stream)
+        self.start("label", size, values, _LABEL, stream, ROWS)
 
-    def _run(
+    def start(
         self,
         name: str,
         size: tuple[int, int],
-        block: tuple[int, int],
-        rows: int,
         values: tuple[Any, ...],
         types: tuple[Any, ...],
         stream: Any,
+        rows: int = 1,
+        block: tuple[int, int] = _WIDE_BLOCK,
     ) -> None:
-        """Start a thread for every `rows` × 1 pixels of an area `(H, W)`."""
+        """Start a kernel with a thread for every `rows` × 1 elements of an area `(H, W)`."""
+        if size[0] == 1:
+            block = (block[0], 1)
         grid = -(-size[1] // block[0]), -(-size[0] // (block[1] * rows))
         self._launch(name, grid, block, values, types, stream)

@@ -10,8 +10,7 @@ import logging
 import os
 import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,10 +23,12 @@ from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.device.arrays import DeviceArray
 from pixelclip_sdk.device.compiler import compiled
+from pixelclip_sdk.device.edges import EDGE_KERNELS, Edges, Grid
 from pixelclip_sdk.device.frames import DeviceFrame
-from pixelclip_sdk.device.kernels import Kernels, Pixels, Rows, Taps
+from pixelclip_sdk.device.kept import Kept
+from pixelclip_sdk.device.kernels import KERNELS, Kernels, Pixels
 from pixelclip_sdk.device.slots import Slot, Slots
-from pixelclip_sdk.device.tables import Filter, Points, Resize, Upsample
+from pixelclip_sdk.device.tables import Resize, Upsample
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 from pixelclip_sdk.postprocess import label_dtype, unknown_label
 from pixelclip_sdk.preprocess import covered, input_size
@@ -36,9 +37,6 @@ __all__ = ["Pipeline", "Started", "Words", "pipeline_of"]
 
 _log = logging.getLogger(__name__)
 
-_KERNELS = ("resize", "check_finite", "label")
-# Of sizes and of choices of classes. A video has one.
-_TABLES_KEPT = 32
 _FOUND_BYTES = 4
 
 Frame = npt.NDArray[np.uint8] | DeviceFrame
@@ -143,14 +141,22 @@ class Pipeline:
         self._encoder, self.cuda = encoder, encoder.cuda
         code = compiled(self.cuda.gpu.compute_capability)
         with self.cuda.current():
-            self._kernels = Kernels(self.cuda.load_kernels(code, _KERNELS))
+            self._kernels = Kernels(self.cuda.load_kernels(code, (*KERNELS, *EDGE_KERNELS)))
         self._process, self._closed = os.getpid(), False
         self._slots = Slots(self.cuda)
-        self._tables: OrderedDict[tuple[Any, ...], tuple[Any, contextlib.ExitStack]] = OrderedDict()
+        self._tables = Kept(self.cuda, encoder.stream)
+        self._edges = Edges(self.cuda, self._kernels, self._tables)
         encoder.attached.callback(self._close)
 
     def start(
-        self, frame: Frame, spec: InputSpec, words: Words, threshold: float | None, *, download: Sequence[str]
+        self,
+        frame: Frame,
+        spec: InputSpec,
+        words: Words,
+        threshold: float | None,
+        *,
+        edges: bool,
+        download: Sequence[str],
     ) -> Started:
         """Start the work on one frame.
 
@@ -161,6 +167,7 @@ class Pipeline:
             spec: Input sizes of the model.
             words: What competes.
             threshold: Pixels whose best logit is below it are unknown; None for no threshold.
+            edges: Whether labels follow the edges of the frame.
             download: Arrays to copy to the host at once, for `Started.end`.
 
         Raises:
@@ -178,7 +185,7 @@ class Pipeline:
             try:
                 pixels = self._bring(frame, slot)
                 with self._encoder.lock:
-                    started = self._start(pixels, frame.shape[:2], slot, spec, words, threshold)
+                    started = self._start(pixels, frame.shape[:2], slot, spec, words, threshold, edges)
                 if download:
                     started.begin(download)
                 else:
@@ -223,7 +230,7 @@ class Pipeline:
 
     def _resize(self, pixels: Pixels, size: tuple[int, int], spec: InputSpec, out: int, stream: Any) -> None:
         """Start to resize a frame to the model's input."""
-        table, rows, columns = self._kept(("resize", size, spec), lambda: self._resize_table(size, spec))
+        table, rows, columns = self._tables.resize(("resize", size, spec), lambda: Resize.of(size, spec))
         self._kernels.resize(pixels, table, rows, columns, out, stream)
 
     def _start(
@@ -234,20 +241,22 @@ class Pipeline:
         spec: InputSpec,
         words: Words,
         threshold: float | None,
+        edges: bool,
     ) -> Started:
         cuda, stream = self.cuda, self._encoder.stream
         whole = input_size(*size, spec)
         image = slot.device("input", whole[0] * whole[1] * 3)
         self._resize(pixels, size, spec, image, slot.stream)
+        if edges:
+            self._edges.read(pixels, size, slot)
         cuda.call("cudaEventRecord", slot.ready, slot.stream)
         cuda.wait(stream, slot.ready)
         encoded = self._encoder.encode(image, whole, words.embeddings)
         part = covered(size, spec)
-        rows, columns = self._kept(
-            ("label", encoded.grid, part, size),
-            lambda: self._label_table(encoded.grid, part, size),
+        rows, columns = self._tables.upsample(
+            ("label", encoded.grid, part, size), lambda: Upsample.of(encoded.grid, part, size)
         )
-        classes = self._kept(("rows", words.rows), lambda: self._put(np.array(words.rows, np.int32)))
+        classes = self._tables.array(("rows", words.rows), lambda: np.array(words.rows, np.int32))
         shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
             "labels": (size, np.dtype(label_dtype(words.names))),
             "scores": (size, np.dtype(np.float32)),
@@ -257,70 +266,23 @@ class Pipeline:
         out = {name: slot.device(name, started._size(name)) for name in (*shapes, "found")}
         cuda.call("cudaMemsetAsync", out["found"], 0, _FOUND_BYTES, stream)
         self._kernels.check_finite(encoded.address, int(np.prod(shapes["logits"][0])), out["found"], stream)
-        self._kernels.label(
-            encoded.address,
-            encoded.grid,
-            (classes[0], len(words.rows)),
-            rows,
-            columns,
-            size,
-            threshold=threshold,
-            names=words.names,
-            unknown=unknown_label(words.names),
-            labels=out["labels"],
-            scores=out["scores"],
-            stream=stream,
-        )
+        target: dict[str, Any] = {
+            "threshold": threshold,
+            "names": words.names,
+            "unknown": unknown_label(words.names),
+            "labels": out["labels"],
+            "scores": out["scores"],
+            "stream": stream,
+        }
+        count = len(words.rows)
+        self._kernels.label(encoded.address, encoded.grid, (classes, count), rows, columns, size, **target)
+        if edges:
+            grid = Grid(encoded.address, encoded.grid, part, classes, count)
+            self._edges.relabel(grid, size, slot, **target)
         # The engine's next frame overwrites its logits.
         cuda.copy(encoded.address, out["logits"], started._size("logits"), stream)
         cuda.call("cudaEventRecord", slot.done, stream)
         return started
-
-    def _kept(self, key: tuple[Any, ...], make: Callable[[], tuple[Any, contextlib.ExitStack]]) -> Any:
-        """Return a table on the GPU, and keep it. Under the lock."""
-        entry = self._tables.pop(key, None) or make()
-        self._tables[key] = entry
-        if len(self._tables) > _TABLES_KEPT:
-            self._tables.popitem(last=False)[1][1].close()  # Freeing waits for the work that uses it.
-        return entry[0]
-
-    def _resize_table(
-        self, size: tuple[int, int], spec: InputSpec
-    ) -> tuple[tuple[Resize, Taps, Taps], contextlib.ExitStack]:
-        table = Resize.of(size, spec)
-        filters: tuple[Filter, Filter] = (table.rows, table.columns)
-        places, release = self._put(
-            *(part for one in filters for part in (one.start, one.count, one.weights))
-        )
-        taps = [one.weights.shape[1] for one in filters]
-        return (table, _taps(places[:3], taps[0]), _taps(places[3:], taps[1])), release
-
-    def _label_table(
-        self, grid: tuple[int, int], part: tuple[float, float], size: tuple[int, int]
-    ) -> tuple[tuple[Rows, Rows], contextlib.ExitStack]:
-        table = Upsample.of(grid, part, size)
-        points: tuple[Points, Points] = (table.rows, table.columns)
-        places, release = self._put(
-            *(one for axis in points for one in (axis.lower, axis.upper, axis.weight))
-        )
-        return (Rows(*places[:3]), Rows(*places[3:])), release
-
-    def _put(self, *arrays: np.ndarray) -> tuple[tuple[int, ...], contextlib.ExitStack]:
-        """Copy arrays to the GPU and wait; returns their addresses and what frees them."""
-        release, addresses = contextlib.ExitStack(), []
-        try:
-            with contextlib.ExitStack() as temporary:
-                for array in arrays:
-                    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-                    host = self.cuda.pinned_memory(max(content.nbytes, 1), temporary)
-                    host[: content.nbytes] = content
-                    addresses.append(self.cuda.device_memory(len(host), release))
-                    self.cuda.upload(host, addresses[-1], self._encoder.stream)
-                self.cuda.synchronize(self._encoder.stream)
-        except BaseException:
-            release.close()
-            raise
-        return tuple(addresses), release
 
     def _close(self) -> None:
         """Free tables and slots. The engine has no more work; it holds the lock."""
@@ -329,12 +291,8 @@ class Pipeline:
         self._closed = True
         with contextlib.suppress(BackendError), self.cuda.current():
             self._slots.close()
-            while self._tables:
-                self._tables.popitem()[1][1].close()
-
-
-def _taps(places: tuple[int, ...], taps: int) -> Taps:
-    return Taps(places[0], places[1], places[2], taps)
+            self._edges.close()
+            self._tables.close()
 
 
 _pipelines: "weakref.WeakKeyDictionary[Backend, Pipeline | BackendUnavailableError]" = (

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,7 @@ def segment_on_device(
     spec: InputSpec,
     words: Competition,
     threshold: float | None,
+    refine: Literal["edges", "off"],
     speeds: Sequence[dict[str, float]],
 ) -> list[Segmentation]:
     """Segment frames without a way over the CPU.
@@ -45,16 +46,23 @@ def segment_on_device(
         if i < len(frames):
             clock = Clock(speeds[i])
             down = () if isinstance(frames[i], DeviceFrame) else ("labels", "logits")
-            started = pipeline.start(frames[i], spec, asked, threshold, download=down)
+            started = pipeline.start(
+                frames[i], spec, asked, threshold, edges=refine == "edges", download=down
+            )
             clock.lap("inference")
             waiting.append((frames[i], started, clock.laps))
         if waiting and i >= _UNDER_WAY - 1:
-            results.append(_result(pipeline, *waiting.popleft(), words))
+            results.append(_result(pipeline, *waiting.popleft(), words, refine))
     return results
 
 
 def _result(
-    pipeline: Pipeline, frame: Frame, started: Started, speed: dict[str, float], words: Competition
+    pipeline: Pipeline,
+    frame: Frame,
+    started: Started,
+    speed: dict[str, float],
+    words: Competition,
+    refine: Literal["edges", "off"],
 ) -> Segmentation:
     before, clock = speed.pop("inference"), Clock(speed)
     on_gpu: dict[str, Any] = {}
@@ -85,7 +93,12 @@ def _result(
         speed.setdefault(stage, 0.0)
     speed["total"] = sum(speed.values())
     return Segmentation(
-        **arrays, **on_gpu, covered=started.covered, names=words.vocabulary.names, speed=speed
+        **arrays,
+        **on_gpu,
+        covered=started.covered,
+        refine=refine,
+        names=words.vocabulary.names,
+        speed=speed,
     )
 
 

@@ -9,7 +9,32 @@ import numpy.typing as npt
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.errors import BackendError
 
-__all__ = ["Slot", "Slots"]
+__all__ = ["Buffers", "Slot", "Slots"]
+
+
+class Buffers:
+    """Memory on the GPU by name. It only grows."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._kept: dict[str, tuple[int, int, contextlib.ExitStack]] = {}
+
+    def get(self, name: str, size: int) -> int:
+        """Address of a buffer of at least `size` bytes."""
+        address, kept, old = self._kept.get(name, (0, -1, contextlib.ExitStack()))
+        if kept < size:
+            self._kept.pop(name, None)
+            old.close()  # Freeing waits for the work that uses it.
+            release = contextlib.ExitStack()
+            address = self._cuda.device_memory(max(size, 1), release)
+            self._kept[name] = address, size, release
+        return address
+
+    def close(self) -> None:
+        """Free all of it."""
+        while self._kept:
+            with contextlib.suppress(BackendError):
+                self._kept.popitem()[1][2].close()
 
 
 class Slot:
@@ -27,7 +52,7 @@ class Slot:
         self._cuda = cuda
         self._release = contextlib.ExitStack()
         self._process = os.getpid()
-        self._device: dict[str, tuple[int, int, contextlib.ExitStack]] = {}
+        self._device = Buffers(cuda)
         self._pinned: dict[str, tuple[npt.NDArray[np.uint8], contextlib.ExitStack]] = {}
         self.consumers: set[int | None] = set()
         try:
@@ -39,14 +64,7 @@ class Slot:
 
     def device(self, name: str, size: int) -> int:
         """Address of a buffer of at least `size` bytes on the GPU."""
-        address, kept, old = self._device.get(name, (0, -1, contextlib.ExitStack()))
-        if kept < size:
-            self._device.pop(name, None)
-            old.close()
-            release = contextlib.ExitStack()
-            address = self._cuda.device_memory(max(size, 1), release)
-            self._device[name] = address, size, release
-        return address
+        return self._device.get(name, size)
 
     def pinned(self, name: str, size: int) -> npt.NDArray[np.uint8]:
         """The first `size` bytes of a page-locked buffer."""
@@ -78,9 +96,8 @@ class Slot:
         with contextlib.suppress(BackendError), self._cuda.current():
             with contextlib.suppress(BackendError):
                 self._cuda.synchronize(self.stream)
-            releases = [release for _, _, release in self._device.values()]
-            releases += [release for _, release in self._pinned.values()]
-            self._device.clear()
+            self._device.close()
+            releases = [release for _, release in self._pinned.values()]
             self._pinned.clear()
             for release in (*releases, self._release):
                 with contextlib.suppress(BackendError):

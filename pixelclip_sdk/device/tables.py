@@ -5,6 +5,7 @@ Computed once for a size on the CPU, in the arithmetic of Pillow and of `postpro
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ _POINT = 22  # Bits after the point in Pillow's fixed-point numbers.
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Filter:
-    """Pillow's antialiased bilinear filter along one axis.
+    """A filter of Pillow along one axis: bilinear and antialiased, unless it says otherwise.
 
     Attributes:
         factor: So many pixels are averaged before it.
@@ -45,17 +46,41 @@ class Filter:
     @classmethod
     def of(cls, pixels: int, wanted: int) -> "Filter":
         """The filter from `pixels` to `wanted` pixels."""
-        factor = reducing_factor(pixels, wanted)
+        return cls._of(
+            pixels, wanted, reducing_factor(pixels, wanted), 1, lambda x: np.maximum(1 - abs(x), 0)
+        )
+
+    @classmethod
+    def box(cls, pixels: int, wanted: int) -> "Filter":
+        """Pillow's box filter."""
+        return cls._of(pixels, wanted, 1, 0.5, lambda x: ((x > -0.5) & (x <= 0.5)).astype(float))
+
+    @classmethod
+    def averages(cls, pixels: int, factor: int) -> "Filter":
+        """Averages of `factor` pixels, and nothing after them."""
+        wanted = -(-pixels // factor)
+        one = np.ones(wanted, np.int32)
+        return cls(factor, np.arange(wanted, dtype=np.int32), one, one[:, None] << _POINT)
+
+    @classmethod
+    def _of(
+        cls,
+        pixels: int,
+        wanted: int,
+        factor: int,
+        support: float,
+        shape: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+    ) -> "Filter":
+        """A filter whose `shape` is 0 beyond `support`, in pixels of the result or, if larger, the image."""
         there = -(-pixels // factor)
         # Pillow keeps the length in a C float.
         scale = float(np.float32(pixels / factor)) / wanted
-        width = max(scale, 1.0)
+        unit = max(scale, 1.0)
         centre = (np.arange(wanted) + 0.5) * scale
-        start = np.maximum((centre - width + 0.5).astype(np.int64), 0)
-        stop = np.minimum((centre + width + 0.5).astype(np.int64), there)
-        taps = math.ceil(width) * 2 + 1
-        place = start[:, None] + np.arange(taps)
-        weights = np.maximum(1 - np.abs((place - centre[:, None] + 0.5) * (1 / width)), 0)
+        start = np.maximum((centre - support * unit + 0.5).astype(np.int64), 0)
+        stop = np.minimum((centre + support * unit + 0.5).astype(np.int64), there)
+        place = start[:, None] + np.arange(math.ceil(support * unit) * 2 + 1)
+        weights = shape((place - centre[:, None] + 0.5) * (1 / unit))
         weights[place >= stop[:, None]] = 0
         total = np.zeros(wanted)
         for column in weights.T:  # In Pillow's order, which decides the last bit.
@@ -72,7 +97,7 @@ def _reciprocal(pixels: int) -> int:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Resize:
-    """The way of a frame of one size to the model's input, equal to `preprocess.fit`.
+    """The way of a frame of one size to the model's input, equal to `preprocess.fit`, or to another size.
 
     Attributes:
         frame: Size `(H, W)` of the frame.
@@ -94,6 +119,19 @@ class Resize:
         scaled, whole = scaled_size(*frame, spec), input_size(*frame, spec)
         rows, columns = (Filter.of(n, m) for n, m in zip(frame, scaled, strict=True))
         return cls(frame, scaled, whole, rows, columns)
+
+    @classmethod
+    def reduced(cls, frame: Size, factor: int) -> "Resize":
+        """Averages of squares of `factor` pixels, equal to `image.reduced`."""
+        rows, columns = (Filter.averages(side, factor) for side in frame)
+        size = len(rows.start), len(columns.start)
+        return cls(frame, size, size, rows, columns)
+
+    @classmethod
+    def box(cls, frame: Size, size: Size) -> "Resize":
+        """Pillow's resize with a box filter."""
+        rows, columns = (Filter.box(n, m) for n, m in zip(frame, size, strict=True))
+        return cls(frame, size, size, rows, columns)
 
     def reciprocals(self) -> tuple[int, int, int, int]:
         """Of a whole box, one in the last column, one in the last row and the one in the corner."""
@@ -150,3 +188,8 @@ class Upsample:
                 for points, part, share, pixels in zip(grid, inside, covered, size, strict=True)
             )
         )
+
+    @classmethod
+    def between(cls, points: Size, step: int, size: Size) -> "Upsample":
+        """From points that are `step` pixels apart to `size` `(H, W)`, as in `refine`."""
+        return cls(*(Points.of(n, pixels / step, pixels) for n, pixels in zip(points, size, strict=True)))

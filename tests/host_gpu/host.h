@@ -1,4 +1,5 @@
 // What `kernels.cu` needs of CUDA, for a C++ compiler: the threads of a launch run one after the other.
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -32,21 +33,4 @@ static void launch(void (*kernel)(A...), Dim grid, Dim block, void** arguments)
             for (threadIdx.y = 0; threadIdx.y < block.y; threadIdx.y++)
                 for (threadIdx.x = 0; threadIdx.x < block.x; threadIdx.x++)
                     call(kernel, arguments, std::index_sequence_for<A...>());
-}
-
-#include KERNELS
-
-extern "C" int launch_by_name(
-    const char* name, unsigned grid_x, unsigned grid_y, unsigned block_x, unsigned block_y, void** arguments)
-{
-    Dim grid{grid_x, grid_y, 1}, block{block_x, block_y, 1};
-    if (!std::strcmp(name, "resize"))
-        launch(resize, grid, block, arguments);
-    else if (!std::strcmp(name, "check_finite"))
-        launch(check_finite, grid, block, arguments);
-    else if (!std::strcmp(name, "label"))
-        launch(label, grid, block, arguments);
-    else
-        return 1;
-    return 0;
 }

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from pixelclip_sdk.device.compiler import SOURCE
+from pixelclip_sdk.device.compiler import SOURCES
 
 
 def compiler() -> str | None:
@@ -28,7 +28,8 @@ def _library() -> ctypes.CDLL:
             [
                 *(command, "-x", "c++", "-std=c++17", "-O2", "-shared", "-fPIC", "-ffp-contract=off"),
                 *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
-                *(f'-DKERNELS="{SOURCE}"', str(Path(__file__).with_name("host.h")), "-o", str(library)),
+                *(f"-include{one}" for one in [Path(__file__).with_name("host.h"), *SOURCES]),
+                *(str(Path(__file__).with_name("launch.h")), "-o", str(library)),
             ],
             check=True,
         )

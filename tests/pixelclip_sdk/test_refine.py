@@ -97,7 +97,7 @@ def test_agreement_equals_the_published_algorithm(monkeypatch):
     """Sums over pairs of points, in float64, as in algorithm 1 of Krähenbühl and Koltun."""
     monkeypatch.setattr(module, "_POINTS", 12)
     small, grid = Image.fromarray(picture(12, 16)), cosines(3, 2, 3)
-    classes, chance = module._agree(grid, (2.0, 3.0), small, 0.05)
+    classes, chance = module._agree(grid, (2.0, 3.0), small, (3, 4), 0.05)
     rows, columns = chance.shape[1:]
     assert (rows, columns) == (3, 4)
     soft = np.exp(grid.astype(float) / 0.05)
@@ -109,13 +109,13 @@ def test_agreement_equals_the_published_algorithm(monkeypatch):
     weights = np.zeros((12, 12))
     for i in range(12):
         for j in range(12):
-            far = math.dist(colours[i], colours[j]) / module._COLOUR
+            far = math.dist(colours[i], colours[j]) / module.COLOUR
             near = math.dist(places[i], places[j]) / (module._DISTANCE * unit)
             weights[i, j] = math.exp(-(far**2 + near**2) / 2) if i != j else 0
     weights /= weights.sum(axis=1, keepdims=True) + 1e-6
     expected = prior
-    for _ in range(module._STEPS):
-        expected = np.exp(np.log(prior + 1e-6) + module._WEIGHT * (expected @ weights.T))
+    for _ in range(module.STEPS):
+        expected = np.exp(np.log(prior + 1e-6) + module.WEIGHT * (expected @ weights.T))
         expected /= expected.sum(axis=0)
     np.testing.assert_allclose(chance.reshape(len(classes), -1), expected[classes], atol=1e-4)
 
@@ -136,7 +136,7 @@ def test_coefficients_are_those_of_the_guided_filter():
             for k in range(2):
                 chance = points[k][window(i, j)].astype(float)
                 covariance = (light * chance).mean() - light.mean() * chance.mean()
-                steep[k, i, j] = covariance / (light.var() + module._FLAT)
+                steep[k, i, j] = covariance / (light.var() + module.FLAT)
                 base[k, i, j] = chance.mean() - steep[k, i, j] * light.mean()
     for found, expected in ((slope, steep), (offset, base)):
         means = [

@@ -6,6 +6,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from host_gpu.arrays import DlpackArray, InterfaceArray
 from host_gpu.cuda import HostCuda
@@ -13,7 +14,8 @@ from host_gpu.kernels import compiler
 from host_gpu.machine import machine
 from host_gpu.onnx import HostOnnx
 
-from pixelclip_sdk import Segmenter
+from pixelclip_sdk import Segmenter, Vocabulary
+from pixelclip_sdk.preprocess import fit
 
 # Of a tenth of the pixels, which saves nine tenths of the time.
 _SMALL: dict[str, Any] = {"input_size": (96, 128), "threads": 1}
@@ -54,6 +56,26 @@ def gpu(cpu) -> Iterator[Gpu]:
             return stack.enter_context(Segmenter.from_pretrained("pixelclip-lite", **options))
 
         yield Gpu(cuda, onnx, load)
+
+
+@pytest.fixture
+def frames(photo) -> list[np.ndarray]:
+    """Six frames of one size, parts of a photo and noise in turn, so that neighbours have other labels."""
+    rng = np.random.default_rng(0)
+    parts = [photo[20 * i : 20 * i + 194 : 2, 30 * i : 30 * i + 262 : 2] for i in range(6)]
+    return [
+        part.copy() if i % 2 else rng.integers(0, 256, part.shape, np.uint8) for i, part in enumerate(parts)
+    ]
+
+
+@pytest.fixture
+def local(cpu, frames) -> Vocabulary:
+    """A class for each point of the model's grid of one frame, so that labels change everywhere."""
+    rows = cpu._backend.features(fit(frames[1], cpu._input)[None]).reshape(-1, 384)
+    rows = rows - rows.mean(axis=0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    names = [f"point {i}" for i in range(len(rows))]
+    return Vocabulary(names=names, embeddings=rows, text_hash=cpu.vocabulary.text_hash)
 
 
 @pytest.fixture

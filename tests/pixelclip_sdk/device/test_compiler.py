@@ -7,6 +7,7 @@ import pytest
 
 from pixelclip_sdk import BackendError, BackendUnavailableError
 from pixelclip_sdk.device import compiler
+from pixelclip_sdk.device.edges import EDGE_KERNELS
 
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed")
 
@@ -23,8 +24,8 @@ def test_the_kernels_compile_for_every_kind_of_gpu():
     for capability in ("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "11.0", "12.0"):
         code = compiler.compiled(capability)
         assert code.startswith(b"\x7fELF"), capability
-        for name in (b"resize", b"check_finite", b"label"):
-            assert name in code
+        for name in ("resize", "check_finite", "label", *EDGE_KERNELS):
+            assert name.encode() in code
 
 
 def test_a_newer_gpu_gets_ptx():
@@ -59,6 +60,6 @@ def test_without_a_place_to_keep_it_a_warning_says_so(tmp_path, monkeypatch, cap
 def test_a_source_that_does_not_compile_says_why(tmp_path, monkeypatch):
     source = tmp_path / "broken.cu"
     source.write_text('extern "C" __global__ void label() { return nothing; }')
-    monkeypatch.setattr(compiler, "SOURCE", source)
-    with pytest.raises(BackendError, match=r"(?s)broken\.cu for sm_86.*nothing.* undefined"):
+    monkeypatch.setattr(compiler, "SOURCES", (source,))
+    with pytest.raises(BackendError, match=r"(?s)for sm_86: broken\.cu.*nothing.* undefined"):
         compiler.compiled("8.6")

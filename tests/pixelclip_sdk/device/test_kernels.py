@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from host_gpu.kernels import compiler, launch
+from PIL import Image
 
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.device.kernels import Kernels, Pixels, Rows, Taps
 from pixelclip_sdk.device.tables import Filter, Points, Resize, Upsample
+from pixelclip_sdk.image import brightness, reduced
 from pixelclip_sdk.postprocess import argmax_upsampled, covered_cells, label_dtype, unknown_label
 from pixelclip_sdk.preprocess import fit
 
@@ -27,13 +29,13 @@ def untouched(memory: np.ndarray) -> bool:
     return bool((memory[:GUARD] == 0xAB).all() and (memory[-GUARD:] == 0xAB).all())
 
 
-def resize(frame: np.ndarray, spec: InputSpec, pixels: Pixels | None = None) -> np.ndarray:
+def resize(frame: np.ndarray, how: InputSpec | Resize, pixels: Pixels | None = None) -> np.ndarray:
     """`(H, W, 3)` through the kernel; `pixels` says where another layout of it lies."""
 
     def taps(one: Filter) -> Taps:
         return Taps(*(part.ctypes.data for part in (one.start, one.count, one.weights)), one.weights.shape[1])
 
-    table = Resize.of(frame.shape[:2], spec)
+    table = how if isinstance(how, Resize) else Resize.of(frame.shape[:2], how)
     out, memory = guarded((*table.whole, 3), np.uint8)
     where = pixels or Pixels(frame.ctypes.data, *frame.strides[:2], (0, 1, 2))
     KERNELS.resize(where, table, taps(table.rows), taps(table.columns), out.ctypes.data, None)
@@ -91,6 +93,30 @@ def test_frames_of_every_layout():
     ):
         assert kept.size
         np.testing.assert_array_equal(resize(frame, spec, pixels), expected)
+
+
+def test_averages_and_the_box_filter_are_pillows():
+    rng = np.random.default_rng(2)
+    for size, factor, wanted in (((480, 640), 8, (15, 21)), ((97, 131), 1, (20, 16)), ((333, 5), 3, (1, 2))):
+        frame = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        small = np.asarray(reduced(frame, (factor, factor)))
+        np.testing.assert_array_equal(resize(frame, Resize.reduced(size, factor)), small)
+        box = Image.fromarray(small).resize(wanted[::-1], Image.Resampling.BOX)
+        found = resize(small, Resize.box(small.shape[:2], wanted))
+        assert np.abs(found.astype(int) - np.asarray(box)).max() <= 1  # Pillow 13 may filter columns first.
+
+
+def test_brightness_is_pillows():
+    """Of a frame of planes in the order blue, green, red."""
+    rng = np.random.default_rng(3)
+    frame = rng.integers(0, 256, (61, 83, 3), dtype=np.uint8)
+    planes = np.ascontiguousarray(frame[:, :, ::-1].transpose(2, 0, 1))
+    out, memory = guarded((61, 83), np.uint8)
+    plane = planes.strides[0]
+    pixels = Pixels(planes.ctypes.data, 83, 1, (2 * plane, plane, 0))
+    KERNELS.grey(pixels, (61, 83), out.ctypes.data, None)
+    np.testing.assert_array_equal(out, brightness(frame))
+    assert untouched(memory)
 
 
 def label(

@@ -12,16 +12,6 @@ from pixelclip_sdk import BackendError, ImageError, Vocabulary
 from pixelclip_sdk.image import load_image
 
 
-@pytest.fixture
-def frames(photo) -> list[np.ndarray]:
-    """Six frames of one size, parts of a photo and noise in turn, so that neighbours have other labels."""
-    rng = np.random.default_rng(0)
-    parts = [photo[30 * i : 30 * i + 97, 50 * i : 50 * i + 131] for i in range(6)]
-    return [
-        part.copy() if i % 2 else rng.integers(0, 256, part.shape, np.uint8) for i, part in enumerate(parts)
-    ]
-
-
 def same(found, expected) -> None:
     assert (found.labels == expected.labels).mean() > 0.999
     assert found.labels.dtype == expected.labels.dtype
@@ -43,18 +33,36 @@ def test_a_frame_on_the_host(gpu, cpu, photo):
     same(segmenter.predict(photo, threshold=0.1), cpu.predict(photo, threshold=0.1))
 
 
+def test_labels_along_edges_stay_on_the_gpu(gpu, cpu, frames, arrays, local):
+    """They are the model's default. `test_edges` says how close they come."""
+    segmenter, cpu = gpu.load(refine="auto", classes=local), cpu.with_classes(local)
+    for frame in frames[:2]:
+        for threshold in (None, 0.1):
+            expected = cpu.predict(frame, refine="edges", threshold=threshold)
+            found = segmenter.predict(frame, threshold=threshold)
+            on_gpu = segmenter.predict(arrays.interface(gpu.cuda, frame), threshold=threshold)
+            for result in (found, on_gpu):
+                assert result.refine == "edges"
+                same(result, expected)
+            assert on_gpu.labels_on_device is not None
+            off = cpu.predict(frame, refine="off", threshold=threshold)
+            assert threshold or (off.labels != expected.labels).mean() > 0.1
+            np.testing.assert_array_equal(on_gpu.refined("off").labels, off.labels)
+
+
+@pytest.mark.parametrize("refine", ["off", "edges"])
 @pytest.mark.parametrize("kind", ["interface", "dlpack"])
-def test_a_frame_on_the_gpu_waits_for_its_producer(gpu, cpu, frames, arrays, kind):
-    segmenter = gpu.load()
+def test_a_frame_on_the_gpu_waits_for_its_producer(gpu, cpu, frames, arrays, kind, refine, local):
+    segmenter, cpu = gpu.load(refine=refine, classes=local), cpu.with_classes(local)
     stream = gpu.cuda.cudaStreamCreateWithFlags(1)[1]
     frame = getattr(arrays, kind)(gpu.cuda, frames[0], stream=stream)
     result = segmenter.predict(frame)
     frame.write(frames[1])  # It was read, so it may be overwritten.
     gpu.cuda.run(stream)
-    expected = cpu.predict(frames[0])
-    np.testing.assert_array_equal(result.labels, expected.labels)
+    expected = cpu.predict(frames[0], refine=refine)
+    assert (result.labels == expected.labels).mean() > 0.999
     np.testing.assert_allclose(result.scores, expected.scores, atol=1e-5)
-    assert "copy 1" not in gpu.cuda.counts or gpu.cuda.counts["copy 1"] < 20  # Tables and words only.
+    assert gpu.cuda.counts["copy 1"] < 60  # Tables and words only.
 
 
 def test_everything_of_a_result_of_a_frame_on_the_gpu(gpu, cpu, frames, arrays):
@@ -112,9 +120,10 @@ def test_labels_are_read_by_other_libraries(gpu, cpu, frames, arrays, protocol):
     np.testing.assert_array_equal(copy, cpu.predict(frames[0]).labels)
 
 
-def test_frames_of_every_layout(gpu, cpu, frames, arrays):
-    segmenter = gpu.load()
-    frame, expected = frames[0], cpu.predict(frames[0]).labels
+@pytest.mark.parametrize("refine", ["off", "edges"])
+def test_frames_of_every_layout(gpu, frames, arrays, refine, local):
+    segmenter = gpu.load(refine=refine, classes=local)
+    frame, expected = frames[1], segmenter.predict(frames[1]).labels
     planes = arrays.interface(gpu.cuda, frame.transpose(2, 0, 1))
     np.testing.assert_array_equal(segmenter.predict(planes).labels, expected)
     bgr = arrays.interface(gpu.cuda, frame[:, :, ::-1])
@@ -136,14 +145,15 @@ def test_a_batch_of_both_kinds(gpu, cpu, frames, arrays):
         same(result, expected)
 
 
-def test_a_stream_of_frames_on_the_gpu(gpu, cpu, frames, arrays):
-    segmenter = gpu.load()
+@pytest.mark.parametrize("refine", ["off", "edges"])
+def test_a_stream_of_frames_on_the_gpu(gpu, cpu, frames, arrays, refine, local):
+    segmenter, cpu = gpu.load(refine=refine, classes=local), cpu.with_classes(local)
     given = [arrays.interface(gpu.cuda, frame) for frame in frames]
     results = list(segmenter.stream(given))
     assert [result.frame.index for result in results] == list(range(6))
     for result, frame in zip(results, frames, strict=True):
         assert result.labels_on_device is not None
-        np.testing.assert_array_equal(result.labels, cpu.predict(frame).labels)
+        assert (result.labels == cpu.predict(frame, refine=refine).labels).mean() > 0.999
 
 
 def test_a_smoothed_stream_comes_over_the_host(gpu, cpu, frames, arrays):
@@ -160,7 +170,7 @@ def test_a_smoothed_stream_comes_over_the_host(gpu, cpu, frames, arrays):
 def test_settings_that_need_the_host_take_the_frame_there(gpu, cpu, frames, arrays):
     segmenter = gpu.load()
     frame = arrays.interface(gpu.cuda, frames[0])
-    for settings in ({"refine": "edges"}, {"min_confidence": 0.3}, {"tiles": 4}):
+    for settings in ({"min_confidence": 0.3}, {"tiles": 4}):
         found, expected = segmenter.predict(frame, **settings), cpu.predict(frames[0], **settings)
         assert found.labels_on_device is None
         assert (found.labels == expected.labels).mean() > 0.999
@@ -182,8 +192,9 @@ def test_other_words_need_no_new_graph(gpu, cpu, frames):
     assert gpu.cuda.counts["replay"] == 3
 
 
-def test_the_steady_state_allocates_nothing(gpu, frames, arrays):
-    segmenter = gpu.load()
+@pytest.mark.parametrize("refine", ["off", "edges"])
+def test_the_steady_state_allocates_nothing(gpu, frames, arrays, refine):
+    segmenter = gpu.load(refine=refine)
     on_gpu = [arrays.interface(gpu.cuda, frame) for frame in frames]
     for given in (frames, on_gpu):
         for frame in given:
