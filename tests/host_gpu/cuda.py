@@ -8,10 +8,13 @@ build.
 
 import contextlib
 import ctypes
+import functools
+import sys
 import threading
 import types
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from host_gpu.kernels import launch
@@ -25,6 +28,28 @@ _KINDS = {
 }
 
 
+def _droppable(method: Callable[..., tuple]) -> Callable[..., tuple]:
+    """Remember the line of the SDK that calls, and do nothing if it is `dropped`."""
+
+    @functools.wraps(method)
+    def call(self: "HostCuda", *arguments: Any) -> tuple:
+        caller: types.FrameType | None = sys._getframe(1)
+        while caller and not _is_caller(caller.f_globals.get("__name__", "")):
+            caller = caller.f_back
+        if caller is not None:
+            site = f"{caller.f_globals['__name__']}:{caller.f_lineno} {method.__name__}"
+            self.sites.add(site)
+            if site == self.dropped:
+                return (0,)
+        return method(self, *arguments)
+
+    return call
+
+
+def _is_caller(module: str) -> bool:
+    return module.startswith("pixelclip_sdk.") and module != "pixelclip_sdk.backends.cuda"
+
+
 class HostCuda:
     """`cuda.bindings.runtime` and `cuda.bindings.driver` of GPUs in host memory.
 
@@ -32,10 +57,17 @@ class HostCuda:
         counts: How often something was done: uploads, allocations, kernels, captures, replays, …
         room: Bytes of memory.
         lost: Whether the next synchronisation fails, and the work before it is lost.
+        graphs: Recorded work by handle: graphs, and what can be launched of them.
+        refuse_capture: Whether no work can be recorded.
+        kept_graphs: So many graphs that can be launched refuse to be destroyed.
+        before_synchronize: Called when a thread starts to wait for a stream.
+        sites: The lines of the SDK that copied, recorded an event or waited, and what they called.
+        dropped: One of them, which does nothing.
     """
 
     cudaStreamNonBlocking = 1
     cudaEventDisableTiming = 2
+    cudaStreamCaptureMode = types.SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
     cudaError_t = types.SimpleNamespace(cudaSuccess=0)
     CUresult = types.SimpleNamespace(CUDA_SUCCESS=0)
     cudaMemoryType = types.SimpleNamespace(cudaMemoryTypeDevice=2, cudaMemoryTypeManaged=3)
@@ -51,22 +83,28 @@ class HostCuda:
         self.streams: dict[int, deque] = {1: deque()}
         self.events: dict[int, list[int]] = {}  # Event → [recorded, done, stream].
         self.functions: dict[int, str] = {}
-        self.counts: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
         self.room = 1 << 34
         self.lost = False
+        self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.recordings: dict[int, list[Callable[[], None]]] = {}  # By stream.
+        self.refuse_capture = False
+        self.kept_graphs = 0
+        self.before_synchronize: Callable[[], object] = lambda: None
+        self.sites: set[str] = set()
+        self.dropped: str | None = None
         self._one_at_a_time = threading.RLock()
-
-    def count(self, what: str) -> None:
-        self.counts[what] = self.counts.get(what, 0) + 1
 
     # Streams and events.
 
     def start(self, stream: int, work: Callable[[], None]) -> None:
-        """Queue work."""
-        self.streams[int(stream)].append(work)
+        """Queue work, or record it."""
+        recording = self.recordings.get(int(stream))
+        (self.streams[int(stream)] if recording is None else recording).append(work)
 
     def run(self, stream: int, event: int | None = None, wanted: int = 0) -> None:
         """Do the work of a stream: all of it, or until it has recorded an event so often."""
+        assert stream not in self.recordings, "nothing can wait for a stream that records"
         with self._one_at_a_time:
             queue = self.streams[stream]
             while queue and (event is None or self.events[event][1] < wanted):
@@ -87,7 +125,9 @@ class HostCuda:
         del self.streams[stream]
         return (0,)
 
+    @_droppable
     def cudaStreamSynchronize(self, stream):
+        self.before_synchronize()
         if self.lost:
             self.lost = False
             for queue in self.streams.values():
@@ -96,8 +136,9 @@ class HostCuda:
         self.run(stream)
         return (0,)
 
+    @_droppable
     def cudaDeviceSynchronize(self):
-        self.count("device synchronize")
+        self.counts["device synchronize"] += 1
         self.finish()
         return (0,)
 
@@ -110,6 +151,7 @@ class HostCuda:
         del self.events[event]
         return (0,)
 
+    @_droppable
     def cudaEventRecord(self, event, stream):
         if int(stream) not in self.streams:
             return (400,)
@@ -123,12 +165,51 @@ class HostCuda:
         self.start(stream, done)
         return (0,)
 
+    @_droppable
     def cudaStreamWaitEvent(self, stream, event, flags):
         wanted, _, origin = self.events[event]
         # Events that were never recorded do not wait, as in CUDA.
         if wanted:
             self.start(stream, lambda: self.run(origin, event, wanted) if event in self.events else None)
         return (0,)
+
+    # Graphs.
+
+    def cudaStreamBeginCapture(self, stream, mode):
+        assert stream not in self.recordings
+        self.recordings[stream] = []
+        return (0,)
+
+    def cudaStreamEndCapture(self, stream):
+        recorded = self.recordings.pop(stream)
+        if self.refuse_capture:
+            return 901, None
+        self.counts["capture"] += 1
+        return 0, self._graph(recorded)
+
+    def cudaGraphInstantiate(self, graph, flags):
+        return 0, self._graph(self.graphs[graph])
+
+    def _graph(self, work: list[Callable[[], None]]) -> int:
+        handle = max(self.graphs, default=5000) + 1
+        self.graphs[handle] = work
+        return handle
+
+    def cudaGraphLaunch(self, graph, stream):
+        self.counts["replay"] += 1
+        for work in self.graphs[graph]:
+            self.start(stream, work)
+        return (0,)
+
+    def cudaGraphDestroy(self, graph):
+        del self.graphs[graph]
+        return (0,)
+
+    def cudaGraphExecDestroy(self, graph):
+        if self.kept_graphs:
+            self.kept_graphs -= 1
+            return (700,)
+        return self.cudaGraphDestroy(graph)
 
     # Memory.
 
@@ -144,9 +225,11 @@ class HostCuda:
         assert size > 0
         if size > self.cudaMemGetInfo()[1]:
             return 2, None
-        self.count(f"allocate {kind}")
+        self.counts[f"allocate {kind}"] += 1
         memory = (ctypes.c_uint8 * (size + 2 * _GUARD))()
         ctypes.memset(memory, 0xAB, len(memory))  # Not zero: nothing may rely on that.
+        if self.dropped:  # Zero, because an index that was not copied must not end the process.
+            ctypes.memset(ctypes.addressof(memory) + _GUARD, 0, size)
         address = ctypes.addressof(memory) + _GUARD
         self.memory[address] = memory, size, kind, self.device
         return 0, address
@@ -158,6 +241,7 @@ class HostCuda:
         assert found == kind
         ends = bytes(memory[:_GUARD]) + bytes(memory[_GUARD + size :])
         assert ends == b"\xab" * (2 * _GUARD), "written beyond the end"
+        ctypes.memset(memory, 0, len(memory))  # A copy that did not wait shows.
         return (0,)
 
     def cudaMalloc(self, size):
@@ -172,13 +256,15 @@ class HostCuda:
     def cudaFreeHost(self, address):
         return self._free(address, "pinned")
 
+    @_droppable
     def cudaMemcpyAsync(self, target, source, size, kind, stream):
         kinds = _KINDS[kind]
-        self.count(f"copy {kind}")
+        self.counts[f"copy {kind}"] += 1
         to, origin = self.at(target, size, kinds[0]), self.at(source, size, kinds[1])
         self.start(stream, lambda: np.copyto(to, origin))
         return (0,)
 
+    @_droppable
     def cudaMemsetAsync(self, target, value, size, stream):
         to = self.at(target, size, "device")
         self.start(stream, lambda: to.fill(value))
@@ -235,7 +321,7 @@ class HostCuda:
         assert 0 < gx < 1 << 31
         assert 0 < gy < 1 << 16
         name = self.functions[function]
-        self.count(name)
+        self.counts[name] += 1
         self.start(stream, lambda: launch(name, (gx, gy), (bx, by), *parameters))
         return (0,)
 

@@ -70,11 +70,11 @@ class HostSession:
     def run_with_iobinding(self, binding, options):
         if self.fails:
             raise RuntimeError("CUDA failure 2: out of memory")
-        self.cuda.count("run")
+        self.cuda.counts["run"] += 1
         assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
         graph = options.get_run_config_entry("gpu_graph_id")
         if graph != "-1" and self.options["enable_cuda_graph"] == "1":
-            self.cuda.count("replay" if graph in self.graphs else "capture")
+            self.cuda.counts["replay" if graph in self.graphs else "capture"] += 1
             bound = self.graphs.setdefault(graph, dict(binding.tensors))
             assert bound == binding.tensors, "a graph has its addresses and shapes for ever"
         tensors = dict(binding.tensors)

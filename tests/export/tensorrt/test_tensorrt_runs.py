@@ -15,6 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from host_gpu.arrays import DlpackArray
+from host_gpu.kernels import compiler
+from host_gpu.tensorrt import HostContext, output_shape
 
 from export.to_trt import Options, compile_engine
 from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, OutputError, Segmenter, engine_check
@@ -232,7 +235,7 @@ def test_onnxruntime_on_the_gpu(lite, reference, name):
         )
 
 
-# These tests need the stand-in in host memory.
+# These tests need the GPU in host memory.
 
 
 @pytest.fixture
@@ -240,19 +243,44 @@ def host(machine):
     """The GPU in host memory, with fresh counts."""
     if machine.cuda is None:
         pytest.skip("a real GPU does not count")
-    machine.cuda.counts = dict.fromkeys(machine.cuda.counts, 0)
+    machine.cuda.counts.clear()
     return machine.cuda
+
+
+@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler (g++ or clang++)")
+@pytest.mark.parametrize("refine", ["off", "edges"])
+def test_frames_and_labels_stay_on_the_gpu(machine, compiled, host, photo, refine):
+    """Frames of one size after each other, words that change, and a graph from the second frame on."""
+    frames = [photo[::2, ::2].copy(), photo[1::2, ::2, ::-1].copy()]
+    sets = [["cat", "sofa", "grass"], ["dog", "sky"]]
+    with (
+        Segmenter.from_pretrained(compiled, backend="onnx", device="cpu", refine=refine) as cpu,
+        Segmenter.from_pretrained(compiled, backend="tensorrt", refine=refine) as gpu,
+    ):
+        stream = host.cudaStreamCreateWithFlags(1)[1]
+        results, expected = [], []
+        for frame, names in zip(frames * 2, [sets[0], *sets, sets[0]], strict=True):
+            expected.append(cpu.with_classes(names).predict(frame))
+            gpu.set_classes(names)
+            results.append(gpu.predict(DlpackArray(host, frame, stream=stream)))
+        assert host.counts["label"] == 4
+        for found, wanted in zip(results, expected, strict=True):
+            assert found.labels_on_device is not None
+            assert (found.labels == wanted.labels).mean() > 0.999
+            np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-5)
+        if machine.flavor == "tensorrt":
+            assert (host.counts["capture"], host.counts["replay"]) == (1, 3)
 
 
 def test_unchanged_words_are_not_sent_again(compiled, host):
     text = words(5)
     with open_backend(Bundle.open(compiled), "tensorrt") as backend:
-        before = host.counts["upload"]
+        before = host.counts["copy 1"]
         for _ in range(3):
             backend.logits(pictures(1), text)
-        assert host.counts["upload"] - before == 3 + 1  # Pictures, and the words once.
+        assert host.counts["copy 1"] - before == 3 + 1  # Pictures, and the words once.
         backend.logits(pictures(1), words(5))
-        assert host.counts["upload"] - before == 4 + 2
+        assert host.counts["copy 1"] - before == 4 + 2
 
 
 def test_a_shape_is_captured_once_and_then_replayed(machine, compiled, host):
@@ -260,7 +288,7 @@ def test_a_shape_is_captured_once_and_then_replayed(machine, compiled, host):
         for classes in (5, 6, 5, 6, 5):
             backend.logits(pictures(1), words(classes))
     if machine.flavor == "tensorrt":
-        assert (host.counts["capture"], host.counts["launch"]) == (2, 3)
+        assert (host.counts["capture"], host.counts["replay"]) == (2, 3)
     else:  # TensorRT-RTX does it by itself.
         assert (host.counts["capture"], host.counts["enqueue"]) == (0, 5)
 
@@ -272,7 +300,7 @@ def test_the_shapes_used_last_are_kept(machine, compiled, host, monkeypatch):
             backend.logits(pictures(1), words(classes))
         assert len(backend._session._executions) == (2 if machine.flavor == "tensorrt" else 1)
     if machine.flavor == "tensorrt":  # The context for 6 classes was closed for 7.
-        assert (host.counts["capture"], host.counts["launch"]) == (3, 2)
+        assert (host.counts["capture"], host.counts["replay"]) == (3, 2)
 
 
 def test_no_graph_is_no_error(compiled, reference, host, monkeypatch):
@@ -283,7 +311,7 @@ def test_no_graph_is_no_error(compiled, reference, host, monkeypatch):
             np.testing.assert_allclose(
                 backend.logits(images, text), reference.logits(images, text), atol=1e-4
             )
-    assert host.counts["launch"] == 0
+    assert host.counts["replay"] == 0
 
 
 def test_too_little_gpu_memory_is_an_error_and_leaks_nothing(machine, compiled, host, monkeypatch):
@@ -299,7 +327,7 @@ def test_too_little_gpu_memory_is_an_error_and_leaks_nothing(machine, compiled, 
 def test_words_whose_copy_failed_are_sent_again(compiled, reference, host):
     images, text = pictures(1), words(5)
     with open_backend(Bundle.open(compiled), "tensorrt") as backend:
-        host.lost_at = 0
+        host.lost = True
         with pytest.raises(BackendError, match="cudaStreamSynchronize failed"):
             backend.logits(images, text)
         np.testing.assert_allclose(backend.logits(images, text), reference.logits(images, text), atol=1e-4)
@@ -307,7 +335,7 @@ def test_words_whose_copy_failed_are_sent_again(compiled, reference, host):
 
 def test_a_failure_of_the_first_copy_is_noticed_when_the_engine_loads(compiled, host, machine):
     before = machine.free_memory()
-    host.lost_at = 0
+    host.lost = True
     with pytest.raises(BackendError, match="cudaStreamSynchronize failed"):
         open_backend(Bundle.open(compiled), "tensorrt")
     gc.collect()
@@ -390,18 +418,17 @@ def copied(compiled, tmp_path) -> Path:
 
 
 @pytest.fixture
-def wrong_labels(host, monkeypatch) -> None:
+def wrong_labels(host, monkeypatch) -> None:  # noqa: ARG001 (it skips without one)
     """The engine computes, but the classes are in another order."""
-    context = type(host).context
-    run = context._run
+    run = HostContext.compute
 
     def shuffled(self, shapes):
         run(self, shapes)
-        cuda, shape = self.engine.cuda, self.get_tensor_shape("logits")
+        cuda, shape = self.engine.cuda, output_shape("logits", shapes)
         logits = cuda.at(self.addresses["logits"], 4 * math.prod(shape), "device").view(np.float32)
         logits.reshape(shape)[:] = logits.reshape(shape)[:, ::-1].copy()
 
-    monkeypatch.setattr(context, "_run", shuffled)
+    monkeypatch.setattr(HostContext, "compute", shuffled)
 
 
 def test_what_is_compiled_beside_a_gpu_was_compared(compiled):
