@@ -111,12 +111,18 @@ soak: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/attack/memory.py --json benchmarks/results/attack-memory.json
 
 # The Python of the container. Hashes are of all files of a version, so of every processor.
+# In the container for NVIDIA GPUs, in place of onnxruntime.
+CUDA := onnxruntime-gpu[cuda,cudnn]==1.31.1
 COMPILE := $(VENV)/bin/uv pip compile --quiet --no-header --no-annotate --generate-hashes --universal --python-version 3.13
 
 pins: $(VENV)/installed
 	$(VENV)/bin/python $(PIP) uv
 	$(COMPILE) $(PINS) --extra serve pyproject.toml -o examples/container/requirements-serve.txt
 	$(COMPILE) $(PINS) --extra serve --extra video pyproject.toml -o "examples/container/requirements-serve,video.txt"
+	echo "$(CUDA)" | $(COMPILE) $(PINS) --no-emit-package onnxruntime --extra serve pyproject.toml - \
+		-o examples/container/requirements-cuda-serve.txt
+	echo "$(CUDA)" | $(COMPILE) $(PINS) --no-emit-package onnxruntime --extra serve --extra video pyproject.toml - \
+		-o "examples/container/requirements-cuda-serve,video.txt"
 	echo hatchling | $(COMPILE) $(PINS) - -o examples/container/requirements-build.txt
 
 # It asks PyPI's database of weaknesses.

@@ -54,11 +54,12 @@ def test_what_is_copied_and_installed_exists(name):
                 assert f"!{source}" in allowed
 
 
+@pytest.mark.parametrize("engine", ["", "cuda-"])
 @pytest.mark.parametrize("extras", ["serve", "serve,video"])
-def test_packages_come_by_their_hashes_and_are_the_tested_versions(extras):
+def test_packages_come_by_their_hashes_and_are_the_tested_versions(extras, engine):
     if not (ROOT / ".ci").is_dir():
         pytest.skip("this is no checkout")
-    text = (FOLDER / f"requirements-{extras}.txt").read_text()
+    text = (FOLDER / f"requirements-{engine}{extras}.txt").read_text()
     blocks = [block for block in re.split(r"^(?=[a-z])", text, flags=re.M) if block.strip()]
     versions = {}
     for block in blocks:
@@ -72,6 +73,10 @@ def test_packages_come_by_their_hashes_and_are_the_tested_versions(extras):
     wanted = [*project["dependencies"]]
     for extra in extras.split(","):
         wanted += project["optional-dependencies"][extra]
+    if engine:
+        assert "onnxruntime" not in versions
+        assert "nvidia-cudnn-cu13" in versions
+        wanted[wanted.index(next(one for one in wanted if one.startswith("onnxruntime")))] = "onnxruntime-gpu"
     for requirement in wanted:
         assert _normal(re.split(r"[<>=\[]", requirement)[0]) in versions, requirement
 
