@@ -110,9 +110,9 @@ soak: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/attack/kill.py --json benchmarks/results/attack-kill.json
 	$(VENV)/bin/python benchmarks/attack/memory.py --json benchmarks/results/attack-memory.json
 
-# The Python of the container. Hashes are of all files of a version, so of every processor.
 # In the container for NVIDIA GPUs, in place of onnxruntime.
 CUDA := onnxruntime-gpu[cuda,cudnn]==1.31.1
+# The Python of the container. Hashes are of all files of a version, so of every processor.
 COMPILE := $(VENV)/bin/uv pip compile --quiet --no-header --no-annotate --generate-hashes --universal --python-version 3.13
 
 pins: $(VENV)/installed

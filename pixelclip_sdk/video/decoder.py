@@ -132,6 +132,8 @@ class VideoSource:
             hint = "Is it there, complete, and not in use?"
             if isinstance(error, self._av.ArgumentError) and not (network or format):
                 hint = "Its format is not supported. Playlists are not read from files."
+            elif isinstance(error, self._av.error.ProtocolNotFoundError):
+                hint = "The installed FFmpeg lacks it. Relay it as RTSP, or install av with your FFmpeg."
             reason = self._reason(error)
             raise ImageError(f"{self.name} cannot be opened as {kind}: {reason}. {hint}") from error
 

@@ -312,7 +312,7 @@ def test_memory_of_predict_grows_as_the_limits_of_pictures_assume(name, tmp_path
 
 def test_memory_of_the_command_does_not_depend_on_what_it_writes(tmp_path):
     """4 bytes of a pixel are the picture, 1 is its label, and 4 are the overlay of one that is not large."""
-    pixels = written("JPEG", tmp_path / "picture.jpg", 16_000_000)
+    pixels = written("JPEG", tmp_path / "picture.jpg", 8_000_000)
     labels = commanded(tmp_path / "picture.jpg", "json")
     everything = commanded(tmp_path / "picture.jpg", ",".join(FORMATS))
     assert (labels["exit_code"], everything["exit_code"]) == (0, 0)

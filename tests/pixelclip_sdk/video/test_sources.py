@@ -111,6 +111,12 @@ def test_an_address_streams(server, clip, fake):
     assert len(list(fake.stream(source))) == 30
 
 
+def test_a_protocol_that_ffmpeg_lacks_is_refused_with_what_to_do():
+    """PyAV's wheels have no SRT; one that was built with it is refused because nobody answers."""
+    with pytest.raises(ImageError, match=r"not found\. The installed FFmpeg lacks it\. Relay|Is it there"):
+        open_source("srt://127.0.0.1:9?timeout=100000")
+
+
 def test_an_address_that_does_not_answer_is_refused_without_its_password(server):
     with pytest.raises(ImageError, match="cannot be opened as a video") as error:
         open_source(f"http://me:secret@{server}/nothing.mp4")
