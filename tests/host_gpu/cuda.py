@@ -37,7 +37,8 @@ def _droppable(method: Callable[..., tuple]) -> Callable[..., tuple]:
         while caller and not _is_caller(caller.f_globals.get("__name__", "")):
             caller = caller.f_back
         if caller is not None:
-            site = f"{caller.f_globals['__name__']}:{caller.f_lineno} {method.__name__}"
+            place = f"{caller.f_globals['__name__']}:{caller.f_lineno}"
+            site = f"{place} {caller.f_code.co_name} {method.__name__}"
             self.sites.add(site)
             if site == self.dropped:
                 return (0,)

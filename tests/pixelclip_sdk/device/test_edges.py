@@ -22,8 +22,9 @@ from pixelclip_sdk.postprocess import label_dtype, labels_upsampled, unknown_lab
 from pixelclip_sdk.refine import refine_edges
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
-# Two classes are nearly tied if their probabilities differ by less. The GPU sums in another order.
-NEAR = 1e-3
+# Two classes are nearly tied if their probabilities differ by less, and then on so many pixels at most. The
+# kernels sum in another order than numpy.
+NEAR, RARE = 1e-3, 2e-4
 WHOLE = (1.0, 1.0)
 
 
@@ -126,11 +127,11 @@ def margins(logits: np.ndarray, image: np.ndarray, covered: tuple[float, float])
     return best[0] - best[1]
 
 
-def check(found: np.ndarray, expected: np.ndarray, margin: np.ndarray, most: float = 1e-3) -> None:
+def check(found: np.ndarray, expected: np.ndarray, margin: np.ndarray) -> None:
     """Labels differ only where two classes are nearly tied, and rarely."""
     assert found.dtype == expected.dtype
     differ = found != expected
-    assert differ.mean() <= most
+    assert differ.mean() <= RARE
     assert margin[differ].max(initial=0) < NEAR
 
 
@@ -163,7 +164,7 @@ def test_photos(labels_of, lite, name):
     found = labels_of(result.logits, image, result.covered)
     assert len(np.unique(found)) > 1
     assert (labels_upsampled(result.logits, image.shape[:2]) != result.labels).mean() > 0.02
-    check(found, result.labels, margins(result.logits, image, result.covered), 2e-4)
+    check(found, result.labels, margins(result.logits, image, result.covered))
 
 
 def test_pixels_below_the_threshold_are_unknown(labels_of):
