@@ -183,7 +183,7 @@ def _summary(samples: Sequence[tuple[float, int, float]], before: int, *, killed
 
 
 def _memory_mb(root: int) -> float:
-    """Resident memory of a process and of the Ray workers below it."""
+    """Memory of a process and of the Ray workers below it, without what Ray's store shares among them."""
     parents: dict[int, int] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -212,7 +212,7 @@ def _resident_mb(process: int) -> float:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
         return 0.0
-    return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6 if "VmRSS:" in status else 0.0
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024 / 1e6 if "RssAnon:" in status else 0.0
 
 
 def _files(out: Path) -> dict[str, bytes]:
