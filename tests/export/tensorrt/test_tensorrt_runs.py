@@ -235,6 +235,18 @@ def test_onnxruntime_on_the_gpu(lite, reference, name):
         )
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("refine", ["off", "edges"])
+def test_labels_by_onnxruntime_on_the_gpu(photo, refine):
+    options = {"classes": ["cat", "sofa", "grass", "wall", "face"], "refine": refine}
+    try:
+        gpu = Segmenter.from_pretrained("pixelclip-lite", backend="onnx-cuda", **options)
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+    with gpu, Segmenter.from_pretrained("pixelclip-lite", backend="onnx", device="cpu", **options) as cpu:
+        assert (gpu.predict(photo).labels == cpu.predict(photo).labels).mean() > 0.99
+
+
 # These tests need the GPU in host memory.
 
 
