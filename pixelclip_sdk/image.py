@@ -245,8 +245,8 @@ def _from_pil(image: Image.Image, file: Path | io.BytesIO | None, name: str) -> 
     if 0 in image.size:
         raise ImageError(f"{name} is {image.width}×{image.height} pixels; expected at least 1×1")
     turn = None if image.format is None else _TURNS.get(orientation(image))
-    if turn is not None and file is not None:
-        refuse_too_large(image, turned=True)
+    if turn is not None and file is not None and image.format == "PNG":
+        refuse_too_large(image, turned=True)  # It may say so behind its pixels; others were asked before.
     # A copy of a large image costs as much as decoding it, so images are copied only where necessary.
     picture = _to_eight_bits(image, name, owned=file is not None)
     if file is not None and picture is not image:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pixelclip_sdk import ImageError
 from pixelclip_sdk.image import load_image
+from pixelclip_sdk.support import images
 from pixelclip_sdk.support.images import (
     IMAGE_FORMATS,
     find_images,
@@ -185,6 +186,15 @@ def test_a_png_file_that_turns_out_to_be_turned_after_its_pixels_is_refused(monk
     monkeypatch.setattr("pixelclip_sdk.support.images._BUDGET", 256 * 7)
     with pytest.raises(ImageError, match="too many pixels"):
         load_image(file)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF"])
+def test_a_turned_picture_that_is_large_for_its_kind_is_read(format, monkeypatch):
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 48)).save(file, format, exif=exif)
+    monkeypatch.setattr(images, "_BUDGET", 64 * 48 * max(images._BYTES.values()) - 1)
+    assert load_image(file.getvalue()).shape == (64, 48, 3)
 
 
 def test_a_jpeg_file_with_a_pass_for_each_colour_counts_as_progressive():
