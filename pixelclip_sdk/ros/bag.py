@@ -63,6 +63,11 @@ class BagReader:
             if not self._ros1 and is_file(metadata):
                 refuse_nested(metadata.read_text(encoding="utf-8"))
             self._reader.open()
+            for connection in self._reader.connections:  # As the metadata says; rosbags does not check it.
+                named = isinstance(connection.topic, str) and isinstance(connection.msgtype, str)
+                if not (named and isinstance(connection.msgcount, int)):
+                    self._reader.close()
+                    raise ValueError("the name, type or count of a topic has another type.")
         return self
 
     def __exit__(

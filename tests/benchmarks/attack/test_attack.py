@@ -139,6 +139,8 @@ SMALL = {
     ),
     "nested settings": ("settings", b"[" * 1000),
     "settings with open brackets": ("settings", b"images: " + b"[" * 5000),
+    "a bag whose count is a text": ("bag", seeds("bag")[0].replace(b"message_count: 3", b"message_count: x")),
+    "a bag whose topic has no name": ("bag", seeds("bag")[0].replace(b"name: /camera", b"name: null")),
     "a bag with open brackets": ("bag", b"rosbag2_bagfile_information: " + b"[" * 5000),
     "settings with nested lines": ("settings", b"- " * 5000),
     "nested sources of a bundle": ("manifest", manifest(sources="X").replace(b'"X"', NESTED)),
