@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pixelclip_sdk.backends.base import Backend, Float32Array
 from pixelclip_sdk.backends.onnx import default_threads
-from pixelclip_sdk.backends.openvino import load_openvino
+from pixelclip_sdk.backends.openvino import openvino_core
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle
 from pixelclip_sdk.preprocess import input_size
 from pixelclip_sdk.support.clock import Clock
@@ -92,7 +92,7 @@ class OpenVinoBackend(Backend):
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": default_threads()}
         if precision:
             config["INFERENCE_PRECISION_HINT"] = precision
-        model = load_openvino().Core().compile_model(bundle.file(IMAGE_ENCODER), "CPU", config)
+        model = openvino_core().compile_model(bundle.file(IMAGE_ENCODER), "CPU", config)
         self._request = model.create_infer_request()
 
     @property

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import logging
 import math
+import os
 import queue
 import sys
 import threading
@@ -36,6 +37,7 @@ PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16", "openvino-fp16": "f16"
 _ABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 _EXTRA = '"pixelclip-sdk[openvino]"'
 # Layers that take most of the time, as the compiled model names them.
+_cores: dict[int, Any] = {}  # Of this process, and after a fork of its parents.
 _HEAVY = ("Convolution", "FullyConnected", "MatMul")
 
 
@@ -174,7 +176,7 @@ def openvino_devices() -> dict[str, str]:
 
     Raises BackendUnavailableError if OpenVINO is not installed.
     """
-    core = load_openvino().Core()
+    core = openvino_core()
     found = {}
     for device in core.available_devices:
         able = set(core.get_property(device, "OPTIMIZATION_CAPABILITIES")) & {*_ABILITIES.values()}
@@ -198,6 +200,19 @@ def load_openvino(module: str = "openvino") -> Any:
         del sys.modules["openvino_telemetry"]
 
 
+def openvino_core() -> Any:
+    """Return OpenVINO's Core of this process, which is never freed.
+
+    The CPU plugin of a Core (OpenVINO 2026.4) gives the thread that loads it a stack for signals, and unmaps
+    it with the Core. In another thread, or if Cores go in another order than they came, the thread keeps its
+    address: the next signal that Python handles, such as Ctrl-C, ends the process with a segmentation fault.
+    """
+    openvino, process = load_openvino(), os.getpid()
+    if process not in _cores:
+        _cores.setdefault(process, openvino.Core())  # One that is not used has no plugin.
+    return _cores[process]
+
+
 def _read(path: Path) -> bytes:
     """Read an ONNX file; raise BackendError if it keeps tensors in other files."""
     content = path.read_bytes()
@@ -216,7 +231,7 @@ def _read(path: Path) -> bytes:
 def _compile(content: bytes, path: Path, name: str, place: Device, threads: int, streams: int) -> Any:
     """Compile an ONNX file for exactly this device and precision."""
     openvino = load_openvino()
-    core, precision = openvino.Core(), PRECISIONS[name]
+    core, precision = openvino_core(), PRECISIONS[name]
     device = f"GPU.{place.index}" if place.kind == "gpu" else place.kind.upper()
     found = core.available_devices
     if place.kind == "gpu" and "GPU" in found and not place.index:  # The name of a single one.

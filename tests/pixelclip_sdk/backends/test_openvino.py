@@ -15,12 +15,48 @@ from pixelclip_sdk.models import find_bundle
 
 @pytest.fixture(scope="module")
 def core():
-    return pytest.importorskip("openvino").Core()
+    pytest.importorskip("openvino")
+    return module.openvino_core()
 
 
 @pytest.fixture(scope="module")
 def lite():
     return find_bundle("pixelclip-lite")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no stacks for signals")
+def test_signals_are_handled_after_engines_have_gone():
+    """The first of two engines goes first, and one goes in another thread; then the process gets a signal."""
+    pytest.importorskip("openvino")
+    code = """
+import gc, signal, threading
+from pixelclip_sdk import Segmenter
+
+def engine():
+    return Segmenter.from_pretrained(backend="openvino", threads=1)
+
+def end(segmenter):
+    segmenter.close()
+    del segmenter
+    gc.collect()
+
+first, second = engine(), engine()
+first.close()
+del first
+gc.collect()
+thread = threading.Thread(target=end, args=(second,))
+del second
+thread.start()
+thread.join()
+del thread
+gc.collect()
+handled = []
+signal.signal(signal.SIGTERM, lambda *_: handled.append(True))
+signal.raise_signal(signal.SIGTERM)
+print(handled)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert (result.returncode, result.stdout) == (0, "[True]\n"), result.stderr
 
 
 def test_the_name_states_the_precision(core, lite, photo):
