@@ -64,6 +64,7 @@ def is_told_apart(site: str) -> bool:
     return " close " not in site and "cudaMemsetAsync" not in site
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler (g++ or clang++)")
 def test_without_any_of_them_results_differ(cpu, frames, local):
     frames = [frames[i][::8, ::8].copy() for i in (1, 3)]
