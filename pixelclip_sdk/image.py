@@ -37,6 +37,7 @@ __all__ = [
     "open_image",
     "picture_size",
     "reduced",
+    "strip_rows",
     "strips",
     "to_array",
 ]
@@ -314,12 +315,17 @@ def _from_array(array: np.ndarray, channel_order: ChannelOrder) -> UInt8Array:
     return np.ascontiguousarray(array)
 
 
+def strip_rows(height: int, width: int) -> Iterator[slice]:
+    """Yields the rows of strips of about half a million pixels, from top to bottom."""
+    step = max(_STRIP_PIXELS // width, 1)
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))
+
+
 def strips(picture: Picture) -> Iterator[tuple[slice, Image.Image]]:
     """Cuts an image into strips of about half a million pixels; yields their rows and the strips."""
     height, width = picture_size(picture)
-    step = max(_STRIP_PIXELS // width, 1)
-    for top in range(0, height, step):
-        rows = slice(top, min(top + step, height))
+    for rows in strip_rows(height, width):
         if isinstance(picture, np.ndarray):
             yield rows, Image.fromarray(picture[rows])
             continue

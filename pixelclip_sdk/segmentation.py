@@ -14,7 +14,7 @@ from PIL import Image
 
 from pixelclip_sdk.confidence import Calibration, Rivals, confidence_map, posteriors
 from pixelclip_sdk.errors import PixelClipError
-from pixelclip_sdk.image import LazyImage, picture_size
+from pixelclip_sdk.image import LazyImage, picture_size, strip_rows
 from pixelclip_sdk.lazy import Lazy
 from pixelclip_sdk.postprocess import (
     argmax_upsampled,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameInfo", "Segmentation"]
 
-_STRIP_PIXELS = 1 << 20
+_LARGE = 1 << 20  # Pixels above which scores are made in strips.
 REGION_AREA = 0.001
 """Smallest region that counts as one: a share of the image. A cell of lite's grid (10×15) has 0.007."""
 FOUND_AREA = 0.01
@@ -179,7 +179,7 @@ class Segmentation:
         For large images, whose scores take four bytes a pixel.
         """
         height, width = self.orig_shape
-        if height * width <= _STRIP_PIXELS or self.scores_on_device is not None or "scores" in self.__dict__:
+        if height * width <= _LARGE or self.scores_on_device is not None or "scores" in self.__dict__:
             yield slice(0, height), self.scores
         else:
             yield from scores_in_strips(self.logits, self.orig_shape, self.covered)
@@ -210,13 +210,11 @@ class Segmentation:
         if (self.labels == self.unknown).any():
             best = self._best_labels(self.refine)
         height, width = self.orig_shape
-        step = max(_STRIP_PIXELS // width, 1)
-        for top in range(0, height, step):
-            rows = slice(top, min(top + step, height))
+        for rows in strip_rows(height, width):
             labels = self.labels[rows]
             if best is not None:
                 labels = np.where(labels == self.unknown, best[rows], labels)
-            yield rows, confidence_map(labels, self._posteriors, self.covered, (top, height))
+            yield rows, confidence_map(labels, self._posteriors, self.covered, (rows.start, height))
 
     @functools.cached_property
     def _posteriors(self) -> npt.NDArray[np.float32]:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk.image import strip_rows
+
 __all__ = ["Runs", "components"]
 
 IndexArray = npt.NDArray[np.intp]
-
-_STRIP_PIXELS = 1 << 20  # Of the rows that are looked at together.
 
 
 class Runs(NamedTuple):
@@ -50,8 +50,7 @@ def components(labels: npt.NDArray[np.uint8 | np.uint16]) -> Runs:
     """
     width = labels.shape[1]
     # The first pixel of each run. In strips, whose temporary arrays are small.
-    step = max(_STRIP_PIXELS // width, 1)
-    parts = [_firsts(labels[top : top + step]) + top * width for top in range(0, len(labels), step)]
+    parts = [_firsts(labels[rows]) + rows.start * width for rows in strip_rows(*labels.shape)]
     first = np.concatenate(parts)
     label = labels.reshape(-1)[first]
     row = first // width

@@ -7,11 +7,12 @@ and draw its line, as `cv2.fillPoly` and Pillow's `ImageDraw.polygon` do.
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk.image import strip_rows
+
 __all__ = ["contours", "one_polygon", "straightened"]
 
 Points = npt.NDArray[np.int32]
 
-_STRIP_PIXELS = 1 << 20  # Of the rows that are looked at together.
 # Along the sides of a pixel, the mask on the right: top, right, bottom, left, as steps (x, y).
 _STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
 
@@ -36,8 +37,7 @@ def contours(mask: npt.NDArray[np.bool_]) -> list[Points]:
     width = mask.shape[1] + 2
     steps = _STEPS @ (1, width)
     # A side is 4 times the pixel plus the number of the step.
-    step = max(_STRIP_PIXELS // width, 1)
-    sides = np.concatenate([_sides(mask, top, step) for top in range(0, len(mask), step)])
+    sides = np.concatenate([_sides(mask, rows) for rows in strip_rows(*mask.shape)])
     sides.sort()
     pixel, turn = np.divmod(sides, 4)
     ahead = pixel + steps[turn]
@@ -63,12 +63,12 @@ def contours(mask: npt.NDArray[np.bool_]) -> list[Points]:
     return found
 
 
-def _sides(mask: npt.NDArray[np.bool_], top: int, rows: int) -> npt.NDArray[np.intp]:
+def _sides(mask: npt.NDArray[np.bool_], rows: slice) -> npt.NDArray[np.intp]:
     """The sides of pixels in some rows beside which is no pixel of the mask."""
-    strip = mask[top : top + rows]
+    strip, top = mask[rows], rows.start
     height, width = strip.shape
-    above, below = int(top > 0), int(top + rows < len(mask))
-    around = np.pad(mask[top - above : top + rows + below], ((1 - above, 1 - below), (1, 1)))
+    above, below = int(top > 0), int(rows.stop < len(mask))
+    around = np.pad(mask[top - above : rows.stop + below], ((1 - above, 1 - below), (1, 1)))
     found = []
     for turn, (x, y) in enumerate(np.roll(_STEPS, 1, axis=0).tolist()):
         row, column = np.nonzero(strip & ~around[1 + y : 1 + y + height, 1 + x : 1 + x + width])

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.image import strip_rows
 from pixelclip_sdk.results import contours, rle
 from pixelclip_sdk.results.components import components
 from pixelclip_sdk.results.labels import find_label
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Classes", "Region", "find_regions", "found"]
 
-_STRIP_PIXELS = 1 << 20  # That are summed up together.
 Classes: TypeAlias = str | int | Sequence[str | int]
 """One class or several, each by name or label."""
 
@@ -148,11 +148,11 @@ class Region:
         change = np.zeros((y1 - y0) * width + 1, np.int8)
         change[place + start] = 1
         change[place + stop] -= 1
-        step = max(_STRIP_PIXELS // width, 1) * width
-        for first in range(0, len(change) - 1, step):  # The sum of all at once would take the memory twice.
+        for rows in strip_rows(y1 - y0, width):  # The sum of all at once would take the memory twice.
+            first, end = rows.start * width, rows.stop * width
             if first:
                 change[first] += change[first - 1]
-            change[first : first + step] = np.cumsum(change[first : first + step], dtype=np.int8)
+            change[first:end] = np.cumsum(change[first:end], dtype=np.int8)
         return change[:-1].view(bool).reshape(-1, width)
 
     @functools.cached_property

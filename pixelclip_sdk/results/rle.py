@@ -8,11 +8,12 @@ five bits (https://github.com/cocodataset/cocoapi, common/maskApi.c, rleEncode a
 import numpy as np
 import numpy.typing as npt
 
+from pixelclip_sdk.image import strip_rows
+
 __all__ = ["compressed", "counts"]
 
 # Groups of five bits that hold any number of pixels of an image: 2^34.
 _GROUPS = 7
-_STRIP_PIXELS = 1 << 20  # Of the columns that are looked at together.
 
 
 def counts(mask: npt.NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> list[int]:
@@ -28,10 +29,9 @@ def counts(mask: npt.NDArray[np.bool_], corner: tuple[int, int], size: tuple[int
         >>> counts(np.ones((1, 2), bool), (1, 0), (2, 2))
         [1, 1, 1, 1]
     """
-    step = max(_STRIP_PIXELS // len(mask), 1)
     parts = [
-        _edges(mask[:, left : left + step], (corner[0], corner[1] + left), size[0])
-        for left in range(0, mask.shape[1], step)
+        _edges(mask[:, columns], (corner[0], corner[1] + columns.start), size[0])
+        for columns in strip_rows(mask.shape[1], len(mask))
     ]
     edges = np.concatenate(parts)
     # A run that ends at the bottom of the image goes on at the top of the next column.

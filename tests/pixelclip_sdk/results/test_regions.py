@@ -5,8 +5,15 @@ import pickle
 import numpy as np
 import pytest
 
-from pixelclip_sdk import PixelClipError, Region, Segmentation, VocabularyError, postprocess, segmentation
-from pixelclip_sdk.results import components, contours, regions, rle
+from pixelclip_sdk import (
+    PixelClipError,
+    Region,
+    Segmentation,
+    VocabularyError,
+    image,
+    postprocess,
+    segmentation,
+)
 
 # Two parts of a, one of them with a hole of b; c above right; unknown pixels below.
 LABELS = np.array(
@@ -164,12 +171,12 @@ def test_large_images_are_looked_at_in_strips_and_give_the_same(labels, make_res
     result = make_result(labels)
     logits = np.random.default_rng(0).uniform(-1, 1, (12, 4, 5)).astype(np.float32)
     shapes, means = _everything(result.replaced(logits=logits))
-    for module in (components, contours, rle, regions, segmentation):
-        monkeypatch.setattr(module, "_STRIP_PIXELS", 2 * labels.shape[1] + 1)
+    for module, name in ((image, "_STRIP_PIXELS"), (segmentation, "_LARGE")):
+        monkeypatch.setattr(module, name, 2 * labels.shape[1] + 1)
     monkeypatch.setattr(postprocess, "_PIECE", 200)
     large = result.replaced(logits=logits)
     again, near = _everything(large)
     assert again == shapes
     assert near == pytest.approx(means, abs=1e-6)
-    if labels.size > segmentation._STRIP_PIXELS:
+    if labels.size > segmentation._LARGE:
         assert not {"scores", "confidence"} & set(large.__dict__)  # Four bytes a pixel.
