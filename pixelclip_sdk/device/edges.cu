@@ -262,9 +262,6 @@ extern "C" __global__ void trace(
         long long at = (long long)(y + i) * width + x;
         int row = winner[i] < 0 ? names : classes[winners[winner[i]]];
         int value = row < names && scores[at] >= threshold ? row : unknown;
-        if (wide)
-            ((uint16*)labels)[at] = (uint16)value;
-        else
-            ((uint8*)labels)[at] = (uint8)value;
+        put_label(labels, at, value, wide);
     }
 }

@@ -94,6 +94,15 @@ extern "C" __global__ void check_finite(const float* logits, long long count, in
         if (!(logits[i] - logits[i] == 0.0f)) *found = 1;
 }
 
+// Write a label of 16 bits if `wide`, else of 8.
+__device__ __forceinline__ void put_label(void* labels, long long at, int value, int wide)
+{
+    if (wide)
+        ((uint16*)labels)[at] = (uint16)value;
+    else
+        ((uint8*)labels)[at] = (uint8)value;
+}
+
 // Interpolate logits `(K, grid_height, grid_width)` to `(height, width)`, and keep the best class of each pixel.
 //
 // `classes` are the rows of the logits that compete, ascending: of equal values, the first wins. A winner from
@@ -147,10 +156,7 @@ extern "C" __global__ void label(
         long long at = (long long)(y + i) * width + x;
         bool known = winner[i] >= 0 && winner[i] < names && best[i] >= threshold;
         int value = known ? winner[i] : unknown;
-        if (wide)
-            ((uint16*)labels)[at] = (uint16)value;
-        else
-            ((uint8*)labels)[at] = (uint8)value;
+        put_label(labels, at, value, wide);
         if (scores) scores[at] = best[i];
     }
 }
