@@ -190,13 +190,13 @@ def _memory_mb(root: int) -> float:
             parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-    total = _resident_mb(root)
+    total = _own_mb(root)
     for process in parents:
         above = process
         while above in parents and above != root:
             above = parents[above]
         if above == root and process != root and _title(process).startswith("ray::"):
-            total += _resident_mb(process)
+            total += _own_mb(process)
     return total
 
 
@@ -207,7 +207,7 @@ def _title(process: int) -> str:
         return ""
 
 
-def _resident_mb(process: int) -> float:
+def _own_mb(process: int) -> float:
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:

@@ -37,8 +37,8 @@ PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16", "openvino-fp16": "f16"
 _ABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 _EXTRA = '"pixelclip-sdk[openvino]"'
 # Layers that take most of the time, as the compiled model names them.
-_cores: dict[int, Any] = {}  # Of this process, and after a fork of its parents.
 _HEAVY = ("Convolution", "FullyConnected", "MatMul")
+_cores: dict[int, Any] = {}  # Process → its Core; after a fork also those of the parents.
 
 
 class OpenVinoBackend(Backend):
