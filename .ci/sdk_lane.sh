@@ -39,7 +39,7 @@ PY
 # Outside the checkout, so that the wheel is imported and not the folder pixelclip_sdk beside the tests.
 cp -r README.md pyproject.toml docs examples "$work"
 mkdir "$work/tests"
-cp -r tests/conftest.py tests/test_docs.py tests/host_gpu tests/pixelclip_sdk "$work/tests"
+cp -r tests/conftest.py tests/test_docs.py tests/batch_runs.py tests/random_inputs.py tests/host_gpu tests/pixelclip_sdk "$work/tests"
 cd "$work"
 "$work/venv/bin/python" -m pip list --disable-pip-version-check | grep -iE "^(numpy|onnxruntime|pillow|tokenizers|av) "
 "$work/venv/bin/python" -m pytest -q -n "${WORKERS:-2}" -m "not slow and not gpu and not network" tests

@@ -4,13 +4,12 @@ import dataclasses
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from batch_runs import batch_command, files, kill_after_a_shard
 
 from pixelclip_sdk import BackendError, BackendUnavailableError, BundleError
 from pixelclip_sdk.batch import cluster
@@ -114,10 +113,6 @@ except BackendError as error:
 """
 
 
-def files(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (out / "results").iterdir()}
-
-
 def run(code: str, *arguments: object, timeout: float = 500) -> str:
     known = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     result = subprocess.run(
@@ -211,24 +206,8 @@ def test_a_shard_that_kills_each_worker_ends_the_run_when_the_others_are_done(ar
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_run_on_a_cluster_is_continued(many, tmp_path, spawn):
-    command = [
-        sys.executable,
-        "-m",
-        "pixelclip_sdk",
-        "batch",
-        str(many),
-        "--classes",
-        WORDS,
-        "--shard-size",
-        "4",
-    ]
-    process = spawn([*command, "--engine", "ray", "--out", str(tmp_path / "ray")], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not list((tmp_path / "ray" / "results").glob("part-*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait(60)
+    command = batch_command(many, WORDS)
+    kill_after_a_shard(spawn, [*command, "--engine", "ray"], tmp_path / "ray", 200)
     for engine in ("ray", "local"):
         subprocess.run(
             [*command, "--engine", engine, "--out", str(tmp_path / engine)], check=True, timeout=280

@@ -3,14 +3,13 @@
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from batch_runs import batch_command, files, kill_after_a_shard
 
 from pixelclip_sdk import ImageError, segment_archive
 from pixelclip_sdk.batch import inputs
@@ -91,10 +90,6 @@ def store(server, monkeypatch) -> Iterator[Store]:
     inputs._arrow.cache_clear()
 
 
-def files(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (out / "results").iterdir()}
-
-
 def test_the_rows_of_a_bucket_are_those_of_its_pictures(store, archive, tmp_path):
     address = store.upload(archive, "photos/all")
     for place, source in (("s3", address), ("here", str(archive))):
@@ -172,24 +167,8 @@ def test_a_killed_run_on_a_bucket_is_continued(store, archive, tmp_path, spawn):
     for i in range(60):
         (archive / f"copy{i}.png").write_bytes((archive / f"{i % 7 if i % 7 < 5 else 0}.png").read_bytes())
     address = store.upload(archive, "photos/many")
-    command = [
-        sys.executable,
-        "-m",
-        "pixelclip_sdk",
-        "batch",
-        address,
-        "--classes",
-        WORDS,
-        "--shard-size",
-        "4",
-    ]
-    process = spawn([*command, "--out", str(tmp_path / "out")], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 100
-    while not list((tmp_path / "out" / "results").glob("part-*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait(60)
+    command = batch_command(address, WORDS)
+    kill_after_a_shard(spawn, command, tmp_path / "out", 100)
     written = len(list((tmp_path / "out" / "results").glob("part-*")))
     assert written < 17
     for out in ("out", "whole"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from host_gpu.kernels import compiler
 from host_gpu.machine import machine
-from PIL import Image
+from random_inputs import cosines, picture
 
 from pixelclip_sdk import refine
 from pixelclip_sdk.backends.cuda import Cuda
@@ -85,18 +85,6 @@ def labels_of() -> Iterator[Callable[..., np.ndarray]]:
         edges.close()
         tables.close()
         slot.close()  # Freeing checks that nothing was written beyond the end.
-
-
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth random colours, with noise."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (7, 9, 3)).astype(np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    return np.clip(smooth.astype(float) + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8)
-
-
-def cosines(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0.2, 0.08, shape).astype(np.float32)
 
 
 def margins(logits: np.ndarray, image: np.ndarray, covered: tuple[float, float]) -> np.ndarray:
