@@ -148,12 +148,13 @@ async def ask(link: tuple[asyncio.StreamReader, asyncio.StreamWriter], data: byt
 
 def _closed_loop(port: int, clients: int, seconds: float, jpeg: bytes) -> float:
     """Answers a second of clients that ask again when they were answered."""
+    requests = [request(jpeg, words_of(number)) for number in range(_VOCABULARIES)]
 
     async def client(until: float) -> int:
         link = await asyncio.open_connection("127.0.0.1", port)
         count = 0
         while time.perf_counter() < until:
-            status, body = await ask(link, request(jpeg, words_of(count)))
+            status, body = await ask(link, requests[count % _VOCABULARIES])
             assert status == 200, body
             count += 1
         link[1].close()
