@@ -7,6 +7,7 @@ import open_clip
 import pytest
 import torch
 from clip_reference import perturbed
+from quick_lite import sentences_once  # noqa: F401
 
 from export.to_onnx import trace_image_encoder
 from training.models.lite.build import build_lite

@@ -105,6 +105,7 @@ def _open_pair(source: Source, threads: int | None) -> _Parts:
     from training.models.runtime import TorchBackend, TorchTextEncoder
     from training.support.devices import torch_device
 
+    device = str(torch_device(source.device))  # First: loading takes seconds.
     if threads is not None:
         torch.set_num_threads(threads)
     pair = load_model(
@@ -114,4 +115,4 @@ def _open_pair(source: Source, threads: int | None) -> _Parts:
     if source.checkpoint is not None:
         about["checkpoint"] = {"file": source.checkpoint.name, "sha256": sha256(source.checkpoint)}
     encoder = TorchTextEncoder(pair, _TEMPLATES[source.prompts])
-    return TorchBackend(pair, str(torch_device(source.device))), encoder, pair.input, None, about
+    return TorchBackend(pair, device), encoder, pair.input, None, about

@@ -161,6 +161,7 @@ def build_lite(input_size: tuple[int, int] = INPUT_SIZE) -> EncoderPair:
     tower.eval()
     tokenizer = Tokenizer.from_file(str(minilm.with_name("tokenizer.json")))
     tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.enable_padding()  # The file pads every sentence to one length.
     tower.positions = nn.Embedding.from_pretrained(tower.positions.weight[:MAX_TOKENS])
 
     names = class_names()

@@ -1,0 +1,1 @@
+from quick_lite import sentences_once  # noqa: F401
