@@ -168,7 +168,10 @@ def _shards(out: Path) -> int:
 
 
 def _summary(samples: Sequence[tuple[float, int, float]], before: int, *, killed: bool) -> dict[str, Any]:
-    """Rate and memory between the first new shard and the end; memory grows by so much in 1000 pictures."""
+    """Rate and memory between the first new shard and the end.
+
+    Memory grows until the largest pictures have come. So its growth is that of the second half.
+    """
     steady = [sample for sample in samples if sample[1] > before]
     facts: dict[str, Any] = {"killed": killed, "seconds": samples[-1][0], "shards": samples[-1][1] - before}
     if len(steady) > 10 and steady[-1][1] > steady[0][1]:
@@ -176,8 +179,10 @@ def _summary(samples: Sequence[tuple[float, int, float]], before: int, *, killed
         pictures = 256 * (shards[-1] - shards[0])
         last = seconds[np.argmax(shards == shards[-1])]
         facts["pictures_per_s"] = float(pictures / (last - seconds[0]))
-        facts["memory_mb"] = {"start": float(np.median(memory[:10])), "end": float(np.median(memory[-10:]))}
-        slope = np.polyfit(seconds, memory, 1)[0]
+        half = len(memory) // 2
+        parts = {"first": memory[:10], "half": memory[half : half + 10], "last": memory[-10:]}
+        facts["memory_mb"] = {name: float(np.median(part)) for name, part in parts.items()}
+        slope = np.polyfit(seconds[half:], memory[half:], 1)[0]
         facts["mb_per_1000_pictures"] = float(slope / facts["pictures_per_s"] * 1000)
     return facts
 
