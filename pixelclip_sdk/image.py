@@ -40,6 +40,7 @@ __all__ = [
     "strip_rows",
     "strips",
     "to_array",
+    "upright",
 ]
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
@@ -130,6 +131,11 @@ def to_array(picture: Picture) -> UInt8Array:
     for rows, strip in strips(picture):
         array[rows] = np.asarray(_rgb(strip))
     return array
+
+
+def upright(array: UInt8Array, turn: int) -> UInt8Array:
+    """Returns a view of an image `(H, W, 3)` that is turned as its EXIF orientation, 1 to 8, says."""
+    return _TURNS[turn][1](array) if turn in _TURNS else array
 
 
 def reduced(picture: Picture, factor: tuple[int, int]) -> Image.Image:

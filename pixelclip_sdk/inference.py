@@ -1,6 +1,7 @@
 """Images to label maps: decode, preprocess, run the engine, postprocess."""
 
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -120,9 +121,12 @@ def _opened(
     engine: Backend,
     pipeline: Pipeline | BackendUnavailableError | None,
 ) -> Picture | DeviceFrame:
-    """Decode a picture; a frame in a GPU's memory stays there."""
+    """Decode a picture, on the GPU if it can; a frame in a GPU's memory stays there."""
     if not isinstance(source, DeviceFrame) and not is_on_device(source):
-        return open_image(source, channel_order=order)
+        decoded = None
+        if isinstance(pipeline, Pipeline) and order in get_args(ChannelOrder):
+            decoded = pipeline.jpegs.decode(source)
+        return open_image(source, channel_order=order) if decoded is None else decoded
     if pipeline is None:
         raise ImageError(
             f"the frame is in a GPU's memory, and {engine.description} takes frames on the host. Copy it, "

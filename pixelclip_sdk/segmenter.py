@@ -18,6 +18,7 @@ from PIL import Image
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.bundle import Bundle, InputSpec
+from pixelclip_sdk.device.pipeline import description_of
 from pixelclip_sdk.errors import ImageError, PixelClipError, VocabularyError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, open_image, picture_size
 from pixelclip_sdk.inference import Blend, segment_images
@@ -249,8 +250,11 @@ class Segmenter:
 
     @property
     def engine_description(self) -> str:
-        """Human-readable engine, device and thread count, e.g. ``"onnxruntime on cpu, 2 threads"``."""
-        return self._backend.description
+        """Human-readable engine, device and thread count, e.g. ``"onnxruntime on cpu, 2 threads"``.
+
+        On a GPU it also says what decodes JPEG files there, after the first one.
+        """
+        return description_of(self._backend)
 
     def set_classes(self, classes: Classes | Vocabulary, *, keep_ids: bool = False) -> Vocabulary:
         """Change the words. Takes effect for the next image; images in progress keep the old words.

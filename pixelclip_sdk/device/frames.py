@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.device import dlpack
@@ -43,6 +44,7 @@ class DeviceFrame:
     Args:
         image: An array with ``__dlpack__`` or ``__cuda_array_interface__``; it is kept.
         order: ``"rgb"`` or ``"bgr"``.
+        decoded: Whether the SDK decoded it from a file. Its labels are wanted on the host.
 
     Attributes:
         shape: `(H, W, 3)`, whatever the layout.
@@ -52,10 +54,10 @@ class DeviceFrame:
         ImageError: It has another dtype or shape, or no pixels.
     """
 
-    def __init__(self, image: Any, order: str = "rgb") -> None:
+    def __init__(self, image: Any, order: str = "rgb", *, decoded: bool = False) -> None:
         if order not in ("rgb", "bgr"):
             raise ImageError(f'channel_order is {order!r}; expected "rgb" or "bgr"')
-        self._image = image
+        self._image, self.decoded = image, decoded
         interface = getattr(image, "__cuda_array_interface__", None)
         # PyTorch's interface has no stream, so its DLPack is better: it waits for the work under way.
         self._by_dlpack = hasattr(image, "__dlpack__") and (interface is None or "stream" not in interface)
@@ -68,6 +70,27 @@ class DeviceFrame:
     def size(self) -> tuple[int, int]:
         """`(H, W)`."""
         return self.shape[0], self.shape[1]
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Address of the first byte of the frame, and the number of bytes to its last one."""
+        height, width = self.size
+        reach = (self.pixels.row * (height - 1), self.pixels.column * (width - 1))
+        first = sum(min(step, 0) for step in reach) + min(self.pixels.channels)
+        last = sum(max(step, 0) for step in reach) + max(self.pixels.channels)
+        return self.pixels.address + first, last - first + 1
+
+    def read(self, content: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The frame `(H, W, 3)` uint8 RGB, copied from the bytes of `extent`."""
+        red, green, _ = self.pixels.channels
+        view: npt.NDArray[np.uint8] = np.ndarray(
+            self.shape,
+            np.uint8,
+            buffer=content,
+            offset=self.pixels.address + red - self.extent[0],
+            strides=(self.pixels.row, self.pixels.column, green - red),
+        )
+        return view.copy()
 
     def check(self, cuda: Cuda) -> None:
         """Raise ImageError unless the frame is in the memory of this GPU."""

@@ -25,6 +25,7 @@ from pixelclip_sdk.device.arrays import DeviceArray
 from pixelclip_sdk.device.compiler import compiled
 from pixelclip_sdk.device.edges import EDGE_KERNELS, Edges, Grid
 from pixelclip_sdk.device.frames import DeviceFrame
+from pixelclip_sdk.device.jpeg import JpegDecoder
 from pixelclip_sdk.device.kept import Kept
 from pixelclip_sdk.device.kernels import KERNELS, Kernels, Pixels
 from pixelclip_sdk.device.slots import Slot, Slots
@@ -33,7 +34,7 @@ from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 from pixelclip_sdk.postprocess import label_dtype, unknown_label
 from pixelclip_sdk.preprocess import covered, input_size
 
-__all__ = ["Pipeline", "Started", "Words", "pipeline_of"]
+__all__ = ["Pipeline", "Started", "Words", "description_of", "pipeline_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -134,6 +135,10 @@ class Started:
 class Pipeline:
     """Runs frames through an engine on its GPU. Safe to call from several threads at once.
 
+    Attributes:
+        cuda: The GPU.
+        jpegs: Decodes JPEG files on it.
+
     Raises BackendUnavailableError if the kernels cannot be compiled or loaded.
     """
 
@@ -146,6 +151,7 @@ class Pipeline:
         self._slots = Slots(self.cuda)
         self._tables = Kept(self.cuda, encoder.stream)
         self._edges = Edges(self.cuda, self._kernels, self._tables)
+        self.jpegs = JpegDecoder(self.cuda)
         encoder.attached.callback(self._close)
 
     def start(
@@ -197,21 +203,17 @@ class Pipeline:
         return started
 
     def fetch(self, frame: DeviceFrame) -> npt.NDArray[np.uint8]:
-        """Copy a frame from the GPU: `(H, W, 3)` uint8 RGB."""
-        cuda, size = self.cuda, frame.size
+        """Copy a frame from the GPU: `(H, W, 3)` uint8 RGB. It also works when the engine is closed."""
+        cuda, (address, count) = self.cuda, frame.extent
         with cuda.current():
             frame.check(cuda)
             slot = self._slots.take()
             try:
                 frame.before(cuda, slot.stream, slot.other)
-                whole = InputSpec(height=size[0], width=size[1], multiple=1, fixed=True, keep_aspect=False)
-                count = size[0] * size[1] * 3
-                with self._encoder.lock:
-                    self._resize(frame.pixels, size, whole, slot.device("input", count), slot.stream)
-                host = slot.pinned("input", count)
-                cuda.download(slot.device("input", count), host, slot.stream)
+                host = slot.pinned("frame", count)
+                cuda.download(address, host, slot.stream)
                 cuda.synchronize(slot.stream)
-                picture = host.reshape(*size, 3).copy()
+                picture = frame.read(host)
             except BaseException:
                 slot.close()
                 raise
@@ -289,6 +291,7 @@ class Pipeline:
         if os.getpid() != self._process:
             return  # A forked child cannot use its parent's GPU context.
         self._closed = True
+        self.jpegs.close()
         with contextlib.suppress(BackendError), self.cuda.current():
             self._slots.close()
             self._edges.close()
@@ -322,3 +325,10 @@ def pipeline_of(engine: Backend) -> Pipeline | BackendUnavailableError | None:
                 )
             _pipelines[engine] = found
     return found
+
+
+def description_of(engine: Backend) -> str:
+    """The engine's description, and what decodes files on its GPU, as far as that was chosen."""
+    found = _pipelines.get(engine)
+    jpegs = found.jpegs.description if isinstance(found, Pipeline) else ""
+    return engine.description + (f", JPEG by {jpegs}" if jpegs else "")

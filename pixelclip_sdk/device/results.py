@@ -31,8 +31,8 @@ def segment_on_device(
 ) -> list[Segmentation]:
     """Segment frames without a way over the CPU.
 
-    Results of frames on the host are there, those of frames on the GPU may be under way. ``inference`` of
-    `speeds` is the time of this thread for everything but decoding.
+    Results of frames on the host and of files are there, those of frames that the caller has on the GPU may
+    be under way. ``inference`` of `speeds` is the time of this thread for everything but decoding.
     """
     unused = set(words.vocabulary.unused)
     asked = Words(
@@ -45,7 +45,7 @@ def segment_on_device(
     for i in range(len(frames) + _UNDER_WAY):
         if i < len(frames):
             clock = Clock(speeds[i])
-            down = () if isinstance(frames[i], DeviceFrame) else ("labels", "logits")
+            down = () if _stays(frames[i]) else ("labels", "logits")
             started = pipeline.start(
                 frames[i], spec, asked, threshold, edges=refine == "edges", download=down
             )
@@ -67,7 +67,7 @@ def _result(
     before, clock = speed.pop("inference"), Clock(speed)
     on_gpu: dict[str, Any] = {}
     arrays: dict[str, Any]
-    if isinstance(frame, DeviceFrame):
+    if _stays(frame):
         labels, scores, logits = map(started.array, ("labels", "scores", "logits"))
         on_gpu["labels_on_device"] = labels
         if words.competing == len(words.vocabulary):  # Else the best may be a background word.
@@ -77,7 +77,6 @@ def _result(
             "labels": _Later(labels.numpy, labels.shape, labels.dtype),
             "logits": _Later(lambda: _classes(logits.numpy(), words), shape),
             "rivals": _Later(lambda: _rivals(logits.numpy(), words)),
-            "image": _Later(lambda: pipeline.fetch(frame), frame.shape),
         }
     else:
         labels_read, grid = started.end(("labels", "logits"))
@@ -85,8 +84,10 @@ def _result(
             "labels": labels_read,
             "logits": _classes(grid, words),
             "rivals": _rivals(grid, words),
-            "image": frame,
         }
+    arrays["image"] = (
+        _Later(lambda: pipeline.fetch(frame), frame.shape) if isinstance(frame, DeviceFrame) else frame
+    )
     clock.lap("inference")
     speed["inference"] += before
     for stage in ("preprocess", "refine", "postprocess"):
@@ -100,6 +101,11 @@ def _result(
         names=words.vocabulary.names,
         speed=speed,
     )
+
+
+def _stays(frame: Frame) -> bool:
+    """Whether the labels stay on the GPU: where the caller's frame is, too."""
+    return isinstance(frame, DeviceFrame) and not frame.decoded
 
 
 def _classes(grid: np.ndarray, words: Competition) -> np.ndarray:

@@ -45,6 +45,14 @@ def to_srgb(profile: bytes, mode: str, *, grey: bool, owned: bool, name: str) ->
     return convert
 
 
+def is_srgb(profile: bytes) -> bool:
+    """Whether an ICC profile changes nothing; False for a damaged one."""
+    try:
+        return _srgb_transform(profile)[1] is None
+    except (ImageCms.PyCMSError, OSError, ImportError, KeyError, TypeError):
+        return False
+
+
 @functools.lru_cache(maxsize=8)
 def _srgb_transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
     """The mode that a profile is for, and the transform to sRGB; None instead if it changes nothing."""

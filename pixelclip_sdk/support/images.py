@@ -6,14 +6,13 @@ the content. Therefore every file is opened with a list of formats.
 
 import contextlib
 import functools
-import io
 import os
 import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from PIL import ExifTags, Image
 
@@ -48,7 +47,7 @@ RESULT_SUFFIXES = (".overlay.png", ".labels.png")
 """Name endings of the pictures that `pixelclip predict` writes. They are not read as input from a folder."""
 
 
-def open_image_file(file: str | os.PathLike[str] | io.BytesIO) -> Image.Image:
+def open_image_file(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
     """Open a file of one of `IMAGE_FORMATS`. Like ``PIL.Image.open``, it reads no pixels yet.
 
     Raises:
