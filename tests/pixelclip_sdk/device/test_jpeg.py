@@ -12,7 +12,7 @@ import pytest
 from host_gpu.nvimgcodec import HostNvimgcodec, installed
 from PIL import Image, ImageCms
 
-from pixelclip_sdk import BackendError, ImageError
+from pixelclip_sdk import BackendError, BackendUnavailableError, ImageError, Segmenter
 from pixelclip_sdk.device.jpeg import Jpeg, read_jpeg
 from pixelclip_sdk.image import load_image
 
@@ -238,3 +238,40 @@ def test_the_head_of_a_file(frames, tmp_path):
         "https://example.com/a.jpg",
     ):
         assert read_jpeg(other) is None
+
+
+@pytest.mark.gpu
+def test_on_a_real_gpu(photo):
+    """Pixels and labels are close to Pillow's. How close is for the first GPU to say."""
+    try:
+        segmenter = Segmenter.from_pretrained("pixelclip-lite", backend="onnx-cuda", classes=["cat", "sofa"])
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+    big = np.asarray(Image.fromarray(photo).resize((1920, 1080)))
+    with segmenter:
+        segmenter.predict(jpeg(photo))
+        if "nvImageCodec" not in segmenter.engine_description:
+            pytest.skip('it decodes with Pillow; pip install "pixelclip-sdk[cuda,nvcodec]"')
+        for picture in (photo, big):
+            grey = Image.fromarray(picture).convert("L")
+            for file in (
+                jpeg(picture, quality=90),
+                jpeg(picture, subsampling=0),
+                jpeg(picture, progressive=True),
+                jpeg(grey),
+                *(turned(picture, orientation) for orientation in range(2, 9)),
+            ):
+                found, pixels = segmenter.predict(file), load_image(file)
+                difference = np.abs(found.image.astype(int) - pixels)
+                assert difference.mean() < 1, difference.max()
+                assert (found.labels == segmenter.predict(pixels).labels).mean() > 0.98
+        files = [turned(big, i % 8 + 1) for i in range(16)]
+        alone = [segmenter.predict(file).labels for file in files]
+        with ThreadPoolExecutor(8) as pool:
+            for labels, result in zip(alone, pool.map(segmenter.predict, files), strict=True):
+                np.testing.assert_array_equal(result.labels, labels)
+        damaged = bytearray(files[0])
+        damaged[len(damaged) // 2 : len(damaged) // 2 + 2000] = bytes(2000)
+        assert segmenter.predict(bytes(damaged)).labels.shape == (1080, 1920)
+        with pytest.raises(ImageError):
+            segmenter.predict(files[0][: len(files[0]) // 2])
