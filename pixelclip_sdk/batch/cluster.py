@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import socket
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -88,17 +89,18 @@ def _run(
     # A task is a block: with a shard each, shards are spread over the actors and lost one by one.
     blocks = ray.data.from_items([{"shard": item} for item in items], override_num_blocks=len(items))
     blocks.context.max_errored_blocks = -1
-    made = blocks.map_batches(
-        ShardActor,
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=min(actors, len(items)), max_tasks_in_flight_per_actor=1),
-        fn_constructor_kwargs={"job": job, "threads": threads},
-        num_cpus=threads,
-        num_gpus=gpus,
-        max_restarts=-1,
-        max_task_retries=0,
-    )
+    with warnings.catch_warnings():  # Ray means to replace such options, and has no other for retries yet.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        made = blocks.map_batches(
+            ShardActor,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(actors, len(items)), max_tasks_in_flight_per_actor=1),
+            fn_constructor_kwargs={"job": job, "threads": threads},
+            num_cpus=threads,
+            num_gpus=gpus,
+            max_task_retries=0,
+        )
     for batch in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for content in batch["result"].to_pylist():
             result = pickle.loads(content)
@@ -151,7 +153,7 @@ def _cluster() -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     address = os.environ.get("RAY_ADDRESS")
     here = {
         "address": "local",
