@@ -18,7 +18,7 @@ from PIL import Image
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.bundle import Bundle, InputSpec
-from pixelclip_sdk.device.pipeline import description_of
+from pixelclip_sdk.device.pipeline import Pipeline, description_of, pipeline_of
 from pixelclip_sdk.errors import ImageError, PixelClipError, VocabularyError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, open_image, picture_size
 from pixelclip_sdk.inference import Blend, segment_images
@@ -563,8 +563,15 @@ class Segmenter:
         begin()  # Missing words and bad settings raise here, not at the first frame.
         check_names(min_confidence, self.vocabulary.names)
         engine = self._backend.shared(WORKERS)
+        pipeline = pipeline_of(engine)
         return segment_frames(
-            begin, sources, buffer=buffer, channel_order=channel_order, on_error=on_error, smooth=smooth
+            begin,
+            sources,
+            buffer=buffer,
+            channel_order=channel_order,
+            on_error=on_error,
+            smooth=smooth,
+            gpu=pipeline if isinstance(pipeline, Pipeline) else None,
         )
 
     @property

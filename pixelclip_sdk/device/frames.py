@@ -1,16 +1,18 @@
 """Frames in a GPU's memory that other libraries made: what they are, and when they are ready."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.device import dlpack
 from pixelclip_sdk.device.kernels import Pixels
 from pixelclip_sdk.errors import ImageError
 
-__all__ = ["DeviceFrame", "is_on_device"]
+__all__ = ["DeviceFrame", "is_on_device", "turned"]
 
 _PLACES = (dlpack.CUDA, dlpack.CUDA_MANAGED)
 
@@ -36,6 +38,19 @@ def is_on_device(image: object) -> bool:
             return False
     # Reading it raises for tensors that are not on a GPU.
     return hasattr(image, "__cuda_array_interface__")
+
+
+def turned(interface: dict[str, Any], view: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
+    """The ``__cuda_array_interface__`` of an array `(H, W, 3)` uint8, seen by a function that makes a view.
+
+    It is the same memory with other strides: only addresses are computed, nothing is read.
+    """
+    shape = tuple(interface["shape"])
+    origin = np.empty(1, np.uint8)
+    whole = as_strided(origin, shape, interface.get("strides") or (3 * shape[1], 3, 1))
+    seen = view(whole)
+    address = interface["data"][0] + seen.ctypes.data - origin.ctypes.data
+    return interface | {"shape": seen.shape, "strides": seen.strides, "data": (address, True)}
 
 
 class DeviceFrame:

@@ -12,12 +12,10 @@ import threading
 import weakref
 from typing import IO, Any, NamedTuple
 
-import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from PIL import Image
 
 from pixelclip_sdk.backends.cuda import Cuda
-from pixelclip_sdk.device.frames import DeviceFrame
+from pixelclip_sdk.device.frames import DeviceFrame, turned
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 from pixelclip_sdk.image import ImageInput, upright
 from pixelclip_sdk.support.colour_profile import is_srgb
@@ -183,8 +181,8 @@ class JpegDecoder:
                 self._free.append(codec)
         if interface is None or tuple(interface["shape"]) != (*jpeg.size, 3):
             return None
-        turned = _turned(interface, jpeg.orientation)
-        return DeviceFrame(_Picture(turned, image, stream, codec), decoded=True)
+        seen = turned(interface, lambda array: upright(array, jpeg.orientation))
+        return DeviceFrame(_Picture(seen, image, stream, codec), decoded=True)
 
     def _first(self, reason: str) -> bool:
         with self._lock:
@@ -227,14 +225,3 @@ class _Picture:
 
     def __del__(self) -> None:
         self._image = None  # First, because it is freed on the stream of the codec.
-
-
-def _turned(interface: dict[str, Any], turn: int) -> dict[str, Any]:
-    """The interface of the upright picture: the same memory with other strides."""
-    shape, strides = tuple(interface["shape"]), interface.get("strides")
-    origin = np.empty(1, np.uint8)
-    # Only addresses are computed: nothing is read.
-    whole = as_strided(origin, shape, strides or (3 * shape[1], 3, 1))
-    seen = upright(whole, turn)
-    address = interface["data"][0] + seen.ctypes.data - origin.ctypes.data
-    return interface | {"shape": seen.shape, "strides": seen.strides, "data": (address, True)}

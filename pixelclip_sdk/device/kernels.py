@@ -5,15 +5,16 @@ from typing import Any, NamedTuple
 
 from pixelclip_sdk.device.tables import ROWS, Resize
 
-__all__ = ["KERNELS", "Kernels", "Pixels", "Rows", "Taps"]
+__all__ = ["KERNELS", "Kernels", "Nv12", "Pixels", "Rows", "Taps"]
 
 _I, _L, _U, _F, _P = (ctypes.c_int, ctypes.c_longlong, ctypes.c_uint, ctypes.c_float, ctypes.c_void_p)
 _RESIZE = (_P, *[_L] * 5, *[_I] * 4, *[_U] * 4, *[_P, _P, _P, _I] * 2, *[_I] * 4, _P)
 _GREY = (_P, *[_L] * 5, _I, _I, _P)
+_NV12 = (_P, _L, _P, _L, *[_I] * 8, _P)
 _CHECK = (_P, _L, _P)
 _LABEL = (_P, _I, _I, _P, _I, *[_P] * 6, _I, _I, _F, _I, _I, _I, _P, _P)
 
-KERNELS = ("resize", "grey", "check_finite", "label")
+KERNELS = ("resize", "grey", "nv12", "check_finite", "label")
 """Names of the kernels of `kernels.cu`."""
 
 _BLOCK = (32, 8)
@@ -32,6 +33,18 @@ class Pixels(NamedTuple):
     row: int
     column: int
     channels: tuple[int, int, int]
+
+
+class Nv12(NamedTuple):
+    """Where a decoded video frame lies in device memory: addresses of its planes, and bytes from row to row.
+
+    `bright` has a byte for a pixel, `colours` two bytes (U, V) for each block of 2 × 2 pixels.
+    """
+
+    bright: int
+    bright_row: int
+    colours: int
+    colours_row: int
 
 
 class Taps(NamedTuple):
@@ -74,6 +87,15 @@ class Kernels:
         """Write the brightness of a frame `(H, W)` to `out`, uint8."""
         values = (pixels.address, pixels.row, pixels.column, *pixels.channels, *size, out)
         self.start("grey", size, values, _GREY, stream)
+
+    def nv12(
+        self, frame: Nv12, size: tuple[int, int], numbers: tuple[int, ...], out: int, stream: Any
+    ) -> None:
+        """Write a decoded video frame to `out`, `(H, W, 3)` uint8 RGB; `numbers` are of `video.colours`.
+
+        Both sides of `size` are even.
+        """
+        self.start("nv12", size, (*frame, *size, *numbers, out), _NV12, stream)
 
     def check_finite(self, logits: int, count: int, found: int, stream: Any) -> None:
         """Write 1 to the int at `found` if one of `count` logits is NaN or infinite."""

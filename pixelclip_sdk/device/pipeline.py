@@ -30,6 +30,7 @@ from pixelclip_sdk.device.kept import Kept
 from pixelclip_sdk.device.kernels import KERNELS, Kernels, Pixels
 from pixelclip_sdk.device.slots import Slot, Slots
 from pixelclip_sdk.device.tables import Resize, Upsample
+from pixelclip_sdk.device.video import VideoFrames
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 from pixelclip_sdk.postprocess import label_dtype, unknown_label
 from pixelclip_sdk.preprocess import covered, input_size
@@ -201,6 +202,10 @@ class Pipeline:
                 raise
         weakref.finalize(started, self._slots.give, slot)
         return started
+
+    def video_frames(self) -> VideoFrames:
+        """What makes frames of decoded video; the caller closes it."""
+        return VideoFrames(self.cuda, self._kernels)
 
     def fetch(self, frame: DeviceFrame) -> npt.NDArray[np.uint8]:
         """Copy a frame from the GPU: `(H, W, 3)` uint8 RGB. It also works when the engine is closed."""

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pixelclip_sdk.device.frames import DeviceFrame
+from pixelclip_sdk.device.video import VideoFrames
 from pixelclip_sdk.errors import BackendUnavailableError, ImageError
 from pixelclip_sdk.support.redact import redact
 from pixelclip_sdk.video.frames import Frame, FrameSource
@@ -29,8 +31,8 @@ _TIMEOUT_S = 10.0
 _COMPLETE = 0.9
 # Packets that are read to tell a film from a thumbnail.
 _PROBED_PACKETS = 200
-# AVCOL_SPC_BT709 and AVCOL_SPC_UNSPECIFIED.
-_BT709, _UNSPECIFIED = 1, 2
+# AVCOL_SPC_BT709, AVCOL_SPC_UNSPECIFIED and AVCOL_SPC_SMPTE170M.
+_BT709, _UNSPECIFIED, _BT601 = 1, 2, 6
 # Formats that are read from local files. Not listed: playlists and manifests (hls, dash, concat, sdp, imf)
 # and numbered images (image2), which open other files or addresses.
 _FILE_FORMATS = (
@@ -61,6 +63,8 @@ class VideoSource:
         self._again = functools.partial(VideoSource, target, live=live, format=format, network=network)
         self.name = redact(target) if network else target
         self._opening = (target, live or network, format, network)
+        self._gpu: VideoFrames | None = None
+        self._release = contextlib.ExitStack()
         self._container = self._open(*self._opening)
         try:
             self._stream = self._choose_stream(may_reread=not live and not network)
@@ -77,6 +81,7 @@ class VideoSource:
         reformatter = self._av.video.reformatter.VideoReformatter()
         first = time_s = None
         damaged = given = 0
+        where: str | None = None
         for packet in self._packets():
             start = time.perf_counter()
             try:
@@ -88,7 +93,12 @@ class VideoSource:
                 if picture.is_corrupt:
                     damaged += 1
                     continue
-                image = _to_rgb(reformatter, picture)
+                image: Any = self._on_gpu(picture)
+                found = "the CPU" if image is None else "the GPU"
+                if self._gpu is not None and found != where:
+                    _log.info("%s: frames come from %s", self.name, where := found)
+                if image is None:
+                    image = _to_rgb(reformatter, picture)
                 first = picture.time if first is None else first
                 time_s = None if picture.time is None or first is None else picture.time - first
                 yield Frame(image, time_s, (time.perf_counter() - start) * 1e3, damaged)
@@ -104,15 +114,53 @@ class VideoSource:
                 f"most {Image.MAX_IMAGE_PIXELS} pixels (PIL.Image.MAX_IMAGE_PIXELS)?"
             )
 
+    def decode_on(self, gpu: VideoFrames) -> None:
+        """Let the video decoder of a GPU decode a file, if it can. To call before the first frame.
+
+        Frames are then in the GPU's memory. What it cannot decode is decoded on the CPU. Cameras and
+        addresses stay there, because they cannot be opened twice. `close` closes `gpu`.
+        """
+        self._release.callback(gpu.close)
+        target, waits, format, network = self._opening
+        if waits or network:
+            _log.info("%s is decoded on the CPU: only files are decoded on the GPU", self.name)
+            return
+        accelerated = self._av.codec.hwaccel.HWAccel("cuda", device=str(gpu.gpu), is_hw_owned=True)
+        try:
+            container = self._open(target, waits, format, network, accelerated)
+        except ImageError as error:
+            _log.warning("%s is decoded on the CPU. The GPU's video decoder: %s", self.name, error)
+            return
+        stream = container.streams[self._stream.index]
+        if not stream.codec_context.is_hwaccel:
+            _log.info("%s is decoded on the CPU: no GPU decodes %s", self.name, stream.codec_context.name)
+            container.close()
+            return
+        self._container.close()
+        self._container, self._stream, self._gpu = container, stream, gpu
+        self._limit_size()
+
     def close(self) -> None:
         """Close the file, the camera or the connection."""
         self._container.close()
+        self._release.close()
 
     def reopened(self) -> FrameSource:
         """Open the same target again; raises ImageError if that fails."""
         return self._again()
 
-    def _open(self, target: str, waits: bool, format: str | None, network: bool) -> Any:
+    def _on_gpu(self, picture: Any) -> DeviceFrame | None:
+        """The frame of a picture that the GPU decoded; None for others, and for rare colours."""
+        if self._gpu is None or picture.format.name != "cuda":
+            return None
+        matrix = picture.colorspace
+        if matrix == _UNSPECIFIED:
+            matrix = _BT709 if is_hd(picture.height, picture.width) else _BT601
+        return self._gpu.frame(picture, matrix, round(picture.rotation / 90) % 4)
+
+    def _open(
+        self, target: str, waits: bool, format: str | None, network: bool, accelerated: Any = None
+    ) -> Any:
         options = {}
         if network:
             options["protocol_whitelist"] = _NETWORK_PROTOCOLS
@@ -126,7 +174,7 @@ class VideoSource:
         url = target if network or format else file_url(target)
         timeout = (_TIMEOUT_S, _TIMEOUT_S) if waits else None
         try:
-            return self._av.open(url, format=format, options=options, timeout=timeout)
+            return self._av.open(url, format=format, options=options, timeout=timeout, hwaccel=accelerated)
         except (self._av.FFmpegError, ValueError) as error:
             kind = "a camera" if format else "a video"
             hint = "Is it there, complete, and not in use?"

@@ -14,7 +14,8 @@ class Frame(NamedTuple):
     """One decoded frame.
 
     Attributes:
-        image: `(H, W, 3)` uint8 RGB, upright. No other code writes to this memory.
+        image: `(H, W, 3)` uint8 RGB, upright. No other code writes to this memory. In a stream of a model on
+            a GPU it may be a `DeviceFrame`.
         time_s: Seconds since the source's first frame, or the caller's own time stamp in seconds; None if the
             source has no clock.
         decode_ms: Decoding time in milliseconds, without waiting for the source.

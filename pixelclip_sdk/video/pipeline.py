@@ -6,9 +6,11 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, get_args
 
 from pixelclip_sdk import errors
+from pixelclip_sdk.device.pipeline import Pipeline as DevicePipeline
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
+from pixelclip_sdk.video.decoder import VideoSource
 from pixelclip_sdk.video.reader import SourceReader
 from pixelclip_sdk.video.smoothing import Smooth, Smoother, check_smooth
 from pixelclip_sdk.video.sources import PictureSource, SourceInput, open_source
@@ -37,12 +39,15 @@ def segment_frames(
     channel_order: ChannelOrder = "rgb",
     on_error: OnError = "raise",
     smooth: Smooth = None,
+    gpu: DevicePipeline | None = None,
 ) -> Generator[Segmentation, None, None]:
     """Segment all frames of all sources; see `Segmenter.stream`.
 
     `begin` is called once per frame, in frame order, and must not raise. It returns the function that
     segments the frame, `(H, W, 3)` uint8 RGB, with the words of that moment, in a worker thread. That
     function passes its logits through the function that it is given (see `Blend`).
+
+    With `gpu`, the GPU of the model decodes video and JPEG files.
 
     The results of each source come in frame order, with `Segmentation.frame` set. Errors name the source and
     the frame, and come after the results of earlier frames. With ``on_error="skip"``, the last source's error
@@ -60,8 +65,11 @@ def segment_frames(
         for i, given in enumerate(sources):
             source = open_source(given, channel_order)
             stack.callback(source.close)
+            if gpu is not None and isinstance(source, VideoSource):
+                source.decode_on(gpu.video_frames())
             if isinstance(source, PictureSource):
                 source.skip_damaged = on_error == "skip"
+                source.jpegs = None if gpu is None else gpu.jpegs
             latest = source.live if buffer == "auto" else buffer == "latest"
             smoother = Smoother(smooth, source.fps) if smooth else None
             lanes.append(Lane(SourceReader(source, reopen=on_error == "reopen"), i, latest, smoother))

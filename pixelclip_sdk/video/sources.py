@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from pixelclip_sdk.device.frames import DeviceFrame, is_on_device
+from pixelclip_sdk.device.jpeg import JpegDecoder
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, load_image
 from pixelclip_sdk.support.files import is_file, is_folder
@@ -141,6 +142,7 @@ class PictureSource:
         skip_damaged: Whether unreadable files are logged and counted as damaged instead of raising. Arrays
             that cannot be used always raise, and so does the last file if all are unreadable.
         raised: The exception that the iterable raised, if any. It reaches the caller unchanged.
+        jpegs: Decodes JPEG files on a GPU; None for none.
     """
 
     live: bool = False
@@ -151,6 +153,7 @@ class PictureSource:
         self.count: int | None = len(pictures) if isinstance(pictures, Sized) else None
         self.skip_damaged = False
         self.raised: Exception | None = None
+        self.jpegs: JpegDecoder | None = None
         self._pictures = pictures
         self._order = channel_order
 
@@ -164,7 +167,9 @@ class PictureSource:
                 if is_on_device(picture):
                     image: Any = DeviceFrame(picture, self._order)
                 else:
-                    image = load_image(picture, self._order)
+                    image = None if self.jpegs is None else self.jpegs.decode(picture)
+                    if image is None:
+                        image = load_image(picture, self._order)
             except ImageError as error:
                 if not self.skip_damaged or not isinstance(picture, str | os.PathLike | bytes):
                     raise

@@ -113,8 +113,9 @@ class HostCuda:
 
     def finish(self) -> None:
         """Do all queued work."""
-        for stream in list(self.streams):
-            self.run(stream)
+        with self._one_at_a_time:  # No other thread destroys a stream meanwhile.
+            for stream in list(self.streams):
+                self.run(stream)
 
     def cudaStreamCreateWithFlags(self, flags):
         handle = max(self.streams) + 7
@@ -122,8 +123,9 @@ class HostCuda:
         return 0, handle
 
     def cudaStreamDestroy(self, stream):
-        self.run(stream)
-        del self.streams[stream]
+        with self._one_at_a_time:
+            self.run(stream)
+            del self.streams[stream]
         return (0,)
 
     @_droppable

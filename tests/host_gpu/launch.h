@@ -7,6 +7,7 @@ extern "C" int launch_by_name(
 {
     Dim grid{grid_x, grid_y, 1}, block{block_x, block_y, 1};
     KERNEL(resize)
+    KERNEL(nv12)
     KERNEL(check_finite)
     KERNEL(label)
     KERNEL(grey)

@@ -216,6 +216,16 @@ def test_batches_and_settings_that_need_the_host(gpu, frames):
         same(segmenter, files[2], **settings)
 
 
+def test_a_folder_as_a_stream(gpu, frames, codec, tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.jpg").write_bytes(turned(frames[1 + i % 2], 1 + i))
+    Image.fromarray(frames[0]).save(tmp_path / "4.png")
+    segmenter = gpu.load()
+    for result, file in zip(segmenter.stream(tmp_path), sorted(tmp_path.iterdir()), strict=True):
+        check(result, segmenter.predict(load_image(file)))
+    assert codec.decoded == 5  # With the sample.
+
+
 def test_threads_have_decoders_of_their_own(gpu, cpu, frames, codec):
     segmenter = gpu.load()
     files = [jpeg(frames[i]) for i in (1, 3, 5)] * 4
