@@ -3,9 +3,11 @@
 import contextlib
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from typing import Any
 
 from pixelclip_sdk.errors import PixelClipError
@@ -27,10 +29,13 @@ def pool_of(
 ) -> Iterator[ProcessPoolExecutor]:
     """Yields a pool of `workers` spawned processes; cancels the tasks that wait when the body raises.
 
+    The processes end with this one, also when it is killed.
+
     Raises:
         PixelClipError: A process died.
     """
-    with ProcessPoolExecutor(workers, SPAWN, initializer=initializer, initargs=initargs) as pool:
+    start = (initializer, *initargs)
+    with ProcessPoolExecutor(workers, SPAWN, initializer=_start, initargs=start) as pool:
         try:
             yield pool
         except BrokenProcessPool as error:
@@ -40,3 +45,16 @@ def pool_of(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _start(initializer: Callable[..., object], *arguments: Any) -> None:
+    # Each process of a pool holds both ends of its queue: that the parent was killed does not end its wait.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    initializer(*arguments)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
