@@ -186,13 +186,13 @@ def _run() -> int:
             print(name, pictures[name], flush=True)
         refused = _refused(Path(folder), {name: one["pixels"] for name, one in pictures.items()})
         print(json.dumps(refused, indent=1), flush=True)
-        command = _of_the_command(Path(folder))
-    store(options.json, {"pictures": pictures, "refused": refused, "command": command})
+        by_format = _of_the_command(Path(folder))
+    store(options.json, {"pictures": pictures, "refused": refused, "by_format": by_format})
     bad = [n for n, one in pictures.items() if one["outcome"] != "segmented" or one["peak_mb"] > _MOST_MB]
     bad += [
         n for n, one in refused.items() if "Error" not in one["outcome"] or one["added_mb"] > _MOST_REFUSED_MB
     ]
-    bad += [n for n, one in command.items() if one["exit_code"] or one["peak_mb"] > _MOST_MB]
+    bad += [n for n, one in by_format.items() if one["exit_code"] or one["peak_mb"] > _MOST_MB]
     print("beyond the limits:", ", ".join(bad) or "none")
     return 1 if bad else 0
 
