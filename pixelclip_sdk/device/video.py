@@ -63,10 +63,11 @@ class VideoFrames:
 
     Attributes:
         gpu: CUDA's number of the GPU.
+        current: A context manager that makes it this thread's current one.
     """
 
     def __init__(self, cuda: Cuda, kernels: Kernels) -> None:
-        self.gpu = cuda.gpu.index
+        self.gpu, self.current = cuda.gpu.index, cuda.current
         self._cuda, self._kernels = cuda, kernels
         self._release = contextlib.ExitStack()
         self._free: list[_Memory] = []

@@ -125,9 +125,14 @@ class VideoSource:
         if waits or network:
             _log.info("%s is decoded on the CPU: only files are decoded on the GPU", self.name)
             return
-        accelerated = self._av.codec.hwaccel.HWAccel("cuda", device=str(gpu.gpu), is_hw_owned=True)
+        # FFmpeg refuses to share a primary context that somebody initialised with other flags, so it takes the
+        # current context, which is the same one.
+        accelerated = self._av.codec.hwaccel.HWAccel(
+            "cuda", device=str(gpu.gpu), options={"primary_ctx": "0", "current_ctx": "1"}, is_hw_owned=True
+        )
         try:
-            container = self._open(target, waits, format, network, accelerated)
+            with gpu.current():
+                container = self._open(target, waits, format, network, accelerated)
         except ImageError as error:
             _log.warning("%s is decoded on the CPU. The GPU's video decoder: %s", self.name, error)
             return

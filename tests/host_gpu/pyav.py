@@ -38,7 +38,7 @@ class HostAv:
             return av.open(*arguments, **options)
         assert hwaccel.is_hw_owned
         assert hwaccel.device_id == self._cuda.device
-        assert hwaccel.options == {"primary_ctx": "1"}
+        assert hwaccel.options == {"primary_ctx": "0", "current_ctx": "1"}
         if self.broken:
             raise av.error.PermissionError(1, "Operation not permitted")
         return _Container(av.open(*arguments, **options), self, self._cuda)
