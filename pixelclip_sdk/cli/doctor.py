@@ -1,8 +1,11 @@
 """`pixelclip doctor`: check the installation, the backends and the models."""
 
 import argparse
+import contextlib
+import ctypes
 import dataclasses
 import importlib.metadata
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +19,7 @@ from pixelclip_sdk.backends.trt import load_tensorrt
 from pixelclip_sdk.benchmark import LatencyReport, environment, measure_latency, sample_jpeg
 from pixelclip_sdk.bundle import IMAGE_ENCODER, Bundle
 from pixelclip_sdk.cli import common
-from pixelclip_sdk.errors import PixelClipError
+from pixelclip_sdk.errors import BackendUnavailableError, PixelClipError
 from pixelclip_sdk.models import available_models, cache_folder
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.support.command import printable
@@ -81,7 +84,10 @@ def diagnose() -> Iterator[Check]:
     for gpu in gpus:
         facts_of_gpu = f"{gpu.name}, compute capability {gpu.compute_capability}"
         yield Check(f"GPU {gpu.index}", "ok", f"{facts_of_gpu}: {advice(gpu.compute_capability)}")
-    if not gpus:
+    if gpus:
+        yield _try("JPEG files on a GPU", "missing", "{}", _nvimgcodec)
+        yield _try("video files on a GPU", "missing", "NVDEC, through PyAV {}", _nvdec)
+    else:
         yield Check("GPU of NVIDIA", "missing", "the driver finds none; models run on the CPU")
     yield _try("CUDA for tensorrt", "missing", "{0.gpu.name}", Cuda)
     folder = cache_folder()
@@ -111,6 +117,26 @@ def _try(
 def _onnx_gpu() -> str:
     devices = gpu_devices()
     return f"{len(devices)} device(s) through {devices[0].ep_name}"
+
+
+def _nvimgcodec() -> str:
+    """Its version. Importing it would print messages."""
+    for name in ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return f"{name} {importlib.metadata.version(name)}"
+    raise BackendUnavailableError('Pillow decodes them. Faster: pip install "pixelclip-sdk[nvcodec]"')
+
+
+def _nvdec() -> str:
+    version = str(import_av().__version__)
+    try:
+        ctypes.CDLL("nvcuvid.dll" if sys.platform == "win32" else "libnvcuvid.so.1")
+    except OSError as error:
+        raise BackendUnavailableError(
+            f"the CPU decodes them, because the driver has no video decoder here: {error}. Start a container "
+            "with NVIDIA_DRIVER_CAPABILITIES=compute,utility,video."
+        ) from error
+    return version
 
 
 def _openvino() -> str:

@@ -125,8 +125,8 @@ class VideoSource:
         if waits or network:
             _log.info("%s is decoded on the CPU: only files are decoded on the GPU", self.name)
             return
-        # FFmpeg refuses to share a primary context that somebody initialised with other flags, so it takes the
-        # current context, which is the same one.
+        # FFmpeg refuses to share a primary context that was initialised with other flags, so it takes the
+        # current one, which is the same.
         accelerated = self._av.codec.hwaccel.HWAccel(
             "cuda", device=str(gpu.gpu), options={"primary_ctx": "0", "current_ctx": "1"}, is_hw_owned=True
         )

@@ -1,5 +1,8 @@
 """The choice of ``backend="auto"``: GPUs first, else the fastest engine of the CPU whose labels are right."""
 
+import ctypes
+import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -330,3 +333,31 @@ def test_the_doctor_says_what_runs_on_a_gpu(monkeypatch, capability, said, not_s
     assert f"A GPU, compute capability {capability}: " in check.detail
     assert said in check.detail
     assert not_said not in check.detail
+
+
+def test_the_doctor_says_what_decodes_on_a_gpu(monkeypatch):
+    pytest.importorskip("av")
+    from pixelclip_sdk.cli import doctor
+
+    monkeypatch.setattr(doctor, "nvidia_gpus", lambda: [Gpu(0, "A GPU", "9.0")])
+    before = itertools.takewhile(lambda check: check.name != "model folder", doctor.diagnose())
+    names = [check.name for check in before]
+    assert {"JPEG files on a GPU", "video files on a GPU"} < set(names)
+
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(BackendUnavailableError, match=r'pip install "pixelclip-sdk\[nvcodec\]"'):
+        doctor._nvimgcodec()
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: f"1.0 of {name}")
+    assert doctor._nvimgcodec() == "nvidia-nvimgcodec-cu13 1.0 of nvidia-nvimgcodec-cu13"
+
+    def library(name: str) -> object:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    with pytest.raises(BackendUnavailableError, match=r"CPU decodes them.*NVIDIA_DRIVER_CAPABILITIES"):
+        doctor._nvdec()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: name)
+    assert doctor._nvdec()
