@@ -116,14 +116,14 @@ def test_a_file_is_that_of_the_cpu(gpu, host, moving, tmp_path, options, caplog)
 def test_frames_are_not_copied_and_their_memory_is_used_again(gpu, host, moving, tmp_path):
     path = video(tmp_path / "film.mp4", moving * 3)
     segmenter = gpu.load()
-    allocated, copied = [], []
+    used = []
     for result in segmenter.stream(path, smooth=None):
         assert result.labels.size
         del result
-        allocated.append(gpu.cuda.counts["allocate device"])
-        copied.append(gpu.cuda.counts["copy 1"])
-    assert allocated[-1] == allocated[15]
-    assert copied[-1] == copied[15]
+        used.append([size for _, size, _, _ in list(gpu.cuda.memory.values())].count(96 * 130 * 3))
+    # Those that wait, are segmented or are finished at the same time.
+    assert 1 <= max(used) <= 10
+    assert gpu.cuda.counts["copy 1"] < 60  # Tables and words only.
     segmenter.close()
     gc.collect()
     assert host.decoded == 24
