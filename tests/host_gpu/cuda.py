@@ -218,7 +218,7 @@ class HostCuda:
 
     def at(self, address: int, size: int, kind: str) -> np.ndarray:
         """The bytes at an address, if that many of that kind are there."""
-        for start, (memory, length, found, _) in self.memory.items():
+        for start, (memory, length, found, _) in list(self.memory.items()):  # Threads allocate meanwhile.
             if start <= address and address + size <= start + length:
                 assert found == kind, f"{found} memory where {kind} memory is needed"
                 return np.frombuffer(memory, np.uint8)[_GUARD + address - start :][:size]
@@ -274,13 +274,13 @@ class HostCuda:
         return (0,)
 
     def cudaPointerGetAttributes(self, address):
-        for start, (_, length, kind, gpu) in self.memory.items():
+        for start, (_, length, kind, gpu) in list(self.memory.items()):  # Threads allocate meanwhile.
             if start <= address < start + length:
                 return 0, types.SimpleNamespace(type=2 if kind == "device" else 1, device=gpu)
         return 0, types.SimpleNamespace(type=0, device=-2)
 
     def cudaMemGetInfo(self):
-        used = sum(length for _, length, _, _ in self.memory.values())
+        used = sum(length for _, length, _, _ in list(self.memory.values()))
         return 0, self.room - used, self.room
 
     # Devices, errors and kernels.
