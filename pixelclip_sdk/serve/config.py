@@ -56,7 +56,7 @@ class LabelStudio:
 
     Attributes:
         url: Its address without a slash at the end, such as ``http://localhost:8080``.
-        key: Its access token ("legacy token"), sent with each request; empty for none.
+        key: A token of one of its users, "personal access token" or "legacy token"; empty for none.
     """
 
     url: str

@@ -154,10 +154,15 @@ class Engine:
         self._start()
 
     async def warm_up(self) -> None:
-        """Run every part of every model once in every worker, so that the first requests are not slower."""
+        """Run every part of every model once in every worker, so that the first requests are not slower.
+
+        It takes as long as it takes: a slow machine starts late, and then answers in time.
+        """
+        loop = asyncio.get_running_loop()
         for model in self.models.values():
             warm = functools.partial(_warm_up, model.segmenter)
-            await asyncio.gather(*(self.run(warm) for _ in range(self.limits.workers)))
+            calls = (loop.run_in_executor(self._workers, warm) for _ in range(self.limits.workers))
+            await asyncio.gather(*calls)
 
     def first_words(self, model: Model) -> tuple[str, Vocabulary] | None:
         """Return the words of requests that name none, with their id; None if there are none."""

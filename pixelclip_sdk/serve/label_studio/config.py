@@ -18,7 +18,7 @@ class Labeling:
         from_name: Name of the tag ``BrushLabels``.
         to_name: Name of the tag ``Image``.
         field: Name of the field of a task that holds the picture.
-        words: The labels.
+        words: The labels, by their aliases where they have one.
     """
 
     from_name: str
@@ -60,7 +60,12 @@ def parse_labeling(text: str) -> Labeling:
         to_name = values.get("toName", "")
         if name != "BrushLabels" or not pictures.get(to_name, "").startswith("$"):
             continue
-        words = [label.get("value", "") for tag, label, parent in tags if parent == place and tag == "Label"]
+        # An alias is what Label Studio writes into results in place of the value.
+        words = [
+            label.get("alias") or label.get("value", "")
+            for tag, label, parent in tags
+            if parent == place and tag == "Label"
+        ]
         if words:
             return Labeling(values.get("name", ""), to_name, pictures[to_name][1:], words)
     raise ServeError(

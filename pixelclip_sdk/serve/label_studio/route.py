@@ -1,7 +1,12 @@
 """The routes that Label Studio asks of a model ("ML backend"), below `/label-studio`."""
 
+import contextlib
 import functools
+import json
+import logging
+import time
 import uuid
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,13 +18,21 @@ from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.serve import encode
 from pixelclip_sdk.serve.config import LabelStudio
-from pixelclip_sdk.serve.engine import Engine, Model
+from pixelclip_sdk.serve.engine import Engine
+from pixelclip_sdk.serve.errors import from_exception
 from pixelclip_sdk.serve.forms import parse_json
 from pixelclip_sdk.serve.label_studio.config import Labeling, parse_labeling
-from pixelclip_sdk.serve.label_studio.picture import picture_of
+from pixelclip_sdk.serve.label_studio.picture import Files, picture_of
 from pixelclip_sdk.support.clock import Clock
+from pixelclip_sdk.words.vocabulary import Vocabulary
 
 __all__ = ["make_router"]
+
+_log = logging.getLogger(__name__)
+
+# Label Studio waits 100 s, and asks for all tasks that were selected in one request.
+_ANSWER_S = 80.0
+_TASKS = 20_000
 
 
 class _Setup(BaseModel):
@@ -29,6 +42,7 @@ class _Setup(BaseModel):
 
 
 class _Task(BaseModel):
+    id: int | None = None
     data: dict[str, Any]
 
 
@@ -36,12 +50,13 @@ class _Predict(BaseModel):
     """What is used of the body of `/predict`."""
 
     label_config: str
-    tasks: list[_Task] = Field(max_length=256)
+    tasks: list[_Task] = Field(max_length=_TASKS)
 
 
 def make_router(engine: Engine, studio: LabelStudio | None) -> APIRouter:
     """The routes, for one engine."""
     router = APIRouter(prefix="/label-studio", tags=["Label Studio"])
+    files = None if studio is None else Files(studio)
 
     @router.get("/health", summary="Whether the model answers")
     @router.get("/", include_in_schema=False)
@@ -50,42 +65,114 @@ def make_router(engine: Engine, studio: LabelStudio | None) -> APIRouter:
 
     @router.post("/setup", summary="Check a labeling configuration")
     async def setup(request: Request) -> JSONResponse:
-        wanted = parse_json(_Setup, await request.body())
-        if wanted.schema_:
-            await engine.embed(engine.model(), list(parse_labeling(wanted.schema_).words))
-        return JSONResponse({"model_version": engine.default})
+        with _noted(request):
+            wanted = parse_json(_Setup, await request.body())
+            labeling = parse_labeling(wanted.schema_)
+            version, _ = await _vocabulary(engine, labeling)
+        return JSONResponse({"model_version": version})
 
     @router.post("/predict", summary="Label the pictures of tasks")
     async def predict(request: Request) -> JSONResponse:
-        wanted = parse_json(_Predict, await request.body())
-        labeling, model = parse_labeling(wanted.label_config), engine.model()
-        segmenter = model.segmenter.with_classes(await engine.embed(model, list(labeling.words)))
-        results = []
-        for task in wanted.tasks:
-            address = task.data.get(labeling.field)
-            call = functools.partial(_label, engine, model, segmenter, labeling, address, studio)
-            results.append(await engine.run(call))
-        return JSONResponse({"results": results, "model_version": model.name})
+        until = time.monotonic() + _ANSWER_S
+        with _noted(request):
+            wanted = parse_json(_Predict, await request.body())
+            labeling = parse_labeling(wanted.label_config)
+            version, vocabulary = await _vocabulary(engine, labeling)
+            segmenter = engine.model().segmenter.with_classes(vocabulary)
+            calls = [
+                (
+                    task.id,
+                    functools.partial(
+                        _label, engine, segmenter, labeling, version, task.data.get(labeling.field), files
+                    ),
+                )
+                for task in wanted.tasks
+            ]
+            results = await _answers(engine, calls, functools.partial(_note, request), until)
+        return JSONResponse({"results": results, "model_version": version})
 
     return router
 
 
+async def _vocabulary(engine: Engine, labeling: Labeling) -> tuple[str, Vocabulary]:
+    """The version of the model with these words, and the words.
+
+    Label Studio asks for no second prediction of a version. So other words are another version.
+    """
+    model = engine.model()
+    key, vocabulary = await engine.keep(model, list(labeling.words))
+    return f"{model.name}-{key.removeprefix('voc_')[:8]}", vocabulary
+
+
+async def _answers(
+    engine: Engine,
+    calls: Sequence[tuple[int | None, Callable[[], dict[str, Any]]]],
+    note: Callable[[str], None],
+    until: float,
+) -> list[Any]:
+    """The predictions of tasks; an empty list for a task without one, for which Label Studio asks again.
+
+    Args:
+        engine: Runs the calls.
+        calls: Id of each task, and what labels it.
+        note: Called with the reason why a task has no prediction.
+        until: When to stop, on the clock of `time.monotonic`.
+
+    Raises:
+        Exception: The first failure, if no task has a prediction.
+    """
+    results: list[Any] = [[] for _ in calls]
+    failure: Exception | None = None
+    for place, (task, call) in enumerate(calls):
+        if time.monotonic() > until:
+            note(f"{place} of {len(calls)} tasks done in {_ANSWER_S:g} s; ask again for the others")
+            break
+        try:
+            results[place] = await engine.run(call)
+        except Exception as exception:
+            error = from_exception(exception)
+            if error.status == 500 or len(calls) == 1:
+                raise
+            note(f"task {task}: {error.message}")
+            failure = failure or exception
+    if failure is not None and not any(results):
+        raise failure
+    return results
+
+
+def _note(request: Request, reason: str) -> None:
+    line = {"event": "label-studio", "id": request.state.request_id, "reason": reason}
+    _log.warning(json.dumps(line))
+
+
+@contextlib.contextmanager
+def _noted(request: Request) -> Iterator[None]:
+    """Put the reason of a refusal into the log: Label Studio shows its status only."""
+    try:
+        yield
+    except Exception as exception:
+        error = from_exception(exception)
+        if error.status != 500:
+            _note(request, error.message)
+        raise
+
+
 def _label(
     engine: Engine,
-    model: Model,
     segmenter: Segmenter,
     labeling: Labeling,
+    version: str,
     address: object,
-    studio: LabelStudio | None,
+    files: Files | None,
 ) -> dict[str, Any]:
     """Fetch, segment and encode one picture. Runs in a worker thread."""
-    data = picture_of(address, studio, engine.limits.body_bytes)
+    data = picture_of(address, files, engine.limits.body_bytes)
     encode.check_pixels([data], engine.limits.pixels)
     result = segmenter.predict(data)
     clock = Clock()
-    answer = _prediction(result, labeling, model.name)
+    answer = _prediction(result, labeling, version)
     clock.lap("encode")
-    engine.metrics.segmented(model.name, "label-studio", {**result.speed, **clock.laps})
+    engine.metrics.segmented(engine.default, "label-studio", {**result.speed, **clock.laps})
     return answer
 
 

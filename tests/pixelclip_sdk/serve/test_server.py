@@ -35,6 +35,11 @@ def test_it_starts_and_says_where(server):
     assert "default-src 'self'" in page.headers["content-security-policy"]
 
 
+def test_a_slow_machine_starts_late_but_starts(start):
+    with start(deadline_s=0.001) as server:  # Warming up is not a request.
+        assert server.ask("GET", "/healthz").status == 200
+
+
 def test_small_packets_are_sent_at_once():
     """Otherwise the body of an answer waits 40 ms, until the client has confirmed the head."""
 

@@ -1,14 +1,20 @@
 """Requests as Label Studio sends them, to a real server; its files come from an HTTP server of the test."""
 
+import asyncio
 import base64
 import http.server
+import json
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
+# What Label Studio 1.23.2 sent, recorded.
+RECORDED = json.loads((Path(__file__).parent / "requests.json").read_text())
 KEY = "key-of-label-studio"
 TOKEN = "token-of-this-server"
 CONFIG = (
@@ -24,20 +30,23 @@ BOMB = (
 
 @pytest.fixture(scope="module")
 def studio(cat):
-    """Serves one file, to those who have the key; remembers what was asked."""
+    """Serves the photos, to those who have the key; remembers what was asked."""
     asked = []
+    coffee = (Path(__file__).parents[4] / "examples" / "photos" / "coffee.jpg").read_bytes()
+    photos = {"cat.jpg": cat, "269c7137-chelsea.jpg": cat, "1aac7245-coffee.jpg": coffee}
 
     class Files(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
             allowed = self.headers.get("Authorization") == f"Token {KEY}"
-            status = {"/data/upload/1/cat.jpg": 200, "/data/upload/1/away.jpg": 302}.get(self.path, 404)
+            photo = photos.get(self.path.removeprefix("/data/upload/1/"))
+            status = 200 if photo else 302 if self.path.endswith("/away.jpg") else 404
             self.send_response(status if allowed else 401)
             if status == 302:
                 self.send_header("Location", "/data/upload/1/cat.jpg")
             self.end_headers()
             if status == 200 and allowed:
-                self.wfile.write(cat)
+                self.wfile.write(photo)
 
         def log_message(self, *_):
             pass
@@ -90,7 +99,7 @@ def test_the_regions_of_predict_come_as_brush_labels(backend, studio, lite, cat,
     assert reply.status == 200, reply
     answer = reply.json()
     (prediction,) = answer["results"]
-    assert answer["model_version"] == prediction["model_version"] == "pixelclip-lite"
+    assert answer["model_version"] == prediction["model_version"]
     regions = lite.with_classes(["cat", "wall"]).predict(cat).regions()
     assert len(prediction["result"]) == len(regions) > 0
     assert 0 < prediction["score"] <= 1
@@ -104,7 +113,54 @@ def test_the_regions_of_predict_come_as_brush_labels(backend, studio, lite, cat,
 def test_setup_and_health_answer_as_label_studio_expects(backend):
     assert backend.ask("GET", "/label-studio/health").json()["status"] == "UP"
     schema = {"project": "1.17", "schema": CONFIG, "hostname": "http://elsewhere", "access_token": "x"}
-    assert backend.post("/label-studio/setup", schema).json() == {"model_version": "pixelclip-lite"}
+    version = backend.post("/label-studio/setup", schema).json()["model_version"]
+    assert version.startswith("pixelclip-lite-")
+    # Label Studio asks for a second prediction of a task only if the version is another one.
+    assert predict(backend, "/data/upload/1/cat.jpg").json()["model_version"] == version
+    schema["schema"] = CONFIG.replace("wall", "sofa")
+    assert backend.post("/label-studio/setup", schema).json()["model_version"] != version
+
+
+def test_recorded_requests_are_answered_and_a_bad_task_costs_no_other_its_prediction(backend):
+    version = backend.post("/label-studio/setup", RECORDED["setup"]).json()["model_version"]
+    cat, coffee, *others = backend.post("/label-studio/predict", RECORDED["predict"]).json()["results"]
+    assert cat["model_version"] == coffee["model_version"] == version
+    assert {one["value"]["brushlabels"][0] for one in coffee["result"]} == {"cup", "table"}
+    assert others == [[], [], []]
+    # Label Studio does not show the reasons.
+    reasons, until = [], time.monotonic() + 10
+    while len(reasons) < 3 and time.monotonic() < until:  # The log is read by a thread.
+        time.sleep(0.01)
+        log = backend.records()
+        reasons = [one["reason"] for one in log if one.get("reason", "").startswith("task ")]
+    assert [reason.partition(":")[0] for reason in reasons[-3:]] == ["task 3", "task 4", "task 5"]
+    assert "Label Studio answered 404" in reasons[-2]
+    (again,) = backend.post("/label-studio/predict", RECORDED["interactive"]).json()["results"]
+    assert [one["value"] for one in again["result"]] == [one["value"] for one in cat["result"]]
+
+
+def test_without_any_prediction_the_first_reason_is_the_answer(backend):
+    tasks = RECORDED["predict"]["tasks"][2:]
+    reply = backend.post("/label-studio/predict", {**RECORDED["predict"], "tasks": tasks})
+    assert (reply.status, "s3://bucket/a.jpg" in reply.message) == (422, True)
+
+
+def test_what_takes_too_long_is_left_for_the_next_request(lite):
+    from pixelclip_sdk.serve.config import Limits
+    from pixelclip_sdk.serve.engine import Engine
+    from pixelclip_sdk.serve.label_studio.route import _answers
+    from pixelclip_sdk.serve.metrics import Metrics
+
+    engine, reasons = Engine({"lite": lite.with_classes(["cat"])}, Limits(), Metrics()), []
+    until = time.monotonic() + 0.2
+
+    def label():
+        time.sleep(0.25)
+        return {"result": []}
+
+    calls = [(1, label), (2, label)]
+    assert asyncio.run(_answers(engine, calls, reasons.append, until)) == [{"result": []}, []]
+    assert reasons == ["1 of 2 tasks done in 80 s; ask again for the others"]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +200,54 @@ def test_redirects_are_not_followed_and_missing_files_are_named(backend, studio)
     assert "Label Studio answered 302" in predict(backend, "/data/upload/1/away.jpg").message
     assert "Label Studio answered 404" in predict(backend, "/data/upload/1/nothing.jpg").message
     assert len(studio[1]) == before + 2
+
+
+def test_a_personal_access_token_is_exchanged_and_renewed(cat):
+    from pixelclip_sdk.serve.config import LabelStudio
+    from pixelclip_sdk.serve.errors import ServeError
+    from pixelclip_sdk.serve.label_studio.picture import Files, picture_of
+
+    given, valid = [], []
+
+    class Studio(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            right = (self.path, sent) == ("/api/token/refresh/", {"refresh": "head.payload.sign"})
+            given.append(f"access-{len(given)}")
+            valid[:] = given[-1:]
+            self.reply(200 if right else 401, json.dumps({"access": given[-1]}).encode())
+
+        def do_GET(self):
+            right = self.headers["Authorization"].removeprefix("Bearer ") in valid
+            self.reply(200 if right else 401, cat)
+
+        def reply(self, status, body):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Studio) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        files = Files(LabelStudio(url, "head.payload.sign"))
+        for _ in range(2):
+            assert picture_of("/data/upload/1/cat.jpg", files, 1 << 20) == cat
+        valid.clear()  # It is valid for five minutes.
+        assert picture_of("/data/upload/1/cat.jpg", files, 1 << 20) == cat
+        assert len(given) == 2
+        with pytest.raises(ServeError, match="answered 401 for '/api/token/refresh/'; check its token"):
+            picture_of("/data/upload/1/cat.jpg", Files(LabelStudio(url, "a.wrong.one")), 1 << 20)
+        server.shutdown()
+
+
+def test_an_alias_is_the_name_in_results():
+    from pixelclip_sdk.serve.label_studio.config import parse_labeling
+
+    config = CONFIG.replace('"cat"', '"Katze" alias="cat"')
+    assert parse_labeling(config).words == ["cat", "wall"]
 
 
 @pytest.mark.parametrize(
