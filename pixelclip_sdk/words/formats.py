@@ -81,6 +81,8 @@ def parse_lines(text: str) -> list[str] | dict[str, Any]:
 
 def names_by_id(classes: Mapping[Any, Any]) -> list[Any] | None:
     """Return the values of an id → name mapping in order, or None for another mapping."""
+    if any(isinstance(value, list | tuple) for value in classes.values()):  # Synonyms of a name such as "7".
+        return None
     ids = [int(key) if isinstance(key, str) and re.fullmatch(r"\d{1,6}", key) else key for key in classes]
     if not ids or not all(type(key) is int for key in ids):
         return None

@@ -95,13 +95,12 @@ def make_router(engine: Engine, studio: LabelStudio | None) -> APIRouter:
 
 
 async def _vocabulary(engine: Engine, labeling: Labeling) -> tuple[str, Vocabulary]:
-    """The version of the model with these words, and the words.
+    """The version of the model with this labeling, and its words.
 
-    Label Studio asks for no second prediction of a version. So other words are another version.
+    Label Studio asks for no second prediction of a version. So other labels or another limit are another one.
     """
     model = engine.model()
-    key, vocabulary = await engine.keep(model, list(labeling.words))
-    return f"{model.name}-{key.removeprefix('voc_')[:8]}", vocabulary
+    return f"{model.name}-{labeling.digest()}", await engine.embed(model, labeling.classes())
 
 
 async def _answers(
@@ -168,7 +167,7 @@ def _label(
     """Fetch, segment and encode one picture. Runs in a worker thread."""
     data = picture_of(address, files, engine.limits.body_bytes)
     encode.check_pixels([data], engine.limits.pixels)
-    result = segmenter.predict(data)
+    result = segmenter.predict(data, min_confidence=labeling.min_confidence)
     clock = Clock()
     answer = _prediction(result, labeling, version)
     clock.lap("encode")
@@ -180,6 +179,7 @@ def _prediction(result: Segmentation, labeling: Labeling, version: str) -> dict[
     """A prediction with one brush region for each region of the result."""
     height, width = result.orig_shape
     regions = result.regions()
+    labels = dict(zip(result.names, labeling.words, strict=True))  # As they are written in the project.
     found = [
         {
             "id": uuid.uuid4().hex[:10],
@@ -193,7 +193,7 @@ def _prediction(result: Segmentation, labeling: Labeling, version: str) -> dict[
             "value": {
                 "format": "rle",
                 "rle": label_studio_rle(region.mask()),
-                "brushlabels": [region.name],
+                "brushlabels": [labels[region.name]],
             },
         }
         for region in regions

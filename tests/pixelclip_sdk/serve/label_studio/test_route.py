@@ -74,22 +74,8 @@ def predict(server, address, config=CONFIG, **headers):
     return server.post("/label-studio/predict", request, headers)
 
 
-def masks(stream: list[int], size: tuple[int, int]) -> np.ndarray:
-    """Decodes a result. All runs that the SDK writes are runs of equal values."""
-    bits = "".join(f"{byte:08b}" for byte in stream)
-    sizes = [int(bits[37 + 4 * i : 41 + 4 * i], 2) + 1 for i in range(4)]
-    lengths, values, total, at = [], [], int(bits[:32], 2), 53
-    while sum(lengths) < total:
-        assert bits[at] == "1"
-        bit_count = sizes[int(bits[at + 1 : at + 3], 2)]
-        lengths.append(int(bits[at + 3 : at + 3 + bit_count], 2) + 1)
-        values.append(int(bits[at + 3 + bit_count : at + 11 + bit_count], 2))
-        at += 11 + bit_count
-    return np.repeat(values, lengths).reshape(*size, 4)[..., 3] > 0
-
-
 @pytest.mark.parametrize("kind", ["path", "address", "data"])
-def test_the_regions_of_predict_come_as_brush_labels(backend, studio, lite, cat, kind):
+def test_the_regions_of_predict_come_as_brush_labels(backend, studio, lite, cat, masks, kind):
     address = {
         "path": "/data/upload/1/cat.jpg",
         "address": studio[0] + "/data/upload/1/cat.jpg",
@@ -243,11 +229,27 @@ def test_a_personal_access_token_is_exchanged_and_renewed(cat):
         server.shutdown()
 
 
-def test_an_alias_is_the_name_in_results():
-    from pixelclip_sdk.serve.label_studio.config import parse_labeling
+def test_labels_have_aliases_and_words_and_a_limit(backend, lite, cat, masks):
+    config = CONFIG.replace('"cat"', '"Tier" alias=" A1" predicted_values="cat, kitten,"')
+    limited = config.replace('toName="img">', 'toName="img" model_score_threshold="0.7">')
+    answer = predict(backend, "/data/upload/1/cat.jpg", limited).json()
+    other = predict(backend, "/data/upload/1/cat.jpg", limited.replace("A1", "A2")).json()
+    assert answer["model_version"] != other["model_version"]
+    segmenter = lite.with_classes({"cat": ["cat", "kitten"], "wall": "wall"})
+    expected = segmenter.predict(cat, min_confidence=0.7)
+    results = answer["results"][0]["result"]
+    assert {one["value"]["brushlabels"][0] for one in results} == {" A1"}
+    drawn = np.any([masks(one["value"]["rle"], (300, 451)) for one in results], axis=0)
+    np.testing.assert_array_equal(drawn, expected.labels == 0)
+    assert 0.1 < drawn.mean() < 0.99
 
-    config = CONFIG.replace('"cat"', '"Katze" alias="cat"')
-    assert parse_labeling(config).words == ["cat", "wall"]
+
+def test_labels_may_be_numbers(backend):
+    config = CONFIG.replace('"cat"', '"0"').replace('"wall"', '"1"')
+    assert predict(backend, "/data/upload/1/cat.jpg", config).status == 200
+    config = config.replace('"0"', '"0" predicted_values="cat,kitten"')
+    (prediction,) = predict(backend, "/data/upload/1/cat.jpg", config).json()["results"]
+    assert prediction["result"][0]["value"]["brushlabels"] == ["0"]
 
 
 @pytest.mark.parametrize(
@@ -258,6 +260,10 @@ def test_an_alias_is_the_name_in_results():
         ("<View/>", "no labels for a picture"),
         ('<View><Image name="i" value="$p"/><BrushLabels name="t" toName="other"/></View>', "no labels"),
         (CONFIG.replace("wall", "cat"), "'cat' is repeated"),
+        (CONFIG.replace("wall", "CAT"), "'CAT' is repeated"),
+        (CONFIG.replace('"wall"', '"wall" predicted_values="cat,wall"'), "the same first word"),
+        (CONFIG.replace('="img">', '="img" model_score_threshold="30%">'), "'30%'; expected a number from 0"),
+        (CONFIG.replace('="img">', '="img" model_score_threshold="nan">'), "'nan'; expected a number from 0"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_explained(backend, config, message):
