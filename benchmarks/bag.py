@@ -156,11 +156,15 @@ def run_killed(bag: Path, out: Path, total: int, kills: int) -> dict[str, Any]:
         print(facts, flush=True)
         if code not in (0, -signal.SIGKILL):
             raise PixelClipError(f"the command ended with {code}; run it by hand: {' '.join(command)}")
+        if code == 0:  # A short run may end before its kills.
+            break
     return {"runs": runs, "seconds": sum(run["seconds"] for run in runs)}
 
 
 def _memory(values: list[float]) -> dict[str, float]:
-    """Medians of the second and the last tenth; loading the model is in the first one."""
+    """Medians of the second and the last tenth, if there are any; loading the model is in the first one."""
+    if not values:
+        return {}
     tenth = max(len(values) // 10, 1)
     return {
         "rss_mb_start": statistics.median(values[tenth : 2 * tenth] or values),
