@@ -24,7 +24,7 @@ from pixelclip_sdk.serve.forms import parse_json
 from pixelclip_sdk.serve.label_studio.config import Labeling, parse_labeling
 from pixelclip_sdk.serve.label_studio.picture import Files, picture_of
 from pixelclip_sdk.support.clock import Clock
-from pixelclip_sdk.words.vocabulary import Vocabulary
+from pixelclip_sdk.words.classes import parse_classes
 
 __all__ = ["make_router"]
 
@@ -68,8 +68,8 @@ def make_router(engine: Engine, studio: LabelStudio | None) -> APIRouter:
         with _noted(request):
             wanted = parse_json(_Setup, await request.body())
             labeling = parse_labeling(wanted.schema_)
-            version, _ = await _vocabulary(engine, labeling)
-        return JSONResponse({"model_version": version})
+            parse_classes(labeling.classes())  # Label Studio waits 3 s: too short to embed hundreds of words.
+        return JSONResponse({"model_version": _version(engine, labeling)})
 
     @router.post("/predict", summary="Label the pictures of tasks")
     async def predict(request: Request) -> JSONResponse:
@@ -77,7 +77,8 @@ def make_router(engine: Engine, studio: LabelStudio | None) -> APIRouter:
         with _noted(request):
             wanted = parse_json(_Predict, await request.body())
             labeling = parse_labeling(wanted.label_config)
-            version, vocabulary = await _vocabulary(engine, labeling)
+            version = _version(engine, labeling)
+            vocabulary = await engine.embed(engine.model(), labeling.classes())
             segmenter = engine.model().segmenter.with_classes(vocabulary)
             calls = [
                 (
@@ -94,13 +95,12 @@ def make_router(engine: Engine, studio: LabelStudio | None) -> APIRouter:
     return router
 
 
-async def _vocabulary(engine: Engine, labeling: Labeling) -> tuple[str, Vocabulary]:
-    """The version of the model with this labeling, and its words.
+def _version(engine: Engine, labeling: Labeling) -> str:
+    """The version of the model with this labeling.
 
     Label Studio asks for no second prediction of a version. So other labels or another limit are another one.
     """
-    model = engine.model()
-    return f"{model.name}-{labeling.digest()}", await engine.embed(model, labeling.classes())
+    return f"{engine.default}-{labeling.digest()}"
 
 
 async def _answers(

@@ -270,6 +270,9 @@ def test_a_configuration_that_cannot_be_used_is_explained(backend, config, messa
     reply = predict(backend, "/data/upload/1/cat.jpg", config)
     assert reply.status == 422
     assert message in reply.message
+    reply = backend.post("/label-studio/setup", {"schema": config})
+    assert reply.status == 422
+    assert message in reply.message
 
 
 def test_a_picture_that_cannot_be_decoded_is_refused(backend):
