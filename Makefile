@@ -76,11 +76,10 @@ test-sdk:
 docs: $(VENV)/installed
 	$(VENV)/bin/mkdocs build --strict --site-dir build/site
 
-# Not in CI: it installs three more packages, and a later change is seen by `make test` with new versions.
 test-export-oldest: $(VENV)/installed
 	$(VENV)/bin/python $(PIP) --no-deps --upgrade --target $(VENV)/oldest -r .ci/lowest-export.txt
 	PYTHONPATH=$(VENV)/oldest:. OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q tests/export/precision \
-		-m "not slow and not gpu and not network" --durations=20
+		-n $(WORKERS) -m "not slow and not gpu and not network"
 
 test-slow: $(VENV)/installed
 	$(VENV)/bin/pytest -o timeout=0 -m "not gpu and not network"

@@ -18,10 +18,12 @@ from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.image import load_image
 from pixelclip_sdk.models import find_bundle
 
-# A shell lets programs in the background ignore Ctrl-C, and their children inherit it: tests of Ctrl-C would
-# wait for ever.
+# A shell lets programs in the background ignore Ctrl-C, and nohup lets them ignore SIGHUP. Their children
+# inherit it: tests of these signals would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -416,7 +416,7 @@ def test_viewers_share_one_reader_that_ends_with_the_last(server, wait_until):
 
     def most_readers():  # A clip is opened anew at its end.
         counts = set()
-        for _ in range(100):
+        for _ in range(40):
             counts.add(server.readers("clip"))
             time.sleep(0.01)
         return max(counts)
