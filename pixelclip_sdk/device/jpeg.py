@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 _START, _END = b"\xff\xd8\xff", b"\xff\xd9"
 # A file may be so much larger than its pixels. The rest would be read for nothing.
 _EXTRA_BYTES = 1 << 20
-# nvImageCodec reads it when it is imported. At 0 it prints nothing: what failed is logged here.
+# nvImageCodec reads it when it is imported. At 0 its parts report no errors: what failed is logged here.
 _VERBOSITY = "PYNVIMGCODEC_VERBOSITY"
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import os, time
+import time
 from training.support.processes import pool_of
 
 if __name__ == "__main__":
     with pool_of(2, str) as pool:
-        busy = [pool.submit(time.sleep, 600), pool.submit(os.getpid)]
-        print(*[process for process in pool._processes], flush=True)
+        for _ in range(2):
+            pool.submit(time.sleep, 600)
+        print(*pool._processes, flush=True)
         time.sleep(600)
 """
 
