@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import tables
+from benchmarks.harness.memory import memory_mb
 from benchmarks.harness.results import ROOT, command_parser, store
 from pixelclip_sdk import PixelClipError, Segmenter, open_source
 from pixelclip_sdk.ros.bag import BagReader
@@ -138,7 +139,7 @@ def run_killed(bag: Path, out: Path, total: int, kills: int) -> dict[str, Any]:
         memory = []
         try:
             while process.poll() is None and (goal is None or _read(out) < goal):
-                memory.append(_rss_mb(process.pid))
+                memory.append(memory_mb("VmRSS", process.pid))
                 time.sleep(_POLL_S)
             time.sleep(rng.random() * 5 if goal is not None else 0)
         finally:
@@ -177,14 +178,6 @@ def _read(out: Path) -> int:
     """How many images the unfinished run has made durable."""
     progress = out.with_name(f"{out.name}.partial") / "progress.json"
     return int(json.loads(progress.read_text())["done"].get("read", 0)) if progress.exists() else 0
-
-
-def _rss_mb(process: int) -> float:
-    try:
-        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6
-    except (OSError, IndexError):
-        return 0.0
 
 
 def differences(bag: Path, out: Path) -> dict[str, int]:

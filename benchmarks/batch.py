@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.memory import memory_mb
 from benchmarks.harness.results import command_parser, store
 from benchmarks.harness.tables import table
 from pixelclip_sdk import PixelClipError, Segmenter
@@ -195,13 +196,13 @@ def _memory_mb(root: int) -> float:
             parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-    total = _own_mb(root)
+    total = memory_mb("RssAnon", root)
     for process in parents:
         above = process
         while above in parents and above != root:
             above = parents[above]
         if above == root and process != root and _title(process).startswith("ray::"):
-            total += _own_mb(process)
+            total += memory_mb("RssAnon", process)
     return total
 
 
@@ -210,14 +211,6 @@ def _title(process: int) -> str:
         return Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return ""
-
-
-def _own_mb(process: int) -> float:
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0.0
-    return int(status.partition("RssAnon:")[2].split()[0]) * 1024 / 1e6 if "RssAnon:" in status else 0.0
 
 
 def _files(out: Path) -> dict[str, bytes]:

@@ -37,6 +37,7 @@ import numpy as np
 import websockets
 from websockets.asyncio.client import connect
 
+from benchmarks.harness.memory import memory_mb
 from benchmarks.harness.photos import photo_jpeg
 from benchmarks.harness.results import command_parser, store
 from benchmarks.harness.tables import table
@@ -95,7 +96,7 @@ class Server:
         folder = Path(f"/proc/{self.process.pid}")
         status = (folder / "status").read_text()
         return {
-            "memory_mb": int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6,
+            "memory_mb": memory_mb("VmRSS", self.process.pid),
             "threads": int(status.partition("Threads:")[2].split()[0]),
             "files": len(list((folder / "fd").iterdir())),
         }
