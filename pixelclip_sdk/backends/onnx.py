@@ -26,6 +26,7 @@ from pixelclip_sdk.backends.cores import checked_threads, default_threads
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.backends.encoder import DeviceEncoder
 from pixelclip_sdk.backends.fork import keep_in_children
+from pixelclip_sdk.backends.memory import return_unused
 from pixelclip_sdk.backends.onnx_encoder import GRAPH, NO_GRAPH, OnnxEncoder
 from pixelclip_sdk.backends.trt import one_line
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
@@ -312,6 +313,7 @@ def create_session(
         _check_assignment(session, expected)
     _log.info("%s runs on %s", path.name, running[0])
     keep_in_children(session)
+    return_unused()
     return session
 
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from pixelclip_sdk.backends.base import Backend, Device, Float32Array, batches, joined
 from pixelclip_sdk.backends.cores import checked_threads, default_threads
 from pixelclip_sdk.backends.fork import keep_in_children
+from pixelclip_sdk.backends.memory import return_unused
 from pixelclip_sdk.backends.trt import one_line
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 from pixelclip_sdk.support.onnx_file import keeps_tensors_elsewhere
@@ -80,6 +81,7 @@ class OpenVinoBackend(Backend):
         used = checked_threads(threads)
         self._compiled: Any = _compile(content, path, name, Device.parse(device), used * streams, streams)
         keep_in_children(self._compiled)
+        return_unused()
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()  # Requests that no call uses.
         how = f", {used} threads" if device == "cpu" else ""
         self._description = f"openvino on {device} in {name.partition('-')[2] or 'fp32'}{how}"

