@@ -122,8 +122,10 @@ def test_a_viewer_who_comes_back_starts_anew(clip):
     async def test():
         source = Source("clip", str(clip))
         for _ in range(3):
-            with watching(source):
-                await until(lambda: source.newest is not None and source.newest.number == 3)
+            seen: list[int] = []
+            with watching(source, lambda seen=seen: seen.append(source.newest.number)):
+                await until(lambda seen=seen: len(seen) >= 3)
+            assert seen[:3] == [1, 2, 3]
             assert source.newest is None
 
     run(test)
