@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
+
+RECORDING = threading.RLock()
+"""Held while a CUDA graph is recorded, and by what CUDA refuses meanwhile, in all threads of the process.
+
+That is: to wait for a whole GPU, and to free its memory, which may wait too.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +75,19 @@ class Cuda:
 
         Setting a device creates a context on it, which takes memory and may fail. In a thread that never used
         CUDA, the previous device is number 0 although it is unused.
+
+        Meanwhile, this thread may allocate while another one records a graph. By CUDA's default that would
+        fail, and end the recording: ONNX Runtime records in the mode "global".
         """
         before = self.call("cudaGetDevice")
         self.call("cudaSetDevice", self.gpu.index)
+        local = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        mode = self.call("cudaThreadExchangeStreamCaptureMode", local)
         try:
             yield
         finally:
+            with contextlib.suppress(BackendError):
+                self.call("cudaThreadExchangeStreamCaptureMode", mode)
             if before != self.gpu.index and self._in_use(before):
                 self.call("cudaSetDevice", before)
 
@@ -85,14 +99,18 @@ class Cuda:
     def device_memory(self, size: int, release: contextlib.ExitStack) -> int:
         """Allocate `size` bytes on the GPU and return the pointer; `release` frees them."""
         pointer = int(self.call("cudaMalloc", size))
-        release.callback(self.call, "cudaFree", pointer)
+        release.callback(self._free, "cudaFree", pointer)
         return pointer
 
     def pinned_memory(self, size: int, release: contextlib.ExitStack) -> npt.NDArray[np.uint8]:
         """Allocate `size` bytes of page-locked host memory; `release` frees them."""
         pointer = int(self.call("cudaMallocHost", size))
-        release.callback(self.call, "cudaFreeHost", pointer)
+        release.callback(self._free, "cudaFreeHost", pointer)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
+
+    def _free(self, function: str, pointer: int) -> None:
+        with RECORDING:
+            self.call(function, pointer)
 
     def stream(self, release: contextlib.ExitStack) -> Any:
         """Create a stream; `release` destroys it."""
@@ -165,6 +183,11 @@ class Cuda:
         """Wait for all work on the stream. Only then copies are complete and errors are known."""
         self.call("cudaStreamSynchronize", stream)
 
+    def synchronize_all(self) -> None:
+        """Wait for all work on the GPU, also that of other libraries."""
+        with RECORDING:
+            self.call("cudaDeviceSynchronize")
+
     @contextlib.contextmanager
     def capture(self, stream: Any, graphs: list[Any]) -> Iterator[None]:
         """Record the work that the body starts on the stream, without running it, and append the graph.
@@ -173,14 +196,15 @@ class Cuda:
         """
         # Thread-local, so that other threads of the program may allocate memory meanwhile.
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self.call("cudaStreamBeginCapture", stream, mode)
-        try:
-            yield
-        except BaseException:
-            with contextlib.suppress(BackendError):
-                self.call("cudaGraphDestroy", self.call("cudaStreamEndCapture", stream))
-            raise
-        graph = self.call("cudaStreamEndCapture", stream)
+        with RECORDING:
+            self.call("cudaStreamBeginCapture", stream, mode)
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(BackendError):
+                    self.call("cudaGraphDestroy", self.call("cudaStreamEndCapture", stream))
+                raise
+            graph = self.call("cudaStreamEndCapture", stream)
         try:
             graphs.append(self.call("cudaGraphInstantiate", graph, 0))
         finally:

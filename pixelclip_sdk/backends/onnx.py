@@ -142,10 +142,14 @@ class OnnxBackend(Backend):
         self._check_open()  # Another thread may close this engine from now on; `session` stays valid.
         try:
             with self._turn() as given, ended_after(self._deadline_s, given) as options:
-                results: list[Float32Array] = [
-                    session.run([output], {"image": part, "text": text}, options)[0]
-                    for part in batches(images, self._batch)
-                ]
+
+                def run() -> list[Float32Array]:
+                    return [
+                        session.run([output], {"image": part, "text": text}, options)[0]
+                        for part in batches(images, self._batch)
+                    ]
+
+                results = self._encoder.run(run) if self._encoder else run()
         except Exception as error:  # ONNX Runtime's errors have no common base class.
             if options is not None and options.terminate:
                 raise BackendError(

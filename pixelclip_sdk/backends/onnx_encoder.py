@@ -1,5 +1,6 @@
 """ONNX Runtime's CUDA provider with images and logits on the GPU: bindings, a stream of ours, CUDA graphs."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import logging
@@ -7,11 +8,11 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from pixelclip_sdk.backends.cuda import Cuda
+from pixelclip_sdk.backends.cuda import RECORDING, Cuda
 from pixelclip_sdk.backends.encoder import DeviceEncoder, Encoded, Float32Array
 from pixelclip_sdk.backends.limits import TextSlot, padded
 from pixelclip_sdk.errors import BackendError
@@ -25,6 +26,10 @@ GRAPH = "gpu_graph_id"
 NO_GRAPH = "-1"
 # ONNX Runtime keeps every graph, with its memory, until the session ends.
 _MOST_GRAPHS = 16
+# Another library's thread may end a recording.
+_TRIES = 3
+
+Made = TypeVar("Made")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +42,7 @@ class _Texts:
     slot: TextSlot
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Shape:
     """Buffers and the binding of one input size and one number of rows."""
 
@@ -46,10 +51,14 @@ class _Shape:
     grid: tuple[int, int]
     binding: Any
     options: Any
+    tries: int  # So often may its graph be recorded; 0 if it is, or if there is none.
 
 
 class OnnxEncoder(DeviceEncoder):
-    """A session of ONNX Runtime that works on a stream of ours.
+    """A session of ONNX Runtime that works on a stream of ours, in a thread of ours.
+
+    Its CUDA provider has workspaces and graphs for each thread that ever ran the session, until the session
+    ends. With one thread there is one graph for each size, whoever calls.
 
     Args:
         cuda: The GPU.
@@ -62,30 +71,63 @@ class OnnxEncoder(DeviceEncoder):
         self, cuda: Cuda, load: Callable[[int, bool], Any], embedding_dim: int, *, graphs: bool
     ) -> None:
         self._release, self._process = contextlib.ExitStack(), os.getpid()
-        with cuda.current():
+        with cuda.current(), RECORDING:  # Loading waits for the whole GPU.
             # Never destroyed: ONNX Runtime needs it until the last reference to the session is gone.
             super().__init__(cuda, cuda.stream(contextlib.ExitStack()), threading.RLock())
             self.session: Any = load(int(self.stream), graphs)
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "pixelclip-onnx")
         self._dim, self._graphs = embedding_dim, graphs
         self._texts: dict[int, _Texts] = {}
         self._shapes: dict[tuple[int, ...], _Shape] = {}
 
-    def encode(self, image: int, size: tuple[int, int], text: Float32Array) -> Encoded:
-        """See `DeviceEncoder.encode`."""
+    def run(self, work: Callable[[], Made]) -> Made:
+        """Do work with the session, in its thread and on its GPU. The caller holds the lock."""
         if self.session is None:
             raise BackendError("this engine is closed. Load the model again.")
+
+        def there() -> Made:
+            with self.cuda.current():
+                return work()
+
+        future = self._thread.submit(there)
+        try:
+            return future.result()
+        finally:
+            concurrent.futures.wait([future])  # Also where the caller was interrupted.
+
+    def encode(self, image: int, size: tuple[int, int], text: Float32Array) -> Encoded:
+        """See `DeviceEncoder.encode`."""
+        return self.run(lambda: self._encode(image, size, text))
+
+    def _encode(self, image: int, size: tuple[int, int], text: Float32Array) -> Encoded:
         try:
             texts = self._put_text(text)
             shape = self._shapes.get((*size, texts.rows))
             if shape is None:
                 shape = self._shapes[(*size, texts.rows)] = self._new_shape(size, texts)
             self.cuda.copy(image, shape.image, math.prod(size) * 3, self.stream)
-            self.session.run_with_iobinding(shape.binding, shape.options)
+            self._start(shape, size)
         except BackendError:
             raise
         except Exception as error:  # ONNX Runtime's errors have no common base class.
             raise BackendError(f"onnxruntime failed on an image of {size}: {error}") from error
         return Encoded(shape.logits, shape.grid)
+
+    def _start(self, shape: _Shape, size: tuple[int, int]) -> None:
+        if not shape.tries:
+            self.session.run_with_iobinding(shape.binding, shape.options)
+            return
+        try:
+            with RECORDING:
+                self.session.run_with_iobinding(shape.binding, shape.options)
+            shape.tries = 0
+        except Exception as error:  # ONNX Runtime's errors have no common base class.
+            plain = _run_options(NO_GRAPH)
+            self.session.run_with_iobinding(shape.binding, plain)
+            shape.tries -= 1
+            if not shape.tries:
+                shape.options = plain
+            _log.warning("no CUDA graph for size %s, this frame ran without it: %s", size, error)
 
     def close(self) -> None:
         """Wait for work under way, then free the session and its buffers. Closing twice is harmless."""
@@ -98,6 +140,7 @@ class OnnxEncoder(DeviceEncoder):
             self.attached.close()
             self._shapes.clear()
             self.session = None
+            self._thread.shutdown(wait=False)
             self._release.close()
 
     def _put_text(self, text: Float32Array) -> _Texts:
@@ -132,14 +175,19 @@ class OnnxEncoder(DeviceEncoder):
         binding.bind_input("image", "cuda", gpu, np.uint8, (1, *size, 3), image)
         binding.bind_input("text", "cuda", gpu, np.float32, (texts.rows, self._dim), texts.address)
         binding.bind_output("logits", "cuda", gpu, np.float32, shape, logits)
-        options = onnxruntime.RunOptions()
-        # The caller's stream waits, not this thread. Before a fix of 2026, replaying a graph waited anyway.
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         number = len(self._shapes)
-        if self._graphs and number < _MOST_GRAPHS:
-            options.add_run_config_entry(GRAPH, str(number + 1))
-        else:
-            options.add_run_config_entry(GRAPH, NO_GRAPH)
-            if self._graphs:
-                _log.warning("%d sizes have CUDA graphs; size %s runs without one", _MOST_GRAPHS, size)
-        return _Shape(image, logits, shape[2:], binding, options)
+        recorded = self._graphs and number < _MOST_GRAPHS
+        if self._graphs and not recorded:
+            _log.warning("%d sizes have CUDA graphs; size %s runs without one", _MOST_GRAPHS, size)
+        options = _run_options(str(number + 1) if recorded else NO_GRAPH)
+        return _Shape(image, logits, shape[2:], binding, options, _TRIES if recorded else 0)
+
+
+def _run_options(graph: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    # The caller's stream waits, not this thread. Before a fix of 2026, replaying a graph waited anyway.
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    options.add_run_config_entry(GRAPH, graph)
+    return options

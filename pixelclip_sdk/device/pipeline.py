@@ -71,12 +71,11 @@ class Started:
         self,
         cuda: Cuda,
         slot: Slot,
-        stream: Any,
         part: tuple[float, float],
         shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]],
     ) -> None:
         self.covered, self.shapes = part, shapes
-        self._cuda, self._slot, self._stream = cuda, slot, stream
+        self._cuda, self._slot = cuda, slot
         self._lock = threading.Lock()
 
     def begin(self, names: Sequence[str]) -> None:
@@ -114,9 +113,8 @@ class Started:
 
         def before(stream: int | None) -> None:
             self._slot.consumers.add(stream)
-            if stream is not None:
-                with self._cuda.current():
-                    self._cuda.wait(stream, self._slot.done)
+            with self._cuda.current():
+                self._cuda.wait(self._slot.stream if stream is None else stream, self._slot.done)
 
         def download() -> np.ndarray:
             with self._lock:
@@ -124,7 +122,8 @@ class Started:
                 return self.end([name])[0]
 
         address, gpu = self._slot.device(name, 0), self._cuda.gpu.index
-        return DeviceArray(address, shape, dtype, gpu, self._stream, before, download)
+        # Whom the reader waits for is unknown: not for the engine's stream, which may be recording a graph.
+        return DeviceArray(address, shape, dtype, gpu, self._slot.stream, before, download)
 
     def _size(self, name: str) -> int:
         if name == "found":
@@ -269,7 +268,7 @@ class Pipeline:
             "scores": (size, np.dtype(np.float32)),
             "logits": ((len(words.embeddings), *encoded.grid), np.dtype(np.float32)),
         }
-        started = Started(cuda, slot, stream, part, shapes)
+        started = Started(cuda, slot, part, shapes)
         out = {name: slot.device(name, started._size(name)) for name in (*shapes, "found")}
         cuda.call("cudaMemsetAsync", out["found"], 0, _FOUND_BYTES, stream)
         self._kernels.check_finite(encoded.address, int(np.prod(shapes["logits"][0])), out["found"], stream)

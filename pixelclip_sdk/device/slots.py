@@ -87,7 +87,7 @@ class Slot:
                 self._cuda.call("cudaEventRecord", self.other, stream)
                 self._cuda.wait(self.stream, self.other)
             except BackendError:  # The stream is unknown, or is gone.
-                self._cuda.call("cudaDeviceSynchronize")
+                self._cuda.synchronize_all()
 
     def close(self) -> None:
         """Wait for the work under way, then free everything."""

@@ -20,6 +20,8 @@ import numpy as np
 from host_gpu.kernels import launch
 
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
+GLOBAL, THREAD_LOCAL, RELAXED = 0, 1, 2
+CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED = 900, 901
 _GUARD = 64
 _KINDS = {
     HOST_TO_DEVICE: ("device", "pinned"),
@@ -51,6 +53,18 @@ def _is_caller(module: str) -> bool:
     return module.startswith("pixelclip_sdk.") and module != "pixelclip_sdk.backends.cuda"
 
 
+def _unsafe(method: Callable[..., tuple]) -> Callable[..., tuple]:
+    """Fail, and end the recording, while a thread records in a mode that forbids this call to this thread."""
+
+    @functools.wraps(method)
+    def call(self: "HostCuda", *arguments: Any) -> tuple:
+        if self._is_forbidden():
+            return self._end_recordings()
+        return method(self, *arguments)
+
+    return call
+
+
 class HostCuda:
     """`cuda.bindings.runtime` and `cuda.bindings.driver` of GPUs in host memory.
 
@@ -59,6 +73,9 @@ class HostCuda:
         room: Bytes of memory.
         lost: Whether the next synchronisation fails, and the work before it is lost.
         graphs: Recorded work by handle: graphs, and what can be launched of them.
+        recorders: Which thread records on a stream, and in which mode: of CUDA's capture modes.
+        ended: Streams whose recording another call has ended.
+        while_recording: Called while ONNX Runtime records a graph.
         refuse_capture: Whether no work can be recorded.
         kept_graphs: So many graphs that can be launched refuse to be destroyed.
         before_synchronize: Called when a thread starts to wait for a stream.
@@ -68,7 +85,9 @@ class HostCuda:
 
     cudaStreamNonBlocking = 1
     cudaEventDisableTiming = 2
-    cudaStreamCaptureMode = types.SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+    cudaStreamCaptureMode = types.SimpleNamespace(
+        cudaStreamCaptureModeGlobal=GLOBAL, cudaStreamCaptureModeThreadLocal=THREAD_LOCAL
+    )
     cudaError_t = types.SimpleNamespace(cudaSuccess=0)
     CUresult = types.SimpleNamespace(CUDA_SUCCESS=0)
     cudaMemoryType = types.SimpleNamespace(cudaMemoryTypeDevice=2, cudaMemoryTypeManaged=3)
@@ -89,7 +108,11 @@ class HostCuda:
         self.lost = False
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.recordings: dict[int, list[Callable[[], None]]] = {}  # By stream.
+        self.recorders: dict[int, tuple[int, int]] = {}  # By stream.
+        self.ended: set[int] = set()
+        self.while_recording: Callable[[], object] = lambda: None
         self.refuse_capture = False
+        self._modes: dict[int, int] = {}  # By thread.
         self.kept_graphs = 0
         self.before_synchronize: Callable[[], object] = lambda: None
         self.sites: set[str] = set()
@@ -105,7 +128,6 @@ class HostCuda:
 
     def run(self, stream: int, event: int | None = None, wanted: int = 0) -> None:
         """Do the work of a stream: all of it, or until it has recorded an event so often."""
-        assert stream not in self.recordings, "nothing can wait for a stream that records"
         with self._one_at_a_time:
             queue = self.streams[stream]
             while queue and (event is None or self.events[event][1] < wanted):
@@ -130,6 +152,8 @@ class HostCuda:
 
     @_droppable
     def cudaStreamSynchronize(self, stream):
+        if int(stream) in self.recorders:
+            return self._end_recordings()
         self.before_synchronize()
         if self.lost:
             self.lost = False
@@ -141,6 +165,8 @@ class HostCuda:
 
     @_droppable
     def cudaDeviceSynchronize(self):
+        if self.recorders:
+            return self._end_recordings()
         self.counts["device synchronize"] += 1
         self.finish()
         return (0,)
@@ -178,15 +204,38 @@ class HostCuda:
 
     # Graphs.
 
+    def cudaThreadExchangeStreamCaptureMode(self, mode):
+        thread = threading.get_ident()
+        before = self._modes.get(thread, GLOBAL)
+        self._modes[thread] = mode
+        return 0, before
+
+    def _is_forbidden(self) -> bool:
+        """Whether this thread may not allocate, as `cudaThreadExchangeStreamCaptureMode` describes."""
+        here = threading.get_ident()
+        mode = self._modes.get(here, GLOBAL)
+        return mode != RELAXED and any(
+            began != RELAXED if thread == here else mode == began == GLOBAL
+            for thread, began in list(self.recorders.values())
+        )
+
+    def _end_recordings(self) -> tuple[int, None]:
+        self.ended |= set(self.recorders)
+        return CAPTURE_UNSUPPORTED, None
+
     def cudaStreamBeginCapture(self, stream, mode):
         assert stream not in self.recordings
         self.recordings[stream] = []
+        self.recorders[int(stream)] = threading.get_ident(), mode
         return (0,)
 
     def cudaStreamEndCapture(self, stream):
         recorded = self.recordings.pop(stream)
-        if self.refuse_capture:
-            return 901, None
+        thread, mode = self.recorders.pop(int(stream))
+        assert thread == threading.get_ident() or mode == RELAXED
+        if self.refuse_capture or int(stream) in self.ended:
+            self.ended.discard(int(stream))
+            return CAPTURE_INVALIDATED, None
         self.counts["capture"] += 1
         return 0, self._graph(recorded)
 
@@ -247,15 +296,19 @@ class HostCuda:
         ctypes.memset(memory, 0, len(memory))  # A copy that did not wait shows.
         return (0,)
 
+    @_unsafe
     def cudaMalloc(self, size):
         return self._allocate(size, "device")
 
+    @_unsafe
     def cudaMallocHost(self, size):
         return self._allocate(size, "pinned")
 
+    @_unsafe
     def cudaFree(self, address):
         return self._free(address, "device")
 
+    @_unsafe
     def cudaFreeHost(self, address):
         return self._free(address, "pinned")
 
@@ -308,6 +361,7 @@ class HostCuda:
 
     cuGetErrorString = cudaGetErrorString
 
+    @_unsafe
     def cuModuleLoadData(self, code):
         assert code
         return 0, 1

@@ -2,11 +2,12 @@
 
 import functools
 import math
+import threading
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from host_gpu.cuda import HostCuda
+from host_gpu.cuda import GLOBAL, HostCuda
 
 NAME = "CUDAExecutionProvider"
 
@@ -30,6 +31,7 @@ class HostOnnx:
     def InferenceSession(self, content, options, providers, enable_fallback):
         if providers == ["CPUExecutionProvider"]:
             return onnxruntime.InferenceSession(content, options, providers, enable_fallback=enable_fallback)
+        assert self._cuda.cudaDeviceSynchronize()[0] == 0, "the provider waits for the whole GPU"
         session = HostSession(self._cuda, content, dict(providers)[NAME])
         self.sessions.append(session)
         return session
@@ -44,14 +46,22 @@ def _loaded(content: bytes) -> onnxruntime.InferenceSession:
 
 
 class HostSession:
-    """`InferenceSession`: what was bound is read and written when the stream gets there."""
+    """`InferenceSession`: what was bound is read and written when the stream gets there.
+
+    As in ONNX Runtime 1.31, graphs are kept for each thread, and recorded in the mode "global".
+
+    Attributes:
+        threads: The threads that ran it. Each has cuBLAS, cuDNN and graphs of its own, for ever.
+        graphs: What was bound when a thread recorded a graph, by thread and number.
+    """
 
     def __init__(self, cuda: HostCuda, content: bytes, options: dict[str, Any]) -> None:
         self.cuda, self.options = cuda, options
         self.stream = int(options["user_compute_stream"])
         assert self.stream in cuda.streams
         self._session = _loaded(content)
-        self.graphs: dict[str, Any] = {}
+        self.threads: set[int] = set()
+        self.graphs: dict[tuple[int, str], Any] = {}
         self.fails = False
 
     def get_providers(self):
@@ -62,6 +72,7 @@ class HostSession:
 
     def run(self, names, inputs, options):
         assert options.get_run_config_entry("gpu_graph_id") == "-1", "a graph needs bound memory"
+        self.threads.add(threading.get_ident())
         return self._session.run(names, inputs)
 
     def io_binding(self):
@@ -73,12 +84,32 @@ class HostSession:
         self.cuda.counts["run"] += 1
         assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
         graph = options.get_run_config_entry("gpu_graph_id")
+        key = threading.get_ident(), graph
+        self.threads.add(key[0])
         if graph != "-1" and self.options["enable_cuda_graph"] == "1":
-            self.cuda.counts["replay" if graph in self.graphs else "capture"] += 1
-            bound = self.graphs.setdefault(graph, dict(binding.tensors))
+            if key in self.graphs:
+                self.cuda.counts["replay"] += 1
+            else:
+                self._record()
+            bound = self.graphs.setdefault(key, dict(binding.tensors))
             assert bound == binding.tensors, "a graph has its addresses and shapes for ever"
         tensors = dict(binding.tensors)
         self.cuda.start(self.stream, lambda: self._compute(tensors))
+
+    def _record(self) -> None:
+        cuda = self.cuda
+        (status, *_) = cuda.cudaStreamSynchronize(self.stream)
+        if status:
+            raise RuntimeError(f"CUDA failure {status}")
+        cuda.cudaStreamBeginCapture(self.stream, GLOBAL)
+        try:
+            cuda.while_recording()
+        finally:
+            status, _ = cuda.cudaStreamEndCapture(self.stream)
+        if status:
+            raise RuntimeError(
+                f"CUDA failure {status}: operation failed due to a previous error during capture"
+            )
 
     def _compute(self, tensors: dict[str, tuple[int, tuple[int, ...], Any]]) -> None:
         def view(name: str) -> np.ndarray:

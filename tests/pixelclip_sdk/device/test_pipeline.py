@@ -3,6 +3,8 @@
 import gc
 import logging
 import pickle
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -288,6 +290,7 @@ def test_a_gpu_without_memory_and_an_engine_that_fails_stay_usable(gpu, cpu, fra
     with pytest.raises(BackendError, match="onnxruntime failed on an image of"):
         segmenter.predict(frames[0])
     gpu.onnx.sessions[0].fails = False
+    same(segmenter.predict(frames[0]), cpu.predict(frames[0]))
     gpu.cuda.lost = True
     with pytest.raises(BackendError, match="some error"):
         segmenter.predict(frames[0])
@@ -361,3 +364,74 @@ def test_words_change_while_frames_are_under_way(gpu, cpu, frames, arrays):
         results.append(segmenter.predict(frame))
     for result, expected in zip(results, (cpu, other, cpu), strict=True):
         np.testing.assert_allclose(result.logits, expected.predict(frames[0]).logits, atol=1e-5)
+
+
+def test_threads_share_what_the_provider_keeps_for_a_thread(gpu, frames):
+    """Threads come and go, as in a server: each would record all graphs again, and leave them behind."""
+    segmenter = gpu.load()
+    for _ in range(3):
+        with ThreadPoolExecutor(3) as pool:
+            assert all(result.labels.size for result in pool.map(segmenter.predict, frames))
+            assert all(grid.size for grid in pool.map(segmenter.features, frames[:3]))
+    (session,) = gpu.onnx.sessions
+    assert len(session.threads) == 1
+    assert gpu.cuda.counts["capture"] == 1
+
+
+def test_other_frames_and_engines_begin_while_a_graph_is_recorded(gpu, cpu, frames, arrays):
+    """CUDA refuses to allocate, to free and to wait for the GPU meanwhile, unless a thread says otherwise."""
+    first, second = gpu.load(), gpu.load()
+    expected = [cpu.predict(frame).labels for frame in frames]
+    given = arrays.interface(gpu.cuda, frames[0][:40])
+    started = threading.Barrier(2)
+    errors = []
+
+    def others() -> None:
+        started.wait(60)
+        try:
+            # A new size; then memory that a reader on an unknown stream may still need.
+            lent = second.predict(given).labels_on_device
+            _ = lent.__cuda_array_interface__
+            del lent
+            gc.collect()
+            for frame, labels in zip(frames, expected, strict=True):
+                np.testing.assert_array_equal(second.predict(frame).labels, labels)
+            assert gpu.load().predict(frames[1]).labels.size
+        except BaseException as error:
+            errors.append(error)
+
+    def meanwhile() -> None:
+        if threading.get_ident() == next(iter(gpu.onnx.sessions[0].threads)):
+            gpu.cuda.while_recording = lambda: None
+            started.wait(60)
+            time.sleep(0.5)
+
+    gpu.cuda.while_recording = meanwhile
+    thread = threading.Thread(target=others)
+    thread.start()
+    np.testing.assert_array_equal(first.predict(frames[0]).labels, expected[0])
+    thread.join()
+    assert errors == []
+    assert gpu.cuda.counts["device synchronize"] >= 4  # Three engines were loaded, and memory was lent.
+
+
+def test_another_library_ends_a_recording(gpu, cpu, frames, caplog):
+    """It allocates in a thread of its own, in CUDA's default mode: that fails, and so does the recording."""
+    segmenter = gpu.load()
+
+    def another() -> None:
+        thread = threading.Thread(target=lambda: statuses.append(gpu.cuda.cudaMalloc(100)[0]))
+        thread.start()
+        thread.join()
+
+    for ended, captures in ((1, 1), (3, 0)):
+        statuses: list[int] = []
+        gpu.cuda.counts.clear()
+        for i in range(5):
+            gpu.cuda.while_recording = another if i < ended else lambda: None
+            frame = frames[i][: 97 if ended == 1 else 40]
+            np.testing.assert_array_equal(segmenter.predict(frame).labels, cpu.predict(frame).labels)
+        assert statuses == [900] * ended
+        assert gpu.cuda.counts["capture"] == captures
+        assert caplog.text.count("this frame ran without it") == ended
+        caplog.clear()
