@@ -185,16 +185,20 @@ def other_words_ms(segmenter: Segmenter, frame: np.ndarray, rounds: int) -> floa
 
 def frames_a_second(segmenter: Segmenter, frame: np.ndarray, threads: int, count: int) -> float:
     """Numpy frames a second on one engine."""
-    barrier = threading.Barrier(threads)
+    barrier = threading.Barrier(threads + 1)
 
     def work(_: int) -> None:
-        barrier.wait()
+        for _ in range(2):  # What a frame under way needs is allocated.
+            assert segmenter.predict(frame).labels.size
+        barrier.wait(60)
         for _ in range(count):
             assert segmenter.predict(frame).labels.size
 
     with ThreadPoolExecutor(threads) as pool:
+        done = pool.map(work, range(threads))
+        barrier.wait(60)
         start = time.perf_counter()
-        list(pool.map(work, range(threads)))
+        list(done)
     return threads * count / (time.perf_counter() - start)
 
 

@@ -1,5 +1,6 @@
 """Video that a GPU in host memory decodes, against PyAV on the CPU."""
 
+import ctypes
 import gc
 import logging
 import platform
@@ -211,6 +212,10 @@ def test_open_sources_and_several_files(gpu, host, moving, tmp_path):
 @pytest.mark.gpu
 def test_on_a_real_gpu(moving, tmp_path, caplog):
     """NVIDIA's decoder gives the same samples as FFmpeg's, so all pixels are equal."""
+    try:
+        ctypes.CDLL("libnvcuvid.so.1")  # FFmpeg says nothing without it, and decodes on the CPU.
+    except OSError as error:
+        pytest.skip(f"the driver's decoder is missing: {error}. In a container, see docs/gpu.md.")
     try:
         segmenter = Segmenter.from_pretrained("pixelclip-lite", backend="onnx-cuda", classes=["cat", "sofa"])
     except BackendUnavailableError as error:
