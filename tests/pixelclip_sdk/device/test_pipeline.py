@@ -103,7 +103,10 @@ def test_labels_are_read_by_other_libraries(gpu, cpu, frames, arrays, protocol):
     labels = segmenter.predict(frame).labels_on_device
     if protocol == "dlpack":
         assert labels.__dlpack_device__() == (2, 0)
-        capsule = labels.__dlpack__(stream=stream)
+        for elsewhere in ({"dl_device": (1, 0)}, {"copy": True}):
+            with pytest.raises(BufferError, match=r"for a copy call numpy\(\)"):
+                labels.__dlpack__(stream=stream, **elsewhere)
+        capsule = labels.__dlpack__(stream=stream, max_version=(1, 0), dl_device=(2, 0), copy=False)
         address = labels._address
     else:
         interface = labels.__cuda_array_interface__
