@@ -27,7 +27,7 @@ from benchmarks.harness.models import exported, random_vit
 from benchmarks.harness.photos import PHOTOS, photo_jpeg
 from benchmarks.harness.results import command_parser, store
 from benchmarks.harness.turns import in_turns, medians
-from pixelclip_sdk import Segmenter, Vocabulary
+from pixelclip_sdk import Segmenter, Smoother, Vocabulary
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.image import load_image
 from pixelclip_sdk.preprocess import input_size
@@ -121,6 +121,7 @@ def measure(
     jpeg = photo_jpeg(*size)
     frame = np.array(Image.open(io.BytesIO(jpeg), formats=["JPEG"]).convert("RGB"))
     reference = TorchOnGpu(pair, segmenter.vocabulary.embeddings, gpu.device, official=name == "vit")
+    smoother = Smoother(0.3)
     on_gpu, tensor = gpu.put(frame), torch.from_numpy(frame).to(gpu.device)
 
     def decoded() -> np.ndarray:
@@ -141,6 +142,10 @@ def measure(
         "device to device": (waited(lambda: segmenter.predict(on_gpu)), waited(lambda: reference(tensor))),
         "device to device, edges": (
             waited(lambda: segmenter.predict(on_gpu, refine="edges")),
+            waited(lambda: reference(tensor)),
+        ),
+        "device to device, edges, smoothed as video": (
+            waited(lambda: segmenter.predict(on_gpu, refine="edges", smoother=smoother)),
             waited(lambda: reference(tensor)),
         ),
         "numpy to numpy": (lambda: segmenter.predict(frame).labels, lambda: torch_from(frame)),

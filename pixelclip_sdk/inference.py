@@ -1,6 +1,6 @@
 """Images to label maps: decode, preprocess, run the engine, postprocess."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
@@ -20,11 +20,8 @@ from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.settings import Settings, least_confidences
 from pixelclip_sdk.support.clock import Clock
 from pixelclip_sdk.tiles import View
+from pixelclip_sdk.video.smoothing import Turn
 from pixelclip_sdk.words.background import Competition
-
-Blend = Callable[[npt.NDArray[np.float32], npt.NDArray[np.uint8], object], npt.NDArray[np.float32]]
-"""Changes the logits of an image. It gets the logits `(K, h, w)`, the model's input `(H, W, 3)` uint8 RGB and
-the `Competition`; it returns logits of that shape, and leaves its arguments as they are."""
 
 LabelArray = npt.NDArray[np.uint8 | np.uint16]
 
@@ -40,12 +37,12 @@ def segment_images(
     settings: Settings,
     *,
     channel_order: ChannelOrder,
-    blend: Blend | None = None,
+    turn: Turn | None = None,
 ) -> list[Segmentation]:
     """Segment images with one engine and the same words; inputs of one size run together.
 
     `speed` of a result holds milliseconds; ``inference`` is the time of the batch divided by its images.
-    `blend` may change the logits of each image before labels are made.
+    With a `turn`, the logits of an image, which is one frame then, are smoothed before labels are made.
     """
     pipeline = pipeline_of(engine)
     opened: list[Picture | DeviceFrame] = []
@@ -64,10 +61,12 @@ def segment_images(
         views.append(View(picture_size(picture), spec, settings.tiles))
         opened.append(picture)
         speeds.append(clock.laps)
-    plain = settings.min_confidence is None and blend is None
-    if isinstance(pipeline, Pipeline) and plain and not any(view.windows for view in views):
+    whole = settings.min_confidence is None and not any(view.windows for view in views)
+    if isinstance(pipeline, Pipeline) and whole:
         frames = [one if isinstance(one, DeviceFrame) else to_array(one) for one in opened]
-        return segment_on_device(pipeline, frames, spec, words, settings.threshold, settings.refine, speeds)
+        return segment_on_device(
+            pipeline, frames, spec, words, settings.threshold, settings.refine, speeds, turn
+        )
     pictures: list[Picture] = []
     for one, view, speed in zip(opened, views, speeds, strict=True):
         clock = Clock(speed)
@@ -82,8 +81,11 @@ def segment_images(
     for picture, view, seen, grids, speed in zip(pictures, views, inputs, logits, speeds, strict=True):
         raw = view.blend(grids)
         grid, everyday = raw[: words.competing], raw[words.competing :]
-        if blend:
-            grid = blend(grid, seen[0], words)
+        if turn:
+            with turn.taken():
+                clock = Clock(speed)
+                grid = turn.smoother.blend(grid, seen[0], words, index=turn.index, time_s=turn.time_s)
+                clock.lap("smooth")
         if words.vocabulary.unused:
             grid = grid.copy()
             grid[list(words.vocabulary.unused)] = -1  # The smallest cosine never wins.

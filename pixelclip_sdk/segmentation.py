@@ -92,8 +92,9 @@ class Segmentation:
             passed to `predict`.
         speed: Milliseconds of the stages ``decode``, ``preprocess``, ``inference``, ``refine`` and
             ``postprocess``, and their sum ``total``. In a batch, inference is the time of the batch divided
-            by its size. In a stream, ``smooth`` is the time of smoothing (missing without it), ``wait`` the
-            time in queues, and ``total`` is the age of the frame when the result was returned.
+            by its size. ``smooth`` is the time of smoothing (missing without it; 0 or missing on a GPU, where
+            it is part of inference). In a stream, ``wait`` is the time in queues, and ``total`` is the age of
+            the frame when the result was returned.
         covered: Fractions `(of the height, of the width)` of the grid that the image covers, from the top
             left. The rest is padding.
         refine: How the labels were made from the logits: ``"edges"`` or ``"off"``; see `refined`.

@@ -21,13 +21,14 @@ from pixelclip_sdk.bundle import Bundle, InputSpec
 from pixelclip_sdk.device.pipeline import Pipeline, description_of, pipeline_of
 from pixelclip_sdk.errors import ImageError, PixelClipError, VocabularyError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, open_image, picture_size
-from pixelclip_sdk.inference import Blend, segment_images
+from pixelclip_sdk.inference import segment_images
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import covered_cells
 from pixelclip_sdk.preprocess import covered, fit
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.settings import Limits, Refine, Settings, check_names, choose_refine, plain_limits
 from pixelclip_sdk.tiles import Tiles
+from pixelclip_sdk.video.smoothing import Turn
 from pixelclip_sdk.words.background import Competitors
 from pixelclip_sdk.words.classes import NOUNS
 from pixelclip_sdk.words.resolver import VocabularyResolver
@@ -416,7 +417,7 @@ class Segmenter:
         return self._segment(
             [image],
             channel_order,
-            functools.partial(smoother.blend, time_s=time_s) if smoother else None,
+            Turn(smoother, time_s=time_s) if smoother and smoother.applies(time_s) else None,
             threshold=threshold,
             min_confidence=min_confidence,
             background=background,
@@ -474,7 +475,7 @@ class Segmenter:
         self,
         images: Sequence[ImageInput],
         channel_order: ChannelOrder,
-        blend: Blend | None = None,
+        turn: Turn | None = None,
         *,
         threshold: float | None,
         min_confidence: Limits,
@@ -492,7 +493,7 @@ class Segmenter:
         words = self._competitors.of(self.vocabulary, settings.background)
         check_names(min_confidence, words.vocabulary.names)
         return segment_images(
-            images, self._backend, self._input, words, settings, channel_order=channel_order, blend=blend
+            images, self._backend, self._input, words, settings, channel_order=channel_order, turn=turn
         )
 
     def stream(
@@ -556,8 +557,8 @@ class Segmenter:
                 threshold=threshold, min_confidence=min_confidence, background=unwanted, refine=refine
             )
             words = self._competitors.of(self.vocabulary, settings.background)
-            return lambda image, blend: segment_images(
-                [image], engine, self._input, words, settings, channel_order="rgb", blend=blend
+            return lambda image, turn: segment_images(
+                [image], engine, self._input, words, settings, channel_order="rgb", turn=turn
             )[0]
 
         begin()  # Missing words and bad settings raise here, not at the first frame.

@@ -17,7 +17,7 @@ __all__ = ["SOURCES", "compiled"]
 
 _log = logging.getLogger(__name__)
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cu", "edges.cu"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cu", "edges.cu", "smooth.cu"))
 """Files that are compiled as one."""
 # Without fused products and sums, labels are those of the CPU's path (docs/adr/0028).
 _OPTIONS = (b"--fmad=false", b"--std=c++17")

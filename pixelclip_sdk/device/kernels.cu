@@ -1,7 +1,7 @@
 // From a frame to the model's input, and from the logits of its grid to labels.
 //
-// NVRTC compiles this file and `edges.cu`, as one, for the GPU at hand, and tests compile them with a C++ compiler. So
-// they have no #include.
+// NVRTC compiles this file, `edges.cu` and `smooth.cu`, as one, for the GPU at hand, and tests compile them with a C++
+// compiler. So they have no #include.
 // Products and sums must not be fused (--fmad=false): then both builds, and the CPU's path, round alike.
 
 typedef unsigned char uint8;

@@ -1,4 +1,7 @@
-"""Launches the kernels of `kernels.cu`; the order is in `pipeline`. `edges` launches those of `edges.cu`."""
+"""Launches the kernels of `kernels.cu`; the order is in `pipeline`.
+
+`edges` launches those of `edges.cu`, and `smooth` those of `smooth.cu`.
+"""
 
 import ctypes
 from typing import Any, NamedTuple

@@ -29,11 +29,13 @@ from pixelclip_sdk.device.jpeg import JpegDecoder
 from pixelclip_sdk.device.kept import Kept
 from pixelclip_sdk.device.kernels import KERNELS, Kernels, Pixels
 from pixelclip_sdk.device.slots import Slot, Slots
+from pixelclip_sdk.device.smooth import SMOOTH_KERNELS, Smoothing
 from pixelclip_sdk.device.tables import Resize, Upsample
 from pixelclip_sdk.device.video import VideoFrames
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 from pixelclip_sdk.postprocess import label_dtype, unknown_label
 from pixelclip_sdk.preprocess import covered, input_size
+from pixelclip_sdk.video.smoothing import Turn
 
 __all__ = ["Pipeline", "Started", "Words", "description_of", "pipeline_of"]
 
@@ -51,11 +53,15 @@ class Words(NamedTuple):
         embeddings: `(K', D)` float32, unit rows: classes, and after them other words.
         names: Number of classes; other winners are unknown.
         rows: The rows that compete, ascending.
+        smoothed: Number of the first rows that are smoothed over time.
+        chosen: What they come from; another object starts smoothing anew.
     """
 
     embeddings: npt.NDArray[np.float32]
     names: int
     rows: tuple[int, ...]
+    smoothed: int
+    chosen: object
 
 
 class Started:
@@ -146,11 +152,12 @@ class Pipeline:
         self._encoder, self.cuda = encoder, encoder.cuda
         code = compiled(self.cuda.gpu.compute_capability)
         with self.cuda.current():
-            self._kernels = Kernels(self.cuda.load_kernels(code, (*KERNELS, *EDGE_KERNELS)))
+            self._kernels = Kernels(self.cuda.load_kernels(code, (*KERNELS, *EDGE_KERNELS, *SMOOTH_KERNELS)))
         self._process, self._closed = os.getpid(), False
         self._slots = Slots(self.cuda)
         self._tables = Kept(self.cuda, encoder.stream)
         self._edges = Edges(self.cuda, self._kernels, self._tables)
+        self._smoothing = Smoothing(self.cuda, self._kernels, self._tables)
         self.jpegs = JpegDecoder(self.cuda)
         encoder.attached.callback(self._close)
 
@@ -163,6 +170,7 @@ class Pipeline:
         *,
         edges: bool,
         download: Sequence[str],
+        turn: Turn | None = None,
     ) -> Started:
         """Start the work on one frame.
 
@@ -175,14 +183,13 @@ class Pipeline:
             threshold: Pixels whose best logit is below it are unknown; None for no threshold.
             edges: Whether labels follow the edges of the frame.
             download: Arrays to copy to the host at once, for `Started.end`.
+            turn: Its logits are smoothed in this turn. If this raises, the caller lets the Smoother forget.
 
         Raises:
             ImageError: The frame is on another device.
             BackendError: The engine is closed, or the GPU failed, for example for lack of memory.
         """
         check_process(self._process)
-        if self._closed:
-            raise BackendError("this engine is closed. Load the model again.")
         cuda = self.cuda
         with cuda.current():
             if isinstance(frame, DeviceFrame):
@@ -190,8 +197,12 @@ class Pipeline:
             slot = self._slots.take()
             try:
                 pixels = self._bring(frame, slot)
-                with self._encoder.lock:
-                    started = self._start(pixels, frame.shape[:2], slot, spec, words, threshold, edges)
+                with turn.taken() if turn else contextlib.nullcontext(), self._encoder.lock:
+                    if self._closed:
+                        raise BackendError("this engine is closed. Load the model again.")
+                    self._smoothing.free_gone()
+                    size = frame.shape[:2]
+                    started = self._start(pixels, size, slot, spec, words, threshold, edges, turn)
                 if download:
                     started.begin(download)
                 else:
@@ -248,6 +259,7 @@ class Pipeline:
         words: Words,
         threshold: float | None,
         edges: bool,
+        turn: Turn | None,
     ) -> Started:
         cuda, stream = self.cuda, self._encoder.stream
         whole = input_size(*size, spec)
@@ -272,6 +284,10 @@ class Pipeline:
         out = {name: slot.device(name, started._size(name)) for name in (*shapes, "found")}
         cuda.call("cudaMemsetAsync", out["found"], 0, _FOUND_BYTES, stream)
         self._kernels.check_finite(encoded.address, int(np.prod(shapes["logits"][0])), out["found"], stream)
+        if turn:
+            smoothed = (words.smoothed, *encoded.grid)
+            given = (encoded.address, smoothed, image, whole, out["found"], stream)
+            self._smoothing.blend(turn, words.chosen, *given)
         target: dict[str, Any] = {
             "threshold": threshold,
             "names": words.names,
@@ -299,6 +315,7 @@ class Pipeline:
         with contextlib.suppress(BackendError), self.cuda.current():
             self._slots.close()
             self._edges.close()
+            self._smoothing.close()
             self._tables.close()
 
 

@@ -12,6 +12,7 @@ from pixelclip_sdk.device.frames import DeviceFrame
 from pixelclip_sdk.device.pipeline import Frame, Pipeline, Started, Words
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.support.clock import Clock
+from pixelclip_sdk.video.smoothing import Turn
 from pixelclip_sdk.words.background import Competition
 
 __all__ = ["segment_on_device"]
@@ -28,17 +29,39 @@ def segment_on_device(
     threshold: float | None,
     refine: Literal["edges", "off"],
     speeds: Sequence[dict[str, float]],
+    turn: Turn | None = None,
 ) -> list[Segmentation]:
-    """Segment frames without a way over the CPU.
+    """Segment frames without a way over the CPU, or a frame that is smoothed in its turn.
 
     Results of frames on the host and of files are there, those of frames that the caller has on the GPU may
-    be under way. ``inference`` of `speeds` is the time of this thread for everything but decoding.
+    be under way. ``inference`` of `speeds` is the time of this thread for everything but decoding, and but
+    waiting for a turn.
     """
+    try:
+        return _segmented(pipeline, frames, spec, words, threshold, refine, speeds, turn)
+    except BaseException:
+        if turn:
+            turn.smoother.forget()  # The average may be that of a frame that failed, or half of it.
+        raise
+
+
+def _segmented(
+    pipeline: Pipeline,
+    frames: Sequence[Frame],
+    spec: InputSpec,
+    words: Competition,
+    threshold: float | None,
+    refine: Literal["edges", "off"],
+    speeds: Sequence[dict[str, float]],
+    turn: Turn | None,
+) -> list[Segmentation]:
     unused = set(words.vocabulary.unused)
     asked = Words(
         words.embeddings,
         len(words.vocabulary),
         tuple(row for row in range(words.competing) if row not in unused),
+        words.competing,
+        words,
     )
     results: list[Segmentation] = []
     waiting: deque[tuple[Frame, Started, dict[str, float]]] = deque()
@@ -47,9 +70,10 @@ def segment_on_device(
             clock = Clock(speeds[i])
             down = () if _stays(frames[i]) else ("labels", "logits")
             started = pipeline.start(
-                frames[i], spec, asked, threshold, edges=refine == "edges", download=down
+                frames[i], spec, asked, threshold, edges=refine == "edges", download=down, turn=turn
             )
             clock.lap("inference")
+            clock.laps["inference"] -= turn.wait_s * 1e3 if turn else 0.0
             waiting.append((frames[i], started, clock.laps))
         if waiting and i >= _UNDER_WAY - 1:
             results.append(_result(pipeline, *waiting.popleft(), words, refine))

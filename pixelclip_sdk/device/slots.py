@@ -121,6 +121,8 @@ class Slots:
         except IndexError:
             return Slot(self._cuda)
         slot.wait_for_consumers()
+        # For the work of a result that nobody waited for: smoothing needs it for the next frame.
+        self._cuda.wait(slot.stream, slot.done)
         return slot
 
     def give(self, slot: Slot) -> None:

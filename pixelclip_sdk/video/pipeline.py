@@ -45,7 +45,7 @@ def segment_frames(
 
     `begin` is called once per frame, in frame order, and must not raise. It returns the function that
     segments the frame, `(H, W, 3)` uint8 RGB, with the words of that moment, in a worker thread. That
-    function passes its logits through the function that it is given (see `Blend`).
+    function smooths the frame in the turn that it is given (see `Turn`).
 
     With `gpu`, the GPU of the model decodes video and JPEG files.
 
@@ -132,7 +132,7 @@ def _completed(job: Job) -> Segmentation:
     speed = {name: ms for name, ms in job.result.speed.items() if name != "total"}
     speed["decode"] += job.frame.decode_ms
     if job.lane.smoother is not None:
-        speed["smooth"] = job.smooth_s * 1e3
+        speed.setdefault("smooth", 0.0)
     speed["wait"] = job.wait_s * 1e3
     speed["total"] = sum(speed.values())
     info = FrameInfo(

@@ -1,29 +1,27 @@
 """The threads and bounded queues of a stream.
 
 One thread per source reads and decodes. `WORKERS` threads each take a decoded frame through preprocessing,
-engine and postprocessing, so that one frame is in the engine while another is prepared or finished. Between
-engine and postprocessing, smoothing takes the frames of a source in order (docs/adr/0019). The caller's
-thread takes the results in order (docs/adr/0008).
+engine and postprocessing, so that one frame is in the engine while another is prepared or finished. Smoothing
+takes the frames of a source in order: on the host between engine and postprocessing, on a GPU where the
+engine's work is started (docs/adr/0019). The caller's thread takes the results in order (docs/adr/0008).
 """
 
 import atexit
 import contextlib
 import dataclasses
-import functools
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from pixelclip_sdk.inference import Blend
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.video.frames import Frame
 from pixelclip_sdk.video.reader import SourceReader
-from pixelclip_sdk.video.smoothing import Smoother
+from pixelclip_sdk.video.smoothing import Smoother, Turn
 
 __all__ = ["WORKERS", "Job", "Lane", "Pipeline", "Predict"]
 
@@ -40,9 +38,8 @@ _PATIENCE_S = 1.0
 _POLL_S = 0.5
 
 
-Logits = npt.NDArray[np.float32]
-Predict = Callable[[npt.NDArray[np.uint8], Blend | None], Segmentation]
-"""Segments a frame. It may call the `Blend` once, between the engine and the labels; None changes nothing."""
+Predict = Callable[[npt.NDArray[np.uint8], Turn | None], Segmentation]
+"""Segments a frame, and smooths its logits in its turn; None for a frame that is not smoothed."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -59,7 +56,7 @@ class Lane:
     dropped: int = 0  # Before the last result.
     read: int = 0
     taken: int = 0  # Frames that workers have taken.
-    blended: int = 0  # Frames whose turn to be smoothed is over.
+    smoothed: int = 0  # Frames whose turn to be smoothed is over.
     seen: dict[str, None] = dataclasses.field(default_factory=dict)  # See FrameInfo.
 
 
@@ -77,13 +74,16 @@ class Job:
     done: bool = False
     queued_at: float = dataclasses.field(default_factory=time.perf_counter)
     wait_s: float = 0.0  # Time in queues.
-    smooth_s: float = 0.0
     dropped: int = 0  # Frames since the last result.
     dropped_total: int = 0
 
     def leave_queue(self) -> None:
         """Add the time since the frame was queued."""
         self.wait_s += time.perf_counter() - self.queued_at
+
+
+class _StoppedError(Exception):
+    """The stream was stopped while a frame waited for its turn."""
 
 
 class _StreamThread(threading.Thread):
@@ -205,12 +205,14 @@ class Pipeline:
     def _work(self) -> None:
         while (job := self._take()) is not None:
             if job.frame is not None and job.predict is not None:
+                turn, smoother, time_s = None, job.lane.smoother, job.frame.time_s
+                if smoother is not None and smoother.applies(time_s):
+                    turn = Turn(smoother, job.index, time_s, self._in_order(job))
                 try:
-                    smoothed = job.lane.smoother is not None and job.lane.smoother.applies(job.frame.time_s)
-                    blend = functools.partial(self._blend, job) if smoothed else None
-                    job.result = job.predict(job.frame.image, blend)
+                    job.result = job.predict(job.frame.image, turn)
                 except Exception as error:  # Raised in the caller's thread.
                     job.error = error
+                job.wait_s += turn.wait_s if turn else 0.0
             with self._changed:
                 self._end_turn(job)
                 job.done = True
@@ -220,30 +222,25 @@ class Pipeline:
                 self._changed.notify_all()
             del job
 
-    def _blend(self, job: Job, logits: Logits, picture: npt.NDArray[np.uint8], words: object) -> Logits:
-        """Smooth the logits of a frame with those of the frames before it; see `Blend`."""
-        lane = job.lane
-        if lane.smoother is None or job.frame is None:
-            return logits
-        start = time.perf_counter()
+    @contextlib.contextmanager
+    def _in_order(self, job: Job) -> Iterator[None]:
+        """Wait until the frames of the source before this one were smoothed; see `Turn`."""
         with self._changed:
             # Another worker has the frames before this one and never waits for this one.
-            self._wait_until(lambda: lane.blended == job.turn)
+            self._wait_until(lambda: job.lane.smoothed == job.turn)
             if self._stopped:
-                return logits
-        own_turn = time.perf_counter()
-        blended = lane.smoother.blend(logits, picture, words, index=job.index, time_s=job.frame.time_s)
-        job.wait_s += own_turn - start
-        job.smooth_s = time.perf_counter() - own_turn
-        with self._changed:
-            self._end_turn(job)
-        return blended
+                raise _StoppedError  # Nobody wants the frame.
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._end_turn(job)
 
     def _end_turn(self, job: Job) -> None:
         """Let the next frame of the source be smoothed, after the frames before this one. Under the lock."""
         lane = job.lane
-        self._wait_until(lambda: lane.blended >= job.turn)
-        lane.blended = max(lane.blended, job.turn + 1)
+        self._wait_until(lambda: lane.smoothed >= job.turn)
+        lane.smoothed = max(lane.smoothed, job.turn + 1)
         self._changed.notify_all()
 
     def _take(self) -> Job | None:

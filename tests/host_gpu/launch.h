@@ -23,5 +23,9 @@ extern "C" int launch_by_name(
     KERNEL(average)
     KERNEL(fit)
     KERNEL(trace)
+    KERNEL(compare)
+    KERNEL(add_rows)
+    KERNEL(follow)
+    KERNEL(blend)
     return 1;
 }

@@ -8,6 +8,7 @@ import pytest
 from pixelclip_sdk import BackendError, BackendUnavailableError
 from pixelclip_sdk.device import compiler
 from pixelclip_sdk.device.edges import EDGE_KERNELS
+from pixelclip_sdk.device.smooth import SMOOTH_KERNELS
 
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed")
 
@@ -24,7 +25,7 @@ def test_the_kernels_compile_for_every_kind_of_gpu():
     for capability in ("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "11.0", "12.0"):
         code = compiler.compiled(capability)
         assert code.startswith(b"\x7fELF"), capability
-        for name in ("resize", "check_finite", "label", *EDGE_KERNELS):
+        for name in ("resize", "check_finite", "label", *EDGE_KERNELS, *SMOOTH_KERNELS):
             assert name.encode() in code
 
 

@@ -161,17 +161,6 @@ def test_a_stream_of_frames_on_the_gpu(gpu, cpu, frames, arrays, refine, local):
         assert (result.labels == cpu.predict(frame, refine=refine).labels).mean() > 0.999
 
 
-def test_a_smoothed_stream_comes_over_the_host(gpu, cpu, frames, arrays):
-    segmenter = gpu.load()
-    results = segmenter.stream(
-        [(0.1 * i, arrays.interface(gpu.cuda, frame)) for i, frame in enumerate(frames)]
-    )
-    expected = cpu.stream([(0.1 * i, frame) for i, frame in enumerate(frames)])
-    for result, other in zip(results, expected, strict=True):
-        assert result.labels_on_device is None
-        assert (result.labels == other.labels).mean() > 0.999
-
-
 def test_settings_that_need_the_host_take_the_frame_there(gpu, cpu, frames, arrays):
     segmenter = gpu.load()
     frame = arrays.interface(gpu.cuda, frames[0])

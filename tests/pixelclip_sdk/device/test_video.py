@@ -137,6 +137,9 @@ def test_a_smoothed_stream_and_pictures_that_are_read_later(gpu, cpu, moving, tm
     segmenter = gpu.load()
     for result, expected in zip(segmenter.stream(path), cpu.stream(path), strict=True):
         assert (result.labels == expected.labels).mean() > 0.999
+        np.testing.assert_allclose(result.logits, expected.logits, atol=1e-5)
+    assert gpu.cuda.counts["blend"] == 8
+    assert gpu.cuda.counts["copy 1"] < 60  # Tables and words only.
     results = list(segmenter.stream(path, smooth=None))
     segmenter.close()
     for result, frame in zip(results, on_the_cpu(path), strict=True):

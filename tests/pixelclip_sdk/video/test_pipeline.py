@@ -69,7 +69,7 @@ def test_every_frame_of_a_file_in_order(fake, clip):
 def test_speed_names_every_stage_and_the_wait(fake, clip):
     speed = list(fake.stream(clip))[-1].speed
     assert list(speed) == [
-        *("decode", "preprocess", "inference", "refine", "postprocess", "smooth", "wait", "total")
+        *("decode", "preprocess", "inference", "smooth", "refine", "postprocess", "wait", "total")
     ]
     assert all(ms > 0 for ms in speed.values())
     assert speed["total"] == pytest.approx(sum(speed.values()) - speed["total"])

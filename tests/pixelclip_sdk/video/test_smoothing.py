@@ -82,7 +82,7 @@ def test_noise_in_a_moving_picture_is_averaged():
     assert got[0, 0, 0] < 0.001
 
 
-@pytest.mark.parametrize("change", ["cut", "words", "grid", "time"])
+@pytest.mark.parametrize("change", ["cut", "words", "grid", "time", "nan"])
 def test_it_starts_anew(change):
     smoother = Smoother(1.0)
     smoother.blend(logits(0.0), STILL, WORDS, index=0, time_s=5.0)
@@ -95,7 +95,7 @@ def test_it_starts_anew(change):
         picture,
         object() if change == "words" else WORDS,
         index=1,
-        time_s=4.9 if change == "time" else 5.1,
+        time_s={"time": 4.9, "nan": math.nan}.get(change, 5.1),
     )
     np.testing.assert_array_equal(got, given)
 
@@ -124,10 +124,10 @@ def test_workers_smooth_the_frames_in_order(fake):
     words, settings = Competitors(None).of(fake.vocabulary), Settings()
 
     def begin():
-        def predict(image, blend):
+        def predict(image, turn):
             time.sleep(random.uniform(0, 0.004))
             return segment_images(
-                [image], fake._backend, fake._input, words, settings, channel_order="rgb", blend=blend
+                [image], fake._backend, fake._input, words, settings, channel_order="rgb", turn=turn
             )[0]
 
         return predict
@@ -146,11 +146,12 @@ def test_workers_smooth_the_frames_in_order(fake):
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_a_frame_that_fails_holds_up_no_other(fake, place):
     def begin():
-        def predict(image, blend):
+        def predict(image, turn):
             if image[0, 0, 0] == 7 and place == "before":
                 raise BackendError("the engine failed")
             result = fake.predict(image)
-            blend(result.logits, image, WORDS)
+            with turn.taken():
+                turn.smoother.blend(result.logits, image, WORDS, index=turn.index, time_s=turn.time_s)
             if image[0, 0, 0] == 7:
                 raise BackendError("the engine failed")
             return result
