@@ -77,7 +77,7 @@ class DeviceFrame:
         # PyTorch's interface has no stream, so its DLPack is better: it waits for the work under way.
         self._by_dlpack = hasattr(image, "__dlpack__") and (interface is None or "stream" not in interface)
         self._stream: int | None = None
-        memory = self._from_dlpack(image) if self._by_dlpack else self._from_interface(interface)
+        memory = self._from_dlpack(image, interface) if self._by_dlpack else self._from_interface(interface)
         self._keep = memory.keep
         self.pixels, self.shape = _layout(memory, order)
 
@@ -129,10 +129,15 @@ class DeviceFrame:
             cuda.call("cudaEventRecord", event, self._stream)
             cuda.wait(stream, event)
 
-    def _from_dlpack(self, image: Any) -> _Memory:
+    def _from_dlpack(self, image: Any, interface: Any) -> _Memory:
         try:
             capsule = image.__dlpack__(stream=-1)  # Only to look at it: nothing needs to wait.
-        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        except BufferError as error:
+            # PyTorch refuses while another GPU is the thread's current one; in `before` the right one is.
+            if interface is None:
+                raise ImageError(f"a {type(image).__name__} gives no DLPack capsule: {error}") from error
+            return self._from_interface(interface)
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ImageError(f"a {type(image).__name__} gives no DLPack capsule: {error}") from error
         found = dlpack.describe(capsule)
         _check_dtype(found.dtype)

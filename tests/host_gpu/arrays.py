@@ -36,17 +36,19 @@ class InterfaceArray:
 
 
 class DlpackArray(InterfaceArray):
-    """An array by ``__dlpack__``, like a tensor of PyTorch."""
+    """An array by ``__dlpack__``, like a tensor of PyTorch, whose interface says no stream."""
 
     def __init__(self, cuda: HostCuda, content: np.ndarray, *, stream: int) -> None:
         super().__init__(cuda, content, stream=stream)
-        del self.__cuda_array_interface__
-        self._shape, self._dtype = content.shape, content.dtype
+        del self.__cuda_array_interface__["stream"]
+        self._shape, self._dtype, self._gpu = content.shape, content.dtype, cuda.device
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return dlpack.CUDA, 0
+        return dlpack.CUDA, self._gpu
 
     def __dlpack__(self, *, stream: int | None = None) -> Any:
+        if self._cuda.device != self._gpu:
+            raise BufferError("Can't export tensors on a different CUDA device index.")
         if stream != -1:
             _, event = self._cuda.cudaEventCreateWithFlags(0)
             self._cuda.cudaEventRecord(event, self.stream)

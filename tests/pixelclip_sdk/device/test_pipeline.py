@@ -236,6 +236,16 @@ def test_two_engines_on_two_gpus(gpu, cpu, frames, arrays):
     assert len({session.stream for session in gpu.onnx.sessions}) == 2
 
 
+def test_a_tensor_on_another_gpu_than_the_current_one(gpu, cpu, frames, arrays):
+    """PyTorch gives a capsule only while the tensor's GPU is the current one of the thread."""
+    segmenter = gpu.load(device="gpu:1")
+    gpu.cuda.device = 1
+    frame = arrays.dlpack(gpu.cuda, frames[0], stream=gpu.cuda.cudaStreamCreateWithFlags(1)[1])
+    gpu.cuda.device = 0
+    np.testing.assert_array_equal(segmenter.predict(frame).labels, cpu.predict(frames[0]).labels)
+    assert gpu.cuda.device == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
