@@ -43,7 +43,8 @@ def compiled(compute_capability: str) -> bytes:
     # Its first call loads the library; without one, cuda-bindings raises a RuntimeError or its own errors.
     except (ImportError, RuntimeError, OSError) as error:
         raise BackendUnavailableError(
-            f'NVRTC cannot be loaded: {_first_line(error)}. Install it: pip install "pixelclip-sdk[cuda]"'
+            f'NVRTC cannot be loaded: {_first_line(error)}. Install it: pip install "pixelclip-sdk[cuda]"; '
+            "for cuda-bindings 12, pip install nvidia-cuda-nvrtc-cu12"
         ) from error
     known = list(_call(nvrtc, "nvrtcGetSupportedArchs"))
     wanted = int(compute_capability.replace(".", ""))

@@ -85,7 +85,9 @@ class VideoSource:
         for packet in self._packets():
             start = time.perf_counter()
             try:
-                pictures = packet.decode()
+                # A GPU's decoder allocates, also while another thread records a CUDA graph.
+                with self._gpu.current() if self._gpu else contextlib.nullcontext():
+                    pictures = packet.decode()
             except self._av.FFmpegError:
                 damaged += 1
                 continue

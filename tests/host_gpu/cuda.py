@@ -210,6 +210,10 @@ class HostCuda:
         self._modes[thread] = mode
         return 0, before
 
+    def check_thread_may_allocate(self) -> None:
+        """Other libraries allocate in threads of ours: that must not end what another thread records."""
+        assert self._modes.get(threading.get_ident(), GLOBAL) != GLOBAL
+
     def _is_forbidden(self) -> bool:
         """Whether this thread may not allocate, as `cudaThreadExchangeStreamCaptureMode` describes."""
         here = threading.get_ident()

@@ -57,6 +57,7 @@ class _Decoder:
         assert not self._busy, "one thread at a time"
         assert image is None
         assert cuda_stream in self._cuda.streams
+        self._cuda.check_thread_may_allocate()
         self._busy = True
         try:
             found = self._real.decode(src, params=params)

@@ -96,6 +96,7 @@ class _Packet(_Proxy):
         self._module, self._cuda = module, cuda
 
     def decode(self) -> list[Any]:
+        self._cuda.check_thread_may_allocate()
         return [self._picture(frame) for frame in self._real.decode()]
 
     def _picture(self, frame: Any) -> Any:
