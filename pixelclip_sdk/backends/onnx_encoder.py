@@ -94,6 +94,7 @@ class OnnxEncoder(DeviceEncoder):
             return future.result()
         finally:
             concurrent.futures.wait([future])  # Also where the caller was interrupted.
+            del future  # Its error refers to this frame, which would keep everything here alive.
 
     def encode(self, image: int, size: tuple[int, int], text: Float32Array) -> Encoded:
         """See `DeviceEncoder.encode`."""

@@ -16,7 +16,7 @@ import pytest
 from host_gpu.kernels import compiler
 from host_gpu.machine import machine
 
-from pixelclip_sdk import BackendUnavailableError, Segmenter, Vocabulary
+from pixelclip_sdk import BackendUnavailableError, Segmenter, Smoother, Vocabulary
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.device import pipeline as pipeline_module
@@ -195,6 +195,23 @@ def test_a_stream_and_results_that_are_kept(there):
         assert (result.labels == segmenter.predict(frame).labels).mean() > 0.999
     del results
     gc.collect()
+
+
+def test_smoothing_is_that_of_the_cpu(there):
+    """Of the GPU's own logits, over three frames that change in part and one that is another scene."""
+    segmenter = there.load()
+    frames = [picture(97, 131) for _ in range(4)]
+    frames[3] = frames[3][::-1].copy()
+    smoother, expected = Smoother(0.3), Smoother(0.3)
+    for i, frame in enumerate(frames):
+        raw = segmenter.predict(frame).logits
+        wanted = expected.blend(raw, fit(frame, segmenter._input), segmenter, time_s=0.1 * i)
+        given = OnDevice(there.cuda, frame)
+        found = segmenter.predict(given, smoother=smoother, time_s=0.1 * i)
+        assert found.labels_on_device is not None
+        np.testing.assert_allclose(found.logits, wanted, atol=1e-4)
+        # The first frame and the other scene begin anew.
+        assert (np.abs(wanted - raw).max() > 1e-3) == (i in (1, 2))
 
 
 @pytest.mark.gpu
