@@ -36,9 +36,8 @@ def _droppable(method: Callable[..., tuple]) -> Callable[..., tuple]:
     @functools.wraps(method)
     def call(self: "HostCuda", *arguments: Any) -> tuple:
         caller: types.FrameType | None = sys._getframe(1)
-        while caller and not _is_caller(module := caller.f_globals.get("__name__", "")):
-            # What the provider does of its own is no line of the SDK.
-            caller = None if module == "host_gpu.onnx" else caller.f_back
+        while caller and not _is_caller(caller.f_globals.get("__name__", "")):
+            caller = caller.f_back
         if caller is not None:
             place = f"{caller.f_globals['__name__']}:{caller.f_lineno}"
             site = f"{place} {caller.f_code.co_name} {method.__name__}"
