@@ -27,9 +27,9 @@ from benchmarks.harness.photos import PHOTOS
 from benchmarks.harness.results import command_parser, store
 from pixelclip_sdk import PixelClipError, Segmentation, Segmenter, class_list
 from pixelclip_sdk.image import load_image
+from pixelclip_sdk.smoothing import AUTO_S, Smooth
 from pixelclip_sdk.support.command import run_command
 from pixelclip_sdk.support.images import find_images, open_image_file
-from pixelclip_sdk.video.smoothing import AUTO_S, Smooth
 from pixelclip_sdk.video.sources import open_source
 from training.evaluation.datasets import load_dataset
 from training.evaluation.metrics import IGNORE_INDEX, Confusion

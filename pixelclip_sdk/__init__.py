@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pixelclip_sdk.results.regions import Region
     from pixelclip_sdk.segmentation import FrameInfo, Segmentation
     from pixelclip_sdk.segmenter import Segmenter
-    from pixelclip_sdk.video.smoothing import Smoother
+    from pixelclip_sdk.smoothing import Smoother
     from pixelclip_sdk.video.sources import open_source
     from pixelclip_sdk.video.writer import VideoWriter, write_video
     from pixelclip_sdk.words.classes import class_list, class_lists
@@ -102,7 +102,7 @@ _MODULES = {
     "Region": "results.regions",
     "Segmentation": "segmentation",
     "Segmenter": "segmenter",
-    "Smoother": "video.smoothing",
+    "Smoother": "smoothing",
     "Suggestion": "words.suggestions",
     "VideoWriter": "video.writer",
     "Vocabulary": "words.vocabulary",

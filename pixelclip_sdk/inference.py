@@ -18,9 +18,9 @@ from pixelclip_sdk.postprocess import label_dtype, labels_upsampled, unknown_lab
 from pixelclip_sdk.refine import refine_edges
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.settings import Settings, least_confidences
+from pixelclip_sdk.smoothing import Turn
 from pixelclip_sdk.support.clock import Clock
 from pixelclip_sdk.tiles import View
-from pixelclip_sdk.video.smoothing import Turn
 from pixelclip_sdk.words.background import Competition
 
 LabelArray = npt.NDArray[np.uint8 | np.uint16]

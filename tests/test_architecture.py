@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,18 @@ def test_arrows_run_one_way(folder):
                 assert name.startswith("training.models"), f"{file.relative_to(ROOT)} imports {name}"
             if folder == "pixelclip_sdk":
                 assert top not in FORBIDDEN_IN_SDK, f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_the_files_and_folders_of_the_sdk_import_each_other_one_way():
+    arrows: dict[str, set[str]] = {}
+    for file in sorted((ROOT / "pixelclip_sdk").rglob("*.py")):
+        place = file.relative_to(ROOT / "pixelclip_sdk").parts[0].removesuffix(".py")
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:  # Not those within functions.
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("pixelclip_sdk."):
+                arrows.setdefault(place, set()).add(node.module.split(".")[1])
+    for place, others in arrows.items():
+        others.discard(place)
+    assert len(list(TopologicalSorter(arrows).static_order())) > 30  # Else it raises CycleError.
 
 
 def test_image_files_are_opened_with_a_list_of_formats():

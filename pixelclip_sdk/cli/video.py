@@ -14,11 +14,11 @@ from pixelclip_sdk.cli import common
 from pixelclip_sdk.errors import OutputError, PixelClipError
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
 from pixelclip_sdk.segmenter import Segmenter
+from pixelclip_sdk.smoothing import Smooth, check_smooth
 from pixelclip_sdk.support.arguments import path
 from pixelclip_sdk.support.command import printable, report, report_progress, terminal_json
 from pixelclip_sdk.support.files import is_file, is_folder, same
 from pixelclip_sdk.video.pipeline import BUFFERS, OnError
-from pixelclip_sdk.video.smoothing import Smooth, check_smooth
 from pixelclip_sdk.video.sources import FrameSource, open_source
 from pixelclip_sdk.video.writer import write_video
 

@@ -35,7 +35,7 @@ from pixelclip_sdk.device.video import VideoFrames
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
 from pixelclip_sdk.postprocess import label_dtype, unknown_label
 from pixelclip_sdk.preprocess import covered, input_size
-from pixelclip_sdk.video.smoothing import Turn
+from pixelclip_sdk.smoothing import Turn
 
 __all__ = ["Pipeline", "Started", "Words", "description_of", "pipeline_of"]
 

@@ -11,8 +11,8 @@ from pixelclip_sdk.confidence import Rivals
 from pixelclip_sdk.device.frames import DeviceFrame
 from pixelclip_sdk.device.pipeline import Frame, Pipeline, Started, Words
 from pixelclip_sdk.segmentation import Segmentation
+from pixelclip_sdk.smoothing import Turn
 from pixelclip_sdk.support.clock import Clock
-from pixelclip_sdk.video.smoothing import Turn
 from pixelclip_sdk.words.background import Competition
 
 __all__ = ["segment_on_device"]

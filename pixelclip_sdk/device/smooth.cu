@@ -1,4 +1,4 @@
-// Smoothing over time: the steps of `video/smoothing.py`, in its order. The average, and the grey picture of the frame
+// Smoothing over time: the steps of `smoothing.py`, in its order. The average, and the grey picture of the frame
 // before, are of one source, and stay on the GPU between its frames. Threads are independent, and each kernel reads what
 // the one before has written.
 

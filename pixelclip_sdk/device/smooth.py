@@ -1,4 +1,4 @@
-"""Smoothing over time on a GPU: `video.smoothing.Smoother.blend`, equal but for rounding.
+"""Smoothing over time on a GPU: `smoothing.Smoother.blend`, equal but for rounding.
 
 The kernels of `smooth.cu` are its steps. Whether the average starts anew is decided on the host where no
 array is needed for it, and on the GPU where the picture or damaged logits say so: the host waits for nothing.
@@ -15,7 +15,7 @@ from pixelclip_sdk.device.kept import Kept
 from pixelclip_sdk.device.kernels import Kernels, Pixels
 from pixelclip_sdk.device.slots import Buffers
 from pixelclip_sdk.device.tables import Resize
-from pixelclip_sdk.video.smoothing import (
+from pixelclip_sdk.smoothing import (
     CELL,
     CHANGED,
     CLEAR,

@@ -17,7 +17,7 @@ from pixelclip_sdk.ros.messages import (
     overlay_message,
 )
 from pixelclip_sdk.segmenter import Segmenter
-from pixelclip_sdk.video.smoothing import Smooth, Smoother
+from pixelclip_sdk.smoothing import Smooth, Smoother
 from pixelclip_sdk.words.vocabulary import Classes, Vocabulary
 
 __all__ = ["OUTPUTS", "Camera", "Status"]

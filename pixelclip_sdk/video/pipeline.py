@@ -10,9 +10,9 @@ from pixelclip_sdk.device.pipeline import Pipeline as DevicePipeline
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder
 from pixelclip_sdk.segmentation import FrameInfo, Segmentation
+from pixelclip_sdk.smoothing import Smooth, Smoother, check_smooth
 from pixelclip_sdk.video.decoder import VideoSource
 from pixelclip_sdk.video.reader import SourceReader
-from pixelclip_sdk.video.smoothing import Smooth, Smoother, check_smooth
 from pixelclip_sdk.video.sources import PictureSource, SourceInput, open_source
 from pixelclip_sdk.video.workers import WORKERS, Job, Lane, Pipeline, Predict
 

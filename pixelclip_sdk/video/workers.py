@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.segmentation import Segmentation
+from pixelclip_sdk.smoothing import Smoother, Turn
 from pixelclip_sdk.video.frames import Frame
 from pixelclip_sdk.video.reader import SourceReader
-from pixelclip_sdk.video.smoothing import Smoother, Turn
 
 __all__ = ["WORKERS", "Job", "Lane", "Pipeline", "Predict"]
 

@@ -29,8 +29,8 @@ from pixelclip_sdk.serve.live.messages import ClientFrame
 from pixelclip_sdk.serve.live.sources import Shot, Source
 from pixelclip_sdk.serve.live.view import View, merged
 from pixelclip_sdk.serve.schemas import LiveSettings, LiveShown
+from pixelclip_sdk.smoothing import Smoother
 from pixelclip_sdk.support.clock import Clock
-from pixelclip_sdk.video.smoothing import Smoother
 
 __all__ = ["PROTOCOL", "make_router"]
 

@@ -9,8 +9,8 @@ from pixelclip_sdk.segmenter import Segmenter
 from pixelclip_sdk.serve.engine import Engine, Model, Words
 from pixelclip_sdk.serve.errors import ServeError
 from pixelclip_sdk.serve.schemas import LiveSettings
+from pixelclip_sdk.smoothing import Smoother
 from pixelclip_sdk.support.hints import find_name
-from pixelclip_sdk.video.smoothing import Smoother
 from pixelclip_sdk.words.vocabulary import Vocabulary
 
 __all__ = ["View", "merged"]

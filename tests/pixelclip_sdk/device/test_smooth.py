@@ -13,14 +13,13 @@ from host_gpu.kernels import compiler
 from host_gpu.machine import machine
 from random_inputs import cosines, picture
 
-from pixelclip_sdk import BackendError, BackendUnavailableError, Segmenter, Smoother
+from pixelclip_sdk import BackendError, BackendUnavailableError, Segmenter, Smoother, smoothing
 from pixelclip_sdk.backends.cuda import Cuda
 from pixelclip_sdk.device.kept import Kept
 from pixelclip_sdk.device.kernels import KERNELS, Kernels
 from pixelclip_sdk.device.pipeline import pipeline_of
 from pixelclip_sdk.device.smooth import SMOOTH_KERNELS, Smoothing
-from pixelclip_sdk.video import smoothing
-from pixelclip_sdk.video.smoothing import Turn
+from pixelclip_sdk.smoothing import Turn
 
 # The standard deviation is summed in another order than numpy's, which changes the weight of new logits.
 NEAR = 1e-6

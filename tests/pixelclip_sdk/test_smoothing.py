@@ -8,8 +8,8 @@ import pytest
 from pixelclip_sdk import BackendError, PixelClipError
 from pixelclip_sdk.inference import segment_images
 from pixelclip_sdk.settings import Settings
+from pixelclip_sdk.smoothing import Smoother
 from pixelclip_sdk.video.pipeline import segment_frames
-from pixelclip_sdk.video.smoothing import Smoother
 from pixelclip_sdk.words.background import Competitors
 
 STILL = np.full((64, 64, 3), 90, np.uint8)
