@@ -301,6 +301,8 @@ def test_a_gpu_that_the_program_does_not_use_is_left_alone(monkeypatch, in_use, 
         cudaGetDeviceProperties=lambda _: (0, facts),
         cudaGetDevice=lambda: (0, 0),
         cudaSetDevice=lambda index: (calls.append(index) or 0,),
+        cudaStreamCaptureMode=types.SimpleNamespace(cudaStreamCaptureModeThreadLocal=1),
+        cudaThreadExchangeStreamCaptureMode=lambda mode: (0, mode),
     )
     driver = types.SimpleNamespace(
         CUresult=types.SimpleNamespace(CUDA_SUCCESS=0),
