@@ -27,7 +27,7 @@ from pixelclip_sdk.postprocess import covered_cells
 from pixelclip_sdk.preprocess import covered, fit
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.settings import Limits, Refine, Settings, check_names, choose_refine, plain_limits
-from pixelclip_sdk.smoothing import Turn
+from pixelclip_sdk.smoothing import Smooth, Smoother, Turn
 from pixelclip_sdk.tiles import Tiles
 from pixelclip_sdk.words.background import Competitors
 from pixelclip_sdk.words.classes import NOUNS
@@ -35,7 +35,6 @@ from pixelclip_sdk.words.resolver import VocabularyResolver
 from pixelclip_sdk.words.vocabulary import Classes, Encoder, Vocabulary
 
 if TYPE_CHECKING:
-    from pixelclip_sdk.smoothing import Smooth, Smoother
     from pixelclip_sdk.video.pipeline import Buffer, OnError
     from pixelclip_sdk.video.sources import SourceInput
     from pixelclip_sdk.video.workers import Predict

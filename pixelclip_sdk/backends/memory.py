@@ -3,7 +3,7 @@
 import ctypes
 import sys
 
-# glibc has it; musl and other systems return memory by themselves.
+# Only glibc has it.
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 

@@ -4,7 +4,6 @@ The kernels of `edges.cu` are its steps. What depends on the frame is made on th
 frame may be overwritten early. The rest follows the model on its stream, in buffers that all frames share.
 """
 
-import ctypes
 import math
 from typing import Any, NamedTuple
 
@@ -18,8 +17,7 @@ from pixelclip_sdk.refine import COLOUR, FLAT, NEGLIGIBLE, STEPS, TEMPERATURE, W
 
 __all__ = ["EDGE_KERNELS", "Edges", "Grid"]
 
-# The arguments of the kernels: pointers, ints and floats.
-_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "f": ctypes.c_float}
+# The arguments of the kernels; see `Kernels.start`.
 _ARGUMENTS = {
     "affinity": "pp" "if" "p",
     "peak": "piiii" "pi" "p",
@@ -193,5 +191,4 @@ class Edges:
         self._run("gather", (1, count), (won, count, min(points, count), winners, found), stream)
 
     def _run(self, name: str, size: Size, values: tuple[Any, ...], stream: Any, rows: int = 1) -> None:
-        types = tuple(_TYPES[kind] for kind in _ARGUMENTS[name])
-        self._kernels.start(name, size, values, types, stream, rows)
+        self._kernels.start(name, size, values, _ARGUMENTS[name], stream, rows)

@@ -4,18 +4,26 @@
 """
 
 import ctypes
+import functools
 from typing import Any, NamedTuple
 
 from pixelclip_sdk.device.tables import ROWS, Resize
 
 __all__ = ["KERNELS", "Kernels", "Nv12", "Pixels", "Rows", "Taps"]
 
-_I, _L, _U, _F, _P = (ctypes.c_int, ctypes.c_longlong, ctypes.c_uint, ctypes.c_float, ctypes.c_void_p)
-_RESIZE = (_P, *[_L] * 5, *[_I] * 4, *[_U] * 4, *[_P, _P, _P, _I] * 2, *[_I] * 4, _P)
-_GREY = (_P, *[_L] * 5, _I, _I, _P)
-_NV12 = (_P, _L, _P, _L, *[_I] * 8, _P)
-_CHECK = (_P, _L, _P)
-_LABEL = (_P, _I, _I, _P, _I, *[_P] * 6, _I, _I, _F, _I, _I, _I, _P, _P)
+# What the letters of `Kernels.start` mean.
+_TYPES = {
+    "p": ctypes.c_void_p,
+    "i": ctypes.c_int,
+    "l": ctypes.c_longlong,
+    "u": ctypes.c_uint,
+    "f": ctypes.c_float,
+}
+_RESIZE = "p" "lllll" "iiii" "uuuu" "pppi" "pppi" "iiii" "p"  # fmt: skip
+_GREY = "p" "lllll" "ii" "p"  # fmt: skip
+_NV12 = "pl" "pl" "iiiiiiii" "p"  # fmt: skip
+_CHECK = "plp"
+_LABEL = "pii" "pi" "pppppp" "ii" "fiii" "pp"  # fmt: skip
 
 KERNELS = ("resize", "grey", "nv12", "check_finite", "label")
 """Names of the kernels of `kernels.cu`."""
@@ -23,6 +31,11 @@ KERNELS = ("resize", "grey", "nv12", "check_finite", "label")
 _BLOCK = (32, 8)
 _WIDE_BLOCK = (64, 4)
 _CHECK_BLOCK, _CHECK_GRID = 256, 128
+
+
+@functools.cache
+def _types(arguments: str) -> tuple[Any, ...]:
+    return tuple(_TYPES[letter] for letter in arguments)
 
 
 class Pixels(NamedTuple):
@@ -103,7 +116,7 @@ class Kernels:
     def check_finite(self, logits: int, count: int, found: int, stream: Any) -> None:
         """Write 1 to the int at `found` if one of `count` logits is NaN or infinite."""
         grid, block = (_CHECK_GRID, 1), (_CHECK_BLOCK, 1)
-        self._launch("check_finite", grid, block, (logits, count, found), _CHECK, stream)
+        self._launch("check_finite", grid, block, (logits, count, found), _types(_CHECK), stream)
 
     def label(
         self,
@@ -150,13 +163,17 @@ class Kernels:
         name: str,
         size: tuple[int, int],
         values: tuple[Any, ...],
-        types: tuple[Any, ...],
+        arguments: str,
         stream: Any,
         rows: int = 1,
         block: tuple[int, int] = _WIDE_BLOCK,
     ) -> None:
-        """Start a kernel with a thread for every `rows` × 1 elements of an area `(H, W)`."""
+        """Start a kernel with a thread for every `rows` × 1 elements of an area `(H, W)`.
+
+        `arguments` has a letter for each of `values`: p for a pointer, i and l for integers of 32 and 64
+        bits, u for unsigned ones of 32, f for a float.
+        """
         if size[0] == 1:
             block = (block[0], 1)
         grid = -(-size[1] // block[0]), -(-size[0] // (block[1] * rows))
-        self._launch(name, grid, block, values, types, stream)
+        self._launch(name, grid, block, values, _types(arguments), stream)

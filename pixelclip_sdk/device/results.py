@@ -37,24 +37,6 @@ def segment_on_device(
     be under way. ``inference`` of `speeds` is the time of this thread for everything but decoding, and but
     waiting for a turn.
     """
-    try:
-        return _segmented(pipeline, frames, spec, words, threshold, refine, speeds, turn)
-    except BaseException:
-        if turn:
-            turn.smoother.forget()  # The average may be that of a frame that failed, or half of it.
-        raise
-
-
-def _segmented(
-    pipeline: Pipeline,
-    frames: Sequence[Frame],
-    spec: InputSpec,
-    words: Competition,
-    threshold: float | None,
-    refine: Literal["edges", "off"],
-    speeds: Sequence[dict[str, float]],
-    turn: Turn | None,
-) -> list[Segmentation]:
     unused = set(words.vocabulary.unused)
     asked = Words(
         words.embeddings,
@@ -65,18 +47,23 @@ def _segmented(
     )
     results: list[Segmentation] = []
     waiting: deque[tuple[Frame, Started, dict[str, float]]] = deque()
-    for i in range(len(frames) + _UNDER_WAY):
-        if i < len(frames):
-            clock = Clock(speeds[i])
-            down = () if _stays(frames[i]) else ("labels", "logits")
-            started = pipeline.start(
-                frames[i], spec, asked, threshold, edges=refine == "edges", download=down, turn=turn
-            )
-            clock.lap("inference")
-            clock.laps["inference"] -= turn.wait_s * 1e3 if turn else 0.0
-            waiting.append((frames[i], started, clock.laps))
-        if waiting and i >= _UNDER_WAY - 1:
-            results.append(_result(pipeline, *waiting.popleft(), words, refine))
+    try:
+        for i in range(len(frames) + _UNDER_WAY):
+            if i < len(frames):
+                clock = Clock(speeds[i])
+                down = () if _stays(frames[i]) else ("labels", "logits")
+                started = pipeline.start(
+                    frames[i], spec, asked, threshold, edges=refine == "edges", download=down, turn=turn
+                )
+                clock.lap("inference")
+                clock.laps["inference"] -= turn.wait_s * 1e3 if turn else 0.0
+                waiting.append((frames[i], started, clock.laps))
+            if waiting and i >= _UNDER_WAY - 1:
+                results.append(_result(pipeline, *waiting.popleft(), words, refine))
+    except BaseException:
+        if turn:
+            turn.smoother.forget()  # The average may be that of a frame that failed, or half of it.
+        raise
     return results
 
 

@@ -5,7 +5,6 @@ array is needed for it, and on the GPU where the picture or damaged logits say s
 All of it runs on the engine's stream, so frames of a source are smoothed in the order in which they start.
 """
 
-import ctypes
 import math
 import weakref
 from typing import Any
@@ -30,8 +29,7 @@ from pixelclip_sdk.smoothing import (
 
 __all__ = ["SMOOTH_KERNELS", "Smoothing"]
 
-# The arguments of the kernels: pointers, ints and floats.
-_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "f": ctypes.c_float}
+# The arguments of the kernels; see `Kernels.start`.
 _ARGUMENTS = {
     "compare": "pp" "iii" "pp" "i" "ff" "p",
     "add_rows": "p" "ii" "p",
@@ -143,5 +141,4 @@ class Smoothing:
         return small
 
     def _run(self, name: str, size: Size, values: tuple[Any, ...], stream: Any) -> None:
-        types = tuple(_TYPES[kind] for kind in _ARGUMENTS[name])
-        self._kernels.start(name, size, values, types, stream)
+        self._kernels.start(name, size, values, _ARGUMENTS[name], stream)
