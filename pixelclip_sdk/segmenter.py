@@ -18,7 +18,7 @@ from PIL import Image
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.bundle import Bundle, InputSpec
-from pixelclip_sdk.device.pipeline import Pipeline, description_of, pipeline_of
+from pixelclip_sdk.device.pipeline import UNDER_WAY, Pipeline, description_of, pipeline_of
 from pixelclip_sdk.errors import ImageError, PixelClipError, VocabularyError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, open_image, picture_size
 from pixelclip_sdk.inference import segment_images
@@ -365,7 +365,8 @@ class Segmenter:
     def warm_up(self, size: tuple[int, int] | None = None) -> None:
         """Segment a grey image and drop the result, so that the first real image is not slower than others.
 
-        With the first input of a size an engine allocates memory and, on a GPU, selects its kernels.
+        With the first input of a size an engine allocates memory and, on a GPU, selects its kernels. There,
+        several images are segmented, because frames that wait go through the model together.
 
         Args:
             size: Expected image size `(H, W)` in pixels; None for the model's nominal input size.
@@ -378,7 +379,8 @@ class Segmenter:
             raise ImageError(f"size is {height}×{width}; expected (H, W) of at least 1×1")
         grey = io.BytesIO()
         Image.new("RGB", (width, height), (128, 128, 128)).save(grey, "JPEG")
-        self.predict(grey.getvalue())
+        on_gpu = isinstance(pipeline_of(self._backend), Pipeline)
+        self.predict_batch([grey.getvalue()] * (UNDER_WAY if on_gpu else 1))
 
     def predict(
         self,
@@ -439,8 +441,8 @@ class Segmenter:
     ) -> list[Segmentation]:
         """Segment several images with the same words. Results equal those of single calls.
 
-        Images of one size go through the model together, up to 16 at a time. All images and results are in
-        memory at once: split long lists.
+        Images of one size go through the model together: up to 16 at a time, on a GPU up to 4, where results
+        may differ by rounding. All images and results are in memory at once: split long lists.
 
         Args:
             images: Images; see `predict`. Also one uint8 array `(N, H, W, 3)`.

@@ -17,10 +17,12 @@ VIT = "ViT-B-16-quickgelu"  # open_clip's name of OpenAI's ViT-B/16.
 LITE_INT8_GATE = 0.7  # Lets `export_bundle` quantise all convolutions of pixelclip-lite.
 
 
-def random_vit() -> EncoderPair:
+def random_vit(layers: int = 12) -> EncoderPair:
     """Returns ViT-B/16 at 320² with seeded random weights: for speed and size, not for labels."""
     torch.manual_seed(0)
-    return build_clip("vit", open_clip.create_model(VIT, pretrained=None, load_weights=False))
+    config = open_clip.get_model_config(VIT)
+    parts = {name: {**config[name], "layers": layers} for name in ("vision_cfg", "text_cfg")}
+    return build_clip("vit", open_clip.create_model(VIT, pretrained=None, load_weights=False, **parts))
 
 
 def exported(

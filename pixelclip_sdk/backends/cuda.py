@@ -133,9 +133,15 @@ class Cuda:
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
         self.call("cudaMemcpyAsync", target, source, size, kind, stream)
 
-    def event(self, release: contextlib.ExitStack) -> Any:
-        """Create an event, which marks a place in a stream; `release` destroys it."""
-        event = self.call("cudaEventCreateWithFlags", self._runtime.cudaEventDisableTiming)
+    def event(self, release: contextlib.ExitStack, *, sleeps: bool = False) -> Any:
+        """Create an event, which marks a place in a stream; `release` destroys it.
+
+        With `sleeps`, a thread that waits for it takes no time of its core.
+        """
+        flags = self._runtime.cudaEventDisableTiming
+        event = self.call(
+            "cudaEventCreateWithFlags", flags | self._runtime.cudaEventBlockingSync if sleeps else flags
+        )
         release.callback(self.call, "cudaEventDestroy", event)
         return event
 

@@ -94,7 +94,7 @@ class OnnxBackend(Backend):
         self._deadline_s = deadline_s
         self._encoder: OnnxEncoder | None = None
         if device != "cpu" and provider != "tensorrt-rtx":
-            self._encoder = self._on_device(path, Device.parse(device), provider)
+            self._encoder = self._on_device(path, Device.parse(device), provider, batch)
         self._session: Any = (
             self._encoder.session
             if self._encoder
@@ -114,7 +114,7 @@ class OnnxBackend(Backend):
         """The session of ONNX Runtime's CUDA or TensorRT provider, for images and logits on the GPU."""
         return self._encoder
 
-    def _on_device(self, path: Path, place: Device, provider: str) -> "OnnxEncoder | None":
+    def _on_device(self, path: Path, place: Device, provider: str, batch: int | None) -> "OnnxEncoder | None":
         """Load the model on a stream of ours; None, with a warning, without the packages of the extra."""
         try:
             cuda = Cuda(place.index)
@@ -126,7 +126,7 @@ class OnnxBackend(Backend):
             device = str(place)
             return create_session(path, device=device, provider=provider, stream=stream, graphs=graphs)
 
-        encoder = OnnxEncoder(cuda, load, self.embedding_dim, graphs=provider == "cuda")
+        encoder = OnnxEncoder(cuda, load, self.embedding_dim, batch, graphs=provider == "cuda")
         weakref.finalize(self, encoder.close)  # Also without `close`.
         return encoder
 
@@ -140,16 +140,19 @@ class OnnxBackend(Backend):
         options: Any = None
         session = self._session
         self._check_open()  # Another thread may close this engine from now on; `session` stays valid.
+
+        def run() -> list[Float32Array]:
+            nonlocal options
+            with ended_after(self._deadline_s, self._run_options()) as options:
+                return [
+                    session.run([output], {"image": part, "text": text}, options)[0]
+                    for part in batches(images, self._batch)
+                ]
+
         try:
-            with self._turn() as given, ended_after(self._deadline_s, given) as options:
-
-                def run() -> list[Float32Array]:
-                    return [
-                        session.run([output], {"image": part, "text": text}, options)[0]
-                        for part in batches(images, self._batch)
-                    ]
-
-                results = self._encoder.run(run) if self._encoder else run()
+            results = self._encoder.run(run) if self._encoder else run()
+        except BackendError:
+            raise
         except Exception as error:  # ONNX Runtime's errors have no common base class.
             if options is not None and options.terminate:
                 raise BackendError(
@@ -159,16 +162,13 @@ class OnnxBackend(Backend):
             raise BackendError(f"onnxruntime failed on images {images.shape}: {error}") from error
         return joined(results, images, self._batch)
 
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[Any]:
-        """Yield options of a run. With a stream of ours, threads take turns, and such runs have no graph."""
+    def _run_options(self) -> Any:
+        """Options of a run: with a stream of ours, such a run has no graph."""
         if self._encoder is None:
-            yield None
-            return
+            return None
         options = _onnxruntime().RunOptions()
         options.add_run_config_entry(GRAPH, NO_GRAPH)
-        with self._encoder.lock:
-            yield options
+        return options
 
     def shared(self, calls: int) -> Backend:
         """Return a session with fewer threads, so that each call has cores of its own.

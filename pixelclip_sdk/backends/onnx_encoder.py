@@ -1,19 +1,18 @@
 """ONNX Runtime's CUDA provider with images and logits on the GPU: bindings, a stream of ours, CUDA graphs."""
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import logging
 import math
 import os
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from pixelclip_sdk.backends.cuda import RECORDING, Cuda
-from pixelclip_sdk.backends.encoder import DeviceEncoder, Encoded, Float32Array
+from pixelclip_sdk.backends.encoder import BATCH, DeviceEncoder, Encoded, Float32Array
 from pixelclip_sdk.backends.limits import TextSlot, padded
 from pixelclip_sdk.errors import BackendError
 
@@ -29,8 +28,6 @@ _MOST_GRAPHS = 16
 # Another library's thread may end a recording.
 _TRIES = 3
 
-Made = TypeVar("Made")
-
 
 @dataclasses.dataclass(frozen=True)
 class _Texts:
@@ -44,9 +41,9 @@ class _Texts:
 
 @dataclasses.dataclass
 class _Shape:
-    """Buffers and the binding of one input size and one number of rows."""
+    """Buffers and the binding of one input size, one number of images and one number of rows."""
 
-    image: int
+    images: int
     logits: int
     grid: tuple[int, int]
     binding: Any
@@ -58,61 +55,56 @@ class OnnxEncoder(DeviceEncoder):
     """A session of ONNX Runtime that works on a stream of ours, in a thread of ours.
 
     Its CUDA provider has workspaces and graphs for each thread that ever ran the session, until the session
-    ends. With one thread there is one graph for each size, whoever calls.
+    ends. With one thread there is one graph for each shape, whoever calls.
 
     Args:
         cuda: The GPU.
         load: Loads the session: ``load(stream, graphs)``.
         embedding_dim: Width D of the embeddings.
+        batch: The only number of images that the model takes at once; None for any.
         graphs: Whether the provider records CUDA graphs.
     """
 
     def __init__(
-        self, cuda: Cuda, load: Callable[[int, bool], Any], embedding_dim: int, *, graphs: bool
+        self,
+        cuda: Cuda,
+        load: Callable[[int, bool], Any],
+        embedding_dim: int,
+        batch: int | None,
+        *,
+        graphs: bool,
     ) -> None:
         self._release, self._process = contextlib.ExitStack(), os.getpid()
         with cuda.current(), RECORDING:  # Loading waits for the whole GPU.
             # Never destroyed: ONNX Runtime needs it until the last reference to the session is gone.
-            super().__init__(cuda, cuda.stream(contextlib.ExitStack()), threading.RLock())
+            batches = (1, BATCH) if batch is None else (batch,)
+            super().__init__(cuda, cuda.stream(contextlib.ExitStack()), threading.RLock(), batches)
             self.session: Any = load(int(self.stream), graphs)
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "pixelclip-onnx")
         self._dim, self._graphs = embedding_dim, graphs
         self._texts: dict[int, _Texts] = {}
         self._shapes: dict[tuple[int, ...], _Shape] = {}
 
-    def run(self, work: Callable[[], Made]) -> Made:
-        """Do work with the session, in its thread and on its GPU. The caller holds the lock."""
+    def encode(self, images: Sequence[int], size: tuple[int, int], text: Float32Array) -> Encoded:
+        """See `DeviceEncoder.encode`."""
         if self.session is None:
             raise BackendError("this engine is closed. Load the model again.")
-
-        def there() -> Made:
-            with self.cuda.current():
-                return work()
-
-        future = self._thread.submit(there)
-        try:
-            return future.result()
-        finally:
-            concurrent.futures.wait([future])  # Also where the caller was interrupted.
-            del future  # Its error refers to this frame, which would keep everything here alive.
-
-    def encode(self, image: int, size: tuple[int, int], text: Float32Array) -> Encoded:
-        """See `DeviceEncoder.encode`."""
-        return self.run(lambda: self._encode(image, size, text))
-
-    def _encode(self, image: int, size: tuple[int, int], text: Float32Array) -> Encoded:
+        batch, length = self._batch(len(images)), math.prod(size) * 3
         try:
             texts = self._put_text(text)
-            shape = self._shapes.get((*size, texts.rows))
+            key = (batch, *size, texts.rows)
+            shape = self._shapes.get(key)
             if shape is None:
-                shape = self._shapes[(*size, texts.rows)] = self._new_shape(size, texts)
-            self.cuda.copy(image, shape.image, math.prod(size) * 3, self.stream)
+                shape = self._shapes[key] = self._new_shape(batch, size, texts)
+            for i, image in enumerate(images):
+                self.cuda.copy(image, shape.images + i * length, length, self.stream)
             self._start(shape, size)
         except BackendError:
             raise
         except Exception as error:  # ONNX Runtime's errors have no common base class.
-            raise BackendError(f"onnxruntime failed on an image of {size}: {error}") from error
-        return Encoded(shape.logits, shape.grid)
+            many = "an image" if batch == 1 else f"{batch} images"
+            raise BackendError(f"onnxruntime failed on {many} of {size}: {error}") from error
+        step = texts.rows * math.prod(shape.grid) * 4
+        return Encoded(tuple(shape.logits + i * step for i in range(len(images))), shape.grid)
 
     def _start(self, shape: _Shape, size: tuple[int, int]) -> None:
         if not shape.tries:
@@ -141,7 +133,6 @@ class OnnxEncoder(DeviceEncoder):
             self.attached.close()
             self._shapes.clear()
             self.session = None
-            self._thread.shutdown(wait=False)
             self._release.close()
 
     def _put_text(self, text: Float32Array) -> _Texts:
@@ -161,27 +152,28 @@ class OnnxEncoder(DeviceEncoder):
             texts.slot.remember(text)
         return texts
 
-    def _new_shape(self, size: tuple[int, int], texts: _Texts) -> _Shape:
+    def _new_shape(self, batch: int, size: tuple[int, int], texts: _Texts) -> _Shape:
         import onnxruntime
 
         options = onnxruntime.RunOptions()
         options.add_run_config_entry(GRAPH, NO_GRAPH)
         # Only the model knows its grid.
-        given = {"image": np.zeros((1, *size, 3), np.uint8), "text": np.zeros((1, self._dim), np.float32)}
+        images = (batch, *size, 3)
+        given = {"image": np.zeros(images, np.uint8), "text": np.zeros((1, self._dim), np.float32)}
         height, width = self.session.run(["logits"], given, options)[0].shape[2:]
-        shape = (1, texts.rows, int(height), int(width))
-        image = self.cuda.device_memory(math.prod(size) * 3, self._release)
+        shape = (batch, texts.rows, int(height), int(width))
+        address = self.cuda.device_memory(math.prod(images), self._release)
         logits = self.cuda.device_memory(math.prod(shape) * 4, self._release)
         binding, gpu = self.session.io_binding(), self.cuda.gpu.index
-        binding.bind_input("image", "cuda", gpu, np.uint8, (1, *size, 3), image)
+        binding.bind_input("image", "cuda", gpu, np.uint8, images, address)
         binding.bind_input("text", "cuda", gpu, np.float32, (texts.rows, self._dim), texts.address)
         binding.bind_output("logits", "cuda", gpu, np.float32, shape, logits)
         number = len(self._shapes)
         recorded = self._graphs and number < _MOST_GRAPHS
         if self._graphs and not recorded:
-            _log.warning("%d sizes have CUDA graphs; size %s runs without one", _MOST_GRAPHS, size)
+            _log.warning("%d shapes have CUDA graphs; size %s runs without one", _MOST_GRAPHS, size)
         options = _run_options(str(number + 1) if recorded else NO_GRAPH)
-        return _Shape(image, logits, shape[2:], binding, options, _TRIES if recorded else 0)
+        return _Shape(address, logits, shape[2:], binding, options, _TRIES if recorded else 0)
 
 
 def _run_options(graph: str) -> Any:

@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from pixelclip_sdk.backends.base import Backend, Float32Array
 from pixelclip_sdk.backends.cuda import Cuda
-from pixelclip_sdk.backends.encoder import DeviceEncoder, Encoded
+from pixelclip_sdk.backends.encoder import BATCH, DeviceEncoder, Encoded
 from pixelclip_sdk.backends.engine import EngineInfo
 from pixelclip_sdk.backends.fork import keep_in_children
 from pixelclip_sdk.backends.limits import IMAGE, TEXT, Limits, TextSlot, padded
@@ -119,21 +120,25 @@ class _Encoder(DeviceEncoder):
     """See `DeviceEncoder`."""
 
     def __init__(self, session: "_Session", lock: threading.Lock, backend: TensorRTBackend) -> None:
-        super().__init__(session.cuda, session.stream, lock)
+        least, most = backend._limits.batch
+        batches = tuple(sorted({least, min(max(BATCH, least), most)}))
+        super().__init__(session.cuda, session.stream, lock, batches)
         self._session, self._backend = session, weakref.proxy(backend)
 
-    def encode(self, image: int, size: tuple[int, int], text: Float32Array) -> Encoded:
+    def encode(self, images: Sequence[int], size: tuple[int, int], text: Float32Array) -> Encoded:
         backend, session = self._backend, self._session
         backend._check_open()
         backend._limits.check_size(*size, backend._hint)
         backend._limits.texts(len(text), backend._hint)  # Refuses too many.
         least, most = backend._limits.classes
+        batch = self._batch(len(images))
         try:
             session.put_text(text, min(max(padded(len(text)), least), most))
-            return session.encode(image, size, backend._limits.batch[0])
+            return session.encode(images, size, batch)
         except (RuntimeError, TypeError, ValueError) as error:  # Raised by TensorRT's bindings.
+            many = "an image" if batch == 1 else f"{batch} images"
             raise BackendError(
-                f"{backend.description} failed on an image of {size}: {one_line(str(error))}"
+                f"{backend.description} failed on {many} of {size}: {one_line(str(error))}"
             ) from error
 
 
@@ -204,17 +209,20 @@ class _Session:
         # A copy: the next frame overwrites the buffer.
         return answer.view(np.float32).reshape(shape)[: len(images)].copy()
 
-    def encode(self, image: int, size: tuple[int, int], given: int) -> Encoded:
-        """Start to compute the logits of one image on the GPU, with the current texts."""
+    def encode(self, images: Sequence[int], size: tuple[int, int], given: int) -> Encoded:
+        """Start to compute the logits of images on the GPU, padded to `given`, and the current texts."""
         shapes: Shapes = {IMAGE: (given, *size, 3), TEXT: (self._texts, *self._text_width)}
         execution = self._execution(shapes)
-        self.cuda.copy(image, self._device[IMAGE], math.prod(size) * 3, self.stream)
+        length = math.prod(size) * 3
+        for i, image in enumerate(images):
+            self.cuda.copy(image, self._device[IMAGE] + i * length, length, self.stream)
         execution.start()
         if not self._records_itself and execution.wants_to_record:
             self.cuda.synchronize(self.stream)
             execution.record()
-        _, _, height, width = execution.shape("logits")
-        return Encoded(self._device["logits"], (height, width))
+        _, texts, height, width = execution.shape("logits")
+        logits, step = self._device["logits"], texts * height * width * 4
+        return Encoded(tuple(logits + i * step for i in range(len(images))), (height, width))
 
     def close(self, attached: contextlib.ExitStack | None = None) -> None:
         """Free everything: `attached`, then the engine's objects, then the memory that they use."""

@@ -1,27 +1,29 @@
 """Frame to labels on a GPU: resize, encoder, interpolation and argmax, without a way over the host.
 
 A frame's copies and its resize run on a stream of its slot, so they overlap with the model's work on the
-frame before. The model and the labels are on the engine's stream. Once every size was seen, nothing is
-allocated.
+frame before. The model and the labels are on the engine's stream. The engine's thread starts both; frames
+that wait for it go through the model together. Once every size was seen, nothing is allocated.
 """
 
+import concurrent.futures
 import contextlib
+import dataclasses
 import logging
+import math
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pixelclip_sdk.backends.base import Backend
-from pixelclip_sdk.backends.cuda import Cuda
-from pixelclip_sdk.backends.encoder import DeviceEncoder
+from pixelclip_sdk.backends.encoder import BATCH, DeviceEncoder
 from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.bundle import InputSpec
-from pixelclip_sdk.device.arrays import DeviceArray
 from pixelclip_sdk.device.compiler import compiled
 from pixelclip_sdk.device.edges import EDGE_KERNELS, Edges, Grid
 from pixelclip_sdk.device.frames import DeviceFrame
@@ -30,6 +32,7 @@ from pixelclip_sdk.device.kept import Kept
 from pixelclip_sdk.device.kernels import KERNELS, Kernels, Pixels
 from pixelclip_sdk.device.slots import Slot, Slots
 from pixelclip_sdk.device.smooth import SMOOTH_KERNELS, Smoothing
+from pixelclip_sdk.device.started import FOUND_BYTES, Started
 from pixelclip_sdk.device.tables import Resize, Upsample
 from pixelclip_sdk.device.video import VideoFrames
 from pixelclip_sdk.errors import BackendError, BackendUnavailableError
@@ -37,13 +40,18 @@ from pixelclip_sdk.postprocess import label_dtype, unknown_label
 from pixelclip_sdk.preprocess import covered, input_size
 from pixelclip_sdk.smoothing import Turn
 
-__all__ = ["Pipeline", "Started", "Words", "description_of", "pipeline_of"]
+__all__ = ["UNDER_WAY", "Pipeline", "Words", "description_of", "pipeline_of"]
 
 _log = logging.getLogger(__name__)
 
-_FOUND_BYTES = 4
+# Runs of the model that are started and not ended: one computes, one waits. Frames gather meanwhile.
+_RUNS = 2
+
+UNDER_WAY = _RUNS * BATCH
+"""Frames at the same time; more gain nothing."""
 
 Frame = npt.NDArray[np.uint8] | DeviceFrame
+Size = tuple[int, int]
 
 
 class Words(NamedTuple):
@@ -64,78 +72,45 @@ class Words(NamedTuple):
     chosen: object
 
 
-class Started:
-    """A frame under way. Its slot is used again once this object and its arrays are gone.
+@dataclasses.dataclass(eq=False)
+class _Ask:
+    """A frame that waits for the engine's thread; see `Pipeline.start`."""
 
-    Attributes:
-        size: `(H, W)` of the frame.
-        covered: Fractions of the grid that the frame covers.
-        shapes: Shape and dtype of ``"labels"``, ``"scores"`` and ``"logits"``.
-    """
+    started: Started
+    frame: Frame
+    pixels: Pixels
+    slot: Slot
+    size: Size
+    spec: InputSpec
+    whole: Size  # Of the model's input.
+    words: Words
+    threshold: float | None
+    edges: bool
+    download: Sequence[str]
+    turn: Turn | None
+    image: int = 0  # Address of the model's input.
 
-    def __init__(
-        self,
-        cuda: Cuda,
-        slot: Slot,
-        part: tuple[float, float],
-        shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]],
-    ) -> None:
-        self.covered, self.shapes = part, shapes
-        self._cuda, self._slot = cuda, slot
-        self._lock = threading.Lock()
+    def is_like(self, other: "_Ask") -> bool:
+        """Whether both frames can go through the model together."""
+        return self.whole == other.whole and self.words.embeddings is other.words.embeddings
 
-    def begin(self, names: Sequence[str]) -> None:
-        """Start to copy arrays to the host, after the work on the frame."""
-        with self._cuda.current():
-            self._cuda.wait(self._slot.stream, self._slot.done)
-            for name in ("found", *names):
-                address, host = self._slot.device(name, 0), self._slot.pinned(name, self._size(name))
-                self._cuda.download(address, host, self._slot.stream)
+    def attempt(self, step: Callable[..., None], *given: Any) -> bool:
+        """Do a step of the work on this frame; False if it failed, which ends the frame."""
+        try:
+            step(self, *given)
+        except Exception as error:
+            self.end(error)
+            return False
+        return True
 
-    def end(self, names: Sequence[str]) -> list[np.ndarray]:
-        """Wait for the arrays of `begin` and return copies.
-
-        Raises:
-            BackendError: The GPU failed, or a logit is NaN or infinite.
-        """
-        with self._cuda.current():
-            self._cuda.synchronize(self._slot.stream)
-        if self._slot.pinned("found", _FOUND_BYTES).view(np.int32)[0]:
-            raise BackendError(
-                "the engine returned logits with NaN or infinite values. "
-                "The weights are damaged, or fp16 arithmetic overflowed: export the model again, in fp32."
-            )
-        return [
-            self._slot.pinned(name, self._size(name))
-            .view(self.shapes[name][1])
-            .reshape(self.shapes[name][0])
-            .copy()
-            for name in names
-        ]
-
-    def array(self, name: str) -> DeviceArray:
-        """An array that stays on the GPU."""
-        shape, dtype = self.shapes[name]
-
-        def before(stream: int | None) -> None:
-            self._slot.consumers.add(stream)
-            with self._cuda.current():
-                self._cuda.wait(self._slot.stream if stream is None else stream, self._slot.done)
-
-        def download() -> np.ndarray:
-            with self._lock:
-                self.begin([name])
-                return self.end([name])[0]
-
-        address, gpu = self._slot.device(name, 0), self._cuda.gpu.index
-        # Whom the reader waits for is unknown: not for the engine's stream, which may be recording a graph.
-        return DeviceArray(address, shape, dtype, gpu, self._slot.stream, before, download)
-
-    def _size(self, name: str) -> int:
-        if name == "found":
-            return _FOUND_BYTES
-        shape, dtype = self.shapes[name]
-        return int(np.prod(shape)) * dtype.itemsize
+    def end(self, error: BaseException | None = None) -> None:
+        """Tell who waits for the start of the work, and keep nothing: the slot may be used again at once."""
+        future = self.started.future
+        del self.started, self.frame
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
 
 
 class Pipeline:
@@ -151,9 +126,15 @@ class Pipeline:
     def __init__(self, encoder: DeviceEncoder) -> None:
         self._encoder, self.cuda = encoder, encoder.cuda
         code = compiled(self.cuda.gpu.compute_capability)
+        self._release = contextlib.ExitStack()
         with self.cuda.current():
             self._kernels = Kernels(self.cuda.load_kernels(code, (*KERNELS, *EDGE_KERNELS, *SMOOTH_KERNELS)))
+            # The ends of the last runs of the model, the older one first.
+            self._ends = deque(self.cuda.event(self._release, sleeps=True) for _ in range(_RUNS))
         self._process, self._closed = os.getpid(), False
+        self._asks: deque[_Ask] = deque()
+        self._asks_lock = threading.Lock()
+        self._alone = False  # Whether frames go through the model one at a time, because more failed.
         self._slots = Slots(self.cuda)
         self._tables = Kept(self.cuda, encoder.stream)
         self._edges = Edges(self.cuda, self._kernels, self._tables)
@@ -172,9 +153,9 @@ class Pipeline:
         download: Sequence[str],
         turn: Turn | None = None,
     ) -> Started:
-        """Start the work on one frame.
+        """Start the work on one frame, with the engine's thread.
 
-        When this returns, the frame has been read and may be overwritten; its labels may not be complete.
+        A frame on the host may be overwritten when this returns, one on the GPU after `Started.read`.
 
         Args:
             frame: `(H, W, 3)` uint8 RGB on the host, or a frame on this GPU.
@@ -183,34 +164,31 @@ class Pipeline:
             threshold: Pixels whose best logit is below it are unknown; None for no threshold.
             edges: Whether labels follow the edges of the frame.
             download: Arrays to copy to the host at once, for `Started.end`.
-            turn: Its logits are smoothed in this turn. If this raises, the caller lets the Smoother forget.
+            turn: Its logits are smoothed in this turn; this waits until that is started. If it raises, the
+                caller lets the Smoother forget.
 
         Raises:
             ImageError: The frame is on another device.
             BackendError: The engine is closed, or the GPU failed, for example for lack of memory.
         """
         check_process(self._process)
-        cuda = self.cuda
-        with cuda.current():
+        with self.cuda.current():
             if isinstance(frame, DeviceFrame):
-                frame.check(cuda)
+                frame.check(self.cuda)
             slot = self._slots.take()
             try:
                 pixels = self._bring(frame, slot)
-                with turn.taken() if turn else contextlib.nullcontext(), self._encoder.lock:
-                    if self._closed:
-                        raise BackendError("this engine is closed. Load the model again.")
-                    self._smoothing.free_gone()
-                    size = frame.shape[:2]
-                    started = self._start(pixels, size, slot, spec, words, threshold, edges, turn)
-                if download:
-                    started.begin(download)
-                else:
-                    cuda.synchronize(slot.stream)  # Until the frame has been read.
             except BaseException:
                 slot.close()
                 raise
-        weakref.finalize(started, self._slots.give, slot)
+        size = frame.shape[0], frame.shape[1]
+        started = Started(self.cuda, self._slots, slot, covered(size, spec))
+        whole = input_size(*size, spec)
+        ask = _Ask(started, frame, pixels, slot, size, spec, whole, words, threshold, edges, download, turn)
+        with turn.taken() if turn else contextlib.nullcontext():
+            self._put(ask)
+            if turn:
+                started.wait()
         return started
 
     def video_frames(self) -> VideoFrames:
@@ -245,51 +223,110 @@ class Pipeline:
         self.cuda.upload(host, address, slot.stream)
         return Pixels(address, frame.shape[1] * 3, 3, (0, 1, 2))
 
-    def _resize(self, pixels: Pixels, size: tuple[int, int], spec: InputSpec, out: int, stream: Any) -> None:
-        """Start to resize a frame to the model's input."""
-        table, rows, columns = self._tables.resize(("resize", size, spec), lambda: Resize.of(size, spec))
-        self._kernels.resize(pixels, table, rows, columns, out, stream)
+    def _put(self, ask: _Ask) -> None:
+        """Let the engine's thread work on a frame."""
+        with self._asks_lock:
+            self._asks.append(ask)
+        try:
+            self._encoder.submit(self._run_next).add_done_callback(self._check)
+        except BackendError:
+            with self._asks_lock, contextlib.suppress(ValueError):
+                self._asks.remove(ask)
+            raise
 
-    def _start(
-        self,
-        pixels: Pixels,
-        size: tuple[int, int],
-        slot: Slot,
-        spec: InputSpec,
-        words: Words,
-        threshold: float | None,
-        edges: bool,
-        turn: Turn | None,
-    ) -> Started:
-        cuda, stream = self.cuda, self._encoder.stream
-        whole = input_size(*size, spec)
-        image = slot.device("input", whole[0] * whole[1] * 3)
-        self._resize(pixels, size, spec, image, slot.stream)
-        if edges:
-            self._edges.read(pixels, size, slot)
+    def _check(self, run: "concurrent.futures.Future[None]") -> None:
+        """Give the error of a call of `_run_next` to all frames that wait: none may wait for ever."""
+        error = run.exception()
+        if error is not None:
+            with self._asks_lock:
+                asks = [*self._asks]
+                self._asks.clear()
+            for ask in asks:
+                ask.end(error)
+
+    def _run_next(self) -> None:
+        """Take the next frames through the model, if there are any. It is called once for each frame.
+
+        The engine's thread runs this, and what it calls.
+        """
+        if not self._asks:
+            return
+        if not self._closed:
+            # For the pace alone: each frame waits for its own work, which also has the errors.
+            with contextlib.suppress(BackendError):
+                self.cuda.call("cudaEventSynchronize", self._ends[0])
+        ready = [ask for ask in self._next() if ask.attempt(self._prepare)]
+        if ready:
+            self._encode(ready)
+
+    def _next(self) -> list[_Ask]:
+        """The frame that has waited longest, and those that go through the model with it."""
+        with self._asks_lock:
+            alike = [ask for ask in self._asks if ask.is_like(self._asks[0])]
+            numbers = (1,) if self._alone else self._encoder.batches
+            asks = alike[: max((n for n in numbers if n <= len(alike)), default=len(alike))]
+            for ask in asks:
+                self._asks.remove(ask)
+        return asks
+
+    def _prepare(self, ask: _Ask) -> None:
+        """Start everything that does not need the model. The engine's stream waits for it."""
+        if self._closed:
+            raise BackendError("this engine is closed. Load the model again.")
+        self._smoothing.free_gone()
+        cuda, slot = self.cuda, ask.slot
+        ask.image = slot.device("input", ask.whole[0] * ask.whole[1] * 3)
+        table, rows, columns = self._tables.resize(
+            ("resize", ask.size, ask.spec), lambda: Resize.of(ask.size, ask.spec)
+        )
+        self._kernels.resize(ask.pixels, table, rows, columns, ask.image, slot.stream)
+        if ask.edges:
+            self._edges.read(ask.pixels, ask.size, slot)
         cuda.call("cudaEventRecord", slot.ready, slot.stream)
-        cuda.wait(stream, slot.ready)
-        encoded = self._encoder.encode(image, whole, words.embeddings)
-        part = covered(size, spec)
+        cuda.wait(self._encoder.stream, slot.ready)
+
+    def _encode(self, asks: list[_Ask]) -> None:
+        """Start the model on prepared frames of one size, and what follows it."""
+        try:
+            images = [ask.image for ask in asks]
+            encoded = self._encoder.encode(images, asks[0].whole, asks[0].words.embeddings)
+        except Exception as error:
+            if len(asks) == 1:
+                asks[0].end(error)
+                return
+            _log.warning("%d frames together failed, from now on one at a time: %s", len(asks), error)
+            self._alone = True
+            for ask in asks:
+                self._encode([ask])
+            return
+        for ask, address in zip(asks, encoded.addresses, strict=True):
+            if ask.attempt(self._label, address, encoded.grid):
+                ask.end()
+        self._ends.rotate(-1)
+        with contextlib.suppress(BackendError):
+            self.cuda.call("cudaEventRecord", self._ends[-1], self._encoder.stream)
+
+    def _label(self, ask: _Ask, logits: int, grid: tuple[int, int]) -> None:
+        """Start to make labels of logits on the engine's stream, and to copy them where they are wanted."""
+        cuda, stream, slot, words, size = self.cuda, self._encoder.stream, ask.slot, ask.words, ask.size
+        started, part = ask.started, ask.started.covered
         rows, columns = self._tables.upsample(
-            ("label", encoded.grid, part, size), lambda: Upsample.of(encoded.grid, part, size)
+            ("label", grid, part, size), lambda: Upsample.of(grid, part, size)
         )
         classes = self._tables.array(("rows", words.rows), lambda: np.array(words.rows, np.int32))
-        shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+        started.shapes = shapes = {
             "labels": (size, np.dtype(label_dtype(words.names))),
             "scores": (size, np.dtype(np.float32)),
-            "logits": ((len(words.embeddings), *encoded.grid), np.dtype(np.float32)),
+            "logits": ((len(words.embeddings), *grid), np.dtype(np.float32)),
         }
-        started = Started(cuda, slot, part, shapes)
-        out = {name: slot.device(name, started._size(name)) for name in (*shapes, "found")}
-        cuda.call("cudaMemsetAsync", out["found"], 0, _FOUND_BYTES, stream)
-        self._kernels.check_finite(encoded.address, int(np.prod(shapes["logits"][0])), out["found"], stream)
-        if turn:
-            smoothed = (words.smoothed, *encoded.grid)
-            given = (encoded.address, smoothed, image, whole, out["found"], stream)
-            self._smoothing.blend(turn, words.chosen, *given)
+        out = {name: slot.device(name, started.size_of(name)) for name in (*shapes, "found")}
+        cuda.call("cudaMemsetAsync", out["found"], 0, FOUND_BYTES, stream)
+        self._kernels.check_finite(logits, math.prod(shapes["logits"][0]), out["found"], stream)
+        if ask.turn:
+            given = (logits, (words.smoothed, *grid), ask.image, ask.whole, out["found"], stream)
+            self._smoothing.blend(ask.turn, words.chosen, *given)
         target: dict[str, Any] = {
-            "threshold": threshold,
+            "threshold": ask.threshold,
             "names": words.names,
             "unknown": unknown_label(words.names),
             "labels": out["labels"],
@@ -297,14 +334,14 @@ class Pipeline:
             "stream": stream,
         }
         count = len(words.rows)
-        self._kernels.label(encoded.address, encoded.grid, (classes, count), rows, columns, size, **target)
-        if edges:
-            grid = Grid(encoded.address, encoded.grid, part, classes, count)
-            self._edges.relabel(grid, size, slot, **target)
-        # The engine's next frame overwrites its logits.
-        cuda.copy(encoded.address, out["logits"], started._size("logits"), stream)
+        self._kernels.label(logits, grid, (classes, count), rows, columns, size, **target)
+        if ask.edges:
+            self._edges.relabel(Grid(logits, grid, part, classes, count), size, slot, **target)
+        # The engine's next run overwrites its logits.
+        cuda.copy(logits, out["logits"], started.size_of("logits"), stream)
         cuda.call("cudaEventRecord", slot.done, stream)
-        return started
+        if ask.download:
+            started.begin(ask.download)
 
     def _close(self) -> None:
         """Free tables and slots. The engine has no more work; it holds the lock."""
@@ -317,6 +354,7 @@ class Pipeline:
             self._edges.close()
             self._smoothing.close()
             self._tables.close()
+            self._release.close()
 
 
 _pipelines: "weakref.WeakKeyDictionary[Backend, Pipeline | BackendUnavailableError]" = (

@@ -9,16 +9,14 @@ import numpy as np
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.confidence import Rivals
 from pixelclip_sdk.device.frames import DeviceFrame
-from pixelclip_sdk.device.pipeline import Frame, Pipeline, Started, Words
+from pixelclip_sdk.device.pipeline import UNDER_WAY, Frame, Pipeline, Words
+from pixelclip_sdk.device.started import Started
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.smoothing import Turn
 from pixelclip_sdk.support.clock import Clock
 from pixelclip_sdk.words.background import Competition
 
 __all__ = ["segment_on_device"]
-
-# Frames of a batch that are under way at the same time: one is copied up, one computed, one copied down.
-_UNDER_WAY = 3
 
 
 def segment_on_device(
@@ -48,7 +46,7 @@ def segment_on_device(
     results: list[Segmentation] = []
     waiting: deque[tuple[Frame, Started, dict[str, float]]] = deque()
     try:
-        for i in range(len(frames) + _UNDER_WAY):
+        for i in range(len(frames) + UNDER_WAY):
             if i < len(frames):
                 clock = Clock(speeds[i])
                 down = () if _stays(frames[i]) else ("labels", "logits")
@@ -58,7 +56,7 @@ def segment_on_device(
                 clock.lap("inference")
                 clock.laps["inference"] -= turn.wait_s * 1e3 if turn else 0.0
                 waiting.append((frames[i], started, clock.laps))
-            if waiting and i >= _UNDER_WAY - 1:
+            if waiting and i >= UNDER_WAY - 1:
                 results.append(_result(pipeline, *waiting.popleft(), words, refine))
     except BaseException:
         if turn:
@@ -79,6 +77,7 @@ def _result(
     on_gpu: dict[str, Any] = {}
     arrays: dict[str, Any]
     if _stays(frame):
+        started.read()  # From now on, the caller may overwrite it.
         labels, scores, logits = map(started.array, ("labels", "scores", "logits"))
         on_gpu["labels_on_device"] = labels
         if words.competing == len(words.vocabulary):  # Else the best may be a background word.

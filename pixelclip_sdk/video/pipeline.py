@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, get_args
 
 from pixelclip_sdk import errors
+from pixelclip_sdk.device.pipeline import UNDER_WAY
 from pixelclip_sdk.device.pipeline import Pipeline as DevicePipeline
 from pixelclip_sdk.errors import ImageError
 from pixelclip_sdk.image import ChannelOrder
@@ -47,7 +48,8 @@ def segment_frames(
     segments the frame, `(H, W, 3)` uint8 RGB, with the words of that moment, in a worker thread. That
     function smooths the frame in the turn that it is given (see `Turn`).
 
-    With `gpu`, the GPU of the model decodes video and JPEG files.
+    With `gpu`, the GPU of the model decodes video and JPEG files, and frames of several sources, which go
+    through the model together, are segmented at the same time.
 
     The results of each source come in frame order, with `Segmentation.frame` set. Errors name the source and
     the frame, and come after the results of earlier frames. With ``on_error="skip"``, the last source's error
@@ -74,7 +76,8 @@ def segment_frames(
             smoother = Smoother(smooth, source.fps) if smooth else None
             lanes.append(Lane(SourceReader(source, reopen=on_error == "reopen"), i, latest, smoother))
         stack.pop_all()  # The pipeline closes them from here on.
-    return _Stream(Pipeline(begin, lanes), max_failures=len(lanes) if on_error == "skip" else 1)
+    workers = WORKERS if gpu is None else min(max(WORKERS, len(lanes)), UNDER_WAY)
+    return _Stream(Pipeline(begin, lanes, workers), max_failures=len(lanes) if on_error == "skip" else 1)
 
 
 class _Stream(Generator[Segmentation, None, None]):

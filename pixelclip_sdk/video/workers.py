@@ -1,7 +1,8 @@
 """The threads and bounded queues of a stream.
 
-One thread per source reads and decodes. `WORKERS` threads each take a decoded frame through preprocessing,
-engine and postprocessing, so that one frame is in the engine while another is prepared or finished. Smoothing
+One thread per source reads and decodes. `WORKERS` threads, on a GPU one for each source, each take a decoded
+frame through preprocessing, engine and postprocessing, so that one frame is in the engine while another is
+prepared or finished. Smoothing
 takes the frames of a source in order: on the host between engine and postprocessing, on a GPU where the
 engine's work is started (docs/adr/0019). The caller's thread takes the results in order (docs/adr/0008).
 """
@@ -26,7 +27,7 @@ from pixelclip_sdk.video.reader import SourceReader
 __all__ = ["WORKERS", "Job", "Lane", "Pipeline", "Predict"]
 
 WORKERS = 2
-"""Number of frames that are segmented at the same time."""
+"""Number of frames that are segmented at the same time on a CPU, and of one source."""
 
 # Queue lengths per source: decoded frames, and finished results.
 _MAX_WAITING = 2
@@ -95,11 +96,12 @@ class _StreamThread(threading.Thread):
 
 
 class Pipeline:
-    """Runs the threads of one stream."""
+    """Runs the threads of one stream, of which so many are `workers`."""
 
-    def __init__(self, begin: Callable[[], Predict], lanes: Sequence[Lane]) -> None:
+    def __init__(self, begin: Callable[[], Predict], lanes: Sequence[Lane], workers: int = WORKERS) -> None:
         self._begin = begin
         self._lanes = lanes
+        self._count = workers
         self._turn = 0
         self._started: deque[Job] = deque()  # Taken by a worker and not yet delivered, in order.
         self._stopped = False
@@ -115,7 +117,7 @@ class Pipeline:
         _running.add(self)
         for lane in self._lanes:
             self._readers.append(_StreamThread(self._read, lane))
-        for _ in range(WORKERS):
+        for _ in range(self._count):
             self._workers.append(_StreamThread(self._work))
 
     def next_done(self) -> Job | None:

@@ -84,6 +84,7 @@ class HostCuda:
     """
 
     cudaStreamNonBlocking = 1
+    cudaEventBlockingSync = 1
     cudaEventDisableTiming = 2
     cudaStreamCaptureMode = types.SimpleNamespace(
         cudaStreamCaptureModeGlobal=GLOBAL, cudaStreamCaptureModeThreadLocal=THREAD_LOCAL
@@ -200,6 +201,11 @@ class HostCuda:
         # Events that were never recorded do not wait, as in CUDA.
         if wanted:
             self.start(stream, lambda: self.run(origin, event, wanted) if event in self.events else None)
+        return (0,)
+
+    def cudaEventSynchronize(self, event):
+        """CUDA would wait. The SDK only paces itself, so nothing is done: no result may rely on it."""
+        assert event in self.events
         return (0,)
 
     # Graphs.

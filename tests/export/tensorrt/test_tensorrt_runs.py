@@ -3,6 +3,7 @@
 conftest.py has both. Tests marked gpu skip, with the reason, what this machine or its GPU cannot run.
 """
 
+import functools
 import gc
 import json
 import logging
@@ -16,11 +17,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from host_gpu.arrays import DlpackArray
+from host_gpu.busy import at_once
 from host_gpu.kernels import compiler
 from host_gpu.tensorrt import HostContext, output_shape
 
 from export.to_trt import Options, compile_engine
-from pixelclip_sdk import BackendError, BackendUnavailableError, Bundle, OutputError, Segmenter, engine_check
+from pixelclip_sdk import (
+    BackendError,
+    BackendUnavailableError,
+    Bundle,
+    OutputError,
+    Segmenter,
+    Smoother,
+    engine_check,
+)
 from pixelclip_sdk.backends.choose import open_backend
 from pixelclip_sdk.backends.engine import engine_files, trust
 from pixelclip_sdk.backends.onnx import OnnxBackend
@@ -282,6 +292,28 @@ def test_frames_and_labels_stay_on_the_gpu(machine, compiled, host, photo, refin
             np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-5)
         if machine.flavor == "tensorrt":
             assert (host.counts["capture"], host.counts["replay"]) == (1, 3)
+
+
+@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler (g++ or clang++)")
+def test_frames_of_several_videos_go_through_the_engine_together(compiled, host, photo):
+    words = ["cat", "sofa", "grass"]
+    frames = [photo[i : i + 96, i : i + 128].copy() for i in range(4)]
+    smoothers = [[Smoother(0.3) for _ in frames] for _ in range(2)]
+    with (
+        Segmenter.from_pretrained(compiled, backend="onnx", device="cpu", classes=words) as cpu,
+        Segmenter.from_pretrained(compiled, backend="tensorrt", classes=words) as gpu,
+    ):
+        for i in range(2):
+            calls, expected = [], []
+            for frame, ours, theirs in zip(frames, *smoothers, strict=True):
+                call = functools.partial(gpu.predict, frame, smoother=ours, time_s=i / 30)
+                calls.append(call)
+                expected.append(cpu.predict(frame, smoother=theirs, time_s=i / 30))
+            for found, wanted in zip(at_once(gpu, calls), expected, strict=True):
+                assert (found.result().labels == wanted.labels).mean() > 0.999
+                np.testing.assert_allclose(found.result().logits, wanted.logits, atol=1e-5)
+        runs = host.counts["enqueue"], host.counts["replay"]
+        assert runs == ((2, 0) if gpu._backend.info.flavor == "tensorrt-rtx" else (2, 1))  # One is recorded.
 
 
 def test_unchanged_words_are_not_sent_again(compiled, host):

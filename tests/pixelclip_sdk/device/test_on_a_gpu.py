@@ -6,6 +6,7 @@ matter: what differs is the pipeline's fault.
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from host_gpu.busy import at_once
 from host_gpu.kernels import compiler
 from host_gpu.machine import machine
 
@@ -184,6 +186,23 @@ def test_threads_come_and_go(there):
         with there.cuda.current():
             free.append(there.cuda.call("cudaMemGetInfo"))  # The first value: what is free.
     assert free[1] - free[-1] < 32 << 20
+
+
+def test_frames_that_wait_go_through_the_model_together(there):
+    """Labels are those of the logits. Those may differ a little from the ones of a frame alone."""
+    segmenter = there.load()
+    segmenter.set_classes(words(40, segmenter.vocabulary))
+    segmenter.warm_up((97, 131))
+    frames = [picture(97, 131) for _ in range(8)]
+    alone = [segmenter.predict(frame) for frame in frames]
+    given = [OnDevice(there.cuda, frame) if i % 2 else frame for i, frame in enumerate(frames)]
+    for _ in range(2):
+        futures = at_once(segmenter, [functools.partial(segmenter.predict, one) for one in given])
+        for future, single in zip(futures, alone, strict=True):
+            found = future.result()
+            expected, _ = argmax_upsampled(found.logits, (97, 131), covered=found.covered)
+            assert (found.labels == expected).mean() > 0.9999
+            np.testing.assert_allclose(found.logits, single.logits, atol=0.01)  # TF32, other algorithms.
 
 
 def test_a_stream_and_results_that_are_kept(there):
