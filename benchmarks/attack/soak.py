@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.memory import memory_mb
 from benchmarks.harness.results import ROOT, command_parser, store
 from pixelclip_sdk import Segmenter
 from pixelclip_sdk.errors import ImageError
@@ -51,7 +52,7 @@ class Watch:
     """Resident memory, open files and threads of a process, over time."""
 
     def __init__(self, process: int, seconds: float) -> None:
-        self._folder = Path("/proc", str(process))
+        self._process, self._folder = process, Path("/proc", str(process))
         self._start, self._seconds = time.monotonic(), seconds
         self._next = 0.0
         self._samples: list[tuple[float, float, int, int]] = []
@@ -62,12 +63,11 @@ class Watch:
         now = time.monotonic() - self._start
         if now >= self._next:
             self._next = now + 1
-            status = (self._folder / "status").read_text(encoding="utf-8")
-            if "VmRSS:" not in status:  # It has ended.
+            resident = memory_mb("VmRSS", self._process)
+            if not resident:  # It has ended.
                 return True
-            resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
-            threads = int(status.partition("Threads:")[2].split()[0])
-            self._samples.append((now, resident, len(list((self._folder / "fd").iterdir())), threads))
+            threads, files = (len(list((self._folder / name).iterdir())) for name in ("task", "fd"))
+            self._samples.append((now, resident, files, threads))
         return now >= self._seconds
 
     def facts(self) -> dict[str, Any]:
