@@ -18,13 +18,13 @@ from PIL import Image
 from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.bundle import Bundle, InputSpec
-from pixelclip_sdk.device.pipeline import UNDER_WAY, Pipeline, description_of, pipeline_of
+from pixelclip_sdk.device.pipeline import Pipeline, description_of, pipeline_of
 from pixelclip_sdk.errors import ImageError, PixelClipError, VocabularyError
 from pixelclip_sdk.image import ChannelOrder, ImageInput, open_image, picture_size
 from pixelclip_sdk.inference import segment_images
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.postprocess import covered_cells
-from pixelclip_sdk.preprocess import covered, fit
+from pixelclip_sdk.preprocess import covered, fit, input_size
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.settings import Limits, Refine, Settings, check_names, choose_refine, plain_limits
 from pixelclip_sdk.smoothing import Smooth, Smoother, Turn
@@ -365,8 +365,8 @@ class Segmenter:
     def warm_up(self, size: tuple[int, int] | None = None) -> None:
         """Segment a grey image and drop the result, so that the first real image is not slower than others.
 
-        With the first input of a size an engine allocates memory and, on a GPU, selects its kernels. There,
-        several images are segmented, because frames that wait go through the model together.
+        With the first input of a size an engine allocates memory and, on a GPU, selects its kernels, also for
+        several images at once.
 
         Args:
             size: Expected image size `(H, W)` in pixels; None for the model's nominal input size.
@@ -379,8 +379,11 @@ class Segmenter:
             raise ImageError(f"size is {height}×{width}; expected (H, W) of at least 1×1")
         grey = io.BytesIO()
         Image.new("RGB", (width, height), (128, 128, 128)).save(grey, "JPEG")
-        on_gpu = isinstance(pipeline_of(self._backend), Pipeline)
-        self.predict_batch([grey.getvalue()] * (UNDER_WAY if on_gpu else 1))
+        pipeline = pipeline_of(self._backend)
+        if isinstance(pipeline, Pipeline):
+            words = self._competitors.of(self.vocabulary, self._settings.background)
+            pipeline.warm_up(input_size(height, width, self._input), words.embeddings)
+        self.predict(grey.getvalue())
 
     def predict(
         self,

@@ -3,6 +3,7 @@
 import abc
 import concurrent.futures
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,6 +16,9 @@ from pixelclip_sdk.errors import BackendError
 __all__ = ["BATCH", "DeviceEncoder", "Encoded", "Float32Array"]
 
 Float32Array = npt.NDArray[np.float32]
+
+# How long a finalizer waits for the engine's thread.
+_PATIENCE_S = 1.0
 
 BATCH = 4
 """Images that go through a model together where that many wait. Each number has a CUDA graph of its own."""
@@ -38,7 +42,7 @@ class DeviceEncoder(abc.ABC):
     Args:
         cuda: The GPU.
         stream: The stream of CUDA.
-        lock: Held while work is started, also by the engine's other methods.
+        lock: A `threading.RLock`, held while work is started, also by the engine's other methods.
         batches: The numbers of images that the engine takes at once, ascending.
 
     Attributes:
@@ -49,13 +53,14 @@ class DeviceEncoder(abc.ABC):
         self,
         cuda: Cuda,
         stream: Any,
-        lock: contextlib.AbstractContextManager[Any],
+        lock: Any,
         batches: tuple[int, ...],
     ) -> None:
         self.cuda, self.stream, self.lock, self.batches = cuda, stream, lock, batches
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "pixelclip-gpu")
         self.attached = contextlib.ExitStack()
-        self.attached.callback(self._thread.shutdown, wait=False)
+        self.attached.callback(self._end)
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "pixelclip-gpu")
+        self._process, self._ended, self._working = os.getpid(), False, False
 
     def submit(self, work: Callable[[], Made]) -> concurrent.futures.Future[Made]:
         """Let the engine's thread do work: under the lock, with the GPU current.
@@ -66,12 +71,23 @@ class DeviceEncoder(abc.ABC):
 
         def there() -> Made:
             with self.lock, self.cuda.current():
-                return work()
+                self._working = True
+                try:
+                    return work()
+                finally:
+                    self._working = False
 
-        try:
+        with contextlib.suppress(RuntimeError):
             return self._thread.submit(there)
-        except RuntimeError as error:  # No thread takes work any more.
-            raise BackendError("this engine is closed. Load the model again.") from error
+        if self._ended:
+            raise BackendError("this engine is closed. Load the model again.")
+        # Python ends such threads with the main thread, although others may go on; or there can be no more.
+        future: concurrent.futures.Future[Made] = concurrent.futures.Future()
+        try:
+            future.set_result(there())
+        except BaseException as error:
+            future.set_exception(error)
+        return future
 
     def run(self, work: Callable[[], Made]) -> Made:
         """Do work in the engine's thread and wait for it, also where the caller is interrupted."""
@@ -81,6 +97,26 @@ class DeviceEncoder(abc.ABC):
         finally:
             concurrent.futures.wait([future])
             del future  # Its error refers to this frame, which would keep everything here alive.
+
+    def close_finally(self, close: Callable[[], object]) -> None:
+        """Call what closes the engine in a finalizer, which may run anywhere, with any lock held."""
+        if os.getpid() != self._process:
+            return  # A forked child cannot use its parent's GPU context.
+        # The engine's thread may wait for a lock of this thread, or be this one, in the middle of work.
+        if not self.lock.acquire(timeout=_PATIENCE_S):
+            self.submit(close)
+            return
+        try:
+            if self._working:
+                self.submit(close)
+            else:
+                close()
+        finally:
+            self.lock.release()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._thread.shutdown(wait=False)
 
     @abc.abstractmethod
     def encode(self, images: Sequence[int], size: tuple[int, int], text: Float32Array) -> Encoded:

@@ -127,7 +127,7 @@ class OnnxBackend(Backend):
             return create_session(path, device=device, provider=provider, stream=stream, graphs=graphs)
 
         encoder = OnnxEncoder(cuda, load, self.embedding_dim, batch, graphs=provider == "cuda")
-        weakref.finalize(self, encoder.close)  # Also without `close`.
+        weakref.finalize(self, encoder.close_finally, encoder.close)  # Also without `close`.
         return encoder
 
     def _logits(self, images: npt.NDArray[np.uint8], text: Float32Array) -> Float32Array:

@@ -74,7 +74,7 @@ class OnnxEncoder(DeviceEncoder):
         *,
         graphs: bool,
     ) -> None:
-        self._release, self._process = contextlib.ExitStack(), os.getpid()
+        self._release = contextlib.ExitStack()
         with cuda.current(), RECORDING:  # Loading waits for the whole GPU.
             # Never destroyed: ONNX Runtime needs it until the last reference to the session is gone.
             batches = (1, BATCH) if batch is None else (batch,)
@@ -140,8 +140,10 @@ class OnnxEncoder(DeviceEncoder):
         texts = self._texts.get(rows)
         if texts is None:
             size = rows * self._dim * 4
-            host = self.cuda.pinned_memory(size, self._release).view(np.float32).reshape(rows, self._dim)
-            address = self.cuda.device_memory(size, self._release)
+            with contextlib.ExitStack() as release:
+                host = self.cuda.pinned_memory(size, release).view(np.float32).reshape(rows, self._dim)
+                address = self.cuda.device_memory(size, release)
+                self._release.enter_context(release.pop_all())
             texts = self._texts[rows] = _Texts(rows, address, host, TextSlot())
         if not texts.slot.holds(text):
             texts.slot.forget()  # The content is unknown until the copy is complete.
@@ -162,8 +164,10 @@ class OnnxEncoder(DeviceEncoder):
         given = {"image": np.zeros(images, np.uint8), "text": np.zeros((1, self._dim), np.float32)}
         height, width = self.session.run(["logits"], given, options)[0].shape[2:]
         shape = (batch, texts.rows, int(height), int(width))
-        address = self.cuda.device_memory(math.prod(images), self._release)
-        logits = self.cuda.device_memory(math.prod(shape) * 4, self._release)
+        with contextlib.ExitStack() as release:
+            address = self.cuda.device_memory(math.prod(images), release)
+            logits = self.cuda.device_memory(math.prod(shape) * 4, release)
+            self._release.enter_context(release.pop_all())
         binding, gpu = self.session.io_binding(), self.cuda.gpu.index
         binding.bind_input("image", "cuda", gpu, np.uint8, images, address)
         binding.bind_input("text", "cuda", gpu, np.float32, (texts.rows, self._dim), texts.address)

@@ -6,6 +6,7 @@ parallel calls would not be faster on one GPU.
 """
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -31,8 +32,9 @@ from pixelclip_sdk.errors import BackendError
 _log = logging.getLogger(__name__)
 
 _OUTPUTS = ("logits", "features")
-# Each shape costs an execution context. A camera has one shape, and the number of words changes rarely.
-_SHAPES_KEPT = 4
+# Each shape costs an execution context. A camera has two shapes, for one image and for four, and the number
+# of words changes rarely.
+_SHAPES_KEPT = 8
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 
@@ -67,12 +69,13 @@ class TensorRTBackend(Backend):
         self._description = (
             f"{info.flavor} {info.tensorrt_version}, {info.precision}, on {cuda.gpu.name} (gpu:{gpu})"
         )
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._session = _Session(plan, info, limits, trt, cuda)
         self._encoder = _Encoder(self._session, self._lock, self)
         # Also runs without close, at the end of the program while CUDA is still loaded.
         keep_in_children(self._session)
-        self._release = weakref.finalize(self, self._session.close, self._encoder.attached)
+        close = functools.partial(self._session.close, self._encoder.attached)
+        self._release = weakref.finalize(self, self._encoder.close_finally, close)
 
     @property
     def description(self) -> str:
@@ -119,7 +122,7 @@ class TensorRTBackend(Backend):
 class _Encoder(DeviceEncoder):
     """See `DeviceEncoder`."""
 
-    def __init__(self, session: "_Session", lock: threading.Lock, backend: TensorRTBackend) -> None:
+    def __init__(self, session: "_Session", lock: Any, backend: TensorRTBackend) -> None:
         least, most = backend._limits.batch
         batches = tuple(sorted({least, min(max(BATCH, least), most)}))
         super().__init__(session.cuda, session.stream, lock, batches)

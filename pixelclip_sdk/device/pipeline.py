@@ -105,6 +105,8 @@ class _Ask:
 
     def end(self, error: BaseException | None = None) -> None:
         """Tell who waits for the start of the work, and keep nothing: the slot may be used again at once."""
+        if not hasattr(self, "started"):
+            return  # It has ended.
         future = self.started.future
         del self.started, self.frame
         if error is None:
@@ -188,12 +190,30 @@ class Pipeline:
         with turn.taken() if turn else contextlib.nullcontext():
             self._put(ask)
             if turn:
-                started.wait()
+                self._wait_in_turn(started, turn)
         return started
 
     def video_frames(self) -> VideoFrames:
         """What makes frames of decoded video; the caller closes it."""
         return VideoFrames(self.cuda, self._kernels)
+
+    def warm_up(self, size: Size, embeddings: npt.NDArray[np.float32]) -> None:
+        """Run the model with each number of images that it may take at once, of its input size `(H, W)`."""
+
+        def run() -> None:
+            for number in self._encoder.batches:
+                try:
+                    self._encoder.encode([image] * number, size, embeddings)
+                except BackendError as error:
+                    if number == 1:
+                        raise
+                    _log.warning("%d frames together fail: %s", number, error)
+
+        with self.cuda.current():
+            slot = self._slots.take()
+            image = slot.device("input", size[0] * size[1] * 3)
+        self._encoder.run(run)
+        self._slots.give(slot)
 
     def fetch(self, frame: DeviceFrame) -> npt.NDArray[np.uint8]:
         """Copy a frame from the GPU: `(H, W, 3)` uint8 RGB. It also works when the engine is closed."""
@@ -223,13 +243,25 @@ class Pipeline:
         self.cuda.upload(host, address, slot.stream)
         return Pixels(address, frame.shape[1] * 3, 3, (0, 1, 2))
 
+    def _wait_in_turn(self, started: Started, turn: Turn) -> None:
+        """Wait until the frame's logits are smoothed as far as the next frame of the source can tell."""
+        try:
+            started.wait()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                started.read()  # If only this thread was interrupted, the frame is under way.
+            turn.smoother.forget()
+            raise
+
     def _put(self, ask: _Ask) -> None:
         """Let the engine's thread work on a frame."""
-        with self._asks_lock:
-            self._asks.append(ask)
         try:
+            with self._asks_lock:
+                self._asks.append(ask)
             self._encoder.submit(self._run_next).add_done_callback(self._check)
-        except BackendError:
+        except (
+            BaseException
+        ):  # Also an interrupt: there is one call of `_run_next` for each frame that waits.
             with self._asks_lock, contextlib.suppress(ValueError):
                 self._asks.remove(ask)
             raise
@@ -255,9 +287,14 @@ class Pipeline:
             # For the pace alone: each frame waits for its own work, which also has the errors.
             with contextlib.suppress(BackendError):
                 self.cuda.call("cudaEventSynchronize", self._ends[0])
-        ready = [ask for ask in self._next() if ask.attempt(self._prepare)]
-        if ready:
-            self._encode(ready)
+        asks = self._next()
+        try:
+            if ready := [ask for ask in asks if ask.attempt(self._prepare)]:
+                self._encode(ready)
+        except BaseException as error:
+            for ask in asks:
+                ask.end(error)
+            raise
 
     def _next(self) -> list[_Ask]:
         """The frame that has waited longest, and those that go through the model with it."""
@@ -285,26 +322,27 @@ class Pipeline:
         cuda.call("cudaEventRecord", slot.ready, slot.stream)
         cuda.wait(self._encoder.stream, slot.ready)
 
-    def _encode(self, asks: list[_Ask]) -> None:
-        """Start the model on prepared frames of one size, and what follows it."""
+    def _encode(self, asks: list[_Ask]) -> bool:
+        """Start the model on prepared frames of one size, and what follows it; False if the model failed."""
         try:
             images = [ask.image for ask in asks]
             encoded = self._encoder.encode(images, asks[0].whole, asks[0].words.embeddings)
         except Exception as error:
             if len(asks) == 1:
                 asks[0].end(error)
-                return
-            _log.warning("%d frames together failed, from now on one at a time: %s", len(asks), error)
-            self._alone = True
-            for ask in asks:
-                self._encode([ask])
-            return
+                return False
+            ran = [self._encode([ask]) for ask in asks]
+            if any(ran):  # Else their number is not the reason.
+                self._alone = True
+                _log.warning("%d frames together failed, from now on one at a time: %s", len(asks), error)
+            return True
         for ask, address in zip(asks, encoded.addresses, strict=True):
             if ask.attempt(self._label, address, encoded.grid):
                 ask.end()
         self._ends.rotate(-1)
         with contextlib.suppress(BackendError):
             self.cuda.call("cudaEventRecord", self._ends[-1], self._encoder.stream)
+        return True
 
     def _label(self, ask: _Ask, logits: int, grid: tuple[int, int]) -> None:
         """Start to make labels of logits on the engine's stream, and to copy them where they are wanted."""

@@ -1,5 +1,6 @@
 """Segments images on a GPU: the pipeline's arrays as results, which leave the GPU when they are read."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -57,8 +58,13 @@ def segment_on_device(
                 clock.laps["inference"] -= turn.wait_s * 1e3 if turn else 0.0
                 waiting.append((frames[i], started, clock.laps))
             if waiting and i >= UNDER_WAY - 1:
-                results.append(_result(pipeline, *waiting.popleft(), words, refine))
+                results.append(_result(pipeline, *waiting[0], words, refine))
+                waiting.popleft()
     except BaseException:
+        # From now on, the caller may overwrite all frames; and a failed frame's error refers to its slot.
+        for _, started, _ in waiting:
+            with contextlib.suppress(Exception):
+                started.read()
         if turn:
             turn.smoother.forget()  # The average may be that of a frame that failed, or half of it.
         raise

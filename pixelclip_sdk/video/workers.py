@@ -227,16 +227,19 @@ class Pipeline:
     @contextlib.contextmanager
     def _in_order(self, job: Job) -> Iterator[None]:
         """Wait until the frames of the source before this one were smoothed; see `Turn`."""
+        lane, turn = job.lane, job.turn
         with self._changed:
             # Another worker has the frames before this one and never waits for this one.
-            self._wait_until(lambda: job.lane.smoothed == job.turn)
+            self._wait_until(lambda: lane.smoothed == turn)
             if self._stopped:
+                del job  # The error becomes the job's, and would refer to it.
                 raise _StoppedError  # Nobody wants the frame.
         try:
             yield
         finally:
             with self._changed:
                 self._end_turn(job)
+            del job  # Also of errors that pass here.
 
     def _end_turn(self, job: Job) -> None:
         """Let the next frame of the source be smoothed, after the frames before this one. Under the lock."""

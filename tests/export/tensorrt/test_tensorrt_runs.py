@@ -10,6 +10,7 @@ import logging
 import math
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +35,8 @@ from pixelclip_sdk import (
 from pixelclip_sdk.backends.choose import open_backend
 from pixelclip_sdk.backends.engine import engine_files, trust
 from pixelclip_sdk.backends.onnx import OnnxBackend
-from pixelclip_sdk.backends.tensorrt import TensorRTBackend
+from pixelclip_sdk.backends.tensorrt import TensorRTBackend, _Session
+from pixelclip_sdk.device.started import Started
 from pixelclip_sdk.models import find_bundle
 from pixelclip_sdk.support.files import sha256
 
@@ -314,6 +316,57 @@ def test_frames_of_several_videos_go_through_the_engine_together(compiled, host,
                 np.testing.assert_allclose(found.result().logits, wanted.logits, atol=1e-5)
         runs = host.counts["enqueue"], host.counts["replay"]
         assert runs == ((2, 0) if gpu._backend.info.flavor == "tensorrt-rtx" else (2, 1))  # One is recorded.
+
+
+@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler (g++ or clang++)")
+def test_three_sizes_keep_their_graphs(machine, compiled, host):
+    """Each has one for a frame and one for four."""
+    if machine.flavor != "tensorrt":
+        pytest.skip("TensorRT-RTX records graphs by itself")
+    frames = [np.zeros((*size, 3), np.uint8) for size in ((192, 256), (256, 192), (224, 224))]
+    with Segmenter.from_pretrained(compiled, backend="tensorrt", classes="cat, sofa", refine="off") as gpu:
+        for _ in range(2):
+            for frame in frames:
+                gpu.predict(frame)
+                for found in at_once(gpu, [functools.partial(gpu.predict, frame)] * 4):
+                    assert found.result().labels.size
+        assert (host.counts["capture"], host.counts["replay"]) == (6, 6)
+
+
+@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler (g++ or clang++)")
+def test_an_engine_that_is_dropped_ends_after_its_work(compiled, host, monkeypatch):
+    """Nobody waits for the frame any more: its caller was interrupted."""
+    segmenter = Segmenter.from_pretrained(compiled, backend="tensorrt", classes="cat, sofa", refine="off")
+    frame = np.zeros((96, 128, 3), np.uint8)
+    segmenter.predict(frame)
+    encoder, encode = segmenter._backend._encoder, _Session.encode
+    inside, go, ended = threading.Event(), threading.Event(), []
+
+    def slow(session, *given):
+        inside.set()
+        go.wait(60)
+        encoded = encode(session, *given)
+        ended.append(session._engine is not None)
+        return encoded
+
+    def interrupted(_: Started) -> None:
+        assert inside.wait(60)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Session, "encode", slow)
+        patch.setattr(Started, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.predict(frame)
+        del segmenter
+        threading.Timer(0.3, go.set).start()
+        gc.collect()
+    for _ in range(600):
+        if encoder._ended and not host.memory:
+            break
+        time.sleep(0.1)
+    assert ended == [True]
+    assert not host.memory
 
 
 def test_unchanged_words_are_not_sent_again(compiled, host):

@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,16 +63,13 @@ def test_a_batch_of_pictures(gpu, cpu, frames, runs):
 
 
 def test_a_warm_engine_has_its_graphs(gpu, frames, runs):
-    """The first run takes long, so the other frames gather."""
     segmenter = gpu.load()
-    gpu.cuda.while_recording = lambda: time.sleep(0.5)
     segmenter.warm_up((97, 131))
-    assert {1, 4} == set(runs)
-    gpu.cuda.while_recording = None  # No other recording.
-    assert all(
-        future.result().labels.size
-        for future in at_once(segmenter, [lambda: segmenter.predict(frames[0])] * 4)
-    )
+    assert set(runs) == {1, 4}
+    assert gpu.cuda.counts["capture"] == 2
+    results = at_once(segmenter, [lambda: segmenter.predict(frames[0])] * 4)
+    assert all(future.result().labels.size for future in results)
+    assert gpu.cuda.counts["capture"] == 2
 
 
 def test_a_batch_on_the_gpu_may_be_overwritten_afterwards(gpu, cpu, frames, arrays, runs):
