@@ -49,13 +49,7 @@ class DeviceEncoder(abc.ABC):
         attached: What belongs to the engine besides; the engine closes it, after its last work.
     """
 
-    def __init__(
-        self,
-        cuda: Cuda,
-        stream: Any,
-        lock: Any,
-        batches: tuple[int, ...],
-    ) -> None:
+    def __init__(self, cuda: Cuda, stream: Any, lock: Any, batches: tuple[int, ...]) -> None:
         self.cuda, self.stream, self.lock, self.batches = cuda, stream, lock, batches
         self.attached = contextlib.ExitStack()
         self.attached.callback(self._end)

@@ -7,15 +7,14 @@ that wait for it go through the model together. Once every size was seen, nothin
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import logging
 import math
 import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from pixelclip_sdk.backends.base import Backend
 from pixelclip_sdk.backends.encoder import BATCH, DeviceEncoder
 from pixelclip_sdk.backends.fork import check_process
 from pixelclip_sdk.bundle import InputSpec
+from pixelclip_sdk.device.asks import Ask, Asks, Frame, Size, Words
 from pixelclip_sdk.device.compiler import compiled
 from pixelclip_sdk.device.edges import EDGE_KERNELS, Edges, Grid
 from pixelclip_sdk.device.frames import DeviceFrame
@@ -40,7 +40,7 @@ from pixelclip_sdk.postprocess import label_dtype, unknown_label
 from pixelclip_sdk.preprocess import covered, input_size
 from pixelclip_sdk.smoothing import Turn
 
-__all__ = ["UNDER_WAY", "Pipeline", "Words", "description_of", "pipeline_of"]
+__all__ = ["UNDER_WAY", "Pipeline", "description_of", "pipeline_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,70 +49,6 @@ _RUNS = 2
 
 UNDER_WAY = _RUNS * BATCH
 """Frames at the same time; more gain nothing."""
-
-Frame = npt.NDArray[np.uint8] | DeviceFrame
-Size = tuple[int, int]
-
-
-class Words(NamedTuple):
-    """What competes for pixels.
-
-    Attributes:
-        embeddings: `(K', D)` float32, unit rows: classes, and after them other words.
-        names: Number of classes; other winners are unknown.
-        rows: The rows that compete, ascending.
-        smoothed: Number of the first rows that are smoothed over time.
-        chosen: What they come from; another object starts smoothing anew.
-    """
-
-    embeddings: npt.NDArray[np.float32]
-    names: int
-    rows: tuple[int, ...]
-    smoothed: int
-    chosen: object
-
-
-@dataclasses.dataclass(eq=False)
-class _Ask:
-    """A frame that waits for the engine's thread; see `Pipeline.start`."""
-
-    started: Started
-    frame: Frame
-    pixels: Pixels
-    slot: Slot
-    size: Size
-    spec: InputSpec
-    whole: Size  # Of the model's input.
-    words: Words
-    threshold: float | None
-    edges: bool
-    download: Sequence[str]
-    turn: Turn | None
-    image: int = 0  # Address of the model's input.
-
-    def is_like(self, other: "_Ask") -> bool:
-        """Whether both frames can go through the model together."""
-        return self.whole == other.whole and self.words.embeddings is other.words.embeddings
-
-    def attempt(self, step: Callable[..., None], *given: Any) -> bool:
-        """Do a step of the work on this frame; False if it failed, which ends the frame."""
-        try:
-            step(self, *given)
-        except Exception as error:
-            self.end(error)
-            return False
-        return True
-
-    def end(self, error: BaseException | None = None) -> None:
-        """Tell who waits for the start of the work, and keep nothing: the slot may be used again at once."""
-        if not hasattr(self, "started"):
-            return  # It has ended.
-        future = self.started.future
-        del self.started, self.frame
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
 
 
 class Pipeline:
@@ -134,8 +70,7 @@ class Pipeline:
             # The ends of the last runs of the model, the older one first.
             self._ends = deque(self.cuda.event(self._release, sleeps=True) for _ in range(_RUNS))
         self._process, self._closed = os.getpid(), False
-        self._asks: deque[_Ask] = deque()
-        self._asks_lock = threading.Lock()
+        self._asks = Asks()
         self._alone = False  # Whether frames go through the model one at a time, because more failed.
         self._slots = Slots(self.cuda)
         self._tables = Kept(self.cuda, encoder.stream)
@@ -186,7 +121,7 @@ class Pipeline:
         size = frame.shape[0], frame.shape[1]
         started = Started(self.cuda, self._slots, slot, covered(size, spec))
         whole = input_size(*size, spec)
-        ask = _Ask(started, frame, pixels, slot, size, spec, whole, words, threshold, edges, download, turn)
+        ask = Ask(started, frame, pixels, slot, size, spec, whole, words, threshold, edges, download, turn)
         with turn.taken() if turn else contextlib.nullcontext():
             self._put(ask)
             if turn:
@@ -205,15 +140,13 @@ class Pipeline:
                 try:
                     self._encoder.encode([image] * number, size, embeddings)
                 except BackendError as error:
-                    if number == 1:
+                    if number == self._encoder.batches[0]:
                         raise
-                    _log.warning("%d frames together fail: %s", number, error)
+                    self._only_alone(number, error)
 
-        with self.cuda.current():
-            slot = self._slots.take()
-            image = slot.device("input", size[0] * size[1] * 3)
-        self._encoder.run(run)
-        self._slots.give(slot)
+        with self.cuda.current(), contextlib.ExitStack() as release:
+            image = self.cuda.device_memory(size[0] * size[1] * 3, release)
+            self._encoder.run(run)
 
     def fetch(self, frame: DeviceFrame) -> npt.NDArray[np.uint8]:
         """Copy a frame from the GPU: `(H, W, 3)` uint8 RGB. It also works when the engine is closed."""
@@ -253,27 +186,26 @@ class Pipeline:
             turn.smoother.forget()
             raise
 
-    def _put(self, ask: _Ask) -> None:
+    def _put(self, ask: Ask) -> None:
         """Let the engine's thread work on a frame."""
+        started = ask.started
         try:
-            with self._asks_lock:
-                self._asks.append(ask)
+            self._asks.put(ask)
             self._encoder.submit(self._run_next).add_done_callback(self._check)
-        except (
-            BaseException
-        ):  # Also an interrupt: there is one call of `_run_next` for each frame that waits.
-            with self._asks_lock, contextlib.suppress(ValueError):
-                self._asks.remove(ask)
+        except BaseException as error:  # Also an interrupt: each frame that waits has a call of `_run_next`.
+            waited = self._asks.take_back(ask)
+            if waited:
+                ask.end(BackendError("the work on this frame was not started"))
+            if waited or isinstance(error, BackendError):  # Else it may not even have begun to wait.
+                with contextlib.suppress(Exception):
+                    started.wait()  # This closes its slot.
             raise
 
     def _check(self, run: "concurrent.futures.Future[None]") -> None:
         """Give the error of a call of `_run_next` to all frames that wait: none may wait for ever."""
         error = run.exception()
         if error is not None:
-            with self._asks_lock:
-                asks = [*self._asks]
-                self._asks.clear()
-            for ask in asks:
+            for ask in self._asks.take_all():
                 ask.end(error)
 
     def _run_next(self) -> None:
@@ -287,7 +219,7 @@ class Pipeline:
             # For the pace alone: each frame waits for its own work, which also has the errors.
             with contextlib.suppress(BackendError):
                 self.cuda.call("cudaEventSynchronize", self._ends[0])
-        asks = self._next()
+        asks = self._asks.take((1,) if self._alone else self._encoder.batches)
         try:
             if ready := [ask for ask in asks if ask.attempt(self._prepare)]:
                 self._encode(ready)
@@ -296,17 +228,7 @@ class Pipeline:
                 ask.end(error)
             raise
 
-    def _next(self) -> list[_Ask]:
-        """The frame that has waited longest, and those that go through the model with it."""
-        with self._asks_lock:
-            alike = [ask for ask in self._asks if ask.is_like(self._asks[0])]
-            numbers = (1,) if self._alone else self._encoder.batches
-            asks = alike[: max((n for n in numbers if n <= len(alike)), default=len(alike))]
-            for ask in asks:
-                self._asks.remove(ask)
-        return asks
-
-    def _prepare(self, ask: _Ask) -> None:
+    def _prepare(self, ask: Ask) -> None:
         """Start everything that does not need the model. The engine's stream waits for it."""
         if self._closed:
             raise BackendError("this engine is closed. Load the model again.")
@@ -322,7 +244,7 @@ class Pipeline:
         cuda.call("cudaEventRecord", slot.ready, slot.stream)
         cuda.wait(self._encoder.stream, slot.ready)
 
-    def _encode(self, asks: list[_Ask]) -> bool:
+    def _encode(self, asks: list[Ask]) -> bool:
         """Start the model on prepared frames of one size, and what follows it; False if the model failed."""
         try:
             images = [ask.image for ask in asks]
@@ -333,8 +255,7 @@ class Pipeline:
                 return False
             ran = [self._encode([ask]) for ask in asks]
             if any(ran):  # Else their number is not the reason.
-                self._alone = True
-                _log.warning("%d frames together failed, from now on one at a time: %s", len(asks), error)
+                self._only_alone(len(asks), error)
             return True
         for ask, address in zip(asks, encoded.addresses, strict=True):
             if ask.attempt(self._label, address, encoded.grid):
@@ -344,7 +265,11 @@ class Pipeline:
             self.cuda.call("cudaEventRecord", self._ends[-1], self._encoder.stream)
         return True
 
-    def _label(self, ask: _Ask, logits: int, grid: tuple[int, int]) -> None:
+    def _only_alone(self, number: int, error: Exception) -> None:
+        self._alone = True
+        _log.warning("%d frames together failed, from now on one at a time: %s", number, error)
+
+    def _label(self, ask: Ask, logits: int, grid: tuple[int, int]) -> None:
         """Start to make labels of logits on the engine's stream, and to copy them where they are wanted."""
         cuda, stream, slot, words, size = self.cuda, self._encoder.stream, ask.slot, ask.words, ask.size
         started, part = ask.started, ask.started.covered

@@ -9,8 +9,9 @@ import numpy as np
 
 from pixelclip_sdk.bundle import InputSpec
 from pixelclip_sdk.confidence import Rivals
+from pixelclip_sdk.device.asks import Frame, Words
 from pixelclip_sdk.device.frames import DeviceFrame
-from pixelclip_sdk.device.pipeline import UNDER_WAY, Frame, Pipeline, Words
+from pixelclip_sdk.device.pipeline import UNDER_WAY, Pipeline
 from pixelclip_sdk.device.started import Started
 from pixelclip_sdk.segmentation import Segmentation
 from pixelclip_sdk.smoothing import Turn
