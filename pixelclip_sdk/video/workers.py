@@ -2,9 +2,9 @@
 
 One thread per source reads and decodes. `WORKERS` threads, on a GPU one for each source, each take a decoded
 frame through preprocessing, engine and postprocessing, so that one frame is in the engine while another is
-prepared or finished. Smoothing
-takes the frames of a source in order: on the host between engine and postprocessing, on a GPU where the
-engine's work is started (docs/adr/0019). The caller's thread takes the results in order (docs/adr/0008).
+prepared or finished. Smoothing takes the frames of a source in order: on the host between engine and
+postprocessing, on a GPU where the engine's work is started (docs/adr/0019). The caller's thread takes the
+results in order (docs/adr/0008).
 """
 
 import atexit
@@ -96,7 +96,7 @@ class _StreamThread(threading.Thread):
 
 
 class Pipeline:
-    """Runs the threads of one stream, of which so many are `workers`."""
+    """Runs the threads of one stream. `workers` of them segment, a frame each at a time."""
 
     def __init__(self, begin: Callable[[], Predict], lanes: Sequence[Lane], workers: int = WORKERS) -> None:
         self._begin = begin
